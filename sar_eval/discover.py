@@ -1,0 +1,99 @@
+"""From a name to the object that does the work, importing nothing else.
+
+`judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
+docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
+groups `sar_eval.engines`, `sar_eval.judges` and `sar_eval.benchmarks`; `path/to/file.py:NAME`
+names an object in any file.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sar_eval.errors import BadInput, MissingExtra, UnknownName
+
+KINDS = {"engines": "ENGINE", "judges": "JUDGE", "benchmarks": "BENCHMARK"}
+PACKAGE = Path(__file__).parent
+
+
+def need(module: str, *, extra: str, what: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        MissingExtra: it is not installed; the message gives the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(f"{what} needs: pip install 'sar-eval[{extra}]' ({error})") from error
+
+
+def names(kind: str) -> dict[str, str]:
+    """Every engine, judge or benchmark with the first line of its docstring, nothing imported."""
+    built_in = {
+        path.stem: _headline(path)
+        for path in sorted((PACKAGE / kind).glob("*.py"))
+        if not path.stem.startswith("_") and _defines(path, KINDS[kind])
+    }
+    return built_in | {entry.name: f"from {entry.value}" for entry in _entries(kind)}
+
+
+def load(kind: str, name: str) -> Any:
+    """The class behind a name of this kind.
+
+    Raises:
+        UnknownName: nothing is called so.
+        BadInput: a `path.py:NAME` that does not exist.
+    """
+    if ".py:" in name:
+        return _from_file(name)
+    if (PACKAGE / kind / f"{name}.py").is_file() and name in names(kind):
+        return getattr(importlib.import_module(f"sar_eval.{kind}.{name}"), KINDS[kind])
+    for entry in _entries(kind):
+        if entry.name == name:
+            return entry.load()
+    raise unknown(kind.removesuffix("s"), name, list(names(kind)))
+
+
+def unknown(what: str, name: str, known: list[str]) -> UnknownName:
+    """The error for a name that is not known, with the nearest that is."""
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+    return UnknownName(f"unknown {what} {name!r}; {hint}")
+
+
+def _entries(kind: str) -> list[Any]:
+    return sorted(entry_points(group=f"sar_eval.{kind}"), key=lambda e: e.name)
+
+
+def _headline(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    return docstring.splitlines()[0] if docstring else ""
+
+
+def _defines(path: Path, name: str) -> bool:
+    targets = [
+        t for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign) for t in node.targets
+    ]
+    return any(isinstance(t, ast.Name) and t.id == name for t in targets)
+
+
+def _from_file(name: str) -> Any:
+    path, _, attribute = name.rpartition(":")
+    if not Path(path).is_file():
+        raise BadInput(f"no file {path} (named by {name!r})")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise BadInput(f"{path} defines no {attribute}")
+    return getattr(module, attribute)

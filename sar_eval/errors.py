@@ -1,0 +1,50 @@
+"""The errors of sar-eval, each with the exit code that the command line ends with.
+
+0 ok, 1 gate failed, 2 bad input, 3 incomplete.
+"""
+
+from __future__ import annotations
+
+
+class SarEvalError(Exception):
+    """Base of every error that is told to the user without a traceback."""
+
+    exit_code = 2
+
+
+class BadInput(SarEvalError):
+    """Something the user gave is wrong; the message says what, where and how to mend it."""
+
+
+class MissingExtra(BadInput):
+    """An optional package is not installed."""
+
+
+class UnknownName(BadInput):
+    """No benchmark, engine, judge or checkpoint has this name."""
+
+
+class RunLocked(BadInput):
+    """Another process works in this run folder."""
+
+
+class SpecMismatch(BadInput):
+    """The run folder belongs to another spec."""
+
+
+class StorageFailed(SarEvalError):
+    """A file could not be written (disk full, read-only, quota); what is stored stays valid."""
+
+    exit_code = 3
+
+
+class Incomplete(SarEvalError):
+    """Some draws are missing, failed or unjudged."""
+
+    exit_code = 3
+
+
+class GateFailed(SarEvalError):
+    """A quality gate did not pass."""
+
+    exit_code = 1

@@ -1,0 +1,55 @@
+"""The three seams: what an engine, a judge and a benchmark must offer. Nothing inherits from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from sar_eval.types import Draw, Generation, Metric, Prompt, Verdict
+
+
+class Engine(Protocol):
+    """Draws pictures. A context manager, so that weights and devices are let go at the end.
+
+    `version` changes whenever the same draw may come out another picture.
+    """
+
+    version: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
+        """One generation for each draw, in any order. A draw's result depends on nothing else."""
+        ...
+
+
+class Judge(Protocol):
+    """Looks at pictures. A context manager, for the same reason.
+
+    `version` changes whenever the same picture may get another verdict.
+    """
+
+    version: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
+        """One verdict for each item, in any order."""
+        ...
+
+
+class Benchmark(Protocol):
+    """From verdicts to headline figures."""
+
+    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
+        """Metrics over the judged draws, `overall` first; `verdicts` is by draw key."""
+        ...

@@ -1,0 +1,171 @@
+"""The core types that every part of sar-eval speaks in: plain, frozen, standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Any  # JSON-shaped data: dict, list, str, int, float, bool or None
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One line of a prompt suite.
+
+    Attributes:
+        id: unique in its suite, safe as a file name.
+        text: what the checkpoint is asked to draw; untrusted.
+        tag: the task or category the prompt belongs to ("" if none).
+        checks: what a judge looks for (GenEval metadata, DPG questions), else None.
+        split: part of the suite for split scores ("seen", "unseen"; "" if none).
+    """
+
+    id: str
+    text: str
+    tag: str = ""
+    checks: Json = None
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One image to make. The seed depends on nothing but the run's seed and the draw's name."""
+
+    prompt: Prompt
+    index: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The draw's name: prompt id, slash, index."""
+        return f"{self.prompt.id}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One finished draw. Either `image` is set or `error` says why not.
+
+    Attributes:
+        key: of the draw.
+        seed: of the draw.
+        tokens: visual codes in raster order, 0 up to codebook size - 1.
+        image: an encoded PNG (or None).
+        elapsed_s: seconds of the draw's batch divided by the images in it.
+        out_of_range_tokens: sampled tokens outside the visual range (only with `full_vocab`).
+        error: why there is no image.
+        provenance: digests of what produced it.
+    """
+
+    key: str
+    seed: int
+    tokens: tuple[int, ...] = ()
+    image: bytes | None = None
+    elapsed_s: float = 0.0
+    out_of_range_tokens: int = 0
+    error: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge says of one generation. Unscored is None, never NaN and never 0."""
+
+    key: str
+    judge: str
+    judge_version: str
+    score: float | None = None
+    passed: bool | None = None
+    reason: str = ""
+    evidence: Json = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One object found in a picture.
+
+    Attributes:
+        name: its class.
+        box: in pixels of the picture.
+        score: the detector's confidence, 0 to 1.
+        color: the classifier's colour for this box, if it was asked.
+        mask: COCO run-length encoding `{"size": [h, w], "counts": ...}`, if kept.
+    """
+
+    name: str
+    box: Box
+    score: float
+    color: str | None = None
+    mask: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts)."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The outcome of a run, as `summary.json` stores it."""
+
+    spec_digest: str
+    benchmark: str
+    checkpoint: str
+    protocol: Mapping[str, Json]
+    expected: int
+    generated: int
+    judged: int
+    failed: int
+    metrics: tuple[Metric, ...]
+    problems: tuple[str, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing that was expected is missing or failed."""
+        return self.failed == 0 and self.generated == self.expected
+
+
+def draw_seed(run_seed: int, prompt_id: str, index: int) -> int:
+    """63-bit seed of a draw: the same for any number of workers, any resume and any order."""
+    name = f"{run_seed}\x00{prompt_id}\x00{index}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
+
+
+def make_draw(prompt: Prompt, index: int, run_seed: int) -> Draw:
+    """The draw `prompt.id/index` of a run."""
+    return Draw(prompt, index, draw_seed(run_seed, prompt.id, index))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawProtocol:
+    """Everything that changes the pixels besides the weights.
+
+    Attributes:
+        name: of the preset it started from.
+        prefix: put before every prompt.
+        negative_prompt: text of the negative branch (guidance).
+        guidance: s of `log p = log p_neg + s (log p - log p_neg)`; 1 switches the branch off.
+        temperature: 0 takes the likeliest token.
+        top_k: only the k likeliest visual tokens; 0 keeps all.
+        top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
+        resolution: side of the square picture in pixels.
+    """
+
+    name: str
+    resolution: int
+    prefix: str = ""
+    negative_prompt: str = ""
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0

@@ -1,0 +1,40 @@
+"""Names, files and entry points lead to objects; wrong ones to a helpful error."""
+
+from pathlib import Path
+
+import pytest
+
+from sar_eval import discover
+from sar_eval.errors import BadInput, MissingExtra, UnknownName
+
+
+def test_built_in_names_are_listed_with_their_headline() -> None:
+    assert discover.names("engines")["native"].startswith("Batched decoding")
+    assert "shapes" in discover.names("judges")
+    assert set(discover.names("benchmarks")) >= {"geneval", "shapes"}
+
+
+def test_a_file_names_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text('"""Mine."""\nJUDGE = "here"\n')
+    assert discover.load("judges", f"{path}:JUDGE") == "here"
+    with pytest.raises(BadInput, match="defines no OTHER"):
+        discover.load("judges", f"{path}:OTHER")
+    with pytest.raises(BadInput, match="no file"):
+        discover.load("judges", f"{tmp_path}/none.py:JUDGE")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("shape", "did you mean 'shapes'"), ("zzz", "known: ")])
+def test_unknown_names_are_told(name: str, hint: str) -> None:
+    with pytest.raises(UnknownName, match=hint):
+        discover.load("judges", name)
+
+
+def test_no_name_escapes_the_folder() -> None:
+    with pytest.raises(UnknownName):
+        discover.load("judges", "../types")
+
+
+def test_a_missing_extra_says_how_to_install_it() -> None:
+    with pytest.raises(MissingExtra, match=r"engine 'vllm' needs: pip install 'sar-eval\[vllm\]'"):
+        discover.need("no_such_package", extra="vllm", what="engine 'vllm'")
