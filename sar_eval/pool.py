@@ -1,0 +1,249 @@
+"""Worker processes that claim blocks one by one from the parent and survive each other's death."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, Protocol
+
+from sar_eval.errors import Incomplete, SarEvalError
+
+TRIES = 3  # a block that ends this many workers, or fails this often, is given up
+GRACE_S = 2.0  # how long a worker may take to end when it is told to stop
+FAREWELL_S = 30.0  # how long it may take to let go of its device when the work is done
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker computes: its number, device, CPU threads and extra environment."""
+
+    number: int
+    device: str = "cpu"
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What workers do; it is pickled into each of them."""
+
+    def open(self, place: Place) -> AbstractContextManager[Callable[[int], Any]]:
+        """Load what is needed once; gives the function that does one block and returns its result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished block: its result, or the error that it was given up with."""
+
+    block: int
+    worker: int
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    place: Place
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    block: int | None = None
+
+
+def run_blocks(
+    task: Task, blocks: Iterable[int], places: Sequence[Place]
+) -> Generator[Outcome, None, None]:
+    """Do every block once, in worker processes, one for each place; outcomes in order of completion.
+
+    A worker that dies is replaced and its block redone, up to three times.
+
+    Raises:
+        SarEvalError: a worker met an error that more tries cannot mend (bad input, full disk).
+    """
+    waiting = deque(blocks)
+    used = places[: max(1, min(len(places), len(waiting)))]
+    workers: list[_Worker] = []
+    tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
+    try:
+        workers += [_start(task, place) for place in used if waiting]
+        while workers:
+            for connection in wait([worker.connection for worker in workers]):
+                worker = next(w for w in workers if w.connection is connection)
+                outcome = _hear(worker, task, waiting, tries, workers)
+                if outcome is not None:
+                    yield outcome
+    finally:
+        _stop(workers)
+
+
+def _hear(
+    worker: _Worker, task: Task, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
+) -> Outcome | None:
+    """Take one message (or the death) of a worker and give it its next block."""
+    try:
+        kind, content = worker.connection.recv()
+    except (EOFError, OSError):  # OSError: killed in the middle of a message
+        kind, content = "died", _obituary(worker)
+        workers.remove(worker)
+    if kind == "stop":
+        raise content
+    outcome, block = None, worker.block
+    if kind == "done" and block is not None:
+        outcome = Outcome(block, worker.place.number, content)
+    elif block is not None:
+        outcome = _try_again(worker, block, str(content), waiting, tries)
+    elif kind == "died" and not worker.ready:
+        _count_failed_start(str(content), tries)
+    worker.ready, worker.block = True, None
+    if kind != "died":
+        _give(worker, waiting, workers)
+    elif waiting:
+        workers.append(_start(task, worker.place))
+    return outcome
+
+
+def _try_again(
+    worker: _Worker, block: int, error: str, waiting: deque[int], tries: Counter[int | None]
+) -> Outcome | None:
+    tries[block] += 1
+    if tries[block] >= TRIES:
+        return Outcome(block, worker.place.number, error=f"given up after {TRIES} tries: {error}")
+    waiting.appendleft(block)
+    return None
+
+
+def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
+    tries[None] += 1
+    if tries[None] >= TRIES:
+        raise Incomplete(
+            f"workers could not start, {TRIES} times; the last: {error}. Finished blocks are stored: "
+            "mend this and run the same command again to go on"
+        )
+
+
+def _give(worker: _Worker, waiting: deque[int], workers: list[_Worker]) -> None:
+    worker.block = waiting.popleft() if waiting else None
+    try:
+        worker.connection.send(worker.block)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # It died meanwhile: the next recv says so, and its block is redone.
+    if worker.block is None:
+        workers.remove(worker)
+        worker.process.join(FAREWELL_S)
+        _stop([worker])
+
+
+def _obituary(worker: _Worker) -> str:
+    worker.process.join(GRACE_S)
+    code = worker.process.exitcode
+    if code is not None and code < 0:
+        known = -code in set(signal.Signals)
+        return f"worker {worker.place.number} was ended by {signal.Signals(-code).name if known else -code}"
+    return f"worker {worker.place.number} ended with exit code {code}"
+
+
+def _start(task: Task, place: Place) -> _Worker:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(task, theirs, place))
+    with _environment({"OMP_NUM_THREADS": str(place.threads), **place.environment}), _without_ctrl_c():
+        process.start()
+    theirs.close()
+    return _Worker(place, process, ours)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(GRACE_S)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back while a child is started: it inherits that, from its first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(extra: Mapping[str, str]) -> Iterator[None]:
+    """Set variables while a child is started, which is when it takes its copy."""
+    before = {name: os.environ.get(name) for name in extra}
+    os.environ.update(extra)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _work(task: Task, connection: Connection, place: Place) -> None:
+    """The worker's life: open the task, then block after block until None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with task.open(place) as do_block:
+            connection.send(("ready", None))
+            while (block := connection.recv()) is not None:
+                connection.send(_attempt(do_block, block))
+    except SarEvalError as error:
+        connection.send(("stop", error))
+    except (EOFError, BrokenPipeError):
+        return  # the parent is gone
+    except Exception as error:  # noqa: BLE001 - whatever broke the start ends the run, with its trace
+        traceback.print_exc(file=sys.stderr)
+        connection.send(("stop", SarEvalError(f"a worker could not start: {_in_short(error)}")))
+    finally:
+        # From here on there is nothing to tidy up, and an exception at exit would be shown.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by an exception, so that a half-written temporary file is removed on the way out."""
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(1)
+
+
+def _attempt(do_block: Callable[[int], Any], block: int) -> tuple[str, Any]:
+    try:
+        return "done", do_block(block)
+    except SarEvalError as error:
+        return "stop", error
+    except Exception as error:  # noqa: BLE001 - told to the parent, which tries again or records it
+        return "failed", _in_short(error)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _end_with_parent() -> None:
+    """End at once when the parent dies, however it dies, so that nobody else writes in its run."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

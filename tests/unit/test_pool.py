@@ -1,0 +1,139 @@
+"""Worker processes: blocks once each, deaths survived, errors told."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sar_eval.blocks import make_places
+from sar_eval.errors import BadInput, Incomplete, SarEvalError
+from sar_eval.pool import Outcome, Place, run_blocks
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares block numbers; misbehaves in the way its `fault` says, for block 3."""
+
+    folder: Path
+    fault: str = ""
+
+    @contextmanager
+    def open(self, place: Place) -> Iterator[Callable[[int], int]]:
+        if self.fault == "start":
+            raise RuntimeError("no device")
+        if self.fault == "die-starting":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "die-starting-once" and not (self.folder / "started").exists():
+            (self.folder / "started").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "start-bad":
+            raise BadInput("no such weights")
+        yield self._do
+
+    def _do(self, block: int) -> int:
+        before = len(list(self.folder.glob(f"{block}-*")))
+        (self.folder / f"{block}-{before}").touch()
+        if block == 3:
+            self._misbehave(before)
+        if self.fault == "die-after":
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return block * block
+
+    def _misbehave(self, before: int) -> None:
+        if (self.fault == "die-once" and before == 0) or self.fault == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "raise":
+            raise ZeroDivisionError("three")
+        if self.fault == "stop":
+            raise BadInput("unreadable weights")
+        if self.fault == "hang":
+            time.sleep(600)
+
+
+def _run(task: Squares, workers: int = 2) -> dict[int, Outcome]:
+    outcomes = list(run_blocks(task, range(6), make_places(workers, [])))
+    assert len(outcomes) == 6
+    return {outcome.block: outcome for outcome in outcomes}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_block_is_done_once(tmp_path: Path, workers: int) -> None:
+    outcomes = _run(Squares(tmp_path), workers)
+    assert {block: o.result for block, o in outcomes.items()} == {i: i * i for i in range(6)}
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_dead_workers_block_is_redone(tmp_path: Path) -> None:
+    outcomes = _run(Squares(tmp_path, "die-once"))
+    assert {o.result for o in outcomes.values()} == {0, 1, 4, 9, 16, 25}
+    assert len(list(tmp_path.glob("3-*"))) == 2
+
+
+def test_a_block_that_kills_three_workers_is_given_up(tmp_path: Path) -> None:
+    outcomes = _run(Squares(tmp_path, "die"))
+    assert outcomes[3].error is not None
+    assert "given up after 3 tries" in outcomes[3].error
+    assert "SIGKILL" in outcomes[3].error
+    assert sum(o.error is None for o in outcomes.values()) == 5
+    assert len(list(tmp_path.glob("3-*"))) == 3
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    outcomes = _run(Squares(tmp_path, "die-starting-once"))
+    assert {o.result for o in outcomes.values()} == {0, 1, 4, 9, 16, 25}
+
+
+def test_workers_that_never_start_end_the_run_incomplete(tmp_path: Path) -> None:
+    with pytest.raises(Incomplete, match=r"could not start, 3 times; .*SIGKILL"):
+        list(run_blocks(Squares(tmp_path, "die-starting"), range(6), make_places(2, [])))
+
+
+def test_a_worker_that_dies_after_its_last_block_is_no_fault(tmp_path: Path) -> None:
+    outcomes = run_blocks(Squares(tmp_path, "die-after"), range(2), make_places(2, []))
+    first = next(outcomes)
+    time.sleep(2)  # meanwhile the other worker has sent its result and died
+    [second] = outcomes
+    assert {first.block: first.result, second.block: second.result} == {0: 0, 1: 1}
+    assert first.error is None
+    assert second.error is None
+
+
+def test_a_block_that_raises_is_given_up_without_new_workers(tmp_path: Path) -> None:
+    assert _run(Squares(tmp_path, "raise"))[3].error == "given up after 3 tries: ZeroDivisionError: three"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("stop", "unreadable weights"),
+        ("start", "could not start.*no device"),
+        ("start-bad", "no such weights"),
+    ],
+)
+def test_what_more_tries_cannot_mend_ends_the_run(
+    tmp_path: Path, fault: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SarEvalError, match=message):
+        list(run_blocks(Squares(tmp_path, fault), range(6), make_places(2, [])))
+    capfd.readouterr()
+
+
+def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
+    outcomes = run_blocks(Squares(tmp_path, "hang"), range(6), make_places(2, []))
+    next(outcomes)
+    outcomes.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_gpu_worker_sees_one_card() -> None:
+    places = make_places(None, ["0", "3"])
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "3"]
+    assert {place.device for place in places} == {"cuda"}
+    assert [p.device for p in make_places(3, [])] == ["cpu"] * 3

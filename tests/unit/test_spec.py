@@ -1,0 +1,100 @@
+"""Specs: recipe and flags in, one digest out; wrong values told before anything is drawn."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sar_eval.errors import BadInput, UnknownName
+from sar_eval.spec import RunSpec, load_recipe, resolve, run_folder
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "colourful.toml"
+
+
+def _recipe(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"suite = 'shapes.jsonl'\n{text}")
+    return path
+
+
+def test_flags_override_the_recipe_and_show_in_the_protocols_name() -> None:
+    plain = resolve(load_recipe("shapes"), "demo:sft", {})
+    other = resolve(load_recipe("shapes"), "demo:sft", {"guidance": 7.0, "images_per_prompt": 2})
+    same = resolve(load_recipe("shapes"), "demo:sft", {"guidance": plain.protocol.guidance, "top_k": None})
+    assert (plain.protocol.name, other.protocol.name) == ("shapes", "shapes+")
+    assert (other.protocol.guidance, other.images_per_prompt) == (7.0, 2)
+    assert same == plain
+    assert other.digest != plain.digest
+
+
+def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
+    same = [
+        {"judge": "other"},
+        {"batch_size": 1},
+        {"benchmark": "x"},
+        {"protocol": replace(spec.protocol, name="renamed")},
+    ]
+    other = [
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+        {"checkpoint_digest": "1" * 16},
+        {"suite_digest": "1" * 16},
+        {"engine_version": "2"},
+        {"protocol": replace(spec.protocol, guidance=1.0)},
+    ]
+    assert {replace(spec, **change).digest for change in same} == {spec.digest}
+    assert len({replace(spec, **change).digest for change in other} | {spec.digest}) == len(other) + 1
+
+
+def test_the_judges_digest_knows_its_version_and_options(spec: RunSpec) -> None:
+    changes = [{"judge_version": "2"}, {"judge_options": {"threshold": 0.7}}, {"judge": "other"}]
+    assert len({replace(spec, **change).judge_digest for change in changes} | {spec.judge_digest}) == 4
+
+
+def test_a_spec_comes_back_from_json(spec: RunSpec) -> None:
+    assert RunSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(BadInput, match="another version of sar-eval"):
+        RunSpec.from_json(spec.to_json() | {"new_field": 1})
+    with pytest.raises(BadInput, match="another version of sar-eval"):
+        RunSpec.from_json({})
+
+
+def test_files_are_found_beside_the_recipe() -> None:
+    spec = resolve(load_recipe(str(EXAMPLE)), "demo:sft", {})
+    assert spec.judge == f"{EXAMPLE.parent / 'saturation.py'}:JUDGE"
+    assert spec.judge_options == {"least": 0.2}
+
+
+def test_another_judge_does_not_get_the_recipes_options() -> None:
+    judge = f"{EXAMPLE.parent / 'saturation.py'}:JUDGE"
+    assert resolve(load_recipe("shapes"), "demo:sft", {"judge": judge}).judge_options == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("images_per_prompt = 2.5", "images_per_prompt is 2.5, it must be of kind int"),
+        ("images_per_prompt = true", "images_per_prompt is True"),
+        ("engine = 3", "engine is 3, it must be of kind str"),
+        ("seed = 2024-01-01", "seed is datetime"),
+        ("[protocol]\ntop_p = 'x'", "top_p is 'x', it must be of kind float"),
+        ("[protocol]\nresolution = 64.0", "resolution is 64.0"),
+        ("[protocol]\nprefix = 3", "prefix is 3"),
+        ("judge = 'shapes'\n[judge_options]\nthreshold = 'x'", "threshold"),
+        ("[protocol]\nresolution = 512", "has 256 positions"),
+    ],
+)
+def test_values_of_the_wrong_kind(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        resolve(load_recipe(str(_recipe(tmp_path, line))), "demo:sft", {})
+
+
+def test_a_fold_that_does_not_exist_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="unknown benchmark 'shaps'"):
+        resolve(load_recipe(str(_recipe(tmp_path, "fold = 'shaps'"))), "demo:sft", {})
+
+
+def test_no_name_leaves_the_folder_of_runs(spec: RunSpec) -> None:
+    wild = replace(spec, benchmark="../../etc/x", checkpoint="/a/b/../..")
+    assert run_folder(wild, Path("runs")).parent == Path("runs")
+    assert run_folder(spec, Path("runs")).name == f"shapes-sft-{spec.digest[:8]}"
