@@ -1,0 +1,1 @@
+"""Judges: one file each, found by file name. `JUDGE` in the module is the class."""

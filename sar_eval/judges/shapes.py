@@ -1,0 +1,215 @@
+"""Finds plain coloured shapes in pixels and rules on them as GenEval does (for the demo world).
+
+A picture's background is its most common colour. What differs from it is cut into connected
+regions; a region's shape is the one whose outline, stretched to the region's box, overlaps it
+best, its colour the nearest of GenEval's ten in CIELAB.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from sar_eval.benchmarks.geneval import Thresholds, rule
+from sar_eval.errors import BadInput
+from sar_eval.shapes.render import shape_mask
+from sar_eval.shapes.vocabulary import PALETTE, SHAPES
+from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
+
+VERSION = "1"
+TEMPLATE = 32  # side in pixels at which outlines are compared
+CONTRAST = 20.0  # CIELAB distance from the background that makes a pixel part of a shape
+WEAR = (0.0, 0.05, 0.08)  # how soft a shape may be drawn, as a share of its size
+SMALLEST = 40  # pixels; smaller regions are specks
+Pixels = NDArray[np.uint8]
+
+
+def _lab(rgb: NDArray[Any]) -> NDArray[np.float32]:
+    """sRGB uint8 [..., 3] to CIELAB (L 0 to 100)."""
+    flat = np.asarray(rgb, np.float32).reshape(-1, 1, 3) / 255
+    return np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), np.float32).reshape(np.shape(rgb))
+
+
+@cache
+def _palette() -> NDArray[np.float32]:
+    return _lab(np.array(list(PALETTE.values()), np.uint8)).astype(np.float32)
+
+
+@cache
+def _templates() -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Names and stretched outlines [number, 32, 32], each shape in every state of wear."""
+    pairs = [(name, _worn(name, wear)) for name in SHAPES for wear in WEAR]
+    return tuple(name for name, _ in pairs), np.stack([outline for _, outline in pairs])
+
+
+def _worn(name: str, wear: float) -> NDArray[np.float32]:
+    """An outline whose corners a blur of `wear` (share of its size) has taken, cut to its box."""
+    size, margin = 2 * TEMPLATE, TEMPLATE
+    mask = np.pad(shape_mask(name, size), margin).astype(np.float32) / np.float32(255)
+    if wear:
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), wear * size), np.float32)
+    ys, xs = np.nonzero(mask > 0.5)
+    cut = (mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] > 0.5).astype(np.float32)
+    return np.asarray(cv2.resize(cut, (TEMPLATE, TEMPLATE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def detect(image: Pixels) -> list[Detection]:
+    """All shapes of an RGB picture uint8 [H, W, 3], best first."""
+    lab = _lab(image)
+    distance = np.linalg.norm(lab - _background(image, lab), axis=-1)
+    # A blurred edge lies where the contrast is half of the nearby shape's; a halo lies outside it.
+    nearby = cv2.dilate(distance, np.ones((5, 5), np.uint8))
+    solid = distance > np.maximum(CONTRAST, nearby / 2)
+    number, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=4)
+    found = []
+    for label in range(1, number):
+        x, y, width, height, area = (int(v) for v in stats[label])
+        if area >= SMALLEST and min(width, height) >= 6:
+            window = (slice(y, y + height), slice(x, x + width))
+            region = labels[window] == label
+            found.append(_describe(region, lab[window], (x, y), image.shape[:2]))
+    return sorted(found, key=lambda d: -d.score)
+
+
+def _background(image: Pixels, lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    coarse = image.reshape(-1, 3).astype(np.int32) >> 4
+    codes = coarse[:, 0] << 8 | coarse[:, 1] << 4 | coarse[:, 2]
+    common = np.bincount(codes).argmax()
+    return np.asarray(np.median(lab.reshape(-1, 3)[codes == common], axis=0), np.float32)
+
+
+def _describe(
+    region: NDArray[np.bool_], lab: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, ...]
+) -> Detection:
+    name, score = _shape_of(region)
+    x, y = corner
+    height, width = region.shape
+    mask = {"size": [size[0], size[1]], "counts": _run_lengths(region, corner, size)}
+    box = (float(x), float(y), float(x + width), float(y + height))
+    return Detection(name, box, score, _color_of(region, lab), mask)
+
+
+def _shape_of(region: NDArray[np.bool_]) -> tuple[str, float]:
+    """Best outline and its soft intersection over union; squeezed regions lose confidence."""
+    stretched = cv2.resize(region.astype(np.float32), (TEMPLATE, TEMPLATE), interpolation=cv2.INTER_AREA)
+    names, outlines = _templates()
+    both = np.minimum(outlines, stretched).sum((1, 2))
+    either = np.maximum(outlines, stretched).sum((1, 2))
+    overlaps = both / either
+    best = int(overlaps.argmax())
+    height, width = region.shape
+    squeeze = min(1.0, 1.25 * min(height, width) / max(height, width))
+    return names[best], float(overlaps[best]) * squeeze
+
+
+def _color_of(region: NDArray[np.bool_], lab: NDArray[np.float32]) -> str:
+    """Nearest palette colour of the region's inside (its rim mixes with the background)."""
+    inside = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
+    pixels = lab[inside if inside.any() else region]
+    median = np.median(pixels, axis=0)
+    return tuple(PALETTE)[int(np.linalg.norm(_palette() - median, axis=1).argmin())]
+
+
+def _run_lengths(region: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, ...]) -> list[int]:
+    """Uncompressed COCO run lengths (column-major, background first) of a region of a picture."""
+    full = np.zeros(size, bool)
+    x, y = corner
+    full[y : y + region.shape[0], x : x + region.shape[1]] = region
+    flat = np.concatenate([[False], full.ravel(order="F"), [not full[-1, -1]]])
+    turns = np.flatnonzero(flat[1:] != flat[:-1])
+    return [int(n) for n in np.diff(np.concatenate([[0], turns]))]
+
+
+def decode(image: bytes) -> Pixels:
+    """Encoded picture to RGB uint8 [H, W, 3].
+
+    Raises:
+        BadInput: the bytes are no readable picture.
+    """
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadInput(f"unreadable picture: {error}") from error
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Refuse what would only fail (or, a bool, quietly count as 0 or 1) when pictures are judged."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name == "max_objects":
+        if not whole or value < 1:
+            raise BadInput(f"option 'max_objects' of judge 'shapes' must be a whole number >= 1: {value!r}")
+    elif not whole and not (isinstance(value, float) and math.isfinite(value)):
+        raise BadInput(f"option {name!r} of judge 'shapes' must be a number: {value!r}")
+
+
+class ShapesJudge:
+    """GenEval's verdict over shapes found by segmentation; options are GenEval's thresholds."""
+
+    def __init__(self, **options: float) -> None:
+        """Thresholds by name.
+
+        Raises:
+            BadInput: an option is no threshold of GenEval's, or not a number of its kind.
+        """
+        known = set(asdict(Thresholds()))
+        if unknown := set(options) - known:
+            raise BadInput(f"judge 'shapes' has no option {min(unknown)!r}; it has {sorted(known)}")
+        for name, value in options.items():
+            _check_option(name, value)
+        self.thresholds = Thresholds(**options)  # type: ignore[arg-type]
+        self.version = VERSION
+
+    def __enter__(self) -> Self:
+        # Workers are processes, one for each core: OpenCV's own threads would fight them for it.
+        cv2.setNumThreads(1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
+        """One verdict for each picture; an unreadable one gets an error instead of a score."""
+        for prompt, generation in items:
+            try:
+                yield self._judge_one(prompt, generation)
+            except BadInput as error:
+                yield Verdict(generation.key, "shapes", VERSION, error=str(error))
+
+    def _judge_one(self, prompt: Prompt, generation: Generation) -> Verdict:
+        if not isinstance(prompt.checks, dict) or "include" not in prompt.checks:
+            raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
+        if generation.image is None:
+            raise BadInput(f"no picture: {generation.error}")
+        pixels = decode(generation.image)
+        if bool((pixels == pixels[0, 0]).all()):
+            raise BadInput("blank picture")
+        ruling = rule(prompt.checks, detect(pixels), self.thresholds)
+        return Verdict(
+            generation.key,
+            "shapes",
+            VERSION,
+            score=float(ruling.correct),
+            passed=ruling.correct,
+            reason=ruling.reason,
+            evidence=_evidence(ruling.kept.values()),
+        )
+
+
+def _evidence(kept: Any) -> Json:
+    return {"boxes": [asdict(d) for found in kept for d in found]}
+
+
+JUDGE = ShapesJudge
