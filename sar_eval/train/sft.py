@@ -1,0 +1,36 @@
+"""Fine-tune a checkpoint on a (usually small and clean) set of token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from sar_eval.errors import BadInput
+from sar_eval.train.decoder import DecoderOptions, Progress, attention, fit
+
+
+def sft(
+    checkpoint: Path,
+    data: Sequence[Path],
+    visual_tokenizer: Path,
+    out: Path,
+    options: DecoderOptions,
+    progress: Progress = lambda step, steps, loss: None,
+) -> None:
+    """Fit the decoder in `checkpoint` further and write a checkpoint folder (see `decoder.fit`).
+
+    Raises:
+        BadInput: `checkpoint` is no checkpoint folder.
+    """
+    if not (checkpoint / "config.json").is_file():
+        raise BadInput(f"no config.json in {checkpoint}: --ckpt takes a checkpoint folder")
+    torch.manual_seed(options.seed)
+    # Not AutoTokenizer: from `model_type: qwen2` it builds Qwen2's own class, with one token more.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    model = Qwen2ForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, attn_implementation=attention()
+    )
+    fit(model, tokenizer, data, visual_tokenizer, out, options, progress)

@@ -1,0 +1,52 @@
+"""Turn captioned images into captioned visual tokens, once, ahead of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sar_eval.errors import BadInput
+from sar_eval.models.cosmos import VisualTokenizer
+from sar_eval.train.shards import TOKEN_SCHEMA, read_images, write_shards
+
+
+def tokenize(
+    data: Sequence[Path],
+    tokenizer: Path,
+    out: Path,
+    *,
+    batch_size: int = 256,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Encode every picture of `data` and write token shards; return how many rows there are.
+
+    The shards' metadata carries the codebook size and the encoder's digest, so that training
+    refuses tokens of another tokenizer.
+
+    Raises:
+        BadInput: pictures of several sizes, or `out` already holds files.
+    """
+    visual = VisualTokenizer(tokenizer, device)
+    metadata = {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
+    rows = _rows(data, visual, batch_size, progress)
+    return write_shards(rows, out, TOKEN_SCHEMA, rows_per_shard=50_000, metadata=metadata)
+
+
+def _rows(
+    data: Sequence[Path], visual: VisualTokenizer, batch_size: int, progress: Callable[[int], None]
+) -> Iterator[dict[str, Any]]:
+    done, pictures = 0, read_images(data)
+    while batch := list(islice(pictures, batch_size)):
+        if len({picture.shape for picture, _ in batch}) > 1:
+            raise BadInput("pictures of several sizes: resize them to one size before tokenizing")
+        codes = visual.encode(torch.from_numpy(np.stack([picture for picture, _ in batch])))
+        for row, (_, caption) in zip(codes.tolist(), batch, strict=True):
+            yield {"tokens": row, "caption": caption}
+        done += len(batch)
+        progress(done)

@@ -1,0 +1,161 @@
+"""Fit the demo's visual tokenizer and export it to the Cosmos TorchScript contract."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sar_eval.errors import BadInput
+from sar_eval.models.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
+from sar_eval.train.curve import trim_curve
+from sar_eval.train.shards import read_images
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerOptions:
+    """How the tokenizer is fitted; `levels` gives the codebook (its product is the size)."""
+
+    levels: tuple[int, ...] = (8, 8, 8, 5)
+    width: int = 64
+    steps: int = 3000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+    save_every: int = 500
+
+
+def train_tokenizer(
+    data: Sequence[Path],
+    out: Path,
+    options: TokenizerOptions,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Fit an FSQ autoencoder on captioned images and write `encoder.jit`, `decoder.jit`.
+
+    Resumes from `out/state.pt` where there is one. Appends to `out/loss.jsonl`.
+
+    Raises:
+        BadInput: the pictures differ in size, or a side is no multiple of 8.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    model = FsqAutoencoder(list(options.levels), options.width)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01)
+    start = _resume(out / "state.pt", model, optimizer, options)
+    if start < options.steps:
+        _fit(model, optimizer, _load(data), out, options, start, progress)
+    elif (out / "decoder.jit").is_file():
+        # TorchScript differs in bytes each time, and shards and checkpoints know it by its digest.
+        return
+    export(model.eval(), out, options)
+
+
+def _load(data: Sequence[Path]) -> Tensor:
+    pictures = [picture for picture, _ in read_images(data)]
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1 or any(side % DOWNSAMPLE for side in next(iter(shapes))[:2]):
+        raise BadInput(f"pictures must share one size, a multiple of {DOWNSAMPLE}; found {sorted(shapes)}")
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def _fit(
+    model: FsqAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    out: Path,
+    options: TokenizerOptions,
+    start: int,
+    progress: Callable[[int, float], None],
+) -> None:
+    trim_curve(out / "loss.jsonl", start)
+    began = time.perf_counter()
+    for step in range(start, options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * _schedule(step, options.steps)
+        # A batch is a function of the step, so a resumed fit sees what an undisturbed one sees.
+        picked = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        batch = images[torch.randint(len(images), (options.batch_size,), generator=picked)]
+        loss = _step(model, optimizer, batch.float() / 127.5 - 1)
+        progress(step + 1, loss)
+        if (step + 1) % 50 == 0:
+            line = {"step": step + 1, "loss": loss, "seconds": round(time.perf_counter() - began, 1)}
+            with (out / "loss.jsonl").open("a") as curve:
+                curve.write(json.dumps(line) + "\n")
+        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            _save(out / "state.pt", model, optimizer, options, step + 1)
+
+
+def _step(model: FsqAutoencoder, optimizer: torch.optim.Optimizer, pixels: Tensor) -> float:
+    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+        rebuilt = model(pixels).float()
+    # Shapes are few pixels on much background: what stands out from the picture's mean counts more.
+    weight = 1 + 4 * (pixels - pixels.mean((2, 3), keepdim=True)).abs().clamp(max=1)
+    error = (rebuilt - pixels).abs()
+    loss = (weight * (error + 4 * error.square())).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _save(
+    path: Path,
+    model: FsqAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    options: TokenizerOptions,
+    step: int,
+) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "options": json.dumps(asdict(options)),
+    }
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _resume(
+    path: Path, model: FsqAutoencoder, optimizer: torch.optim.Optimizer, options: TokenizerOptions
+) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["options"] != json.dumps(asdict(options)):
+        raise BadInput(
+            f"{path} was made with other options ({state['options']}): use them, or another --out"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def export(model: FsqAutoencoder, out: Path, options: TokenizerOptions) -> None:
+    """Write the TorchScript pair and `config.json` (codebook size, pixels a token)."""
+    config = {
+        "codebook_size": math.prod(options.levels),
+        "downsample": DOWNSAMPLE,
+        "levels": options.levels,
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with warnings.catch_warnings():
+        # TorchScript is what the Cosmos contract asks for, although torch now prefers torch.export.
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        for name, half in (("encoder", EncoderContract(model)), ("decoder", DecoderContract(model))):
+            torch.jit.script(half).save(str(out / f"{name}.tmp"))
+            (out / f"{name}.tmp").replace(out / f"{name}.jit")
