@@ -1,0 +1,60 @@
+"""`list` and `doctor`: what there is, and whether it works here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sar_eval.errors import BadInput
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("list")(list_all)
+    app.command()(doctor)
+
+
+def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List benchmarks, checkpoints, engines and judges by the name that flags take."""
+    from sar_eval import discover
+    from sar_eval.models.checkpoint import demo_names
+    from sar_eval.spec import recipe_names
+
+    found = {
+        "benchmarks": recipe_names(),
+        "checkpoints": dict.fromkeys(demo_names(), "ships with sar-eval"),
+        "engines": discover.names("engines"),
+        "judges": discover.names("judges"),
+        "folds": discover.names("benchmarks"),
+    }
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for kind, names in found.items():
+        typer.echo(kind)
+        for name, text in names.items():
+            typer.echo(f"  {name:<16} {text}")
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option("--out", help="Where runs would go.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Check packages, devices, disk, checkpoints and suites, and say how to mend what is wrong."""
+    from dataclasses import asdict
+
+    from sar_eval.doctor import examine
+
+    findings = list(examine(folder))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = {True: "ok", False: "FAIL", None: "-"}[finding.ok]
+            typer.echo(f"{mark:<5} {finding.name:<24} {finding.detail}")
+    wrong = [finding.name for finding in findings if finding.ok is False]
+    if wrong:
+        raise BadInput(f"not in order: {', '.join(wrong)}")

@@ -1,0 +1,149 @@
+"""What the terminal shows: live progress, plain log lines, the final table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sar_eval.blocks import Event, Watch, ignore
+from sar_eval.types import Metric, Summary
+
+LOG_EVERY_S = 20.0
+
+
+@contextmanager
+def watching(quiet: bool) -> Iterator[Watch]:
+    """A watch for the stages: live bars on a terminal, lines elsewhere, nothing with `quiet`."""
+    console = Console(stderr=True)
+    if quiet:
+        yield ignore
+    elif console.is_terminal:
+        with bars(console) as progress:
+            yield LiveWatch(progress)
+    else:
+        yield LineWatch(console)
+
+
+def bars(console: Console) -> Progress:
+    """The columns of the live display."""
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[failed]}", style="red"),
+    )
+    return Progress(*columns, console=console)
+
+
+class _Rate:
+    """Images a second since the stage began, those of an earlier start left out."""
+
+    def __init__(self, began: float) -> None:
+        self.began, self.images = began, 0
+
+    def add(self, images: int) -> str:
+        self.images += images
+        return f"{self.images / max(time.monotonic() - self.began, 1e-6):.1f} images/s"
+
+
+class LiveWatch:
+    """One bar for the stage, one line for each worker."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.rates: dict[str, _Rate] = {}
+        self.bars: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if event.note:
+            self.progress.console.print(event.note, style="yellow", markup=False)
+        self._show(event.stage, event.total, event.done, event.added, event.failed)
+        if event.worker is not None:
+            name = f"{event.stage}/{event.worker}"
+            before = self.rates[name].images if name in self.rates else 0
+            self._show(name, event.total, before + event.added, event.added, 0)
+
+    def _show(self, name: str, total: int, done: int, added: int, failed: int) -> None:
+        stage, _, worker = name.partition("/")
+        # A worker's first block began with the stage, not when it was told.
+        began = self.rates[stage].began if stage in self.rates else time.monotonic()
+        rate = self.rates.setdefault(name, _Rate(began))
+        if name not in self.bars:
+            label = f"  worker {worker}" if worker else stage
+            self.bars[name] = self.progress.add_task(label, total=total, rate="", failed="", completed=done)
+        self.progress.update(
+            self.bars[name],
+            completed=done,
+            total=total,
+            rate=rate.add(added) if added else "",
+            failed=f"{failed} failed" if failed else "",
+        )
+
+
+class LineWatch:
+    """A line when a stage starts and ends, and now and then between."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.rate, self.told = console, _Rate(time.monotonic()), 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Print one event, unless the last line is recent."""
+        if event.worker is None and not event.note:
+            self.rate, self.told = _Rate(time.monotonic()), time.monotonic()
+            self._print(f"{event.stage}: {event.done} of {event.total} images are there already")
+            return
+        if event.note:
+            self._print(event.note)
+        rate = self.rate.add(event.added)
+        if event.done == event.total or time.monotonic() - self.told > LOG_EVERY_S:
+            self.told = time.monotonic()
+            failed = f", {event.failed} failed" if event.failed else ""
+            self._print(f"{event.stage}: {event.done}/{event.total} images, {rate}{failed}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
+    """The score table, the counts, what is missing, and where the report is."""
+    console = Console()
+    if summary.metrics:
+        console.print(score_table(summary))
+    counts = ("expected", "generated", "judged", "failed")
+    console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
+    if not summary.complete:
+        console.print("INCOMPLETE", style="bold red")
+        for problem in summary.problems[:10]:
+            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"run     {folder}", markup=False, highlight=False, soft_wrap=True)
+    if report is not None:
+        console.print(f"report  {report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def score_table(summary: Summary) -> Table:
+    """Score, 95 % interval and number of images (or prompts) of every metric."""
+    table = Table(title=f"{summary.benchmark}  {summary.checkpoint}", title_justify="left")
+    table.add_column("")
+    for name in ("score", "95 % interval", "n"):
+        table.add_column(name, justify="right")
+    for number, metric in enumerate(summary.metrics):
+        following = summary.metrics[number + 1].name if number + 1 < len(summary.metrics) else ""
+        ends = metric.name.split("/")[0] != following.split("/")[0]
+        table.add_row(*_cells(metric), end_section=ends, style="bold" if metric.name == "overall" else "")
+    return table
+
+
+def _cells(metric: Metric) -> tuple[str, str, str, str]:
+    name = metric.name.split("/")[-1].replace("_", " ")
+    if metric.value is None or metric.low is None or metric.high is None:
+        return name, "-", "-", str(metric.n)
+    return name, f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", str(metric.n)

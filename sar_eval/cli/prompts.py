@@ -1,0 +1,51 @@
+"""`prompts`: make suites."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sar_eval.errors import BadInput
+
+app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
+
+
+@app.command()
+def make(
+    suite: Annotated[str, typer.Argument(help="Which suite: a fold with a sampler (shapes).")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 43,
+    per_task: Annotated[int, typer.Option(help="Prompts of each task.", min=1)] = 60,
+) -> None:
+    """Sample a suite anew; the shipped one is seed 43 with 60 prompts a task."""
+    import importlib
+
+    from sar_eval import discover
+    from sar_eval.store import write_bytes
+
+    discover.load("benchmarks", suite)
+    maker = getattr(importlib.import_module(f"sar_eval.benchmarks.{suite}"), "make_suite", None)
+    if maker is None:
+        raise BadInput(f"benchmark {suite!r} has no sampler")
+    rows = maker(seed, per_task)
+    write_bytes(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    typer.echo(f"{len(rows)} prompts in {out}")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Prompt file: .jsonl, .txt, .csv or .parquet.")],
+) -> None:
+    """Read a prompt file as a run would, and say what is in it."""
+    from collections import Counter
+
+    from sar_eval.prompts import load_suite
+
+    suite = load_suite(file)
+    tags = ", ".join(
+        f"{n} {tag or 'without tag'}" for tag, n in Counter(p.tag for p in suite.prompts).items()
+    )
+    typer.echo(f"{len(suite.prompts)} prompts ({tags}), digest {suite.digest}")

@@ -1,0 +1,331 @@
+"""`run` and its stages one by one: generate, judge, summarize, report, export."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sar_eval.errors import BadInput, Incomplete
+
+if TYPE_CHECKING:
+    from sar_eval.pool import Place
+    from sar_eval.spec import Recipe, RunSpec
+    from sar_eval.store import RunFolder
+    from sar_eval.types import Summary
+
+Ckpt = Annotated[
+    str, typer.Option("--ckpt", help="Checkpoint: demo:NAME or a folder.", rich_help_panel="What")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Run folder; by default runs/<benchmark>-<checkpoint>-<digest>."),
+]
+Suite = Annotated[Path | None, typer.Option("--suite", help="Another prompt file for the benchmark.")]
+Engine = Annotated[str | None, typer.Option("--engine", help="Who draws; see `sar-eval list`.")]
+JudgeName = Annotated[str | None, typer.Option("--judge", help="Who looks; see `sar-eval list`.")]
+Images = Annotated[int | None, typer.Option("--images-per-prompt", "-n", help="Draws of each prompt.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="Guidance scale; 1 is off.", rich_help_panel="Protocol")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="0 takes the likeliest token.", rich_help_panel="Protocol"),
+]
+TopK = Annotated[int | None, typer.Option("--top-k", help="0 keeps all.", rich_help_panel="Protocol")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="1 keeps all.", rich_help_panel="Protocol")]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", help="Side in pixels.", rich_help_panel="Protocol")
+]
+Negative = Annotated[
+    str | None,
+    typer.Option("--negative-prompt", help="Text of the negative branch.", rich_help_panel="Protocol"),
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.", rich_help_panel="Machine")
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Images of one forward.", rich_help_panel="Machine")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes; one a GPU or a core by default.", rich_help_panel="Machine"),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", help="CPU threads of a worker.", rich_help_panel="Machine")
+]
+Devices = Annotated[
+    str | None,
+    typer.Option("--devices", help="GPUs, as 0,1,3; `cpu` for none.", rich_help_panel="Machine"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (run, generate, judge, summarize, report, export):
+        app.command()(command)
+
+
+def run(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark (see `sar-eval list`) or a recipe.toml.")],
+    ckpt: Ckpt,
+    out: Out = None,
+    suite: Suite = None,
+    engine: Engine = None,
+    judge: JudgeName = None,
+    images_per_prompt: Images = None,
+    seed: Seed = None,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    resolution: Resolution = None,
+    negative_prompt: Negative = None,
+    dtype: Dtype = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    devices: Devices = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a benchmark's prompts, judge the pictures, and report the score with its interval.
+
+    The same command again goes on where an earlier one stopped.
+    """
+    from sar_eval.spec import load_recipe, resolve, with_suite
+
+    overrides = {**locals()}
+    recipe = load_recipe(benchmark)
+    if suite is not None:
+        recipe = with_suite(recipe, suite)
+    spec = resolve(recipe, ckpt, overrides)
+    if not spec.judge:
+        raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
+    places = _places(workers, devices, threads)
+    folder = _folder(out, spec)
+    with _working(folder, quiet or as_json) as watch:
+        spec = _prepare(spec, folder)
+        _generate(spec, folder, places, watch)
+        _judge(spec, folder, places, watch)
+        _finish(spec, folder, as_json)
+
+
+def generate(
+    prompts: Annotated[Path, typer.Argument(help="Prompt file: .jsonl, .txt, .csv or .parquet.")],
+    ckpt: Ckpt,
+    out: Out = None,
+    engine: Engine = None,
+    images_per_prompt: Images = None,
+    seed: Seed = None,
+    guidance: Guidance = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    resolution: Resolution = None,
+    negative_prompt: Negative = None,
+    dtype: Dtype = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    devices: Devices = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the prompts of a file into a run folder, without judging."""
+    from sar_eval.spec import free_recipe, resolve
+
+    overrides = {**locals()}
+    spec = resolve(free_recipe(prompts), ckpt, overrides)
+    places = _places(workers, devices, threads)
+    folder = _folder(out, spec)
+    with _working(folder, quiet or as_json) as watch:
+        spec = _prepare(spec, folder)
+        _generate(spec, folder, places, watch)
+        _finish(spec, folder, as_json)
+
+
+def judge(
+    run_folder: RunPath,
+    judge: JudgeName = None,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
+    ] = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    devices: Devices = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge the pictures of a run that have no verdict yet."""
+    folder, spec = _open(run_folder)
+    spec = _with_judge(spec, judge, benchmark)
+    places = _places(workers, devices, threads)
+    with _working(folder, quiet) as watch:
+        spec = _prepare(spec, folder)
+        _judge(spec, folder, places, watch)
+        _end(_summarize(spec, folder))
+
+
+def summarize(run_folder: RunPath, as_json: AsJson = False) -> None:
+    """Fold a run's verdicts into scores with intervals and say what is missing."""
+    folder, spec = _open(run_folder)
+    with folder.lock():
+        summary = _summarize(spec, folder)
+    _tell(summary, folder, None, as_json)
+
+
+def report(run_folder: RunPath) -> None:
+    """Write a run's report.html."""
+    folder, spec = _open(run_folder)
+    with folder.lock():
+        summary = _summarize(spec, folder)
+        typer.echo(_report(spec, folder))
+    _end(summary)
+
+
+def export(
+    run_folder: RunPath,
+    layout: Annotated[str, typer.Option("--layout", help="geneval or folder.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+) -> None:
+    """Write a run's pictures as files in a layout that other tools read."""
+    from sar_eval.export import export as write
+
+    folder, spec = _open(run_folder)
+    number, expected = write(folder, layout, out), len(folder.read_prompts()) * spec.images_per_prompt
+    typer.echo(f"{number} pictures in {out}")
+    if number < expected:
+        raise Incomplete(f"{expected - number} of {expected} pictures are not there to export")
+
+
+def _folder(out: Path | None, spec: RunSpec) -> RunFolder:
+    from sar_eval.spec import run_folder
+    from sar_eval.store import RunFolder
+
+    return RunFolder(out or run_folder(spec, Path("runs")))
+
+
+def _open(path: Path) -> tuple[RunFolder, RunSpec]:
+    from sar_eval.spec import RunSpec
+    from sar_eval.store import RunFolder
+
+    folder = RunFolder(path)
+    return folder, RunSpec.from_json(folder.read_manifest()["spec"])
+
+
+def _with_judge(spec: RunSpec, judge: str | None, benchmark: str | None) -> RunSpec:
+    from dataclasses import replace
+
+    from sar_eval.spec import load_recipe, with_judge_version
+
+    if benchmark is not None:
+        recipe: Recipe = load_recipe(benchmark)
+        names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
+        spec = replace(spec, benchmark=recipe.name, judge_options=dict(recipe.judge_options), **names)
+    if judge is not None and judge != spec.judge:
+        spec = replace(spec, judge=judge, judge_options={})
+    if not spec.judge:
+        raise BadInput("this run has no judge: give --judge or --benchmark")
+    return with_judge_version(spec)
+
+
+def _places(workers: int | None, devices: str | None, threads: int) -> list[Place]:
+    from sar_eval.blocks import make_places
+    from sar_eval.doctor import gpus, torch_sees_gpus
+
+    if workers is not None and workers < 1:
+        raise BadInput(f"--workers is {workers}: at least 1")
+    if threads < 1:
+        raise BadInput(f"--threads is {threads}: at least 1")
+    if devices is None and not torch_sees_gpus():
+        chosen = []
+    elif devices is None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        chosen = [str(i) for i in range(len(gpus()))] if visible is None else _named(visible)
+    else:
+        chosen = [] if devices == "cpu" else devices.split(",")
+    if not all(name.strip().isalnum() or "-" in name for name in chosen):
+        raise BadInput(f"--devices is {devices!r}: numbers with commas between them, or cpu")
+    return make_places(workers, chosen, threads)
+
+
+def _named(visible: str) -> list[str]:
+    """The cards of CUDA_VISIBLE_DEVICES; none where it is empty or starts with -1."""
+    names = [name.strip() for name in visible.split(",")]
+    return [] if names[0] in ("", "-1") else names
+
+
+@contextmanager
+def _working(folder: RunFolder, quiet: bool) -> Iterator[Any]:
+    """Hold the run folder and show progress; Ctrl-C ends in a word on how to go on."""
+    from sar_eval.cli.progress import watching
+
+    try:
+        with folder.lock(), watching(quiet) as watch:
+            yield watch
+    except KeyboardInterrupt as error:
+        raise Incomplete(
+            f"interrupted; finished blocks are stored in {folder.path}: run the same command again to go on"
+        ) from error
+
+
+def _prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
+    from sar_eval.generate import prepare
+
+    return prepare(spec, folder)
+
+
+def _generate(spec: RunSpec, folder: RunFolder, places: list[Place], watch: Any) -> None:
+    from sar_eval.generate import generate as stage
+
+    stage(spec, folder, places, watch)
+
+
+def _judge(spec: RunSpec, folder: RunFolder, places: list[Place], watch: Any) -> None:
+    from sar_eval.judge import judge as stage
+
+    stage(spec, folder, places, watch)
+
+
+def _summarize(spec: RunSpec, folder: RunFolder) -> Summary:
+    from sar_eval.summarize import summarize as stage
+
+    return stage(spec, folder)
+
+
+def _report(spec: RunSpec, folder: RunFolder) -> Path:
+    from sar_eval.report import write_report
+
+    return write_report(spec, folder)
+
+
+def _finish(spec: RunSpec, folder: RunFolder, as_json: bool) -> None:
+    summary = _summarize(spec, folder)
+    _tell(summary, folder, _report(spec, folder), as_json)
+
+
+def _tell(summary: Summary, folder: RunFolder, path: Path | None, as_json: bool) -> None:
+    from sar_eval.cli.progress import print_summary
+    from sar_eval.summarize import to_json
+
+    if as_json:
+        places = {"run": str(folder.path), "report": str(path) if path else None}
+        typer.echo(json.dumps(to_json(summary) | places, indent=2))
+    else:
+        print_summary(summary, folder.path, path)
+    _end(summary)
+
+
+def _end(summary: Summary) -> None:
+    """Exit code 3 for a run with holes."""
+    if not summary.complete:
+        raise Incomplete(f"{summary.failed} of {summary.expected} images have no result")

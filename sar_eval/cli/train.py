@@ -1,0 +1,207 @@
+"""`train`: make checkpoints of the demo's kind, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sar_eval.errors import BadInput, Incomplete
+
+app = typer.Typer(
+    help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft.", no_args_is_help=True
+)
+
+Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
+Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and noise.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Rows of one step on one device.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
+Visual = Annotated[Path, typer.Option("--tokenizer", help="Folder with encoder.jit and decoder.jit.")]
+StopAt = Annotated[
+    int, typer.Option("--stop-at", min=0, help="End after this step of the schedule; 0 is at its end.")
+]
+SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between resumable states.")]
+
+
+@app.command()
+def scenes(
+    out: Out,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many pictures.")],
+    style: Annotated[
+        str, typer.Option(help="noisy, clean or tidy; see docs/demo-checkpoints.md.")
+    ] = "clean",
+    seed: Seed = 0,
+) -> None:
+    """Draw captioned scenes of the demo world into Parquet shards (nothing held out is shown)."""
+    from sar_eval.shapes.scenes import LATTICE
+    from sar_eval.train.scenes import make_scenes
+
+    if style not in LATTICE:
+        raise BadInput(f"unknown style {style!r}: {', '.join(LATTICE)}")
+    made = make_scenes(out, number, style=style, seed=seed)
+    typer.echo(f"{made} captioned pictures in {out}")
+
+
+@app.command()
+def tokenizer(
+    data: Data,
+    out: Out,
+    steps: Steps = 3000,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 2e-3,
+    levels: Annotated[
+        str, typer.Option(help="FSQ levels; their product is the codebook's size.")
+    ] = "8,8,8,5",
+    seed: Seed = 0,
+    save_every: SaveEvery = 500,
+) -> None:
+    """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
+    _need_train()
+    from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
+
+    options = TokenizerOptions(
+        levels=_levels(levels),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        save_every=save_every,
+    )
+    with _showing("tokenizer", out) as show:
+        train_tokenizer(data, out, options, lambda step, loss: show(step, steps, loss))
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) >= 2 for part in parts):
+        raise BadInput(f"--levels is {text!r}: whole numbers of at least 2 with commas between them")
+    return tuple(int(part) for part in parts)
+
+
+@app.command()
+def tokenize(
+    data: Data,
+    tokenizer: Visual,
+    out: Out,
+    batch_size: Batch = 256,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Turn captioned images into captioned visual tokens, once, ahead of training."""
+    from sar_eval.train.tokenize import tokenize as run
+
+    with _showing("tokenize", out) as show:
+        rows = run(
+            data,
+            tokenizer,
+            out,
+            batch_size=batch_size,
+            device=device,
+            progress=lambda done: show(done, None, 0.0),
+        )
+    typer.echo(f"{rows} rows of tokens in {out}")
+
+
+@app.command()
+def pretrain(
+    data: Data,
+    tokenizer: Visual,
+    out: Out,
+    steps: Steps,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 2e-3,
+    seed: Seed = 0,
+    save_every: SaveEvery = 500,
+    stop_at: StopAt = 0,
+) -> None:
+    """Train a decoder of the demo's shape from random weights on token shards."""
+    _need_train()
+    from sar_eval.train.decoder import DecoderOptions
+    from sar_eval.train.pretrain import pretrain as run
+
+    options = DecoderOptions(
+        steps, batch_size, learning_rate, seed=seed, save_every=save_every, stop_at=stop_at
+    )
+    with _showing("pretrain", out) as show:
+        run(data, tokenizer, out, options, show)
+    typer.echo(f"checkpoint in {out}")
+
+
+@app.command()
+def sft(
+    ckpt: Annotated[Path, typer.Option("--ckpt", help="Checkpoint folder to start from.")],
+    data: Data,
+    tokenizer: Visual,
+    out: Out,
+    steps: Steps,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 5e-4,
+    seed: Seed = 0,
+    save_every: SaveEvery = 500,
+    stop_at: StopAt = 0,
+) -> None:
+    """Fine-tune a checkpoint on a small clean set of token shards."""
+    _need_train()
+    from sar_eval.train.decoder import DecoderOptions
+    from sar_eval.train.sft import sft as run
+
+    options = DecoderOptions(
+        steps, batch_size, learning_rate, seed=seed, save_every=save_every, stop_at=stop_at
+    )
+    with _showing("sft", out) as show:
+        run(ckpt, data, tokenizer, out, options, show)
+    typer.echo(f"checkpoint in {out}")
+
+
+def _need_train() -> None:
+    from sar_eval.discover import need
+
+    for package in ("transformers", "accelerate"):
+        need(package, extra="train", what="sar-eval train")
+
+
+@contextmanager
+def _showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
+    """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    try:
+        if console.is_terminal:
+            with Progress(console=console) as progress:
+                yield _bar(progress, what)
+        else:
+            yield _lines(console, what)
+    except KeyboardInterrupt as error:
+        raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
+
+
+def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
+    bar = progress.add_task(what, total=None)
+
+    def show(step: int, steps: int | None, loss: float) -> None:
+        label = f"{what}  loss {loss:.4f}" if loss else what
+        progress.update(bar, completed=step, total=steps, description=label)
+
+    return show
+
+
+def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
+    import time
+
+    told = 0.0
+
+    def show(step: int, steps: int | None, loss: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > 20 or step == steps:
+            told = time.monotonic()
+            total = f"/{steps}" if steps else ""
+            tail = f"  loss {loss:.4f}" if loss else ""
+            console.print(f"{what}: {step}{total}{tail}", highlight=False, soft_wrap=True)
+
+    return show

@@ -1,0 +1,91 @@
+"""Checks of this machine and installation: what works, what is missing, how to mend it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sar_eval.errors import SarEvalError
+from sar_eval.models.checkpoint import demo_names, find_checkpoint
+from sar_eval.prompts import load_suite
+from sar_eval.spec import cores, load_recipe, recipe_names
+
+REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
+EXTRAS = {"vllm": "vllm", "open_clip_torch": "geneval", "transformers": "train", "accelerate": "train"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One checked thing; `ok` is None where nothing is wrong but something optional is absent."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def examine(folder: Path) -> Iterator[Finding]:
+    """All checks; `folder` is where runs would go."""
+    yield Finding("python", True, f"{platform.python_version()} on {platform.machine()}, {cores()} cores")
+    yield from (_package(name, None) for name in REQUIRED)
+    yield from (_package(name, extra) for name, extra in EXTRAS.items())
+    yield _gpu()
+    yield _disk(folder)
+    yield from (_checkpoint(name) for name in demo_names())
+    yield from (_recipe(name) for name in recipe_names())
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA devices, without loading torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)  # noqa: S607
+    return [line.split(" (UUID")[0] for line in asked.stdout.splitlines() if line.startswith("GPU ")]
+
+
+def torch_sees_gpus() -> bool:
+    """Whether the installed torch is built for GPUs at all, told by its version."""
+    return not version("torch").endswith("+cpu")
+
+
+def _package(name: str, extra: str | None) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        wanted = f"sar-eval[{extra}]" if extra else "sar-eval"
+        return Finding(name, None if extra else False, f"not installed: pip install '{wanted}'")
+
+
+def _gpu() -> Finding:
+    found = gpus()
+    if found and not torch_sees_gpus():
+        return Finding(
+            "gpu", None, f"{', '.join(found)}, but torch {version('torch')} has no CUDA: CPU only"
+        )
+    return Finding("gpu", True if found else None, ", ".join(found) or "none found: work goes to the CPU")
+
+
+def _disk(folder: Path) -> Finding:
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    return Finding("disk", free > 1, f"{free:.0f} GB free for {folder}")
+
+
+def _checkpoint(name: str) -> Finding:
+    try:
+        found = find_checkpoint(name)
+        return Finding(name, True, f"{found.text_vocabulary} text ids + {found.codebook_size} visual codes")
+    except SarEvalError as error:
+        return Finding(name, False, str(error))
+
+
+def _recipe(name: str) -> Finding:
+    try:
+        recipe = load_recipe(name)
+        return Finding(f"benchmark {name}", True, f"{len(load_suite(recipe.suite).prompts)} prompts")
+    except SarEvalError as error:
+        return Finding(f"benchmark {name}", False, str(error))

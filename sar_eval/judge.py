@@ -1,0 +1,120 @@
+"""Stage: from generations to verdicts, in worker processes, stored block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sar_eval import discover
+from sar_eval.blocks import Event, Watch, ignore, make_blocks
+from sar_eval.errors import BadInput
+from sar_eval.pool import Place, run_blocks
+from sar_eval.spec import RunSpec
+from sar_eval.store import RunFolder, row_generation, row_verdict, storing, verdict_row
+from sar_eval.types import Prompt, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTask:
+    """What a worker does: judge a stored block, store its verdicts, tell how many have none."""
+
+    spec: RunSpec
+    path: Path
+
+    @contextmanager
+    def open(self, place: Place) -> Iterator[Callable[[int], tuple[int, int]]]:
+        """Load the judge once; blocks give (verdicts, how many of them are errors)."""
+        del place  # the shapes judge runs on the CPU; a judge with weights reads its own device
+        folder = RunFolder(self.path)
+        prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
+        judge = discover.load("judges", self.spec.judge)(**self.spec.judge_options)
+        with judge:
+            yield lambda block: _do_block(judge, folder, self.spec, block, prompts)
+
+
+def _do_block(
+    judge: Any, folder: RunFolder, spec: RunSpec, block: int, prompts: dict[str, Prompt]
+) -> tuple[int, int]:
+    rows = folder.generations.block(block)
+    items = [(prompts[row["prompt_id"]], row_generation(row)) for row in rows]
+    drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
+    found: dict[str, Verdict] = {}
+    for verdict in judge.judge(drawn):
+        if verdict.key in found:
+            raise ValueError(f"judge gave {verdict.key} twice")
+        found[verdict.key] = _scored(verdict)
+    for _, generation in items:
+        why = f"not drawn: {generation.error}" if generation.error else "the judge gave no verdict"
+        silent = Verdict(generation.key, spec.judge, judge.version, error=why)
+        found.setdefault(generation.key, silent)
+    verdicts = [found[row["key"]] for row in rows]
+    folder.verdicts(spec.judge).write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
+    return len(verdicts), sum(v.error is not None for v in verdicts)
+
+
+def _scored(verdict: Verdict) -> Verdict:
+    """A verdict with a score that is a number, or with an error: nothing leaves the mean in silence."""
+    if verdict.error is not None:
+        return replace(verdict, score=None, passed=None)
+    if verdict.score is None and verdict.passed is not None:
+        return replace(verdict, score=float(verdict.passed))
+    if verdict.score is None:
+        return replace(verdict, error="the judge gave no score")
+    if not math.isfinite(verdict.score):
+        return replace(verdict, score=None, passed=None, error=f"the judge's score is {verdict.score}")
+    return verdict
+
+
+def judge(spec: RunSpec, folder: RunFolder, places: Sequence[Place], watch: Watch = ignore) -> None:
+    """Judge every stored generation that has no verdict yet (lock held).
+
+    Raises:
+        BadInput: the folder's verdicts were given under other judge options.
+        StorageFailed: the disk is full or read-only; what is stored stays.
+    """
+    table = folder.verdicts(spec.judge)
+    with storing(folder.path):
+        damaged = table.clean()
+    _check_judge(spec, folder)
+    blocks = make_blocks(folder.read_prompts(), spec)
+    stored = {int(path.name[5:11]) for path in folder.generations.paths()}
+    finished = table.finished({i: {d.key for d in blocks[i]} for i in stored})
+    total, done, failed = sum(len(blocks[i]) for i in stored), sum(len(blocks[i]) for i in finished), 0
+    watch(Event("judge", done, total))
+    for path in damaged:
+        watch(Event("judge", done, total, note=f"damaged part {path.name} will be judged again"))
+    with closing(run_blocks(JudgeTask(spec, folder.path), sorted(stored - finished), places)) as outcomes:
+        for outcome in outcomes:
+            size, note = len(blocks[outcome.block]), ""
+            if outcome.error is not None:
+                failed += _store_failure(spec, folder, outcome.block, outcome.error)
+                note = f"block {outcome.block}: {outcome.error}"
+            else:
+                failed += outcome.result[1]
+            done += size
+            watch(Event("judge", done, total, failed, outcome.worker, size, note))
+
+
+def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
+    """Store an error for every picture that has no verdict from an earlier start; returns how many."""
+    table = folder.verdicts(spec.judge)
+    found = {row["key"]: row_verdict(row) for row in table.block(block) if row["error"] is None}
+    keys = [row["key"] for row in folder.generations.block(block, ["key"])]
+    verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
+    table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
+    return sum(v.error is not None for v in verdicts)
+
+
+def _check_judge(spec: RunSpec, folder: RunFolder) -> None:
+    table = folder.verdicts(spec.judge)
+    for path in table.paths():
+        digests = {row["judge_digest"] for row in table.part(path, ["judge_digest"])}
+        if digests != {spec.judge_digest}:
+            raise BadInput(
+                f"{table.folder} holds verdicts given under other options: "
+                f"remove that folder to judge again with {dict(spec.judge_options)}"
+            )

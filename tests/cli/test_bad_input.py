@@ -1,0 +1,124 @@
+"""Bad input ends with exit code 2, one clear message, and no traceback."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+RUN = ("run", "shapes", "--ckpt", "demo:sft")
+
+
+def _refused(done, *words: str) -> None:
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("run", "shapes", "--ckpt", "demo:stf"),
+            ["unknown checkpoint 'demo:stf'", "did you mean 'demo:sft'?"],
+        ),
+        (("run", "shapes", "--ckpt", "/no/such/folder"), ["neither a folder nor a shipped checkpoint"]),
+        (("run", "shapes", "--ckpt", "demo:../demo/sft"), ["unknown checkpoint"]),
+        (("run", "shape", "--ckpt", "demo:sft"), ["unknown benchmark 'shape'", "did you mean 'shapes'?"]),
+        ((*RUN, "--engine", "nativ"), ["unknown engine 'nativ'", "did you mean 'native'?"]),
+        ((*RUN, "--judge", "shaps"), ["unknown judge 'shaps'", "did you mean 'shapes'?"]),
+        ((*RUN, "--workers", "-1"), ["--workers is -1"]),
+        ((*RUN, "--threads", "0"), ["--threads is 0"]),
+        ((*RUN, "--devices", "0,/x"), ["--devices"]),
+        ((*RUN, "--batch-size", "0"), ["batch-size is 0"]),
+        ((*RUN, "--images-per-prompt", "0"), ["images-per-prompt is 0"]),
+        ((*RUN, "--temperature", "-1"), ["temperature is -1"]),
+        ((*RUN, "--guidance", "nan"), ["guidance is nan"]),
+        ((*RUN, "--top-p", "0"), ["top-p is 0"]),
+        ((*RUN, "--resolution", "60"), ["resolution 60 is no multiple of 8"]),
+        ((*RUN, "--dtype", "float8"), ["unknown dtype 'float8'"]),
+        (("judge", "/no/run"), ["no run folder"]),
+        (("prompts", "make", "geneva", "--out", "x.jsonl"), ["unknown benchmark 'geneva'"]),
+        (("train", "tokenizer", "--data", "x", "--out", "y", "--levels", "8,x"), ["--levels is '8,x'"]),
+    ],
+)
+def test_values_that_cannot_work(sar_eval, tmp_path: Path, words: tuple[str, ...], told: list[str]) -> None:
+    done = sar_eval(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    _refused(done, *told)
+    assert not list(tmp_path.iterdir()), "nothing is written for a refused command"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"text": "a ring"}\n{"text": "a st\n', "prompts.jsonl:2: broken JSON"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "duplicate id 'a'"),
+        ("", "has no prompts"),
+        ('{"id": "../../etc", "text": "x"}\n', "prompts.jsonl:1: id '../../etc' is not safe"),
+    ],
+)
+def test_prompt_files_that_cannot_work(sar_eval, tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(text)
+    _refused(sar_eval("generate", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), told)
+    _refused(sar_eval(*RUN, "--suite", path, "--out", tmp_path / "run"), told)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_that_does_not_match(sar_eval, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint.parent, copy)
+    config = json.loads((copy / "decoder" / "config.json").read_text())
+    (copy / "decoder" / "config.json").write_text(
+        json.dumps(config | {"vocab_size": config["vocab_size"] + 1})
+    )
+    done = sar_eval("run", "shapes", "--ckpt", copy / "decoder", "--out", tmp_path / "run")
+    _refused(done, "vocab_size 120 is not 55 text ids", "+ 64 visual codes")
+
+
+def test_a_pickle_instead_of_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint.parent, copy)
+    (copy / "decoder" / "model.safetensors").unlink()
+    torch.save({"x": torch.ones(1)}, copy / "decoder" / "pytorch_model.bin")
+    done = sar_eval("run", "shapes", "--ckpt", copy / "decoder", "--out", tmp_path / "run")
+    _refused(done, "no *.safetensors", "pytorch_model.bin", "a pickle", "convert the weights")
+
+
+def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path, suite: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint.parent, copy)
+    torch.save({"x": torch.ones(1)}, copy / "decoder" / "model.safetensors")
+    words = ("--resolution", 32, "--suite", suite, "--out", tmp_path / "run", "--workers", 1)
+    done = sar_eval("run", "shapes", "--ckpt", copy / "decoder", *words)
+    _refused(done, "no readable safetensors file")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("suite = 'shapes.jsonl'\nguidanse = 2\n", "unknown key 'guidanse'"),
+        ("suite = 'shapes.jsonl'\n[protocol]\ntemprature = 2\n", "unknown key protocol.temprature"),
+        ("suite = 'shapes.jsonl'\nprotocol = 2\n", "protocol must be a table"),
+        ("suite = 'shapes.jsonl\n", "broken TOML"),
+        ("fold = 'shapes'\n", "no key 'suite'"),
+        ("suite = 'shapes.jsonl'\njudge = 'shapes'\n[judge_options]\nx = 1\n", "no option 'x'"),
+        ("suite = 'shapes.jsonl'\n", "names no judge"),
+    ],
+)
+def test_recipes_that_cannot_work(sar_eval, tmp_path: Path, recipe: str, told: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(recipe)
+    _refused(sar_eval("run", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), told)
+
+
+def test_a_file_where_the_run_should_go(sar_eval, tmp_path: Path, suite: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = sar_eval(*RUN, "--suite", suite, "--out", tmp_path / "file" / "run")
+    assert done.returncode == 3
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,133 @@
+"""Rules of the house that a machine can watch: who imports whom, what is documented, what is heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from sar_eval import discover
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "sar_eval"
+LOW = {"types", "errors", "stats", "discover", "shapes"}
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "stats": set(),
+    "shapes": set(),
+    "protocols": {"types"},
+    "discover": {"errors"},
+    "prompts": {"types", "errors", "store"},
+    "models": {"types", "errors"},
+    "store": {"types", "errors"},
+    "pool": {"errors"},
+    "spec": {"types", "errors", "discover", "prompts", "models"},
+    "blocks": {"types", "pool", "spec"},
+    "engines": {"types", "errors", "protocols", "discover", "models"},
+    "judges": {*LOW, "protocols", "models", "benchmarks"},
+    "benchmarks": {*LOW, "protocols", "models"},
+    "train": {*LOW, "models", "judges"},
+    "provenance": set(),
+    "generate": {*LOW, "blocks", "pool", "prompts", "provenance", "spec", "store"},
+    "judge": {*LOW, "blocks", "pool", "spec", "store"},
+    "summarize": {*LOW, "blocks", "provenance", "spec", "store"},
+    "report": {*LOW, "spec", "store", "blocks"},
+    "export": {"types", "errors", "store"},
+    "doctor": {*LOW, "models", "prompts", "spec"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _rooms(path: Path) -> set[str]:
+    names = [
+        name.split(".")[1] for name in _imports(path) if name.startswith("sar_eval.") and name.count(".")
+    ]
+    return {name for name in names if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "cli":
+        return
+    allowed = ALLOWED[room] | {room}
+    assert _rooms(path) <= allowed, f"{room} may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("typer", {"cli"}), ("rich", {"cli"}), ("pyarrow", {"store", "train"})]
+)
+def test_libraries_keep_to_their_rooms(package: str, rooms: set[str]) -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if any(name.split(".")[0] == package for name in _imports(path)):
+            assert path.relative_to(PACKAGE).parts[0].removesuffix(".py") in rooms, path
+
+
+def test_files_stay_readable() -> None:
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_help_needs_no_heavy_package() -> None:
+    code = (
+        "import sys; sys.argv = ['sar-eval', '--help']\n"
+        "from sar_eval.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "names = 'torch transformers vllm pyarrow pandas cv2 numpy'.split()\n"
+        "heavy = set(names) & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("kind", list(discover.KINDS))
+def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
+    methods = {
+        "engines": ("generate", "__enter__"),
+        "judges": ("judge", "__enter__"),
+        "benchmarks": ("fold",),
+    }
+    for name, headline in discover.names(kind).items():
+        assert headline, name
+        found = discover.load(kind, name)
+        assert all(callable(getattr(found, method)) for method in methods[kind]), name
+
+
+def _commands(group: typer.core.TyperGroup, words: tuple[str, ...] = ()) -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found += _commands(command, (*words, name))
+        else:
+            found.append(" ".join((*words, name)))
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    from sar_eval.cli import app
+
+    reference = (ROOT / "docs" / "commands.md").read_text()
+    group = typer.main.get_command(app)
+    for words in _commands(group):
+        assert f"## `sar-eval {words}`" in reference, f"docs/commands.md says nothing of {words}"
+        command = group
+        for word in words.split():
+            command = command.commands[word]
+        section = reference.split(f"## `sar-eval {words}`")[1].split("\n## ")[0]
+        for parameter in command.params:
+            for option in parameter.opts:
+                assert not option.startswith("--") or f"`{option}`" in section, f"{words}: {option}"

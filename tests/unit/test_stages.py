@@ -1,0 +1,146 @@
+"""What the stages do with engines and judges that misbehave, and with what an earlier start left."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from sar_eval.benchmarks.geneval import scores_by_task
+from sar_eval.blocks import make_blocks
+from sar_eval.errors import SpecMismatch
+from sar_eval.generate import GenerateTask, prepare
+from sar_eval.generate import _do_block as draw_block
+from sar_eval.generate import _store_failure as draw_failure
+from sar_eval.judge import _do_block as judge_block
+from sar_eval.spec import RunSpec
+from sar_eval.store import RunFolder, row_generation, row_verdict
+from sar_eval.summarize import summarize
+from sar_eval.types import Generation, Verdict
+
+
+class Scripted:
+    """An engine and a judge that answer each key as they are told, and otherwise well."""
+
+    version = "1"
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+
+    def generate(self, draws):
+        for draw in draws:
+            for answer in self.answers.get(draw.prompt.tag, [{"image": b"png"}]):
+                yield Generation(draw.key, draw.seed, (1,), **answer)
+
+    def judge(self, items):
+        for prompt, generation in items:
+            for answer in self.answers.get(prompt.tag, [{"score": 1.0, "passed": True}]):
+                yield Verdict(generation.key, "shapes", "1", **answer)
+
+
+@pytest.fixture
+def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    with run.lock():
+        prepare(spec, run)
+    return run
+
+
+def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
+    for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
+        draw_block(engine, folder, spec, number, draws)
+
+
+def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdict]:
+    prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
+    for number in range(len(make_blocks(folder.read_prompts(), spec))):
+        judge_block(judge, folder, spec, number, prompts)
+    return {row["key"]: row_verdict(row) for row in folder.verdicts("shapes").rows()}
+
+
+def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) -> None:
+    _draw(spec, folder, Scripted(colors=[], counting=[{}]))
+    found = {row["key"]: row_generation(row) for row in folder.generations.rows()}
+    assert len(found) == 24
+    silent = {key for key, generation in found.items() if generation.error == "the engine gave no picture"}
+    assert {key.split("-")[0] for key in silent} == {"colors", "counting"}
+    assert len(silent) == 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "told"),
+    [
+        ({"passed": True}, 1.0, None),
+        ({"passed": False}, 0.0, None),
+        ({}, None, "the judge gave no score"),
+        ({"score": math.nan}, None, "the judge's score is nan"),
+        ({"score": 0.5, "error": "broken"}, None, "broken"),
+    ],
+)
+def test_every_verdict_has_a_score_or_an_error(
+    spec: RunSpec, folder: RunFolder, answer: dict, score: float | None, told: str | None
+) -> None:
+    _draw(spec, folder, Scripted())
+    found = _judge(spec, folder, Scripted(colors=[answer]))
+    verdict = found["colors-000/0"]
+    assert (verdict.score, verdict.error) == (score, told)
+    summary = summarize(spec, folder)
+    assert summary.complete == (told is None)
+    assert summary.judged == 24 - (4 if told else 0)
+
+
+def test_twice_the_same_key_is_a_fault(spec: RunSpec, folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        _draw(spec, folder, Scripted(colors=[{"image": b"a"}, {"image": b"b"}]))
+    _draw(spec, folder, Scripted())
+    with pytest.raises(ValueError, match="twice"):
+        _judge(spec, folder, Scripted(colors=[{"score": 1.0}, {"score": 0.0}]))
+
+
+def test_giving_up_keeps_the_pictures_that_are_there(spec: RunSpec, folder: RunFolder) -> None:
+    blocks = make_blocks(folder.read_prompts(), spec)
+    _draw(spec, folder, Scripted(colors=[{"error": "first"}]))
+    number = next(i for i, block in enumerate(blocks) if any(d.prompt.tag == "colors" for d in block))
+    failed = draw_failure(folder, spec, number, blocks[number], "given up")
+    rows = folder.generations.block(number)
+    assert failed == sum(d.prompt.tag == "colors" for d in blocks[number])
+    assert {row["error"] for row in rows if not row["key"].startswith("colors")} <= {None}
+    assert {row["error"] for row in rows if row["key"].startswith("colors")} == {"given up"}
+
+
+def test_a_verdict_on_a_picture_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
+    _draw(spec, folder, Scripted())
+    _judge(spec, folder, Scripted())
+    folder.generations.paths()[0].unlink()
+    summary = summarize(spec, folder)
+    assert (summary.generated, summary.judged, summary.failed) == (16, 16, 8)
+    assert summary.metrics[0].n == 16
+
+
+def test_drawing_again_keeps_the_judge(spec: RunSpec, folder: RunFolder) -> None:
+    from dataclasses import replace
+
+    plain = replace(spec, judge="", judge_version="", judge_options={}, fold="", benchmark="free")
+    with folder.lock():
+        assert prepare(plain, folder).judge == "shapes"
+        assert prepare(replace(spec, judge_options={"threshold": 0.9}), folder).judge_options == {
+            "threshold": 0.9
+        }
+        with pytest.raises(SpecMismatch, match=r"seed: 0 there, 5 asked"):
+            prepare(replace(spec, seed=5), folder)
+
+
+def test_scores_are_grouped_by_task_and_prompt(spec: RunSpec, folder: RunFolder) -> None:
+    prompts = folder.read_prompts()
+    verdicts = {
+        f"{p.id}/{i}": Verdict(f"{p.id}/{i}", "shapes", "1", float(i)) for p in prompts for i in (0, 1)
+    }
+    verdicts["colors-000/1"] = Verdict("colors-000/1", "shapes", "1", error="unreadable")
+    scores = scores_by_task(prompts, verdicts)
+    assert scores["counting"] == [[0.0, 1.0], [0.0, 1.0]]
+    assert scores["colors"] == [[0.0], [0.0, 1.0]]
+
+
+def test_a_task_is_small_enough_to_be_sent_to_a_worker(spec: RunSpec, tmp_path: Path) -> None:
+    import pickle
+
+    assert len(pickle.dumps(GenerateTask(spec, tmp_path))) < 4000
