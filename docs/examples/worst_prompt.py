@@ -1,0 +1,19 @@
+"""Mean score, and the mean of each prompt's worst image."""
+
+from collections.abc import Mapping, Sequence
+
+from sar_eval.benchmarks.geneval import metric, scores_by_task
+from sar_eval.types import Metric, Prompt, Verdict
+
+
+class WorstPrompt:
+    """An example benchmark fold: one file with a docstring and `BENCHMARK`."""
+
+    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
+        """`overall` first, as every fold; intervals clustered by prompt."""
+        scores = scores_by_task(prompts, verdicts)
+        worst = [[[min(images)] for images in task] for task in scores.values()]
+        return metric("overall", list(scores.values())), metric("worst_image", worst)
+
+
+BENCHMARK = WorstPrompt
