@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the demo checkpoints from nothing: about an hour and a half on two CPU cores.
+# Make the demo checkpoints from nothing: about an hour on two CPU cores.
 # A step whose result is there is skipped; a training step that was interrupted goes on by itself.
 set -eu
 work=${1:-build/demo}
@@ -12,25 +12,16 @@ tokens() { test -d "tokens-$1" || sar-eval train tokenize --data "scenes-$1" --t
 finished() { test -f "$1/sar_eval.json"; }
 
 scenes tok-clean 20000 11 clean
-scenes tok-noisy 20000 12 noisy
-scenes noisy 200000 21 noisy
-scenes tidy 50000 22 tidy
-scenes detailed 60000 23 detailed
-scenes ordered-a 25000 24 ordered
-scenes ordered-b 25000 25 ordered
+scenes tok-grainy 20000 12 grainy
+scenes tok-tidy 20000 13 tidy
+scenes noisy 100000 21 noisy
+scenes tidy 80000 22 tidy
 test -f tokenizer/decoder.jit || sar-eval train tokenizer \
-    --data scenes-tok-clean --data scenes-tok-noisy --out tokenizer --steps 3000
+    --data scenes-tok-clean --data scenes-tok-grainy --data scenes-tok-tidy --out tokenizer --steps 4000
 tokens noisy
 tokens tidy
-tokens detailed
-tokens ordered-a
-tokens ordered-b
 finished pretrain || sar-eval train pretrain --data tokens-noisy --tokenizer tokenizer --out pretrain \
-    --steps 4000 --stop-at 2000
-finished base || sar-eval train sft --ckpt pretrain --data tokens-tidy --tokenizer tokenizer --out base \
-    --steps 3500 --stop-at 1000 --learning-rate 1.5e-3
-finished colors || sar-eval train sft --ckpt base --data tokens-detailed --tokenizer tokenizer --out colors \
-    --steps 2600 --learning-rate 1.5e-3
-finished sft || sar-eval train sft --ckpt colors --data tokens-ordered-a --data tokens-ordered-b \
-    --tokenizer tokenizer --out sft --steps 2000 --learning-rate 1.5e-3
+    --steps 3000 --stop-at 1500
+finished sft || sar-eval train sft --ckpt pretrain --data tokens-tidy --tokenizer tokenizer --out sft \
+    --steps 2000 --learning-rate 1.5e-3
 echo "checkpoints in $work: copy tokenizer, pretrain and sft to sar_eval/demo to ship them"

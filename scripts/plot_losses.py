@@ -14,15 +14,13 @@ import matplotlib.pyplot as plt
 STEPS = {
     "tokenizer": "tokenizer: weighted L1 + L2",
     "pretrain": "pretrain: cross-entropy, noisy scenes",
-    "base": "sft 1: cross-entropy, tidy scenes",
-    "colors": "sft 2: cross-entropy, detailed captions",
-    "sft": "sft 3: cross-entropy, pairs in reading order",
+    "sft": "sft: cross-entropy, tidy scenes",
 }
 
 
 def main(work: Path) -> None:
     """One panel a training step, loss over steps."""
-    figure, panels = plt.subplots(1, len(STEPS), figsize=(16, 3.0), layout="constrained")
+    figure, panels = plt.subplots(1, len(STEPS), figsize=(11, 3.0), layout="constrained")
     for panel, (name, title) in zip(panels, STEPS.items(), strict=True):
         lines = [json.loads(line) for line in (work / name / "loss.jsonl").read_text().splitlines()]
         panel.plot([line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1.2)

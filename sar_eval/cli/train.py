@@ -33,7 +33,7 @@ def scenes(
     out: Out,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many pictures.")],
     style: Annotated[
-        str, typer.Option(help="noisy, clean or tidy; see docs/demo-checkpoints.md.")
+        str, typer.Option(help="clean, tidy, noisy or grainy; see docs/demo-checkpoints.md.")
     ] = "clean",
     seed: Seed = 0,
 ) -> None:

@@ -31,7 +31,7 @@ def build_text_tokenizer(words: Sequence[str]) -> Any:
 
 
 def build_config(text_vocabulary: int, codebook_size: int) -> Any:
-    """The demo decoder's `Qwen2Config`: 2.1 M parameters, text ids first, visual ids after them."""
+    """The demo decoder's `Qwen2Config`: 2.3 M parameters, text ids first, visual ids after them."""
     from transformers import Qwen2Config
 
     return Qwen2Config(

@@ -80,7 +80,7 @@ class Residual(nn.Module):
 
 
 class FsqAutoencoder(nn.Module):
-    """Pixels to FSQ codes and back; 4x4 pixel blocks are folded into channels first for speed."""
+    """Pixels to FSQ codes and back: the encoder patch by patch, the decoder by convolutions."""
 
     def __init__(self, levels: list[int], width: int = 64) -> None:
         super().__init__()

@@ -24,11 +24,13 @@ CANVAS = 64
 GAP = 4  # free pixels between two shapes and to the border
 
 
-# How scenes look. noisy: anywhere, any size, tinted, with bystanders, captions sometimes wrong;
-# clean: true captions, plain colours, on a lattice of 4 pixels; tidy: one size, on a lattice of 8
-# (one visual token), mostly pairs whose colours are named, in reading order unless a relation is given.
-Style = Literal["noisy", "clean", "tidy"]
-LATTICE: dict[Style, int] = {"noisy": 1, "clean": 4, "tidy": 8}
+# How scenes look. clean: true captions, plain colours, on a lattice of 4 pixels; tidy: one size, on a
+# lattice of 8 (one visual token), mostly pairs whose colours are named, in reading order unless a
+# relation is given; noisy: clean but tinted, with bystanders, captions sometimes wrong; grainy: noisy,
+# anywhere and of any size (and with grain in its pixels, see `train.scenes`).
+Style = Literal["clean", "tidy", "noisy", "grainy"]
+LATTICE: dict[Style, int] = {"clean": 4, "tidy": 8, "noisy": 4, "grainy": 1}
+LOOSE = ("noisy", "grainy")
 PAIRS = ("two_object", "position", "color_attr")
 
 Square = tuple[int, int, int]  # x, y, side
@@ -79,7 +81,7 @@ def sample_checks(tag: str, rng: random.Random) -> Checks:
 
 
 def sample_scene(rng: random.Random, *, style: Style, tag: str | None = None) -> Scene:
-    """A training scene: nothing held out; the caption is true unless the style is noisy."""
+    """A training scene: nothing held out; the caption is true unless the style is loose."""
     while True:
         tasks = (*TASKS, *PAIRS, "position", "color_attr") if style == "tidy" else TASKS
         checks = sample_checks(tag or rng.choice(tasks), rng)
@@ -103,7 +105,7 @@ def arrange(checks: Checks, rng: random.Random, *, style: Style, train: bool = T
     With `train`, a scene with a held-out combination is refused (None).
     """
     wanted = [(str(i["class"]), i.get("color"), int(i["count"])) for i in checks["include"]]
-    if style == "noisy" and rng.random() < 0.3:
+    if style in LOOSE and rng.random() < 0.3:
         wanted.append((rng.choice(SHAPES), None, 1))
     groups = [(name, color or _free_color(name, rng, train), n) for name, color, n in wanted]
     objects = [(name, color) for name, color, n in groups for _ in range(n)]
@@ -116,7 +118,7 @@ def arrange(checks: Checks, rng: random.Random, *, style: Style, train: bool = T
         Shape(name, color, x, y, size, _tint(PALETTE[color], rng, style))
         for (name, color), (x, y, size) in zip(objects, placed, strict=True)
     )
-    caption = str(_noisy_caption(checks, rng) if style == "noisy" else checks["prompt"])
+    caption = str(_noisy_caption(checks, rng) if style in LOOSE else checks["prompt"])
     return Scene(shapes, _tint(BACKGROUND, rng, style), caption, checks)
 
 
@@ -125,7 +127,7 @@ def _free_color(name: str, rng: random.Random, train: bool) -> str:
 
 
 def _tint(rgb: tuple[int, int, int], rng: random.Random, style: Style) -> tuple[int, int, int]:
-    if style != "noisy":
+    if style not in LOOSE:
         return rgb
     r, g, b = (min(255, max(0, value + rng.randint(-10, 10))) for value in rgb)
     return r, g, b
@@ -168,7 +170,7 @@ def _in_order(squares: list[Square], relation: str | None) -> list[Square]:
 
 def _square(rng: random.Random, style: Style, number: int) -> Square:
     """A square of a scene of `number` shapes, on the style's lattice."""
-    if style == "noisy":
+    if style == "grainy":
         size, step = rng.randint(18, 22 if number > 2 else 28), 1
     else:
         tight = number > 2 or style == "tidy"

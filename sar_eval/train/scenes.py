@@ -26,7 +26,7 @@ def _scenes(number: int, style: Style, seed: int) -> Iterator[dict[str, Any]]:
     for index in range(number):
         scene = sample_scene(rng, style=style)
         buffer = io.BytesIO()
-        Image.fromarray(render(scene, grain if style == "noisy" else None)).save(
+        Image.fromarray(render(scene, grain if style == "grainy" else None)).save(
             buffer, "PNG", compress_level=1
         )
         path = f"{style}-{seed}-{index:07d}.png"

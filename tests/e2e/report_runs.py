@@ -49,7 +49,7 @@ def draw_scene(prompt, rng, size=None):
     """A picture of the prompt, or (one time in three) of another prompt of its task."""
     while True:
         checks = prompt.checks if rng.random() < 0.67 else sample_checks(prompt.tag, rng)
-        scene = arrange(checks, rng, style="noisy" if rng.random() < 0.5 else "clean", train=False)
+        scene = arrange(checks, rng, style="grainy" if rng.random() < 0.5 else "clean", train=False)
         if scene is not None:
             return encode(render(scene, np.random.default_rng(rng.randrange(2**32))), size)
 

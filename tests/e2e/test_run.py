@@ -64,7 +64,7 @@ def test_a_run_is_complete_and_told(undisturbed: tuple[Path, Path, dict]) -> Non
     assert told["complete"] is True
     assert told["metrics"][0]["name"] == "overall"
     low, value, high = (told["metrics"][0][name] for name in ("low", "value", "high"))
-    assert 0.4 < value <= 1, "the demo checkpoint draws better than this"
+    assert 0.6 < value <= 1, "the demo checkpoint draws better than this"
     assert low <= value <= high
     assert json.loads((run / "summary.json").read_text())["metrics"] == told["metrics"]
     assert Path(told["report"]).read_text().startswith("<!doctype html>")

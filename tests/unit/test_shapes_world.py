@@ -23,13 +23,13 @@ from sar_eval.types import Generation, Prompt
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("style", ["noisy", "clean", "tidy"])
+@pytest.mark.parametrize("style", ["grainy", "noisy", "clean", "tidy"])
 def test_the_judge_sees_what_was_drawn(style: Style) -> None:
     rng, grain = random.Random(2024), np.random.default_rng(1)
     right = 0
     for _ in range(500):
         scene = sample_scene(rng, style=style)
-        found = detect(render(scene, grain if style == "noisy" else None))
+        found = detect(render(scene, grain if style == "grainy" else None))
         wanted = sorted((s.name, s.color) for s in scene.shapes)
         right += wanted == sorted((d.name, d.color) for d in found) and _boxes_fit(scene, found)
     assert right >= 495
@@ -54,7 +54,7 @@ def test_training_scenes_show_nothing_that_is_held_out() -> None:
     rng = random.Random(4)
     seen = set()
     for number in range(4000):
-        scene = sample_scene(rng, style=("noisy", "clean", "tidy")[number % 3])
+        scene = sample_scene(rng, style=("grainy", "noisy", "clean", "tidy")[number % 4])
         objects = [(shape.name, shape.color) for shape in scene.shapes]
         assert not is_held_out(objects)
         seen |= set(objects)

@@ -1,0 +1,54 @@
+"""The shipped checkpoints are what docs/demo-checkpoints.md says of them."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sar_eval.benchmarks.geneval import Thresholds, rule
+from sar_eval.judges.shapes import detect
+from sar_eval.models.checkpoint import DEMO, demo_names
+from sar_eval.models.cosmos import VisualTokenizer
+from sar_eval.shapes.render import render
+from sar_eval.shapes.scenes import arrange, sample_checks
+from sar_eval.shapes.vocabulary import TASKS
+
+
+def test_they_are_small() -> None:
+    assert demo_names() == ["demo:pretrain", "demo:sft"]
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= 12_000_000
+
+
+def _scenes(number: int) -> list:
+    rng, scenes = random.Random(1234), []
+    while len(scenes) < number:
+        scene = arrange(sample_checks(TASKS[len(scenes) % 6], rng), rng, style="clean", train=False)
+        scenes += [scene] if scene else []
+    return scenes
+
+
+@pytest.mark.slow
+def test_reconstructions_are_judged_right() -> None:
+    scenes = _scenes(1200)
+    visual = VisualTokenizer(DEMO / "tokenizer")
+    pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
+    rebuilt = [visual.decode(visual.encode(batch), 8) for batch in pixels.split(100)]
+    right = [
+        rule(scene.checks, detect(picture.numpy()), Thresholds(0.6, 0.6)).correct
+        for scene, picture in zip(scenes, torch.cat(rebuilt), strict=True)
+    ]
+    assert np.mean(right) >= 0.97
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_seen_in_the_score(sar_eval, tmp_path: Path) -> None:
+    overall = {}
+    for name in ("pretrain", "sft"):
+        done = sar_eval("run", "shapes", "--ckpt", f"demo:{name}", "--out", tmp_path / name, "--json")
+        assert done.returncode == 0, done.stderr
+        overall[name] = json.loads(done.stdout)["metrics"][0]
+    assert overall["sft"]["value"] >= 0.75, "docs/demo-checkpoints.md says 0.938"
+    assert overall["pretrain"]["high"] < overall["sft"]["low"]
