@@ -76,13 +76,15 @@ def run_blocks(
     workers: list[_Worker] = []
     tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
     try:
-        workers += [_start(task, place) for place in used if waiting]
-        while workers:
-            for connection in wait([worker.connection for worker in workers]):
-                worker = next(w for w in workers if w.connection is connection)
-                outcome = _hear(worker, task, waiting, tries, workers)
-                if outcome is not None:
-                    yield outcome
+        with _noticing_ctrl_c() as check:
+            workers += [_start(task, place) for place in used if waiting]
+            while workers:
+                for connection in wait([worker.connection for worker in workers]):
+                    worker = next(w for w in workers if w.connection is connection)
+                    outcome = _hear(worker, task, waiting, tries, workers)
+                    if outcome is not None:
+                        yield outcome
+                check()
     finally:
         _stop(workers)
 
@@ -172,6 +174,33 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.kill()
             worker.process.join()
         worker.connection.close()
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[Callable[[], None]]:
+    """Gives a check that raises KeyboardInterrupt if Ctrl-C was pressed and nobody stopped for it.
+
+    Python drops an exception that a signal raises inside a finalizer or a callback of C code; the
+    run would then go on to its end.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager

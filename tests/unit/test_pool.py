@@ -132,6 +132,25 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+def test_ctrl_c_stops_even_if_its_exception_is_lost(tmp_path: Path) -> None:
+    def drop_the_exception() -> int:
+        told = 0
+        for _ in run_blocks(Squares(tmp_path), range(50), make_places(1, [])):
+            told += 1
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            except KeyboardInterrupt:
+                continue  # as Python does in a finalizer
+        return told
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        drop_the_exception()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not multiprocessing.active_children()
+
+
 def test_a_gpu_worker_sees_one_card() -> None:
     places = make_places(None, ["0", "3"])
     assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "3"]
