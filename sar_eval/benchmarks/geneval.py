@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from sar_eval.errors import BadInput
+from sar_eval.geneval.suite import make_suite
 from sar_eval.stats import clustered_interval
 from sar_eval.types import Box, Detection, Json, Metric, Prompt, Verdict
 
@@ -34,6 +36,27 @@ class Thresholds:
     max_objects: int = 16
     max_overlap: float = 1.0
     position_threshold: float = 0.1
+
+
+def read_thresholds(options: Mapping[str, Json], judge: str) -> Thresholds:
+    """Thresholds by name, the official value where one is not given.
+
+    Raises:
+        BadInput: an option is none of them, or not a number of its kind.
+    """
+    known = [field.name for field in fields(Thresholds)]
+    if unknown := set(options) - set(known):
+        raise BadInput(f"judge {judge!r} has no option {min(unknown)!r}; it has {sorted(known)}")
+    for name, value in options.items():
+        # A bool would quietly count as 0 or 1.
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name == "max_objects" and (not whole or value < 1):
+            raise BadInput(
+                f"option 'max_objects' of judge {judge!r} must be a whole number >= 1: {value!r}"
+            )
+        if not whole and not (isinstance(value, float) and math.isfinite(value)):
+            raise BadInput(f"option {name!r} of judge {judge!r} must be a number: {value!r}")
+    return Thresholds(**options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +236,13 @@ def metric(name: str, strata: Sequence[Sequence[Sequence[float]]]) -> Metric:
 
 
 BENCHMARK = GenEvalFold
+__all__ = [
+    "BENCHMARK",
+    "GenEvalFold",
+    "Ruling",
+    "Thresholds",
+    "keep",
+    "make_suite",
+    "read_thresholds",
+    "rule",
+]

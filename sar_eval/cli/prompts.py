@@ -15,23 +15,31 @@ app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
 
 @app.command()
 def make(
-    suite: Annotated[str, typer.Argument(help="Which suite: a fold with a sampler (shapes).")],
+    suite: Annotated[str, typer.Argument(help="Which suite: a fold with a sampler (shapes, geneval).")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 43,
-    per_task: Annotated[int, typer.Option(help="Prompts of each task.", min=1)] = 60,
+    per_task: Annotated[
+        int | None, typer.Option(help="Prompts of each task; by default as the shipped suite.", min=1)
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="prompts (ours), or metadata (GenEval's own file).")
+    ] = "prompts",
 ) -> None:
-    """Sample a suite anew; the shipped one is seed 43 with 60 prompts a task."""
+    """Sample a suite anew; seed 43 gives the shipped one (for geneval, the official 553 prompts)."""
     import importlib
 
     from sar_eval import discover
     from sar_eval.store import write_bytes
 
+    if form not in ("prompts", "metadata"):
+        raise BadInput(f"unknown --format {form!r}: prompts or metadata")
     discover.load("benchmarks", suite)
     maker = getattr(importlib.import_module(f"sar_eval.benchmarks.{suite}"), "make_suite", None)
     if maker is None:
         raise BadInput(f"benchmark {suite!r} has no sampler")
-    rows = maker(seed, per_task)
-    write_bytes(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    rows = maker(seed) if per_task is None else maker(seed, per_task)
+    lines = [row["checks"] if form == "metadata" else row for row in rows]
+    write_bytes(out, "".join(json.dumps(line) + "\n" for line in lines).encode())
     typer.echo(f"{len(rows)} prompts in {out}")
 
 

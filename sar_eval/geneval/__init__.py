@@ -1,0 +1,1 @@
+"""GenEval's words and its prompt sampler."""
