@@ -12,11 +12,19 @@ from pathlib import Path
 
 from sar_eval.errors import SarEvalError
 from sar_eval.models.checkpoint import demo_names, find_checkpoint
+from sar_eval.models.weights import find_weights
 from sar_eval.prompts import load_suite
 from sar_eval.spec import cores, load_recipe, recipe_names
 
 REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
-EXTRAS = {"vllm": "vllm", "open_clip_torch": "geneval", "transformers": "train", "accelerate": "train"}
+EXTRAS = {
+    "vllm": "vllm",
+    "open_clip_torch": "geneval",
+    "torchvision": "geneval",
+    "scipy": "geneval",
+    "transformers": "train",
+    "accelerate": "train",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield from (_package(name, None) for name in REQUIRED)
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
     yield _gpu()
+    yield detector(gpus() if torch_sees_gpus() else [])
     yield _disk(folder)
     yield from (_checkpoint(name) for name in demo_names())
     yield from (_recipe(name) for name in recipe_names())
@@ -67,6 +76,24 @@ def _gpu() -> Finding:
             "gpu", None, f"{', '.join(found)}, but torch {version('torch')} has no CUDA: CPU only"
         )
     return Finding("gpu", True if found else None, ", ".join(found) or "none found: work goes to the CPU")
+
+
+def detector(cards: list[str], device: str = "cuda") -> Finding:
+    """GenEval's detector on `device` against the CPU, where there is a card to doubt and weights to use."""
+    name = "detector self-test"
+    if not cards:
+        return Finding(name, None, "no GPU: the CPU in float32 is what others are compared with")
+    try:
+        weights = find_weights("mask2former")
+        from sar_eval.models.self_test import compare_devices
+
+        found = compare_devices(weights, device)
+    except (SarEvalError, ImportError, RuntimeError) as error:
+        return Finding(name, None if isinstance(error, SarEvalError) else False, str(error))
+    told = f"logits differ by {max(found.classes, found.masks):.1e} of the greatest"
+    if found.ok:
+        return Finding(name, True, f"agrees with the CPU: {told}")
+    return Finding(name, False, f"{told}: do not judge on this card; another torch build may mend it")
 
 
 def _disk(folder: Path) -> Finding:
