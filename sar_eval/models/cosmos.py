@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.models.checkpoint import COSMOS
+from sar_eval.models.torchscript import load_torchscript
 
 
 class VisualTokenizer:
@@ -50,11 +50,11 @@ class VisualTokenizer:
 
     @cached_property
     def _encoder(self) -> Any:
-        return _load(self.folder / "encoder.jit", self.device)
+        return load_torchscript(self.folder / "encoder.jit", self.device)
 
     @cached_property
     def _decoder(self) -> Any:
-        return _load(self.folder / "decoder.jit", self.device)
+        return load_torchscript(self.folder / "decoder.jit", self.device)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -71,14 +71,3 @@ class VisualTokenizer:
         # Rounding of torchvision's save_image: scale to 255, add one half, cut off.
         scaled = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
         return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()
-
-
-def _load(path: Path, device: torch.device) -> Any:
-    with warnings.catch_warnings():
-        # The contract is TorchScript; torch's advice to leave it does not apply to given files.
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        try:
-            return torch.jit.load(str(path), map_location=device).eval()
-        except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            raise BadInput(f"{path} is no readable TorchScript file: {first}") from error

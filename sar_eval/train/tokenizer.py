@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.models.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
+from sar_eval.models.torchscript import save_torchscript
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.shards import read_images
 
@@ -153,9 +153,5 @@ def export(model: FsqAutoencoder, out: Path, options: TokenizerOptions) -> None:
         "levels": options.levels,
     }
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    with warnings.catch_warnings():
-        # TorchScript is what the Cosmos contract asks for, although torch now prefers torch.export.
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        for name, half in (("encoder", EncoderContract(model)), ("decoder", DecoderContract(model))):
-            torch.jit.script(half).save(str(out / f"{name}.tmp"))
-            (out / f"{name}.tmp").replace(out / f"{name}.jit")
+    for name, half in (("encoder", EncoderContract(model)), ("decoder", DecoderContract(model))):
+        save_torchscript(half, out / f"{name}.jit")
