@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from sar_eval.blocks import Event, Watch, ignore
@@ -41,6 +50,24 @@ def bars(console: Console) -> Progress:
         TextColumn("{task.fields[failed]}", style="red"),
     )
     return Progress(*columns, console=console)
+
+
+@contextmanager
+def downloading() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows (file, bytes so far, bytes in all): a bar each on a terminal, a line each elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total or None)
+                if not console.is_terminal:
+                    console.print(f"{name}: {total / 1e6:.0f} MB", markup=False, highlight=False)
+            progress.update(tasks[name], completed=done, total=total or None)
+
+        yield show
 
 
 class _Rate:
@@ -121,7 +148,8 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     counts = ("expected", "generated", "judged", "failed")
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
     if not summary.complete:
-        console.print("INCOMPLETE", style="bold red")
+        scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
+        console.print(f"INCOMPLETE ({scored})", style="bold red")
         for problem in summary.problems[:10]:
             console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"run     {folder}", markup=False, highlight=False, soft_wrap=True)
@@ -131,7 +159,8 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
 
 def score_table(summary: Summary) -> Table:
     """Score, 95 % interval and number of images (or prompts) of every metric."""
-    table = Table(title=f"{summary.benchmark}  {summary.checkpoint}", title_justify="left")
+    partial = "  PARTIAL" if summary.partial else ""
+    table = Table(title=f"{summary.benchmark}  {summary.checkpoint}{partial}", title_justify="left")
     table.add_column("")
     for name in ("score", "95 % interval", "n"):
         table.add_column(name, justify="right")

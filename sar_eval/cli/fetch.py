@@ -1,0 +1,43 @@
+"""`fetch`: download the weights that a benchmark's judge needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sar_eval.errors import BadInput, Incomplete
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(fetch)
+
+
+def fetch(
+    benchmark: Annotated[str, typer.Argument(help="Whose weights: geneval.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go where.")] = False,
+) -> None:
+    """Download a benchmark's judge weights into the cache, checked; goes on after a break.
+
+    The cache is the folder SAR_EVAL_CACHE, by default ~/.cache/sar-eval.
+    """
+    from sar_eval.cli.progress import downloading
+    from sar_eval.fetch import WHAT
+    from sar_eval.fetch import fetch as download
+    from sar_eval.models.weights import cache_folder
+
+    if benchmark not in WHAT:
+        raise BadInput(f"nothing to fetch for {benchmark!r}: {', '.join(WHAT)}")
+    if dry_run:
+        for file in WHAT[benchmark]:
+            there = "is there" if (cache_folder() / file.name).is_file() else "missing"
+            typer.echo(f"{cache_folder() / file.name}  {there}\n  {file.for_what}\n  {file.url}")
+        return
+    try:
+        with downloading() as show:
+            paths = download(WHAT[benchmark], progress=show)
+    except KeyboardInterrupt as error:
+        raise Incomplete("interrupted; run the same command again to go on") from error
+    for path in paths:
+        typer.echo(path)

@@ -1,0 +1,67 @@
+"""Weights that others publish: what they are, and where the cache keeps them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sar_eval.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A published file.
+
+    Attributes:
+        name: of the file in the cache.
+        url: where it is published.
+        sha256: its checksum, or the beginning of it where no more is published.
+        for_what: of one line.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    for_what: str
+
+
+MASK2FORMER = RemoteFile(
+    "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
+    "https://download.openmmlab.com/mmdetection/v2.0/mask2former/"
+    "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco/"
+    "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
+    "743b7d99",  # OpenMMLab ends a file's name with the first eight digits
+    "GenEval's object detector (OpenMMLab, Apache-2.0)",
+)
+CLIP = RemoteFile(
+    "ViT-L-14.pt",
+    "https://openaipublic.azureedge.net/clip/models/"
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # OpenAI's address has it
+    "GenEval's colour classifier (OpenAI, MIT)",
+)
+FILES = {"mask2former": MASK2FORMER, "clip": CLIP}
+
+
+def cache_folder() -> Path:
+    """`SAR_EVAL_CACHE`, or `sar-eval` in the user's cache folder."""
+    if own := os.environ.get("SAR_EVAL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sar-eval"
+
+
+def find_weights(name: str) -> Path:
+    """The cached file of a name in `FILES`.
+
+    Raises:
+        BadInput: it is not there; the message says how to get it, with and without a network.
+    """
+    file = FILES[name]
+    path = cache_folder() / file.name
+    if not path.is_file():
+        raise BadInput(
+            f"no {path}: `sar-eval fetch geneval` downloads {file.for_what}; without a network, get "
+            f"{file.url} elsewhere and put it there"
+        )
+    return path
