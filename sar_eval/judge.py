@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -28,12 +29,18 @@ class JudgeTask:
     @contextmanager
     def open(self, place: Place) -> Iterator[Callable[[int], tuple[int, int]]]:
         """Load the judge once; blocks give (verdicts, how many of them are errors)."""
-        del place  # the shapes judge runs on the CPU; a judge with weights reads its own device
         folder = RunFolder(self.path)
         prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
-        judge = discover.load("judges", self.spec.judge)(**self.spec.judge_options)
-        with judge:
+        make_judge = discover.load("judges", self.spec.judge)
+        with make_judge(device=place.device, **self.spec.judge_options) as judge:
+            _limit_threads(place)
             yield lambda block: _do_block(judge, folder, self.spec, block, prompts)
+
+
+def _limit_threads(place: Place) -> None:
+    """Give a judge that uses torch its share of the cores (others need not load it for that)."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(place.threads)
 
 
 def _do_block(

@@ -31,6 +31,8 @@ class Engine(Protocol):
 class Judge(Protocol):
     """Looks at pictures. A context manager, for the same reason.
 
+    Made with `device` ("cpu" or "cuda") and the recipe's judge options as keyword arguments.
+
     `version` changes whenever the same picture may get another verdict.
     """
 

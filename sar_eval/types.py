@@ -92,6 +92,7 @@ class Detection:
         box: in pixels of the picture.
         score: the detector's confidence, 0 to 1.
         color: the classifier's colour for this box, if it was asked.
+        colors: the classifier's probability of every colour, if it was asked.
         mask: COCO run-length encoding `{"size": [h, w], "counts": ...}`, if kept.
     """
 
@@ -100,6 +101,7 @@ class Detection:
     score: float
     color: str | None = None
     mask: Json = None
+    colors: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,11 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, as `summary.json` stores it."""
+    """The outcome of a run, as `summary.json` stores it.
+
+    An incomplete run has metrics only if they were asked for (`partial`): they are then of what is
+    there, and say so.
+    """
 
     spec_digest: str
     benchmark: str
@@ -128,6 +134,7 @@ class Summary:
     metrics: tuple[Metric, ...]
     problems: tuple[str, ...]
     versions: Mapping[str, str]
+    partial: bool = False
 
     @property
     def complete(self) -> bool:

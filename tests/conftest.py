@@ -84,3 +84,57 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "decoder").mkdir()
     save(model, tokenizer, root / "tokenizer", 4, root / "decoder")
     return root / "decoder"
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """CLIP of OpenAI's architecture, small, with random weights: `config` (JSON) and `weights`."""
+    open_clip = pytest.importorskip("open_clip", reason="needs the extra geneval")
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("clip")
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    shape = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    (folder / "tiny-quickgelu.json").write_text(json.dumps(shape))
+    open_clip.add_model_config(folder / "tiny-quickgelu.json")
+    torch.manual_seed(0)
+    save_file(open_clip.create_model("tiny-quickgelu").state_dict(), folder / "clip.safetensors")
+    return {"config": folder / "tiny-quickgelu.json", "weights": folder / "clip.safetensors"}
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted Mask2Former of the official architecture, small, with random weights."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra geneval")
+    pytest.importorskip("scipy", reason="needs the extra geneval")
+    import torch
+    from safetensors.torch import save_file
+
+    from sar_eval.models.mask2former import UNUSED
+    from sar_eval.models.mmdet_weights import infer_config
+
+    backbone = transformers.SwinConfig(
+        embed_dim=24,
+        depths=[1, 1, 2, 1],
+        num_heads=[1, 2, 4, 8],
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    sizes = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 4}
+    layers = {
+        "encoder_layers": 1,
+        "decoder_layers": 3,
+        "dim_feedforward": 64,
+        "encoder_feedforward_dim": 64,
+    }
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, num_queries=20, num_labels=80, **sizes, **layers
+    )
+    torch.manual_seed(1)
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    torch.nn.init.normal_(model.class_predictor.weight, std=1.0)  # sure of something, right or wrong
+    state = {n: t.contiguous() for n, t in model.state_dict().items() if not n.startswith(UNUSED)}
+    path = tmp_path_factory.mktemp("detector") / "tiny.safetensors"
+    save_file(state, path, metadata={"config": json.dumps(infer_config(state))})
+    return path

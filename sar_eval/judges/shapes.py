@@ -7,8 +7,6 @@ best, its colour the nearest of GenEval's ten in CIELAB.
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -18,10 +16,11 @@ from typing import Any, Self
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from sar_eval.benchmarks.geneval import Thresholds, rule
+from sar_eval.benchmarks.geneval import read_thresholds, rule
 from sar_eval.errors import BadInput
+from sar_eval.images import decode_image
+from sar_eval.masks import encode_mask
 from sar_eval.shapes.render import shape_mask
 from sar_eval.shapes.vocabulary import PALETTE, SHAPES
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
@@ -94,9 +93,10 @@ def _describe(
     name, score = _shape_of(region)
     x, y = corner
     height, width = region.shape
-    mask = {"size": [size[0], size[1]], "counts": _run_lengths(region, corner, size)}
+    mask = np.zeros(size, bool)
+    mask[y : y + height, x : x + width] = region
     box = (float(x), float(y), float(x + width), float(y + height))
-    return Detection(name, box, score, _color_of(region, lab), mask)
+    return Detection(name, box, score, _color_of(region, lab), encode_mask(mask))
 
 
 def _shape_of(region: NDArray[np.bool_]) -> tuple[str, float]:
@@ -120,54 +120,17 @@ def _color_of(region: NDArray[np.bool_], lab: NDArray[np.float32]) -> str:
     return tuple(PALETTE)[int(np.linalg.norm(_palette() - median, axis=1).argmin())]
 
 
-def _run_lengths(region: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, ...]) -> list[int]:
-    """Uncompressed COCO run lengths (column-major, background first) of a region of a picture."""
-    full = np.zeros(size, bool)
-    x, y = corner
-    full[y : y + region.shape[0], x : x + region.shape[1]] = region
-    flat = np.concatenate([[False], full.ravel(order="F"), [not full[-1, -1]]])
-    turns = np.flatnonzero(flat[1:] != flat[:-1])
-    return [int(n) for n in np.diff(np.concatenate([[0], turns]))]
-
-
-def decode(image: bytes) -> Pixels:
-    """Encoded picture to RGB uint8 [H, W, 3].
-
-    Raises:
-        BadInput: the bytes are no readable picture.
-    """
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise BadInput(f"unreadable picture: {error}") from error
-
-
-def _check_option(name: str, value: Any) -> None:
-    """Refuse what would only fail (or, a bool, quietly count as 0 or 1) when pictures are judged."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if name == "max_objects":
-        if not whole or value < 1:
-            raise BadInput(f"option 'max_objects' of judge 'shapes' must be a whole number >= 1: {value!r}")
-    elif not whole and not (isinstance(value, float) and math.isfinite(value)):
-        raise BadInput(f"option {name!r} of judge 'shapes' must be a number: {value!r}")
-
-
 class ShapesJudge:
     """GenEval's verdict over shapes found by segmentation; options are GenEval's thresholds."""
 
-    def __init__(self, **options: float) -> None:
-        """Thresholds by name.
+    def __init__(self, *, device: str = "cpu", **options: float) -> None:
+        """Thresholds by name; `device` changes nothing here, there is no network.
 
         Raises:
             BadInput: an option is no threshold of GenEval's, or not a number of its kind.
         """
-        known = set(asdict(Thresholds()))
-        if unknown := set(options) - known:
-            raise BadInput(f"judge 'shapes' has no option {min(unknown)!r}; it has {sorted(known)}")
-        for name, value in options.items():
-            _check_option(name, value)
-        self.thresholds = Thresholds(**options)  # type: ignore[arg-type]
+        del device
+        self.thresholds = read_thresholds(options, "shapes")
         self.version = VERSION
 
     def __enter__(self) -> Self:
@@ -193,7 +156,7 @@ class ShapesJudge:
             raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
         if generation.image is None:
             raise BadInput(f"no picture: {generation.error}")
-        pixels = decode(generation.image)
+        pixels = decode_image(generation.image)
         if bool((pixels == pixels[0, 0]).all()):
             raise BadInput("blank picture")
         ruling = rule(prompt.checks, detect(pixels), self.thresholds)

@@ -11,12 +11,15 @@ from sar_eval.types import Generation, Prompt, Verdict
 
 
 class Saturation:
-    """An example judge: one file with a docstring and `JUDGE`. Options are keyword arguments."""
+    """An example judge: one file with a docstring and `JUDGE`. Options are keyword arguments.
+
+    `device` is where its worker's weights go: `cpu` or `cuda`.
+    """
 
     version = "1"
 
-    def __init__(self, least: float = 0.1) -> None:
-        self.least = least
+    def __init__(self, device: str = "cpu", least: float = 0.1) -> None:
+        self.device, self.least = device, least
 
     def __enter__(self) -> Self:
         return self  # load weights here
