@@ -199,10 +199,7 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     found = find_checkpoint(checkpoint)
-    settings = {"fold": "", "judge": "", **recipe.settings} | {
-        k: v for k, v in given.items() if k in SETTINGS
-    }
-    same_judge = settings["judge"] == recipe.settings.get("judge")
+    settings = _settings(recipe, given)
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
@@ -210,10 +207,46 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
         checkpoint=checkpoint if checkpoint.startswith("demo:") else str(Path(checkpoint).resolve()),
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, given),
-        judge_options=dict(recipe.judge_options) if same_judge else {},
+        judge_options=_judge_options(recipe, settings, given),
         **settings,
     )
     return checked(spec, found)
+
+
+def resolve_images(
+    recipe: Recipe, folder: Path, digest: str, size: tuple[int, int], overrides: Mapping[str, Json]
+) -> RunSpec:
+    """The spec of pictures that others drew: `checkpoint` is their folder, the protocol is theirs.
+
+    Raises:
+        BadInput, UnknownName: a value out of range, an unusable suite or judge.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    settings = _settings(recipe, given)
+    spec = RunSpec(
+        benchmark=recipe.name,
+        suite=str(recipe.suite),
+        suite_digest=load_suite(recipe.suite).digest,
+        checkpoint=str(folder.resolve()),
+        checkpoint_digest=digest,
+        protocol=DrawProtocol(name=f"pictures as given, {size[0]}x{size[1]}", resolution=max(size)),
+        judge_options=_judge_options(recipe, settings, given),
+        **settings | {"engine": "none", "dtype": "none"},
+    )
+    return with_judge_version(spec)
+
+
+def _settings(recipe: Recipe, given: Mapping[str, Json]) -> dict[str, Json]:
+    chosen = {key: value for key, value in given.items() if key in SETTINGS}
+    return {"fold": "", "judge": "", **recipe.settings, **chosen}
+
+
+def _judge_options(
+    recipe: Recipe, settings: Mapping[str, Json], given: Mapping[str, Json]
+) -> dict[str, Json]:
+    """The recipe's, if the judge is the recipe's, then those of the command line."""
+    same = settings["judge"] == recipe.settings.get("judge")
+    return {**(recipe.judge_options if same else {}), **given.get("judge_options", {})}
 
 
 def _protocol(recipe: Recipe, found: Checkpoint, given: Mapping[str, Json]) -> DrawProtocol:

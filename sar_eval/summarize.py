@@ -15,8 +15,11 @@ from sar_eval.types import Metric, Summary, Verdict
 PROBLEMS_LISTED = 50
 
 
-def summarize(spec: RunSpec, folder: RunFolder) -> Summary:
+def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Summary:
     """Fold the stored verdicts and write `summary.json`.
+
+    A run with holes has no metrics: a mean over what is left is another figure. With `partial` it
+    has them, and the summary is marked.
 
     Raises:
         BadInput: a stored part cannot be read.
@@ -28,8 +31,9 @@ def summarize(spec: RunSpec, folder: RunFolder) -> Summary:
     # A verdict on a picture that is no longer there says nothing of this run.
     verdicts = {key: v for key, v in verdicts.items() if key in drawn and drawn[key] is None}
     problems = {key: _problem(key, drawn, verdicts, spec) for key in expected}
+    failed = sum(p is not None for p in problems.values())
     metrics: tuple[Metric, ...] = ()
-    if spec.fold and spec.judge:
+    if spec.fold and spec.judge and (partial or not failed):
         metrics = discover.load("benchmarks", spec.fold)().fold(prompts, verdicts)
     summary = Summary(
         spec_digest=spec.digest,
@@ -39,10 +43,11 @@ def summarize(spec: RunSpec, folder: RunFolder) -> Summary:
         expected=len(expected),
         generated=sum(error is None for error in drawn.values()),
         judged=sum(v.error is None for v in verdicts.values()) if spec.judge else 0,
-        failed=sum(p is not None for p in problems.values()),
+        failed=failed,
         metrics=metrics,
         problems=_listed({key: why for key, why in problems.items() if why}),
         versions=versions(),
+        partial=partial and failed > 0,
     )
     write_json(folder.path / "summary.json", to_json(summary))
     return summary

@@ -66,6 +66,17 @@ Devices = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Partial = Annotated[
+    bool,
+    typer.Option("--partial", help="Score what is there although images are missing, and say so; exit 0."),
+]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option("--judge-option", metavar="NAME=VALUE", help="An option of the judge; may be repeated."),
+]
+Detector = Annotated[
+    str | None, typer.Option("--detector", help="Judge geneval: mask2former (ours) or mmdet, if installed.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
@@ -82,6 +93,8 @@ def run(
     suite: Suite = None,
     engine: Engine = None,
     judge: JudgeName = None,
+    judge_option: JudgeOption = None,
+    detector: Detector = None,
     images_per_prompt: Images = None,
     seed: Seed = None,
     guidance: Guidance = None,
@@ -95,6 +108,7 @@ def run(
     workers: Workers = None,
     threads: Threads = 1,
     devices: Devices = None,
+    partial: Partial = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -104,20 +118,20 @@ def run(
     """
     from sar_eval.spec import load_recipe, resolve, with_suite
 
-    overrides = {**locals()}
+    overrides = {**locals(), "judge_options": judge_options(judge_option, detector)}
     recipe = load_recipe(benchmark)
     if suite is not None:
         recipe = with_suite(recipe, suite)
     spec = resolve(recipe, ckpt, overrides)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    places = _places(workers, devices, threads)
-    folder = _folder(out, spec)
-    with _working(folder, quiet or as_json) as watch:
-        spec = _prepare(spec, folder)
+    places = find_places(workers, devices, threads)
+    folder = folder_of(out, spec)
+    with working(folder, quiet or as_json) as watch:
+        spec = prepare(spec, folder)
         _generate(spec, folder, places, watch)
-        _judge(spec, folder, places, watch)
-        _finish(spec, folder, as_json)
+        judge_stage(spec, folder, places, watch)
+        finish(spec, folder, as_json, partial)
 
 
 def generate(
@@ -146,12 +160,12 @@ def generate(
 
     overrides = {**locals()}
     spec = resolve(free_recipe(prompts), ckpt, overrides)
-    places = _places(workers, devices, threads)
-    folder = _folder(out, spec)
-    with _working(folder, quiet or as_json) as watch:
-        spec = _prepare(spec, folder)
+    places = find_places(workers, devices, threads)
+    folder = folder_of(out, spec)
+    with working(folder, quiet or as_json) as watch:
+        spec = prepare(spec, folder)
         _generate(spec, folder, places, watch)
-        _finish(spec, folder, as_json)
+        finish(spec, folder, as_json)
 
 
 def judge(
@@ -160,34 +174,38 @@ def judge(
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
     ] = None,
+    judge_option: JudgeOption = None,
+    detector: Detector = None,
     workers: Workers = None,
     threads: Threads = 1,
     devices: Devices = None,
+    partial: Partial = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge the pictures of a run that have no verdict yet."""
+    """Judge the pictures of a run that have no verdict yet, and score it."""
     folder, spec = _open(run_folder)
-    spec = _with_judge(spec, judge, benchmark)
-    places = _places(workers, devices, threads)
-    with _working(folder, quiet) as watch:
-        spec = _prepare(spec, folder)
-        _judge(spec, folder, places, watch)
-        _end(_summarize(spec, folder))
+    spec = _with_judge(spec, judge, benchmark, judge_options(judge_option, detector))
+    places = find_places(workers, devices, threads)
+    with working(folder, quiet) as watch:
+        spec = prepare(spec, folder)
+        judge_stage(spec, folder, places, watch)
+        finish(spec, folder, as_json, partial)
 
 
-def summarize(run_folder: RunPath, as_json: AsJson = False) -> None:
+def summarize(run_folder: RunPath, partial: Partial = False, as_json: AsJson = False) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     folder, spec = _open(run_folder)
     with folder.lock():
-        summary = _summarize(spec, folder)
+        summary = _summarize(spec, folder, partial)
     _tell(summary, folder, None, as_json)
 
 
-def report(run_folder: RunPath) -> None:
+def report(run_folder: RunPath, partial: Partial = False) -> None:
     """Write a run's report.html."""
     folder, spec = _open(run_folder)
     with folder.lock():
-        summary = _summarize(spec, folder)
+        summary = _summarize(spec, folder, partial)
         typer.echo(_report(spec, folder))
     _end(summary)
 
@@ -207,7 +225,8 @@ def export(
         raise Incomplete(f"{expected - number} of {expected} pictures are not there to export")
 
 
-def _folder(out: Path | None, spec: RunSpec) -> RunFolder:
+def folder_of(out: Path | None, spec: RunSpec) -> RunFolder:
+    """The run folder: the given one, or the one that this spec always gets."""
     from sar_eval.spec import run_folder
     from sar_eval.store import RunFolder
 
@@ -222,7 +241,25 @@ def _open(path: Path) -> tuple[RunFolder, RunSpec]:
     return folder, RunSpec.from_json(folder.read_manifest()["spec"])
 
 
-def _with_judge(spec: RunSpec, judge: str | None, benchmark: str | None) -> RunSpec:
+def judge_options(given: list[str] | None, detector: str | None) -> dict[str, Any]:
+    """`NAME=VALUE` words as options; a value that is no TOML is text."""
+    import tomllib
+
+    options: dict[str, Any] = {} if detector is None else {"detector": detector}
+    for word in given or []:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise BadInput(f"--judge-option is {word!r}: NAME=VALUE")
+        try:
+            options[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[name] = value
+    return options
+
+
+def _with_judge(
+    spec: RunSpec, judge: str | None, benchmark: str | None, options: dict[str, Any]
+) -> RunSpec:
     from dataclasses import replace
 
     from sar_eval.spec import load_recipe, with_judge_version
@@ -235,10 +272,11 @@ def _with_judge(spec: RunSpec, judge: str | None, benchmark: str | None) -> RunS
         spec = replace(spec, judge=judge, judge_options={})
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
-    return with_judge_version(spec)
+    return with_judge_version(replace(spec, judge_options={**spec.judge_options, **options}))
 
 
-def _places(workers: int | None, devices: str | None, threads: int) -> list[Place]:
+def find_places(workers: int | None, devices: str | None, threads: int) -> list[Place]:
+    """Where workers go: the given or visible GPUs, else the CPU."""
     from sar_eval.blocks import make_places
     from sar_eval.doctor import gpus, torch_sees_gpus
 
@@ -265,7 +303,7 @@ def _named(visible: str) -> list[str]:
 
 
 @contextmanager
-def _working(folder: RunFolder, quiet: bool) -> Iterator[Any]:
+def working(folder: RunFolder, quiet: bool) -> Iterator[Any]:
     """Hold the run folder and show progress; Ctrl-C ends in a word on how to go on."""
     from sar_eval.cli.progress import watching
 
@@ -278,7 +316,8 @@ def _working(folder: RunFolder, quiet: bool) -> Iterator[Any]:
         ) from error
 
 
-def _prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
+def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
+    """Write or check the run's manifest (see `generate.prepare`)."""
     from sar_eval.generate import prepare
 
     return prepare(spec, folder)
@@ -290,16 +329,17 @@ def _generate(spec: RunSpec, folder: RunFolder, places: list[Place], watch: Any)
     stage(spec, folder, places, watch)
 
 
-def _judge(spec: RunSpec, folder: RunFolder, places: list[Place], watch: Any) -> None:
+def judge_stage(spec: RunSpec, folder: RunFolder, places: list[Place], watch: Any) -> None:
+    """Judge what has no verdict (see `judge.judge`)."""
     from sar_eval.judge import judge as stage
 
     stage(spec, folder, places, watch)
 
 
-def _summarize(spec: RunSpec, folder: RunFolder) -> Summary:
+def _summarize(spec: RunSpec, folder: RunFolder, partial: bool = False) -> Summary:
     from sar_eval.summarize import summarize as stage
 
-    return stage(spec, folder)
+    return stage(spec, folder, partial=partial)
 
 
 def _report(spec: RunSpec, folder: RunFolder) -> Path:
@@ -308,8 +348,9 @@ def _report(spec: RunSpec, folder: RunFolder) -> Path:
     return write_report(spec, folder)
 
 
-def _finish(spec: RunSpec, folder: RunFolder, as_json: bool) -> None:
-    summary = _summarize(spec, folder)
+def finish(spec: RunSpec, folder: RunFolder, as_json: bool, partial: bool = False) -> None:
+    """Summarise, report, tell, and exit as the outcome asks."""
+    summary = _summarize(spec, folder, partial)
     _tell(summary, folder, _report(spec, folder), as_json)
 
 
@@ -326,6 +367,6 @@ def _tell(summary: Summary, folder: RunFolder, path: Path | None, as_json: bool)
 
 
 def _end(summary: Summary) -> None:
-    """Exit code 3 for a run with holes."""
-    if not summary.complete:
+    """Exit code 3 for a run with holes, unless a partial score was asked for."""
+    if not summary.complete and not summary.partial:
         raise Incomplete(f"{summary.failed} of {summary.expected} images have no result")

@@ -80,7 +80,7 @@ class Run:
         ]
 
     def write(self, **options):
-        summarize(self.spec, self.folder)
+        summarize(self.spec, self.folder, partial=True)
         return write_report(self.spec, self.folder, **options)
 
 

@@ -65,6 +65,7 @@ def test_a_block_that_kills_its_workers_leaves_the_rest_whole(
     assert json.loads(again.stdout)["judged"] == 12
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_is_told_and_the_rest_is_kept(suite: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
@@ -82,6 +83,7 @@ def test_a_file_that_cannot_grow_is_told_and_the_rest_is_kept(suite: Path, tmp_p
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
     disk = small_disk("size=4m")
     assert sar_eval(*_words(suite, disk / "run")).returncode == 0
@@ -97,6 +99,7 @@ def test_a_read_only_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Pat
     assert {p.name for p in disk.rglob("part-*")} >= {p.name for p in list(stored)[1:]}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
     disk = small_disk("size=48k")
     done = sar_eval(*_words(suite, disk / "run"))

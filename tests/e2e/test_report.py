@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, make_spec
 
-from sar_eval import report
+from sar_eval import report, report_evidence
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.report import score_groups, write_report
 from sar_eval.store import verdict_row
@@ -229,7 +229,7 @@ def test_hostile_text_stays_text(page, run):
 
 def test_an_incomplete_run_is_marked_and_names_what_is_missing(page, run):
     assert "This run is incomplete. 3 of 144 expected images have no result." in page.inner_text(".banner")
-    assert page.title() == "Incomplete: demo:sft on shapes"
+    assert page.title() == "Partial: demo:sft on shapes"
     for key, why in {
         f"{run.prompts[2].id}/1": "out of memory <b>",
         f"{run.prompts[3].id}/0": "blank picture",
@@ -388,7 +388,7 @@ def test_large_masks_are_thinned_and_keep_their_share():
     mask[100:, 200:] = True
     runs = [200 * 300 + 100, *[200, 100] * 199, 200]
     assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(400, 300).T, mask)
-    thin = report._thin({"size": [300, 400], "counts": runs})
+    thin = report_evidence.thin({"size": [300, 400], "counts": runs})
     assert thin["size"] == [75, 100]
     assert sum(thin["counts"]) == 7500
     assert sum(thin["counts"][1::2]) == 2500

@@ -148,6 +148,7 @@ def _kill_after(words: list[str], folder: Path, parts: int, delay: float) -> Non
     process.wait()
 
 
+@pytest.mark.slow
 def test_damaged_parts_are_named_and_redone(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, run, _told = undisturbed
     copy = tmp_path / "run"
@@ -221,6 +222,7 @@ def test_a_resume_under_another_spec_is_refused(undisturbed, sar_eval) -> None:
     assert "guidance" in done.stderr
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_give_the_same(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, _run, told = undisturbed
     told_protocol = [told["protocol"][name] for name in ("guidance", "temperature")]

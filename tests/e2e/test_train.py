@@ -101,6 +101,7 @@ def test_tokens_are_what_the_encoder_says(work: Path) -> None:
     assert max(max(row) for row in table["tokens"].to_pylist()) < 64
 
 
+@pytest.mark.slow
 def test_pretraining_then_sft_gives_a_checkpoint_that_draws(work: Path, undisturbed: Fit) -> None:
     options = replace(SMALL, seed=1)  # random weights would be far from the checkpoint's
     sft(work / "pretrain", [work / "tokens"], work / "tokenizer", work / "sft", options)

@@ -111,9 +111,21 @@ def test_a_verdict_on_a_picture_that_is_gone_does_not_count(spec: RunSpec, folde
     _draw(spec, folder, Scripted())
     _judge(spec, folder, Scripted())
     folder.generations.paths()[0].unlink()
-    summary = summarize(spec, folder)
+    summary = summarize(spec, folder, partial=True)
     assert (summary.generated, summary.judged, summary.failed) == (16, 16, 8)
-    assert summary.metrics[0].n == 16
+    assert (summary.metrics[0].n, summary.partial) == (16, True)
+
+
+def test_an_incomplete_run_has_no_scores_unless_they_are_asked_for(
+    spec: RunSpec, folder: RunFolder
+) -> None:
+    _draw(spec, folder, Scripted())
+    _judge(spec, folder, Scripted())
+    whole = summarize(spec, folder, partial=True)
+    assert (whole.complete, whole.partial, len(whole.metrics)) == (True, False, 11)
+    folder.generations.paths()[0].unlink()
+    holes = summarize(spec, folder)
+    assert (holes.complete, holes.partial, holes.metrics) == (False, False, ())
 
 
 def test_drawing_again_keeps_the_judge(spec: RunSpec, folder: RunFolder) -> None:

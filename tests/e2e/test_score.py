@@ -1,0 +1,154 @@
+"""`score`: pictures in a folder in, verdicts and a report out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+SUITE = ("00000", "00001", "00180")  # two single objects, one count
+
+
+def noise(path: Path, seed: int, size: tuple[int, int] = (96, 96)) -> None:
+    coarse = np.random.default_rng(seed).integers(0, 255, (5, 5, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Three prompts of the official suite."""
+    lines = (Path(__file__).parents[2] / "prompts" / "geneval.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows if row["id"] in SUITE))
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, few: Path) -> Path:
+    """Two pictures of each in the official layout, numbered as the official script does."""
+    root = tmp_path / "pictures"
+    for number, line in enumerate(few.read_text().splitlines()):
+        for index in range(2):
+            noise(root / f"{number:05d}" / "samples" / f"{index:05d}.png", 10 * number + index)
+        (root / f"{number:05d}" / "metadata.jsonl").write_text(json.dumps(json.loads(line)["checks"]))
+    return root
+
+
+@pytest.fixture
+def words(tiny_clip, tiny_detector, few: Path, pictures: Path, tmp_path: Path) -> list[object]:
+    """The command with tiny networks of the real architectures."""
+    options = {
+        "weights": tiny_detector,
+        "clip": tiny_clip["config"],
+        "clip_weights": tiny_clip["weights"],
+        "threshold": 0.05,
+        "counting_threshold": 0.05,
+    }
+    chosen = [word for name, value in options.items() for word in ("--judge-option", f"{name}={value}")]
+    place = ["--images", pictures, "--out", tmp_path / "run", "--suite", few, "-n", 2, "--workers", 1]
+    return ["score", "geneval", *place, *chosen]
+
+
+def test_images_in_verdicts_and_report_out(sar_eval, words, tmp_path: Path) -> None:
+    done = sar_eval(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["expected"], told["generated"], told["judged"], told["failed"]) == (6, 6, 6, 0)
+    names = [metric["name"] for metric in told["metrics"]]
+    assert names[:3] == ["overall", "task/single_object", "task/counting"]
+    assert told["protocol"]["name"] == "pictures as given, 96x96"
+    verdicts = pd.read_parquet(tmp_path / "run" / "verdicts" / "geneval")
+    assert len(verdicts) == 6
+    boxes = [box for evidence in verdicts["evidence"] for box in json.loads(evidence)["boxes"]]
+    assert boxes
+    assert all(box["mask"]["size"] == [96, 96] and box["score"] > 0.05 for box in boxes)
+    assert "pictures as given" in (tmp_path / "run" / "report.html").read_text()
+    again = sar_eval(*words, "--json")
+    assert json.loads(again.stdout)["metrics"] == told["metrics"]
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_folder_is_named_and_not_scored_away(
+    sar_eval, words, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "00000" / "samples" / "00001.png").unlink()
+    (pictures / "00001" / "samples" / "00000.png").write_bytes(b"no picture")
+    noise(pictures / "00001" / "samples" / "00001.png", 3, (64, 96))
+    Image.new("RGB", (96, 96), "red").save(pictures / "00002" / "samples" / "00000.png")
+    done = sar_eval(*words)
+    assert done.returncode == 3
+    for word in ("00000/1: missing", "unreadable picture", "is 64x96 pixels, most are 96x96", "is blank"):
+        assert word in done.stdout, word
+    assert "INCOMPLETE (no scores; --partial gives them)" in done.stdout
+    assert "overall" not in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"] == []
+    assert "There are no scores" in (tmp_path / "run" / "report.html").read_text()
+    partial = sar_eval(*words, "--partial")
+    assert partial.returncode == 0, partial.stderr
+    assert "PARTIAL" in partial.stdout
+    assert "the scores are of what is there" in partial.stdout
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert told["partial"] is True
+    assert told["complete"] is False
+    assert told["metrics"][0]["n"] == 2
+    assert "The scores below are partial" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_changed_pictures_are_another_run(sar_eval, words, pictures: Path) -> None:
+    assert sar_eval(*words).returncode == 0
+    noise(pictures / "00000" / "samples" / "00000.png", 99)
+    done = sar_eval(*words)
+    assert done.returncode == 2
+    assert "checkpoint_digest" in done.stderr
+
+
+@pytest.mark.slow
+def test_out_in_the_official_layout_and_back_with_the_same_verdicts(
+    sar_eval, suite, tmp_path: Path
+) -> None:
+    ran = sar_eval(
+        "run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", tmp_path / "run", "-n", 2
+    )
+    assert ran.returncode == 0, ran.stderr
+    for layout in ("geneval", "folder"):
+        out, back = tmp_path / f"{layout}-files", tmp_path / f"{layout}-run"
+        assert sar_eval("export", tmp_path / "run", "--layout", layout, "--out", out).returncode == 0
+        done = sar_eval("score", "shapes", "--images", out, "--suite", suite, "--out", back, "-n", 2)
+        assert done.returncode == 0, done.stderr
+        columns = ["key", "passed", "score", "reason", "evidence"]
+        own, again = (
+            pd.read_parquet(place / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
+            for place in (tmp_path / "run", back)
+        )
+        pd.testing.assert_frame_equal(own, again)
+    metadata = (tmp_path / "geneval-files" / "00003" / "metadata.jsonl").read_text()
+    assert json.loads(metadata)["include"]
+    assert (tmp_path / "geneval-files" / "00003" / "samples" / "0001.png").is_file()
+
+
+def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    drawn = sar_eval("generate", suite, "--ckpt", "demo:sft", "--out", run)
+    assert drawn.returncode == 0, drawn.stderr
+    done = sar_eval("score", "shapes", "--images", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["judged"] == 12
+    assert len(list((run / "verdicts" / "shapes").glob("part-*"))) == 1
+    done = sar_eval("score", "shapes", "--images", run, "--out", tmp_path / "other")
+    assert (done.returncode, "judged in place" in done.stderr) == (2, True)
+
+
+def test_bad_input(sar_eval, words, pictures: Path) -> None:
+    done = sar_eval(*words, "--judge-option", "threshold")
+    assert (done.returncode, "NAME=VALUE" in done.stderr) == (2, True)
+    done = sar_eval(*words, "--detector", "yolo")
+    assert (done.returncode, "mask2former or mmdet" in done.stderr) == (2, True)
+    shutil.rmtree(pictures)
+    done = sar_eval(*words)
+    assert (done.returncode, "no folder" in done.stderr) == (2, True)
