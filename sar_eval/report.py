@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -25,13 +24,14 @@ from PIL import Image, UnidentifiedImageError
 
 from sar_eval.blocks import make_blocks
 from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.published import PublishedScore, beside
+from sar_eval.report_evidence import finite, told_verdict
 from sar_eval.spec import RunSpec
 from sar_eval.store import Row, RunFolder, row_verdict, storing, write_bytes
-from sar_eval.types import Draw, Json, Metric, Prompt, Verdict
+from sar_eval.types import Draw, Json, Metric, Prompt
 
 INLINE_LIMIT = 24_000_000  # bytes of encoded pictures up to which the page holds them itself
 THUMBNAIL = 192  # pixels of the longer side; the gallery's cards are as wide
-MASK_SIDE = 128  # masks are thinned to this many pixels, or thousands of them would fill the page
 ASSETS = "report_assets"
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("webp", "image/webp")}
@@ -160,7 +160,7 @@ def _read_summary(spec: RunSpec, folder: RunFolder) -> Row:
 
 def _drawn(row: Row, pictures: Pictures) -> dict[str, Json]:
     """What the page says of a generation; its picture goes to `pictures`."""
-    seconds, outside = _finite(row["elapsed_s"]), row["out_of_range_tokens"]
+    seconds, outside = finite(row["elapsed_s"]), row["out_of_range_tokens"]
     told = {"seconds": seconds, "outside": outside, "problem": row["error"]}
     if row["image"] is None or not row["image"]["bytes"]:
         return told | {"problem": row["error"] or "no picture stored"}
@@ -203,62 +203,9 @@ def _judged(spec: RunSpec, folder: RunFolder) -> tuple[dict[str, dict[str, Json]
     told, versions = {}, set()
     for row in folder.verdicts(spec.judge).rows():
         verdict = row_verdict(row)
-        told[verdict.key] = _told_verdict(verdict)
+        told[verdict.key] = told_verdict(verdict)
         versions.add(verdict.judge_version)
     return told, sorted(versions - {""})
-
-
-def _told_verdict(verdict: Verdict) -> dict[str, Json]:
-    evidence = verdict.evidence if isinstance(verdict.evidence, dict) else {"evidence": verdict.evidence}
-    boxes = evidence["boxes"] if isinstance(evidence.get("boxes"), list) else []
-    rest = {name: value for name, value in evidence.items() if name != "boxes" and value is not None}
-    return {
-        "state": _state(verdict),
-        "score": _finite(verdict.score),
-        "reason": verdict.reason or "",
-        "boxes": [box for found in boxes if (box := _box(found))],
-        "evidence": json.dumps(rest, indent=2, ensure_ascii=False) if rest else "",
-        "problem": verdict.error,
-    }
-
-
-def _state(verdict: Verdict) -> str:
-    if verdict.error is None and verdict.passed is not None:
-        return "pass" if verdict.passed else "fail"
-    return "none" if verdict.error is not None or _finite(verdict.score) is None else "scored"
-
-
-def _finite(value: Any) -> float | None:
-    """The number, or None for what JSON cannot say."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
-def _box(found: Json) -> dict[str, Json] | None:
-    """One detection for the page, or None if a judge wrote something else there."""
-    try:
-        corners = [round(float(edge), 1) for edge in found["box"]]
-        name, color = str(found["name"]), found.get("color")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    if len(corners) != 4 or not all(map(math.isfinite, corners)):
-        return None
-    score, mask = _finite(found.get("score")), _thin(found.get("mask"))
-    return {"name": name, "color": color and str(color), "score": score, "box": corners, "mask": mask}
-
-
-def _thin(mask: Json) -> Json:
-    """A COCO mask's uncompressed run lengths, thinned to `MASK_SIDE`; None for any other kind of mask."""
-    try:
-        height, width = mask["size"]
-        flat = np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
-        step = -(-max(height, width) // MASK_SIDE)
-        # Column-major: rows are the picture's columns.
-        small = flat.reshape(width, height)[::step, ::step]
-        line = np.concatenate([[False], small.ravel(), [not small[-1, -1]]])
-    except (IndexError, KeyError, TypeError, ValueError):
-        return None
-    turns = np.flatnonzero(line[1:] != line[:-1])
-    return {"size": [small.shape[1], small.shape[0]], "counts": np.diff(turns, prepend=0).tolist()}
 
 
 def _images(
@@ -291,6 +238,8 @@ def _facts(
     """Titled lists of names and values: everything that the run's figures depend on."""
     told = spec.to_json()
     protocol, options = told.pop("protocol"), told.pop("judge_options")
+    if spec.engine == "none":  # pictures of others: how they were drawn is not known
+        protocol = {"name": protocol["name"]}
     judge = {"judge": told.pop("judge"), "version": ", ".join(judge_versions), **options}
     lists = {
         "Protocol": protocol,
@@ -327,9 +276,7 @@ def score_groups(metrics: Sequence[Metric]) -> tuple[float, list[tuple[str, list
 
     `overall` and other figures without a slash come first; `task/counting` goes under `task`.
     """
-    metrics = [
-        replace(m, value=_finite(m.value), low=_finite(m.low), high=_finite(m.high)) for m in metrics
-    ]
+    metrics = [replace(m, value=finite(m.value), low=finite(m.low), high=finite(m.high)) for m in metrics]
     top = max((v for m in metrics for v in (m.value, m.high) if v is not None), default=1.0)
     axis = 1.0 if top <= 1 else max(100.0, 10.0 ** math.ceil(math.log10(top)))
     groups: dict[str, list[ScoreRow]] = {"": []}
@@ -370,6 +317,7 @@ def _page(spec: RunSpec, summary: Row, facts: Json, prompts: Sequence[Prompt], d
         summary=summary,
         facts=facts,
         groups=groups,
+        published=_published(spec, summary),
         ticks=[f"{axis * part:g}" for part in (0, 0.25, 0.5, 0.75, 1)],
         tasks=list(dict.fromkeys(p.tag for p in prompts if p.tag)),
         splits=list(dict.fromkeys(p.split for p in prompts if p.split)),
@@ -379,6 +327,17 @@ def _page(spec: RunSpec, summary: Row, facts: Json, prompts: Sequence[Prompt], d
         policy=f"script-src '{_hash(script)}'; style-src '{_hash(style)}'",
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _published(spec: RunSpec, summary: Row) -> list[tuple[PublishedScore, bool]]:
+    """What others published of this benchmark, with this run among them."""
+    own = next((m["value"] for m in summary["metrics"] if m["name"] == "overall"), None)
+    if own is None or spec.benchmark != spec.fold:
+        return []
+    protocol = spec.protocol
+    guidance = "" if spec.engine == "none" else f", guidance {protocol.guidance:g}"
+    conditions = f"{protocol.resolution} pixels{guidance}, {spec.images_per_prompt} images a prompt"
+    return beside(spec.benchmark, Path(spec.checkpoint).name, own, conditions)
 
 
 def _environment() -> Environment:

@@ -69,7 +69,8 @@ function boxRow(box, ink, drawn) {
   const swatch = element("i", "swatch");
   swatch.style.setProperty("--mark", ink);
   name.append(swatch, box.name);
-  row.append(name, element("td", "", box.color || "–"), element("td", "number", figure(box.score)));
+  const colors = (box.colors || []).map(([color, share]) => `${color} ${figure(share)}`).join(", then ");
+  row.append(name, element("td", "", colors || box.color || "–"), element("td", "number", figure(box.score)));
   row.addEventListener("pointerenter", () => drawn.classList.add("lit"));
   row.addEventListener("pointerleave", () => drawn.classList.remove("lit"));
   return row;
