@@ -12,16 +12,19 @@ from sar_eval import discover
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
-LOW = {"types", "errors", "stats", "discover", "shapes"}
+LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "masks", "images"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "stats": set(),
     "shapes": set(),
+    "geneval": {"types", "errors"},
+    "masks": {"types"},
+    "images": {"types", "errors"},
     "protocols": {"types"},
     "discover": {"errors"},
     "prompts": {"types", "errors", "store"},
-    "models": {"types", "errors"},
+    "models": {"types", "errors", "discover"},
     "store": {"types", "errors"},
     "pool": {"errors"},
     "spec": {"types", "errors", "discover", "prompts", "models"},
@@ -34,8 +37,12 @@ ALLOWED = {
     "generate": {*LOW, "blocks", "pool", "prompts", "provenance", "spec", "store"},
     "judge": {*LOW, "blocks", "pool", "spec", "store"},
     "summarize": {*LOW, "blocks", "provenance", "spec", "store"},
-    "report": {*LOW, "spec", "store", "blocks"},
+    "published": {"types"},
+    "report_evidence": {"types"},
+    "report": {*LOW, "spec", "store", "blocks", "published", "report_evidence"},
     "export": {"types", "errors", "store"},
+    "fetch": {"types", "errors", "models"},
+    "take_in": {"types", "errors", "blocks", "images", "spec", "store"},
     "doctor": {*LOW, "models", "prompts", "spec"},
     "__main__": {"cli"},
     "__init__": set(),
