@@ -64,9 +64,11 @@ def score(
     from sar_eval.take_in import take_in
 
     if (images / "run.json").is_file():
-        raise BadInput(
-            f"{images} is one of our runs: use `sar-eval judge {images} --benchmark {benchmark}`"
-        )
+        if out is not None or suite is not None:
+            raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
+        options = (judge, benchmark, judge_option, detector, workers, threads, devices)
+        stages.judge(images, *options, partial, as_json, quiet)
+        return
     overrides = {**locals(), "judge_options": stages.judge_options(judge_option, detector)}
     recipe = load_recipe(benchmark)
     if suite is not None:
