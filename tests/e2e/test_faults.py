@@ -46,6 +46,7 @@ def _words(suite: Path, out: Path) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_its_workers_leaves_the_rest_whole(
     sar_eval, suite: Path, tmp_path: Path
 ) -> None:

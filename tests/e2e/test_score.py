@@ -54,6 +54,7 @@ def words(tiny_clip, tiny_detector, few: Path, pictures: Path, tmp_path: Path) -
     return ["score", "geneval", *place, *chosen]
 
 
+@pytest.mark.slow
 def test_images_in_verdicts_and_report_out(sar_eval, words, tmp_path: Path) -> None:
     done = sar_eval(*words, "--json")
     assert done.returncode == 0, done.stderr
