@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sar_eval.errors import SarEvalError
-from sar_eval.models.checkpoint import demo_names, find_checkpoint
+from sar_eval.models.checkpoint import find_checkpoint
+from sar_eval.models.locate import demo_names
 from sar_eval.models.weights import find_weights
 from sar_eval.prompts import load_suite
 from sar_eval.spec import cores, load_recipe, recipe_names

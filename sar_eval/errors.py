@@ -44,6 +44,12 @@ class Incomplete(SarEvalError):
     exit_code = 3
 
 
+class DeviceLost(SarEvalError):
+    """A GPU failed under a worker; the process must end, another one may find the device well."""
+
+    exit_code = 3
+
+
 class GateFailed(SarEvalError):
     """A quality gate did not pass."""
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sar_eval import discover
 from sar_eval.blocks import Event, Watch, ignore, make_blocks
 from sar_eval.errors import SpecMismatch
 from sar_eval.pool import Place, run_blocks
 from sar_eval.prompts import load_suite
 from sar_eval.provenance import git_commit, versions
-from sar_eval.spec import JUDGED_BY, RunSpec
+from sar_eval.spec import HOW, JUDGED_BY, RunSpec, make_the_engine
 from sar_eval.store import RunFolder, generation_row, row_generation, storing, write_json
 from sar_eval.types import Draw, Generation
 
@@ -40,6 +39,7 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
             )
         # Without a judge (`generate` again) the run keeps the one it has.
         judged = {name: getattr(spec, name) for name in JUDGED_BY} if spec.judge else {}
+        judged |= {"engine_options": dict(spec.engine_options)}
         kept = RunSpec.from_json(manifest["spec"] | judged)
         if kept.to_json() != manifest["spec"]:
             write_json(folder.path / "run.json", manifest | {"spec": kept.to_json()})
@@ -57,8 +57,14 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     ignored = (*JUDGED_BY, "batch_size", "suite", "checkpoint")
+    old, new = ({**s, "engine_options": _pictured(s.get("engine_options", {}))} for s in (old, new))
     pairs = [(name, old.get(name), new.get(name)) for name in sorted(old | new) if name not in ignored]
     return ", ".join(f"{name}: {was!r} there, {now!r} asked" for name, was, now in pairs if was != now)
+
+
+def _pictured(options: dict[str, Any]) -> dict[str, Any]:
+    """The engine's options that a picture depends on."""
+    return {name: value for name, value in options.items() if name not in HOW}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +79,8 @@ class GenerateTask:
         """Load the engine once; blocks give (failed, seconds)."""
         folder = RunFolder(self.path)
         blocks = make_blocks(folder.read_prompts(), self.spec)
-        make_engine = discover.load("engines", self.spec.engine)
         _limit_threads(place)
-        engine = make_engine(
-            self.spec.checkpoint,
-            self.spec.protocol,
-            device=place.device,
-            dtype=self.spec.dtype,
-            batch_size=self.spec.batch_size,
-        )
-        with engine:
+        with make_the_engine(self.spec, place.device) as engine:
             yield lambda block: _do_block(engine, folder, self.spec, block, blocks[block])
 
 

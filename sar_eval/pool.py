@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, Protocol
 
-from sar_eval.errors import Incomplete, SarEvalError
+from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
 
 TRIES = 3  # a block that ends this many workers, or fails this often, is given up
 GRACE_S = 2.0  # how long a worker may take to end when it is told to stop
@@ -260,6 +260,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _attempt(do_block: Callable[[int], Any], block: int) -> tuple[str, Any]:
     try:
         return "done", do_block(block)
+    except DeviceLost as error:
+        # This process has no use for its device any more; the parent starts another one.
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
     except SarEvalError as error:
         return "stop", error
     except Exception as error:  # noqa: BLE001 - told to the parent, which tries again or records it

@@ -15,12 +15,17 @@ from typing import Any
 from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.models.checkpoint import Checkpoint, find_checkpoint
+from sar_eval.models.prompting import PREFIX_SETS, PRESETS
 from sar_eval.prompts import load_suite
 from sar_eval.types import DrawProtocol, Json
 
 PACKAGE = Path(__file__).parent
 PROTOCOL_KEYS = {f.name for f in fields(DrawProtocol)}
 
+
+# Options of engines that change how long a picture takes or how it is filed, not what it shows; the
+# visual tokenizer's bytes are in the checkpoint's digest.
+HOW = ("speculate", "window", "image_format", "visual_tokenizer")
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")
@@ -36,7 +41,7 @@ class RunSpec:
         suite: the prompt file.
         suite_digest: of its contents.
         checkpoint, checkpoint_digest: what draws.
-        engine, engine_version: who draws.
+        engine, engine_version, engine_options: who draws.
         protocol: how it draws.
         judge, judge_version, judge_options: who looks at the pictures ("" for nobody).
         images_per_prompt: draws of each prompt.
@@ -54,6 +59,7 @@ class RunSpec:
     protocol: DrawProtocol
     engine: str = "native"
     engine_version: str = ""
+    engine_options: Mapping[str, Json] = field(default_factory=dict)
     judge: str = ""
     judge_version: str = ""
     judge_options: Mapping[str, Json] = field(default_factory=dict)
@@ -69,6 +75,7 @@ class RunSpec:
         del told["protocol"]["name"]
         for name in (*JUDGED_BY, "suite", "checkpoint", "batch_size"):
             del told[name]
+        told["engine_options"] = {k: v for k, v in self.engine_options.items() if k not in HOW}
         return _hash(told)
 
     @property
@@ -103,6 +110,7 @@ class Recipe:
     settings: Mapping[str, Json]
     protocol: Mapping[str, Json]
     judge_options: Mapping[str, Json]
+    engine_options: Mapping[str, Json] = field(default_factory=dict)
 
 
 SETTINGS = ("fold", "engine", "judge", "images_per_prompt", "seed", "dtype", "batch_size")
@@ -132,7 +140,7 @@ def load_recipe(name: str) -> Recipe:
         raise discover.unknown("benchmark", name, list(recipe_names()))
     data = _read_toml(path)
     known = {"name", "description", "suite", *SETTINGS}
-    tables = {"protocol": PROTOCOL_KEYS, "judge_options": None}
+    tables = {"protocol": PROTOCOL_KEYS, "judge_options": None, "engine_options": None}
     for key, value in data.items():
         if key not in known | set(tables):
             raise BadInput(
@@ -153,6 +161,7 @@ def load_recipe(name: str) -> Recipe:
         | _files(data, path),
         protocol=_typed(data.get("protocol", {}), DrawProtocol, path),
         judge_options=data.get("judge_options", {}),
+        engine_options=data.get("engine_options", {}),
     )
 
 
@@ -161,8 +170,8 @@ def _typed(values: Mapping[str, Json], owner: type, where: Path) -> dict[str, Js
     kinds = {field.name: str(field.type) for field in fields(owner)}
     typed: dict[str, Json] = {}
     for key, value in values.items():
-        good = {"int": (int,), "float": (int, float), "str": (str,)}[kinds[key]]
-        if isinstance(value, bool) or not isinstance(value, good):
+        good = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[kinds[key]]
+        if isinstance(value, bool) != (bool in good) or not isinstance(value, good):
             raise BadInput(f"{where}: {key} is {value!r}, it must be of kind {kinds[key]}")
         typed[key] = float(value) if kinds[key] == "float" else value
     return typed
@@ -198,15 +207,17 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
         UnknownName: an engine, judge or checkpoint that is not known.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
-    found = find_checkpoint(checkpoint)
+    options = {**recipe.engine_options, **given.get("engine_options", {})}
+    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
     settings = _settings(recipe, given)
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
         suite_digest=load_suite(recipe.suite).digest,
-        checkpoint=checkpoint if checkpoint.startswith("demo:") else str(Path(checkpoint).resolve()),
+        checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, given),
+        engine_options=options,
         judge_options=_judge_options(recipe, settings, given),
         **settings,
     )
@@ -251,7 +262,12 @@ def _judge_options(
 
 def _protocol(recipe: Recipe, found: Checkpoint, given: Mapping[str, Json]) -> DrawProtocol:
     """The recipe's protocol with the command line's changes, which its name then shows."""
-    preset = DrawProtocol(**{"name": "custom", "resolution": found.native_resolution, **recipe.protocol})
+    start = {"name": "custom", "resolution": found.native_resolution}
+    name = given.get("protocol")
+    if name is not None and name not in PRESETS:
+        raise discover.unknown("protocol", name, list(PRESETS))
+    told = recipe.protocol if name is None else {**PRESETS[name], "name": name}
+    preset = DrawProtocol(**{**start, **told})
     changed = replace(preset, **{key: value for key, value in given.items() if key in PROTOCOL_KEYS})
     return preset if changed == preset else replace(changed, name=f"{preset.name}+")
 
@@ -276,12 +292,34 @@ def checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
             raise BadInput(f"{name.replace('_', '-')} is {value!r}: it must lie between {low} and {high}")
     if not 0 < protocol.top_p <= 1:
         raise BadInput(f"top-p is {protocol.top_p!r}: it must lie above 0 and at most at 1")
+    if protocol.prefixes and protocol.prefixes not in PREFIX_SETS:
+        raise discover.unknown("set of prefixes", protocol.prefixes, list(PREFIX_SETS))
     # Constructors check their options and load nothing, so faults show before a worker starts.
-    make_engine = discover.load("engines", spec.engine)
-    engine = make_engine(spec.checkpoint, spec.protocol, dtype=spec.dtype, batch_size=spec.batch_size)
+    engine = make_the_engine(spec, "cpu")
     if spec.fold:
         discover.load("benchmarks", spec.fold)
     return with_judge_version(replace(spec, engine_version=str(engine.version)))
+
+
+def make_the_engine(spec: RunSpec, device: str) -> Any:
+    """The spec's engine, not yet entered.
+
+    Raises:
+        BadInput, UnknownName: naming what does not fit it.
+    """
+    make = discover.load("engines", spec.engine)
+    options = dict(spec.engine_options)
+    try:
+        return make(
+            spec.checkpoint,
+            spec.protocol,
+            device=device,
+            dtype=spec.dtype,
+            batch_size=spec.batch_size,
+            **options,
+        )
+    except TypeError as error:
+        raise BadInput(f"engine {spec.engine!r} does not take the options {options}: {error}") from error
 
 
 def with_judge_version(spec: RunSpec) -> RunSpec:

@@ -40,6 +40,7 @@ GENERATIONS = pa.schema(
         ("image", IMAGE),
         ("elapsed_s", pa.float64()),
         ("out_of_range_tokens", pa.int32()),
+        ("steps", pa.int32()),
         ("error", pa.string()),
         ("spec_digest", pa.string()),
     ]
@@ -284,8 +285,10 @@ class RunFolder:
 
 def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> Row:
     """A generation as the schema wants it."""
-    name = generation.key.replace("/", "_") + ".png"
-    image = None if generation.image is None else {"bytes": generation.image, "path": name}
+    image = None
+    if generation.image is not None:
+        kind = "webp" if generation.image[8:12] == b"WEBP" else "png"
+        image = {"bytes": generation.image, "path": f"{generation.key.replace('/', '_')}.{kind}"}
     return {
         "key": generation.key,
         "prompt_id": prompt.id,
@@ -296,6 +299,7 @@ def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> 
         "image": image,
         "elapsed_s": generation.elapsed_s,
         "out_of_range_tokens": generation.out_of_range_tokens,
+        "steps": generation.steps,
         "error": generation.error,
         "spec_digest": spec_digest,
     }
@@ -311,6 +315,7 @@ def row_generation(row: Row) -> Generation:
         row["elapsed_s"],
         row["out_of_range_tokens"],
         row["error"],
+        steps=row.get("steps") or 0,
     )
 
 

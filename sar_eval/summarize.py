@@ -9,7 +9,7 @@ from sar_eval import discover
 from sar_eval.blocks import make_blocks
 from sar_eval.provenance import versions
 from sar_eval.spec import RunSpec
-from sar_eval.store import RunFolder, row_verdict, write_json
+from sar_eval.store import Row, RunFolder, row_verdict, write_json
 from sar_eval.types import Metric, Summary, Verdict
 
 PROBLEMS_LISTED = 50
@@ -26,7 +26,8 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     """
     prompts = folder.read_prompts()
     expected = [draw.key for block in make_blocks(prompts, spec) for draw in block]
-    drawn = {r["key"]: r["error"] for r in folder.generations.rows(["key", "error"])}
+    rows = list(folder.generations.rows(["key", "error", "steps", "out_of_range_tokens"]))
+    drawn = {row["key"]: row["error"] for row in rows}
     verdicts = _verdicts(spec, folder)
     # A verdict on a picture that is no longer there says nothing of this run.
     verdicts = {key: v for key, v in verdicts.items() if key in drawn and drawn[key] is None}
@@ -48,9 +49,16 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         problems=_listed({key: why for key, why in problems.items() if why}),
         versions=versions(),
         partial=partial and failed > 0,
+        steps_per_image=_mean_steps(rows),
+        out_of_range_tokens=sum(row["out_of_range_tokens"] for row in rows),
     )
     write_json(folder.path / "summary.json", to_json(summary))
     return summary
+
+
+def _mean_steps(rows: list[Row]) -> float | None:
+    told = [row["steps"] for row in rows if row["steps"]]
+    return sum(told) / len(told) if told else None
 
 
 def _verdicts(spec: RunSpec, folder: RunFolder) -> dict[str, Verdict]:

@@ -52,11 +52,12 @@ class Generation:
         key: of the draw.
         seed: of the draw.
         tokens: visual codes in raster order, 0 up to codebook size - 1.
-        image: an encoded PNG (or None).
+        image: an encoded PNG or lossless WebP (or None).
         elapsed_s: seconds of the draw's batch divided by the images in it.
         out_of_range_tokens: sampled tokens outside the visual range (only with `full_vocab`).
         error: why there is no image.
         provenance: digests of what produced it.
+        steps: forwards of the decoder after the prompt (0 if the engine does not tell).
     """
 
     key: str
@@ -67,6 +68,7 @@ class Generation:
     out_of_range_tokens: int = 0
     error: str | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class Summary:
     """The outcome of a run, as `summary.json` stores it.
 
     An incomplete run has metrics only if they were asked for (`partial`): they are then of what is
-    there, and say so.
+    there, and say so. `steps_per_image` is the mean number of the decoder's forwards after the prompt,
+    None if the engine does not tell; `out_of_range_tokens` counts text tokens drawn as code 0.
     """
 
     spec_digest: str
@@ -135,6 +138,8 @@ class Summary:
     problems: tuple[str, ...]
     versions: Mapping[str, str]
     partial: bool = False
+    steps_per_image: float | None = None
+    out_of_range_tokens: int = 0
 
     @property
     def complete(self) -> bool:
@@ -166,6 +171,10 @@ class DrawProtocol:
         top_k: only the k likeliest visual tokens; 0 keeps all.
         top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
         resolution: side of the square picture in pixels.
+        prefixes: a set of prefixes (see `models.prompting`), of which each branch of each draw gets one
+            by the draw's seed, in place of `prefix`; "" for none.
+        full_vocab: sample from text tokens too, as the reference does; they become code 0.
+        truncate: cut a prompt that is too long for the checkpoint instead of failing its draws.
     """
 
     name: str
@@ -176,3 +185,6 @@ class DrawProtocol:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    prefixes: str = ""
+    full_vocab: bool = False
+    truncate: bool = False

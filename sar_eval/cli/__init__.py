@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import fetch, inspect, prompts, run, score, train
+from sar_eval.cli import ckpt, fetch, inspect, prompts, run, score, train
 from sar_eval.errors import SarEvalError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ run.register(app)
 score.register(app)
 fetch.register(app)
 inspect.register(app)
+app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(train.app, name="train")
 

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List benchmarks, checkpoints, engines and judges by the name that flags take."""
     from sar_eval import discover
-    from sar_eval.models.checkpoint import demo_names
+    from sar_eval.models.locate import demo_names
     from sar_eval.spec import recipe_names
 
     found = {

@@ -147,6 +147,10 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
         console.print(score_table(summary))
     counts = ("expected", "generated", "judged", "failed")
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
+    if summary.steps_per_image is not None:
+        outside = f", {summary.out_of_range_tokens} text tokens drawn as code 0"
+        told = f"{summary.steps_per_image:.1f} decoder steps an image"
+        console.print(told + (outside if summary.out_of_range_tokens else ""), highlight=False)
     if not summary.complete:
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")

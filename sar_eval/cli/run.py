@@ -11,6 +11,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sar_eval.cli.options import (
+    AsJson,
+    BatchSize,
+    Ckpt,
+    Detector,
+    Devices,
+    Dtype,
+    Engine,
+    EngineOption,
+    FullVocab,
+    Guidance,
+    ImageFormat,
+    Images,
+    JudgeName,
+    JudgeOption,
+    LocalOnly,
+    Negative,
+    Out,
+    Partial,
+    ProtocolName,
+    Quiet,
+    Resolution,
+    RunPath,
+    Seed,
+    Speculate,
+    Suite,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Truncate,
+    VisualTokenizer,
+    Workers,
+    drawing,
+    judge_options,
+)
 from sar_eval.errors import BadInput, Incomplete
 
 if TYPE_CHECKING:
@@ -18,66 +54,6 @@ if TYPE_CHECKING:
     from sar_eval.spec import Recipe, RunSpec
     from sar_eval.store import RunFolder
     from sar_eval.types import Summary
-
-Ckpt = Annotated[
-    str, typer.Option("--ckpt", help="Checkpoint: demo:NAME or a folder.", rich_help_panel="What")
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="Run folder; by default runs/<benchmark>-<checkpoint>-<digest>."),
-]
-Suite = Annotated[Path | None, typer.Option("--suite", help="Another prompt file for the benchmark.")]
-Engine = Annotated[str | None, typer.Option("--engine", help="Who draws; see `sar-eval list`.")]
-JudgeName = Annotated[str | None, typer.Option("--judge", help="Who looks; see `sar-eval list`.")]
-Images = Annotated[int | None, typer.Option("--images-per-prompt", "-n", help="Draws of each prompt.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
-Guidance = Annotated[
-    float | None, typer.Option("--guidance", help="Guidance scale; 1 is off.", rich_help_panel="Protocol")
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option("--temperature", help="0 takes the likeliest token.", rich_help_panel="Protocol"),
-]
-TopK = Annotated[int | None, typer.Option("--top-k", help="0 keeps all.", rich_help_panel="Protocol")]
-TopP = Annotated[float | None, typer.Option("--top-p", help="1 keeps all.", rich_help_panel="Protocol")]
-Resolution = Annotated[
-    int | None, typer.Option("--resolution", help="Side in pixels.", rich_help_panel="Protocol")
-]
-Negative = Annotated[
-    str | None,
-    typer.Option("--negative-prompt", help="Text of the negative branch.", rich_help_panel="Protocol"),
-]
-Dtype = Annotated[
-    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.", rich_help_panel="Machine")
-]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Images of one forward.", rich_help_panel="Machine")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", help="Processes; one a GPU or a core by default.", rich_help_panel="Machine"),
-]
-Threads = Annotated[
-    int, typer.Option("--threads", help="CPU threads of a worker.", rich_help_panel="Machine")
-]
-Devices = Annotated[
-    str | None,
-    typer.Option("--devices", help="GPUs, as 0,1,3; `cpu` for none.", rich_help_panel="Machine"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Partial = Annotated[
-    bool,
-    typer.Option("--partial", help="Score what is there although images are missing, and say so; exit 0."),
-]
-JudgeOption = Annotated[
-    list[str] | None,
-    typer.Option("--judge-option", metavar="NAME=VALUE", help="An option of the judge; may be repeated."),
-]
-Detector = Annotated[
-    str | None, typer.Option("--detector", help="Judge geneval: mask2former (ours) or mmdet, if installed.")
-]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -92,17 +68,25 @@ def run(
     out: Out = None,
     suite: Suite = None,
     engine: Engine = None,
+    engine_option: EngineOption = None,
+    visual_tokenizer: VisualTokenizer = None,
+    local_only: LocalOnly = False,
     judge: JudgeName = None,
     judge_option: JudgeOption = None,
     detector: Detector = None,
     images_per_prompt: Images = None,
     seed: Seed = None,
+    protocol: ProtocolName = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     resolution: Resolution = None,
     negative_prompt: Negative = None,
+    full_vocab: FullVocab = None,
+    truncate: Truncate = None,
+    speculate: Speculate = None,
+    image_format: ImageFormat = None,
     dtype: Dtype = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -119,6 +103,7 @@ def run(
     from sar_eval.spec import load_recipe, resolve, with_suite
 
     overrides = {**locals(), "judge_options": judge_options(judge_option, detector)}
+    overrides |= drawing(overrides)
     recipe = load_recipe(benchmark)
     if suite is not None:
         recipe = with_suite(recipe, suite)
@@ -139,14 +124,22 @@ def generate(
     ckpt: Ckpt,
     out: Out = None,
     engine: Engine = None,
+    engine_option: EngineOption = None,
+    visual_tokenizer: VisualTokenizer = None,
+    local_only: LocalOnly = False,
     images_per_prompt: Images = None,
     seed: Seed = None,
+    protocol: ProtocolName = None,
     guidance: Guidance = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     resolution: Resolution = None,
     negative_prompt: Negative = None,
+    full_vocab: FullVocab = None,
+    truncate: Truncate = None,
+    speculate: Speculate = None,
+    image_format: ImageFormat = None,
     dtype: Dtype = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -159,6 +152,7 @@ def generate(
     from sar_eval.spec import free_recipe, resolve
 
     overrides = {**locals()}
+    overrides |= drawing(overrides)
     spec = resolve(free_recipe(prompts), ckpt, overrides)
     places = find_places(workers, devices, threads)
     folder = folder_of(out, spec)
@@ -239,22 +233,6 @@ def _open(path: Path) -> tuple[RunFolder, RunSpec]:
 
     folder = RunFolder(path)
     return folder, RunSpec.from_json(folder.read_manifest()["spec"])
-
-
-def judge_options(given: list[str] | None, detector: str | None) -> dict[str, Any]:
-    """`NAME=VALUE` words as options; a value that is no TOML is text."""
-    import tomllib
-
-    options: dict[str, Any] = {} if detector is None else {"detector": detector}
-    for word in given or []:
-        name, equals, value = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise BadInput(f"--judge-option is {word!r}: NAME=VALUE")
-        try:
-            options[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[name] = value
-    return options
 
 
 def _with_judge(

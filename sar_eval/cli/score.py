@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sar_eval.cli import run as stages
-from sar_eval.cli.run import (
+from sar_eval.cli.options import (
     AsJson,
     BatchSize,
     Detector,
@@ -22,6 +22,7 @@ from sar_eval.cli.run import (
     Suite,
     Threads,
     Workers,
+    judge_options,
 )
 from sar_eval.errors import BadInput
 
@@ -69,7 +70,7 @@ def score(
         options = (judge, benchmark, judge_option, detector, workers, threads, devices)
         stages.judge(images, *options, partial, as_json, quiet)
         return
-    overrides = {**locals(), "judge_options": stages.judge_options(judge_option, detector)}
+    overrides = {**locals(), "judge_options": judge_options(judge_option, detector)}
     recipe = load_recipe(benchmark)
     if suite is not None:
         recipe = with_suite(recipe, suite)

@@ -1,24 +1,24 @@
-"""Checkpoints of the SimpleAR family: where they are, whether they fit together, how they load.
+"""Checkpoints of the SimpleAR family: whether their files fit together, and how they load.
 
-A checkpoint is a folder in Hugging Face format (`config.json`, safetensors, `tokenizer.json`)
-whose vocabulary is the text tokenizer's ids followed by one id for each visual code, and a visual
-tokenizer folder (see `cosmos`), named by `visual_tokenizer` in the folder's `sar_eval.json`.
-`demo:NAME` names a checkpoint that ships with sar-eval.
+A checkpoint is a folder in Hugging Face format (`config.json`, weights, `tokenizer.json`) whose
+vocabulary is the text tokenizer's ids followed by one id for each visual code, and a visual
+tokenizer folder (see `cosmos`). `locate` finds both by name, here or on the hub.
 
 Finding and checking need neither torch nor transformers, so bad input is told at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sar_eval.errors import BadInput, UnknownName
+from sar_eval.errors import BadInput
+from sar_eval.models.locate import Location, locate
 from sar_eval.models.shape import Shape
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json of ours.
 COSMOS = {"codebook_size": 64_000, "downsample": 16}
-DEMO = Path(__file__).parents[1] / "demo"
 BEGIN, IMAGE = "<|t2i|>", "<|soi|>"
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,41 @@ class Checkpoint:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """The safetensors files."""
-        return sorted(self.folder.glob("*.safetensors"))
+        """The safetensors files, or where there are none the torch files.
+
+        Raises:
+            BadInput: there are none, or the index names one that is not there.
+        """
+        for index, pattern in (
+            ("model.safetensors.index.json", "*.safetensors"),
+            ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
+        ):
+            found = sorted(self.folder.glob(pattern))
+            place = self.folder / index
+            if place.is_file():
+                named = {str(name) for name in _read_json(place).get("weight_map", {}).values()}
+                if missing := named - {path.name for path in found}:
+                    raise BadInput(f"no {min(missing)} in {self.folder}, which {index} names")
+            if found:
+                return found
+        raise BadInput(f"no *.safetensors and no pytorch_model*.bin in {self.folder}")
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over configuration, weights and both tokenizers, 16 hex digits."""
+        """SHA-256 over configuration, weights and both tokenizers, 16 hex digits.
+
+        Raises:
+            BadInput: a file from the hub is not the published one.
+        """
         names = [self.folder / "config.json", self.folder / "tokenizer.json", *self.weight_files]
         visual = (self.visual_folder / n for n in ("config.json", "encoder.jit", "decoder.jit"))
         names += [path for path in visual if path.is_file()]
         total = hashlib.sha256()
         for path in names:
             with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+                told = hashlib.file_digest(file, "sha256")
+            _check_published(path, told.hexdigest())
+            total.update(told.digest())
         return total.hexdigest()[:16]
 
     def _visual_number(self, key: str) -> int:
@@ -126,6 +148,30 @@ class Checkpoint:
 
         return Decoder(self.shape, self._weights(device, getattr(torch, dtype)))
 
+    def load_transformers(self, device: str, dtype: str) -> Any:
+        """The weights in transformers' `Qwen2ForCausalLM`, in evaluation mode; never remote code.
+
+        Raises:
+            BadInput: weights that do not fit `config.json`.
+        """
+        import torch
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        with torch.device("meta"):
+            model = Qwen2ForCausalLM(Qwen2Config(**self.config))
+        weights = self._weights(device, getattr(torch, dtype))
+        if self.shape.tied:
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        try:
+            wrong = model.load_state_dict(weights, strict=False, assign=True)
+        except RuntimeError as error:
+            raise BadInput(f"{self.folder}: {str(error).splitlines()[1].strip()}") from error
+        if wrong.missing_keys:
+            raise BadInput(f"the weights have no tensor {wrong.missing_keys[0]!r}")
+        with torch.device(device):  # computed, not stored, so not on the meta device
+            model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+        return model.eval()
+
     def _weights(self, device: str, dtype: Any) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -133,67 +179,50 @@ class Checkpoint:
         weights: dict[str, Tensor] = {}
         for path in self.weight_files:
             try:
-                weights |= {k: v.to(dtype) for k, v in load_file(path, device=device).items()}
+                found = load_file(path) if path.suffix == ".safetensors" else torch_file(path)
             except SafetensorError as error:
                 raise BadInput(f"{path} is no readable safetensors file: {error}") from error
+            weights |= {name: tensor.to(device, dtype) for name, tensor in found.items()}
         return weights
 
 
-def find_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint called `name`: `demo:NAME` or a folder.
+def torch_file(path: Path) -> dict[str, Tensor]:
+    """Tensors of a torch file, of which nothing but tensors is unpickled."""
+    import pickle
+
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"{path} is no torch file of tensors alone: {first}") from error
+    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise BadInput(f"{path} holds something else than tensors by name")
+    return found
+
+
+def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:
+    """The checkpoint called `name` with its visual tokenizer (see `locate`), checked.
 
     Raises:
         UnknownName: there is none.
         BadInput: its files are missing or do not fit together.
     """
-    folder = DEMO / name.removeprefix("demo:") if name.startswith("demo:") else Path(name)
-    if not folder.is_dir() or ("/" in name.removeprefix("demo:") and name.startswith("demo:")):
-        raise UnknownName(_unknown(name))
-    for wanted in ("config.json", "tokenizer.json"):
-        if not (folder / wanted).is_file():
-            raise BadInput(f"no {wanted} in checkpoint {folder}")
-    checkpoint = Checkpoint(name, folder, _visual_folder(folder))
+    found: Location = locate(name, visual_tokenizer)
+    checkpoint = Checkpoint(found.name, found.folder, found.visual_folder)
     _check(checkpoint)
     return checkpoint
 
 
-def demo_names() -> list[str]:
-    """The checkpoints that ship with sar-eval, as `--ckpt` takes them."""
-    return sorted(f"demo:{path.parent.name}" for path in DEMO.glob("*/model.safetensors"))
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, demo_names(), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; shipped are {', '.join(demo_names())}"
-    return f"unknown checkpoint {name!r}: it is neither a folder nor a shipped checkpoint{hint}"
-
-
-def _visual_folder(folder: Path) -> Path:
-    place = folder / "sar_eval.json"
-    if not place.is_file():
-        raise BadInput(
-            f"no sar_eval.json in {folder}: write one with the visual tokenizer's folder, "
-            '{"visual_tokenizer": "../tokenizer"}'
-        )
-    named = _read_json(place).get("visual_tokenizer")
-    if not isinstance(named, str):
-        raise BadInput(f"{place} names no visual_tokenizer (a folder, as text)")
-    visual = (folder / named).resolve()
-    for wanted in ("encoder.jit", "decoder.jit"):
-        if not (visual / wanted).is_file():
-            raise BadInput(f"no {wanted} in {visual}, the visual tokenizer that {place} names")
-    return visual
-
-
 def _check(checkpoint: Checkpoint) -> None:
-    if not checkpoint.weight_files:
-        pickles = [p.name for p in checkpoint.folder.glob("*.bin")] + [
-            p.name for p in checkpoint.folder.glob("*.pt*")
-        ]
-        found = f" (only {pickles[0]}, a pickle, which can run code when it is opened)" if pickles else ""
-        raise BadInput(
-            f"no *.safetensors in {checkpoint.folder}{found}: convert the weights to safetensors"
-        )
+    for wanted in ("config.json", "tokenizer.json"):
+        if not (checkpoint.folder / wanted).is_file():
+            raise BadInput(f"no {wanted} in checkpoint {checkpoint.folder}")
+    for wanted in ("encoder.jit", "decoder.jit"):
+        if not (checkpoint.visual_folder / wanted).is_file():
+            raise BadInput(f"no {wanted} in {checkpoint.visual_folder}, the visual tokenizer")
+    _ = checkpoint.weight_files
     size, text = checkpoint.shape.vocabulary, checkpoint.text_vocabulary
     if size - checkpoint.codebook_size != text:
         raise BadInput(
@@ -203,6 +232,16 @@ def _check(checkpoint: Checkpoint) -> None:
     for token in (BEGIN, IMAGE):
         if checkpoint.text_tokenizer.token_to_id(token) is None:
             raise BadInput(f"{checkpoint.folder / 'tokenizer.json'} has no special token {token}")
+
+
+def _check_published(path: Path, sha256: str) -> None:
+    """The hub's cache names a large file by its published SHA-256."""
+    published = path.resolve().name
+    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", published) and published != sha256:
+        raise BadInput(
+            f"{path} is not what the hub published (SHA-256 {sha256[:16]}..., expected "
+            f"{published[:16]}...): remove {path.resolve()} and run the command again"
+        )
 
 
 def _number(data: dict[str, Any], key: str, path: Path) -> int:

@@ -6,26 +6,27 @@ or a resume; two engines with the same logits sample the same tokens.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _LOW32 = 0xFFFFFFFF
 
 
-def _mix64(value: int) -> int:
+def _mix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele et al., "Fast Splittable Pseudorandom Number Generators")."""
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return value ^ (value >> 31)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
 
 
 def noise_keys(seeds: list[int], positions: int, device: torch.device) -> Tensor:
     """Keys of every step, int32 `[positions, len(seeds), 2]`, made once for a batch of draws."""
-    rows = []
-    for position in range(positions):
-        mixed = [_mix64(_mix64(seed) + position * 0x9E3779B97F4A7C15) for seed in seeds]
-        rows.append([(_signed(m & _LOW32), _signed(m >> 32 & _LOW32)) for m in mixed])
-    return torch.tensor(rows, dtype=torch.int32, device=device).view(positions, len(seeds), 2)
+    steps = np.arange(positions, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    mixed = _mix64(_mix64(np.array(seeds, dtype=np.uint64)) + steps)
+    words = np.stack([mixed & np.uint64(_LOW32), mixed >> np.uint64(32)], -1)
+    return torch.from_numpy(words.astype(np.uint32).view(np.int32)).to(device)
 
 
 def _signed(word: int) -> int:

@@ -13,16 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.models.linear import Linear
 from sar_eval.models.shape import Shape
 
 
 class Cache:
-    """Keys and values of all layers for `rows` sequences of at most `length` tokens."""
+    """Keys and values `[layers, rows, kv_heads, length, head_dim]`; slot i holds a row's i-th token."""
 
     def __init__(self, shape: Shape, rows: int, length: int, like: Tensor) -> None:
         size = (shape.layers, rows, shape.kv_heads, length, shape.head_dim)
+        # Zeros, not whatever memory holds: a NaN in a slot that nobody may see would still spread.
         self.keys, self.values = like.new_zeros(size), like.new_zeros(size)
-        self.filled = 0
+        self.rows = torch.arange(rows, device=like.device)[:, None]
+        self.columns = torch.arange(length, device=like.device)
 
 
 class Decoder:
@@ -46,26 +49,27 @@ class Decoder:
         """An empty cache on the weights' device."""
         return Cache(self.shape, rows, length, self.norm)
 
-    def forward(self, tokens: Tensor, positions: Tensor, cache: Cache, visible: Tensor | None) -> Tensor:
-        """Final hidden states of the last token of each row.
+    def forward(self, tokens: Tensor, positions: Tensor, cache: Cache, length: int) -> Tensor:
+        """Final hidden states `[R, T, hidden]`, after the last norm.
+
+        Each row stands at its own positions, so prompts of any lengths share a batch without padding
+        between prompt and picture. A token sees its row's slots up to its own.
 
         Args:
-            tokens: ids `[R, T]`, appended to the cache.
-            positions: their rotary positions `[R, T]`.
-            cache: filled up to `cache.filled`, which grows by T.
-            visible: booleans `[R, 1, T, filled + T]`, True where attention may look; None is all.
-
-        Returns:
-            `[R, hidden]`, after the last norm.
+            tokens: ids `[R, T]`; their keys and values go to the slots `positions`.
+            positions: int64 `[R, T]`, rotary position and slot at once.
+            cache: of R rows.
+            length: how many slots attention looks at, at least the greatest position + 1.
         """
         x = F.embedding(tokens, self.embedding)
-        angles = positions[:, None, :, None].float() * self.frequencies
-        rotation = torch.cat([angles, angles], -1)
-        cos, sin = rotation.cos().to(x.dtype), rotation.sin().to(x.dtype)
+        angles = positions[..., None].float() * self.frequencies
+        rotation = torch.cat([angles, angles], -1)[:, None]
+        turned = rotation.cos().to(x.dtype), rotation.sin().to(x.dtype)
+        groups = self.shape.heads // self.shape.kv_heads
+        visible = (cache.columns[:length] <= positions[..., None]).repeat(1, groups, 1)[:, None]
         for number, layer in enumerate(self.layers):
-            x = layer.forward(x, (cos, sin), cache, number, visible)
-        cache.filled += tokens.shape[1]
-        return F.rms_norm(x[:, -1], (self.shape.hidden,), self.norm, self.shape.epsilon)
+            x = layer.forward(x, turned, cache, number, positions, visible)
+        return F.rms_norm(x, (self.shape.hidden,), self.norm, self.shape.epsilon)
 
 
 class _Layer:
@@ -78,41 +82,56 @@ class _Layer:
             for n, width in widths.items()
             for part, size in (("weight", (width, shape.hidden)), ("bias", (width,)))
         }
-        self.qkv = torch.cat([attention[f"{n}.weight"] for n in widths])
-        self.qkv_bias = torch.cat([attention[f"{n}.bias"] for n in widths])
+        joined = [torch.cat([attention[f"{n}.{part}"] for n in widths]) for part in ("weight", "bias")]
+        self.qkv = Linear(*joined)
         self.widths = list(widths.values())
-        self.out = _take(weights, f"{prefix}self_attn.o_proj.weight", (shape.hidden, query))
+        self.out = Linear(_take(weights, f"{prefix}self_attn.o_proj.weight", (shape.hidden, query)))
         wide = (shape.intermediate, shape.hidden)
         parts = [_take(weights, f"{prefix}mlp.{name}_proj.weight", wide) for name in ("gate", "up")]
-        self.gate_up = torch.cat(parts)
-        self.down = _take(weights, f"{prefix}mlp.down_proj.weight", wide[::-1])
+        self.gate_up = Linear(torch.cat(parts))
+        self.down = Linear(_take(weights, f"{prefix}mlp.down_proj.weight", wide[::-1]))
         self.norm1 = _take(weights, f"{prefix}input_layernorm.weight", (shape.hidden,))
         self.norm2 = _take(weights, f"{prefix}post_attention_layernorm.weight", (shape.hidden,))
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache, number: int, visible: Tensor | None
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        cache: Cache,
+        number: int,
+        slots: Tensor,
+        visible: Tensor,
     ) -> Tensor:
         size = (self.shape.hidden,)
         h = F.rms_norm(x, size, self.norm1, self.shape.epsilon)
-        x = x + self._attend(h, rotation, cache, number, visible)
+        x = x + self._attend(h, rotation, cache, number, slots, visible)
         h = F.rms_norm(x, size, self.norm2, self.shape.epsilon)
-        gate, up = F.linear(h, self.gate_up).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, self.down)
+        gate, up = self.gate_up(h).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
 
     def _attend(
-        self, h: Tensor, rotation: tuple[Tensor, Tensor], cache: Cache, number: int, visible: Tensor | None
+        self,
+        h: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        cache: Cache,
+        number: int,
+        slots: Tensor,
+        visible: Tensor,
     ) -> Tensor:
-        rows, length, _ = h.shape
-        parts = F.linear(h, self.qkv, self.qkv_bias).split(self.widths, -1)
-        q, k, v = (p.view(rows, length, -1, self.shape.head_dim).transpose(1, 2) for p in parts)
-        past, end = cache.filled, cache.filled + length
-        cache.keys[number, :rows, :, past:end] = _rotate(k, *rotation)
-        cache.values[number, :rows, :, past:end] = v
-        keys, values = cache.keys[number, :rows, :, :end], cache.values[number, :rows, :, :end]
+        rows, width, _ = h.shape
+        parts = self.qkv(h).split(self.widths, -1)
+        q, k, v = (p.view(rows, width, -1, self.shape.head_dim).transpose(1, 2) for p in parts)
+        keys, values = cache.keys[number], cache.values[number]
+        keys[cache.rows, :, slots] = _rotate(k, *rotation).transpose(1, 2)
+        values[cache.rows, :, slots] = v.transpose(1, 2)
+        length = visible.shape[-1]
+        # The heads that share keys are queries of one attention: no copy of keys for each of them.
+        grouped = _rotate(q, *rotation).reshape(rows, self.shape.kv_heads, -1, self.shape.head_dim)
         mixed = F.scaled_dot_product_attention(
-            _rotate(q, *rotation), keys, values, attn_mask=visible, enable_gqa=True
+            grouped, keys[:, :, :length], values[:, :, :length], attn_mask=visible
         )
-        return F.linear(mixed.transpose(1, 2).reshape(rows, length, -1), self.out)
+        mixed = mixed.reshape(rows, self.shape.heads, width, -1)
+        return self.out(mixed.transpose(1, 2).reshape(rows, width, -1))
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from sar_eval.types import DrawProtocol
 
 
 def guide(logits: Tensor, guidance: float) -> Tensor:
-    """Combine `[2B, V]` (B prompted rows, then their B negative rows) to `[B, V]` log-probabilities.
+    """Combine `[2B, V]` logits (B prompted rows, then their B negative rows) to scores float32 `[B, V]`.
 
     `log p = log p_neg + s (log p_pos - log p_neg)`: classifier-free guidance (arXiv 2207.12598) as
-    SimpleAR's generation script applies it. The result is not normalised, which sampling does not
-    need.
+    SimpleAR's generation script applies it, up to a constant a row: what log-softmax would take from
+    a row's logits is the same for all its tokens, and no token is chosen by it.
     """
-    positive, negative = logits.float().log_softmax(-1).chunk(2)
-    return negative + guidance * (positive - negative)
+    positive, negative = logits.float().chunk(2)
+    return torch.lerp(negative, positive, guidance)
 
 
 def narrow(scores: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -34,16 +34,30 @@ def narrow(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     return scores
 
 
-def sample(scores: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> Tensor:
-    """Visual codes `[B]` drawn from `[B, V]` scores by the Gumbel-max trick.
+def sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
+    """Draw one token for each of B draws by the Gumbel-max trick.
 
     Args:
-        scores: log-probabilities of the visual tokens, up to a constant a row.
+        logits: `[2B, V]` (prompted rows, then negative rows), or `[B, V]` where guidance is 1.
         keys: noise keys int32 `[B, 2]` of this position (see `noise.noise_keys`).
-        ids: the visual tokens' codes int32 `[V]`.
-        protocol: temperature, top-k and top-p are used.
+        ids: what the noise knows the V tokens by, int32 `[V]`.
+        protocol: guidance, temperature, top-k and top-p are used.
+
+    Returns:
+        Places in V int64 `[B]`, and whether the scores were numbers, boolean `[B]`.
     """
-    if protocol.temperature == 0:
-        return scores.argmax(-1)
-    scores = narrow(scores / protocol.temperature, protocol.top_k, protocol.top_p)
-    return (scores + gumbel(keys, ids)).argmax(-1)
+    if logits.device.type != "cpu":
+        return _sample(logits, keys, ids, protocol)
+    # One draw at a time stays in the processor's cache, and gives it the same sums in any batch.
+    drawn = [_sample(logits[i :: len(keys)], keys[i : i + 1], ids, protocol) for i in range(len(keys))]
+    return torch.cat([places for places, _ in drawn]), torch.cat([sound for _, sound in drawn])
+
+
+def _sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
+    scores = guide(logits, protocol.guidance) if protocol.guidance != 1 else logits.float()
+    if protocol.temperature != 0:
+        scores = narrow(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+        scores = scores + gumbel(keys, ids)
+    best = scores.max(-1)
+    # The greatest of a row with a NaN in it is NaN, so this looks at every token.
+    return best.indices, best.values.isfinite()

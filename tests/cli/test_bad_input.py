@@ -80,13 +80,22 @@ def test_a_vocabulary_that_does_not_match(sar_eval, tiny_checkpoint: Path, tmp_p
     _refused(done, "vocab_size 120 is not 55 text ids", "+ 64 visual codes")
 
 
-def test_a_pickle_instead_of_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path) -> None:
+class _Code:
+    """A pickle that would run code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch it-ran",)
+
+
+def test_a_torch_file_that_holds_more_than_tensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "checkpoint"
     shutil.copytree(tiny_checkpoint.parent, copy)
     (copy / "decoder" / "model.safetensors").unlink()
-    torch.save({"x": torch.ones(1)}, copy / "decoder" / "pytorch_model.bin")
-    done = sar_eval("run", "shapes", "--ckpt", copy / "decoder", "--out", tmp_path / "run")
-    _refused(done, "no *.safetensors", "pytorch_model.bin", "a pickle", "convert the weights")
+    torch.save({"x": _Code()}, copy / "decoder" / "pytorch_model.bin")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = ("run", "shapes", "--ckpt", copy / "decoder", "--out", tmp_path / "run", "--workers", 1)
+    _refused(sar_eval(*words, cwd=tmp_path, env=env), "pytorch_model.bin", "no torch file of tensors alone")
+    assert not (tmp_path / "it-ran").exists()
 
 
 def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path, suite: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from sar_eval.benchmarks.geneval import Thresholds, rule
 from sar_eval.judges.shapes import detect
-from sar_eval.models.checkpoint import DEMO, demo_names
 from sar_eval.models.cosmos import VisualTokenizer
+from sar_eval.models.locate import DEMO, demo_names
 from sar_eval.shapes.render import render
 from sar_eval.shapes.scenes import arrange, sample_checks
 from sar_eval.shapes.vocabulary import TASKS

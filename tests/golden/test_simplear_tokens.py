@@ -1,45 +1,110 @@
-"""The decoder against the reference's own guided generation on tiny SimpleAR-shaped weights."""
+"""Both engines' loops against the reference's own guided generation on tiny SimpleAR-shaped weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from sar_eval.engines.native import decode
+from sar_eval.engines.hf import HfEngine
+from sar_eval.models.checkpoint import Checkpoint
+from sar_eval.models.decoding import BatchDecoder, Vocabulary
 from sar_eval.models.noise import noise_keys
 from sar_eval.models.qwen2 import Decoder
 from sar_eval.models.shape import Shape
+from sar_eval.models.speculation import Speculation
 from sar_eval.types import DrawProtocol
 
+WEIGHTS = ("dev_tied", "dev_untied")
+Decode = Callable[[Path, dict[str, Any], DrawProtocol, list[dict[str, Any]]], list[list[int]]]
 
-@pytest.mark.parametrize("name", ["dev_tied", "dev_untied"])
-def test_greedy_visual_tokens_are_the_references(parity: Path, name: str) -> None:
+
+def _prompts(cases: list[dict[str, Any]]) -> list[list[int]]:
+    guided = cases[0]["cfg_scale"] != 1
+    return [c["prompt_ids"] for c in cases] + [c["negative_ids"] for c in cases] * guided
+
+
+def _native(folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]) -> Any:
+    shape = Shape.read(json.loads((folder / "config.json").read_text()))
+    decoder = Decoder(shape, load_file(folder / "model.safetensors"))
+    visual = range(data["text_vocab"], data["text_vocab"] + data["visual_vocab"])
+    vocabulary = Vocabulary(decoder, visual, protocol.full_vocab)
+    keys = noise_keys([0] * len(cases), cases[0]["grid"] ** 2, torch.device("cpu"))
+    return decoder, vocabulary, _prompts(cases), keys
+
+
+def native(
+    folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
+) -> list[list[int]]:
+    decoder, vocabulary, prompts, keys = _native(folder, data, protocol, cases)
+    room = max(map(len, prompts))
+    with torch.inference_mode():
+        batch = BatchDecoder(decoder, vocabulary, protocol, len(cases), room, len(keys))
+        batch.run(prompts, keys)
+    return batch.drawn.tolist()
+
+
+def speculated(
+    folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
+) -> list[list[int]]:
+    decoder, vocabulary, prompts, keys = _native(folder, data, protocol, cases)
+    with torch.inference_mode():
+        speculation = Speculation(decoder, vocabulary, protocol, prompts, keys, window=8)
+        speculation.run()
+    return speculation.drawn[:, : len(keys)].tolist()
+
+
+class _Files(Checkpoint):
+    """The reference's weights, which have no tokenizers beside them."""
+
+    text_vocabulary = 120
+    codebook_size = 1000
+
+
+def hf(
+    folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
+) -> list[list[int]]:
+    assert (data["text_vocab"], data["visual_vocab"]) == (120, 1000)
+    engine = HfEngine.__new__(HfEngine)
+    engine.checkpoint, engine.protocol, engine.device, engine.dtype = (
+        _Files(folder.name, folder, folder),
+        protocol,
+        "cpu",
+        "float32",
+    )
+    engine.steps = cases[0]["grid"] ** 2
+    prompts = _prompts(cases)
+    keys = noise_keys([0] * len(cases), engine.steps, torch.device("cpu"))
+    engine.load()
+    with torch.inference_mode():
+        return engine.loop(prompts[: len(cases)], prompts[len(cases) :], keys)[0].tolist()
+
+
+@pytest.mark.parametrize("vocabulary", ["visual_only", "full_vocab"])
+@pytest.mark.parametrize("decode", [native, speculated, hf])
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_greedy_tokens_are_the_references(parity: Path, name: str, decode: Decode, vocabulary: str) -> None:
     folder = parity / "simplear" / name
     expected = json.loads((folder / "expected.json").read_text())
-    shape = Shape.read(json.loads((folder / "config.json").read_text()))
-    decoder = Decoder(shape, load_file(folder / "model.safetensors"))
-    text, visual = expected["text_vocab"], expected["visual_vocab"]
+    assert {case["cfg_scale"] for case in expected["cases"]} == {1.0, 3.0, 6.0}
     for case in expected["cases"]:
-        protocol = DrawProtocol("test", 64, guidance=case["cfg_scale"], temperature=0)
-        prompts = [case["prompt_ids"]] + [case["negative_ids"]] * (case["cfg_scale"] != 1)
-        keys = noise_keys([0], case["grid"] ** 2, torch.device("cpu"))
-        with torch.inference_mode():
-            codes = decode(decoder, range(text, text + visual), protocol, prompts, keys)
-        assert [code + text for code in codes[0].tolist()] == case["tokens_visual_only"]
+        full = vocabulary == "full_vocab"
+        protocol = DrawProtocol("test", 64, guidance=case["cfg_scale"], temperature=0, full_vocab=full)
+        [tokens] = decode(folder, expected, protocol, [case])
+        assert tokens == case[f"tokens_{vocabulary}"]
+        if full:
+            assert sum(token < 120 for token in tokens) == case["text_tokens"]
 
 
-def test_a_batch_of_all_cases_gives_each_its_own_tokens(parity: Path) -> None:
+@pytest.mark.parametrize("decode", [native, speculated, hf])
+def test_a_batch_of_all_cases_gives_each_its_own_tokens(parity: Path, decode: Decode) -> None:
     folder = parity / "simplear" / "dev_tied"
     expected = json.loads((folder / "expected.json").read_text())
-    shape = Shape.read(json.loads((folder / "config.json").read_text()))
-    decoder = Decoder(shape, load_file(folder / "model.safetensors"))
     cases = [case for case in expected["cases"] if case["cfg_scale"] == 6]
-    assert len({len(case["prompt_ids"]) for case in cases}) > 1 or len(cases) == 1
+    cases += [case | {"prompt_ids": case["prompt_ids"]} for case in cases]
     protocol = DrawProtocol("test", 64, guidance=6.0, temperature=0)
-    prompts = [case["prompt_ids"] for case in cases] + [case["negative_ids"] for case in cases]
-    keys = noise_keys([0] * len(cases), cases[0]["grid"] ** 2, torch.device("cpu"))
-    with torch.inference_mode():
-        codes = decode(decoder, range(120, 1120), protocol, prompts, keys)
-    assert [[c + 120 for c in row] for row in codes.tolist()] == [c["tokens_visual_only"] for c in cases]
+    tokens = decode(folder, expected, protocol, cases)
+    assert tokens == [case["tokens_visual_only"] for case in cases]

@@ -24,7 +24,7 @@ def _change(path: Path, **values: object) -> None:
 
 FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("no tokenizer named", lambda f: (f / "sar_eval.json").write_text("{}"), "names no visual_tokenizer"),
-    ("no place", lambda f: (f / "sar_eval.json").unlink(), "no sar_eval.json"),
+    ("no place", lambda f: (f / "sar_eval.json").unlink(), "--visual-tokenizer FOLDER"),
     ("not JSON", lambda f: (f / "sar_eval.json").write_text("{"), "is no JSON"),
     ("a list", lambda f: (f / "config.json").write_text("[]"), "must hold a JSON object"),
     ("no vocabulary", lambda f: _change(f / "config.json", vocab_size=None), "no key 'vocab_size'"),
@@ -42,7 +42,10 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("break_it", "told"), [fault[1:] for fault in FAULTS], ids=[f[0] for f in FAULTS])
-def test_faults_are_told(copy: Path, break_it: Callable[[Path], object], told: str) -> None:
+def test_faults_are_told(
+    copy: Path, break_it: Callable[[Path], object], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
     break_it(copy)
     with pytest.raises(BadInput, match=told):
         find_checkpoint(str(copy))
@@ -71,3 +74,57 @@ def test_the_digest_is_of_all_files(copy: Path) -> None:
     path = copy.parent / "tokenizer" / "config.json"
     path.write_text(path.read_text() + "\n")
     assert find_checkpoint(str(copy)).digest != before
+
+
+def _as_torch_files(folder: Path) -> None:
+    """The weights in two torch files with an index, as older checkpoints have them."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+    halves = [dict(list(weights.items())[part::2]) for part in (0, 1)]
+    for name, half in zip(files, halves, strict=True):
+        torch.save(half, folder / name)
+    places = {key: name for name, half in zip(files, halves, strict=True) for key in half}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def test_torch_files_are_the_same_checkpoint(copy: Path, tiny_checkpoint: Path) -> None:
+    import torch
+
+    _as_torch_files(copy)
+    theirs = find_checkpoint(str(copy)).load_decoder("cpu", "float32")
+    ours = find_checkpoint(str(tiny_checkpoint)).load_decoder("cpu", "float32")
+    torch.testing.assert_close(theirs.layers[2].down.weight, ours.layers[2].down.weight, rtol=0, atol=0)
+    torch.testing.assert_close(theirs.head, ours.head, rtol=0, atol=0)
+
+
+def test_a_shard_that_is_missing_is_told_before_anything_is_loaded(copy: Path) -> None:
+    _as_torch_files(copy)
+    (copy / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(BadInput, match=r"no pytorch_model-00002-of-00002\.bin"):
+        find_checkpoint(str(copy))
+
+
+def test_weights_of_another_width_are_told_by_both_loaders(copy: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"] = torch.ones(7)
+    save_file(weights, copy / "model.safetensors")
+    checkpoint = find_checkpoint(str(copy))
+    with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
+        checkpoint.load_decoder("cpu", "float32")
+    with pytest.raises(BadInput, match=r"model\.norm\.weight"):
+        checkpoint.load_transformers("cpu", "float32")
+
+
+def test_a_visual_tokenizer_can_be_named(copy: Path, tiny_checkpoint: Path) -> None:
+    (copy / "sar_eval.json").unlink()
+    found = find_checkpoint(str(copy), str(tiny_checkpoint.parent / "tokenizer"))
+    assert found.codebook_size == 64
+    with pytest.raises(BadInput, match=r"no encoder\.jit in .*nowhere"):
+        find_checkpoint(str(copy), str(copy / "nowhere"))

@@ -1,0 +1,45 @@
+"""`ckpt`: what a checkpoint is, before anything is drawn with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from sar_eval.cli.options import AsJson, LocalOnly, VisualTokenizer, keep_offline
+
+app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Look at checkpoints."""
+
+
+@app.command()
+def info(
+    ckpt: Annotated[
+        str, typer.Argument(help="Checkpoint: demo:NAME, a folder, or ORG/NAME[@REVISION] of the hub.")
+    ],
+    visual_tokenizer: VisualTokenizer = None,
+    local_only: LocalOnly = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "bfloat16",
+    as_json: AsJson = False,
+) -> None:
+    """Print a checkpoint's shape, vocabulary, digest, and how many images fit in memory at once."""
+    from sar_eval.models.card import describe
+
+    keep_offline(local_only)
+    told = describe(ckpt, visual_tokenizer or "", dtype)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    for name, value in told.items():
+        typer.echo(f"{name.replace('_', ' '):<26} {_words(value)}")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_words(part)}" for name, part in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

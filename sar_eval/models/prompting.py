@@ -1,0 +1,69 @@
+"""The texts of a draw: prefix, prompt and negative prompt, as a protocol puts them together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from sar_eval.types import Draw, DrawProtocol, Json
+
+# Put before prompt and negative prompt by SimpleAR's training and benchmark scripts, one at random each
+# time (`PROMPTS_GEN` in simpar/train/preprocess.py). "a photo of" lacks its space there as well.
+SIMPLEAR_PREFIXES = (
+    "",
+    "a photo of",
+    "A detailed digital painting of ",
+    "A highly realistic image of ",
+    "An abstract representation of ",
+    "A fantasy illustration featuring ",
+    "A photorealistic depiction of ",
+    "A vibrant, colorful scene of ",
+    "A surreal dreamscape of ",
+    "A futuristic cityscape with ",
+    "An epic landscape showcasing ",
+    "A minimalistic black and white sketch of ",
+    "A cinematic view of ",
+    "An ethereal depiction of ",
+    "A hyper-realistic portrayal of ",
+    "An imaginative interpretation of ",
+    "A whimsical illustration of ",
+    "A magical world featuring ",
+    "An iconic scene from ",
+    "A steampunk-inspired version of ",
+    "A vintage-style artwork of ",
+    "A high-tech sci-fi scene with ",
+)
+PREFIX_SETS = {"simplear": SIMPLEAR_PREFIXES}
+
+# Put together by hand from the reference (generate.py and simpar/train/t2i_data.py of SimpleAR).
+PRESETS: Mapping[str, Mapping[str, Json]] = {
+    # The prompts of its demo.
+    "simplear": {
+        "prefix": "A highly realistic image of ",
+        "negative_prompt": "An image of aerial view, overexposed, low quality, deformation, a poor "
+        "composition, bad hands, bad teeth, bad eyes, bad limbs, distortion",
+        "guidance": 6.0,
+    },
+    # Those of its benchmark script, whose random prefixes come from each draw's seed here.
+    "simplear-paper": {
+        "prefixes": "simplear",
+        "negative_prompt": "Aerial view, aerial view, overexposed, low quality, deformation, a poor "
+        "composition, bad hands, bad teeth, bad eyes, bad limbs, distortion",
+        "guidance": 6.0,
+    },
+}
+
+
+def prompt_texts(protocol: DrawProtocol, draw: Draw) -> tuple[str, str]:
+    """What the prompted and the negative branch of a draw are given.
+
+    With a set of prefixes each branch gets one of them, drawn from the draw's seed: the same for any
+    batch, worker or resume.
+    """
+    first, second = protocol.prefix, ""
+    if protocol.prefixes:
+        choices = PREFIX_SETS[protocol.prefixes]
+        noise = hashlib.blake2b(f"prefixes\0{draw.seed}".encode(), digest_size=16).digest()
+        places = int.from_bytes(noise[:8], "big"), int.from_bytes(noise[8:], "big")
+        first, second = (choices[place % len(choices)] for place in places)
+    return first + draw.prompt.text, second + protocol.negative_prompt
