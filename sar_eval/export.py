@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+
+from PIL import Image
 
 from sar_eval.errors import BadInput
 from sar_eval.store import Row, RunFolder, storing
@@ -55,8 +58,18 @@ def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Pa
         (place / "metadata.jsonl").write_text(json.dumps(metadata))
     for row in _pictures(folder):
         path = out / f"{numbers[row['prompt_id']]:05d}" / "samples" / f"{row['index']:04d}.png"
-        path.write_bytes(row["image"]["bytes"])
+        path.write_bytes(_as_png(row["image"]["bytes"]))
         yield path
+
+
+def _as_png(data: bytes) -> bytes:
+    """The official scripts look for `.png`, so WebP is written anew."""
+    if data[8:12] != b"WEBP":
+        return data
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Path]:

@@ -25,7 +25,7 @@ PROTOCOL_KEYS = {f.name for f in fields(DrawProtocol)}
 
 # Options of engines that change how long a picture takes or how it is filed, not what it shows; the
 # visual tokenizer's bytes are in the checkpoint's digest.
-HOW = ("speculate", "window", "image_format", "visual_tokenizer")
+HOW = ("speculate", "window", "compile", "image_format", "visual_tokenizer")
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")

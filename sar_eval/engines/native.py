@@ -32,6 +32,7 @@ class NativeEngine(TokenEngine):
         *,
         speculate: bool = False,
         window: int = 16,
+        compile: bool = False,  # noqa: A002 - torch's own word
         **options: Any,
     ) -> None:
         """As `TokenEngine`, and:
@@ -41,6 +42,7 @@ class NativeEngine(TokenEngine):
             protocol: how to draw.
             speculate: lossless speculation (see `models.speculation`), for few images at a time.
             window: positions that speculation samples at once.
+            compile: let torch compile the step (half a minute at the start; needs a C++ compiler).
             options: those of `TokenEngine`.
 
         Raises:
@@ -49,13 +51,15 @@ class NativeEngine(TokenEngine):
         super().__init__(checkpoint, protocol, **options)
         if not isinstance(window, int) or window < 1:
             raise BadInput(f"window is {window!r}: a whole number of at least 1")
-        self.speculate, self.window = bool(speculate), window
+        self.speculate, self.window, self.compile = bool(speculate), window, bool(compile)
 
     def load(self) -> None:
         """Load the decoder; batch buffers are made when the first wave is known."""
         from sar_eval.models.decoding import BatchDecoder, Vocabulary
 
         self.decoder = self.checkpoint.load_decoder(self.device, self.dtype)
+        if self.compile:
+            self.decoder.compile()
         first = self.checkpoint.text_vocabulary
         visual = range(first, first + self.checkpoint.codebook_size)
         self.vocabulary = Vocabulary(self.decoder, visual, self.protocol.full_vocab)

@@ -67,7 +67,8 @@ class Checkpoint:
     def native_resolution(self) -> int:
         """Side in pixels of the pictures it was trained on (1024 unless `sar_eval.json` says so)."""
         place = self.folder / "sar_eval.json"
-        return _number({"resolution": 1024, **_read_json(place)}, "resolution", place)
+        told = _read_json(place) if place.is_file() else {}
+        return _number({"resolution": 1024, **told}, "resolution", place)
 
     @cached_property
     def text_tokenizer(self) -> Any:

@@ -119,6 +119,7 @@ class BatchDecoder:
         self.drawn = torch.zeros((draws, steps), dtype=torch.int64, device=device)
         rows = (draws * self.branches, 1)
         self.tokens, self.positions = (torch.zeros(rows, dtype=torch.int64, device=device) for _ in "tp")
+        self.sample = torch.compile(sample, dynamic=False) if decoder.compiled else sample
         graphed = device.type == "cuda"
         self.advance: Callable[[int], None] = GraphedStep(self._step) if graphed else self._step
 
@@ -159,7 +160,7 @@ class BatchDecoder:
     def _choose(self, hidden: Tensor) -> None:
         logits = self.vocabulary.head(hidden)
         keys = self.keys.index_select(0, self.step)[0]
-        places, sound = sample(logits, keys, self.vocabulary.ids, self.protocol)
+        places, sound = self.sample(logits, keys, self.vocabulary.ids, self.protocol)
         tokens = places + self.vocabulary.first
         self.drawn.index_copy_(1, self.step, tokens[:, None])
         first_fault = ~sound & (self.failed_at < 0)

@@ -6,7 +6,9 @@ by their names there; parity with transformers is a test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,13 +39,21 @@ class Decoder:
         Raises:
             BadInput: a tensor is missing or has another shape than `config.json` says.
         """
-        self.shape = shape
+        self.shape, self.compiled = shape, False
         self.embedding = _take(weights, "model.embed_tokens.weight", (shape.vocabulary, shape.hidden))
         self.head = self.embedding if shape.tied else _take(weights, "lm_head.weight", self.embedding.shape)
         self.norm = _take(weights, "model.norm.weight", (shape.hidden,))
         self.layers = [_Layer(shape, weights, f"model.layers.{i}.") for i in range(shape.layers)]
         exponents = torch.arange(0, shape.head_dim, 2, device=self.norm.device).float() / shape.head_dim
         self.frequencies = 1.0 / shape.rope_theta**exponents
+
+    def compile(self) -> None:
+        """Compile what surrounds attention for steps of one token; one compilation serves all layers."""
+        project = torch.compile(_Layer._project, dynamic=False)
+        finish = torch.compile(_Layer._finish, dynamic=False)
+        for layer in self.layers:
+            layer.compiled = MethodType(project, layer), MethodType(finish, layer)
+        self.compiled = True
 
     def new_cache(self, rows: int, length: int) -> Cache:
         """An empty cache on the weights' device."""
@@ -92,6 +102,7 @@ class _Layer:
         self.down = Linear(_take(weights, f"{prefix}mlp.down_proj.weight", wide[::-1]))
         self.norm1 = _take(weights, f"{prefix}input_layernorm.weight", (shape.hidden,))
         self.norm2 = _take(weights, f"{prefix}post_attention_layernorm.weight", (shape.hidden,))
+        self.compiled: tuple[Callable[..., Any], Callable[..., Any]] = (self._project, self._finish)
 
     def forward(
         self,
@@ -102,36 +113,36 @@ class _Layer:
         slots: Tensor,
         visible: Tensor,
     ) -> Tensor:
-        size = (self.shape.hidden,)
-        h = F.rms_norm(x, size, self.norm1, self.shape.epsilon)
-        x = x + self._attend(h, rotation, cache, number, slots, visible)
-        h = F.rms_norm(x, size, self.norm2, self.shape.epsilon)
-        gate, up = self.gate_up(h).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
-
-    def _attend(
-        self,
-        h: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        cache: Cache,
-        number: int,
-        slots: Tensor,
-        visible: Tensor,
-    ) -> Tensor:
-        rows, width, _ = h.shape
-        parts = self.qkv(h).split(self.widths, -1)
-        q, k, v = (p.view(rows, width, -1, self.shape.head_dim).transpose(1, 2) for p in parts)
+        project, finish = self.compiled if x.shape[1] == 1 else (self._project, self._finish)
+        q, k, v = project(x, rotation)
         keys, values = cache.keys[number], cache.values[number]
-        keys[cache.rows, :, slots] = _rotate(k, *rotation).transpose(1, 2)
+        keys[cache.rows, :, slots] = k.transpose(1, 2)
         values[cache.rows, :, slots] = v.transpose(1, 2)
         length = visible.shape[-1]
         # The heads that share keys are queries of one attention: no copy of keys for each of them.
-        grouped = _rotate(q, *rotation).reshape(rows, self.shape.kv_heads, -1, self.shape.head_dim)
+        grouped = q.reshape(len(q), self.shape.kv_heads, -1, self.shape.head_dim)
         mixed = F.scaled_dot_product_attention(
             grouped, keys[:, :, :length], values[:, :, :length], attn_mask=visible
         )
+        hidden: Tensor = finish(x, mixed)
+        return hidden
+
+    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, turned, and values: `[R, heads, T, head_dim]`."""
+        rows, width, _ = x.shape
+        h = F.rms_norm(x, (self.shape.hidden,), self.norm1, self.shape.epsilon)
+        parts = self.qkv(h).split(self.widths, -1)
+        q, k, v = (p.view(rows, width, -1, self.shape.head_dim).transpose(1, 2) for p in parts)
+        return _rotate(q, *rotation), _rotate(k, *rotation), v
+
+    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Attention's projection and the feed-forward part, both added to `x` `[R, T, hidden]`."""
+        rows, width, _ = x.shape
         mixed = mixed.reshape(rows, self.shape.heads, width, -1)
-        return self.out(mixed.transpose(1, 2).reshape(rows, width, -1))
+        x = x + self.out(mixed.transpose(1, 2).reshape(rows, width, -1))
+        h = F.rms_norm(x, (self.shape.hidden,), self.norm2, self.shape.epsilon)
+        gate, up = self.gate_up(h).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from sar_eval.benchmarks.geneval import Thresholds, rule
+from sar_eval.engines.native import NativeEngine
 from sar_eval.judges.shapes import detect
 from sar_eval.models.cosmos import VisualTokenizer
 from sar_eval.models.locate import DEMO, demo_names
+from sar_eval.prompts import load_suite
 from sar_eval.shapes.render import render
 from sar_eval.shapes.scenes import arrange, sample_checks
 from sar_eval.shapes.vocabulary import TASKS
+from sar_eval.spec import load_recipe
+from sar_eval.types import DrawProtocol, make_draw
 
 
 def test_they_are_small() -> None:
@@ -52,3 +56,16 @@ def test_fine_tuning_is_seen_in_the_score(sar_eval, tmp_path: Path) -> None:
         overall[name] = json.loads(done.stdout)["metrics"][0]
     assert overall["sft"]["value"] >= 0.75, "docs/demo-checkpoints.md says 0.938"
     assert overall["pretrain"]["high"] < overall["sft"]["low"]
+
+
+def test_speculation_draws_the_same_pictures_in_fewer_steps() -> None:
+    recipe = load_recipe("shapes")
+    protocol = DrawProtocol(**{"resolution": 64, **recipe.protocol})
+    draws = [make_draw(prompt, 0, 0) for prompt in load_suite(recipe.suite).prompts[::40]]
+    found = {}
+    for speculate in (False, True):
+        with NativeEngine("demo:sft", protocol, speculate=speculate) as engine:
+            found[speculate] = {g.key: g for g in engine.generate(draws)}
+    assert all(found[True][key].image == g.image for key, g in found[False].items())
+    plain, fewer = (sum(g.steps for g in found[way].values()) for way in (False, True))
+    assert plain / fewer >= 1.5

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sar_eval.errors import BadInput
 from sar_eval.export import export
+from sar_eval.models.pictures import encode
 from sar_eval.store import RunFolder, generation_row
 from sar_eval.types import Generation, Prompt
 
@@ -35,6 +38,20 @@ def test_genevals_layout(folder: RunFolder, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/00000/metadata.jsonl").read_text()) == CHECKS
     assert (tmp_path / "out/00000/samples/0001.png").read_bytes() == b"colors-0001"
     assert json.loads((tmp_path / "out/00001/metadata.jsonl").read_text())["prompt"] == "a star"
+
+
+def test_webp_becomes_png_for_genevals_scripts(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    run = RunFolder(tmp_path / "run")
+    run.write_prompts(PROMPTS[:1])
+    made = Generation("colors-000/0", 5, (1,), encode(pixels, "webp"))
+    run.generations.write(0, [generation_row(PROMPTS[0], made, "d")])
+    export(run, "geneval", tmp_path / "out")
+    export(run, "folder", tmp_path / "flat")
+    for path in (tmp_path / "out/00000/samples/0000.png", tmp_path / "flat/colors-000_0.webp"):
+        with Image.open(path) as picture:
+            assert picture.format == path.suffix[1:].upper()
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), pixels)
 
 
 def test_flat_folder_with_manifest(folder: RunFolder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.blocks import make_places
-from sar_eval.errors import BadInput, Incomplete, SarEvalError
+from sar_eval.errors import BadInput, DeviceLost, Incomplete, SarEvalError
 from sar_eval.pool import Outcome, Place, run_blocks
 
 
@@ -49,6 +49,8 @@ class Squares:
     def _misbehave(self, before: int) -> None:
         if (self.fault == "die-once" and before == 0) or self.fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "lost" and before == 0:
+            raise DeviceLost("cuda: an illegal memory access was encountered")
         if self.fault == "raise":
             raise ZeroDivisionError("three")
         if self.fault == "stop":
@@ -70,8 +72,9 @@ def test_every_block_is_done_once(tmp_path: Path, workers: int) -> None:
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_a_dead_workers_block_is_redone(tmp_path: Path) -> None:
-    outcomes = _run(Squares(tmp_path, "die-once"))
+@pytest.mark.parametrize("fault", ["die-once", "lost"])
+def test_a_block_of_a_dead_worker_or_device_is_redone_by_another(tmp_path: Path, fault: str) -> None:
+    outcomes = _run(Squares(tmp_path, fault))
     assert {o.result for o in outcomes.values()} == {0, 1, 4, 9, 16, 25}
     assert len(list(tmp_path.glob("3-*"))) == 2
 

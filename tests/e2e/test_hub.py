@@ -1,0 +1,173 @@
+"""Checkpoints from the hub, with the real client against a server of our own."""
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few calls of the hub that a download makes; `folders` maps repositories to their files."""
+
+    folders: dict[str, Path]
+    asked: list[str]
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.asked.append(f"{self.command} {path}")
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/([^/]+))?(/tree/[^/]+)?", path):
+            self._repository(found[1], found[3] or "main", tree=found[4] is not None)
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._file(found[1], found[3])
+        else:
+            self._answer(404, b"{}")
+
+    def _repository(self, name: str, revision: str, *, tree: bool) -> None:
+        if name == "org/gated":
+            self._answer(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"})
+        elif name not in self.folders:
+            self._answer(404, b'{"error": "no"}', {"X-Error-Code": "RepoNotFound"})
+        elif revision not in ("main", COMMIT):
+            self._answer(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
+        else:
+            files = [path for path in self.folders[name].iterdir() if path.is_file()]
+            entries = [
+                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"} for p in files
+            ]
+            siblings = [{"rfilename": path.name} for path in files]
+            whole = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+            self._answer(200, json.dumps(entries if tree else whole).encode())
+
+    def _file(self, name: str, file: str) -> None:
+        path = self.folders[name] / file
+        if not path.is_file():
+            self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        data = path.read_bytes()
+        etag = hashlib.sha256(data).hexdigest()
+        self._answer(
+            200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{etag}"'}
+        )
+
+    def _answer(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        for key, value in (
+            {"Content-Length": str(len(data)), "Content-Type": "application/json"} | (headers or {})
+        ).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def hub(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
+    """A running hub with `org/tiny` and `org/visual`, and the environment that asks it."""
+
+    class Here(Hub):
+        """Its own list of what was asked."""
+
+    Here.folders = {"org/tiny": tmp_path / "tiny", "org/visual": tiny_checkpoint.parent / "tokenizer"}
+    Here.asked = []
+    (tmp_path / "tiny").mkdir()
+    for path in tiny_checkpoint.iterdir():
+        if path.name != "sar_eval.json":
+            (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "tiny" / "modeling_evil.py").write_text("raise SystemExit('ran')")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    keep = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HF_", "SAR_EVAL_")) and "proxy" not in k.lower()
+    }
+    yield Here, keep | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    server.shutdown()
+    server.server_close()
+
+
+INFO = ("ckpt", "info", "--visual-tokenizer", "org/visual", "--json")
+
+
+def test_a_hub_name_is_downloaded_pinned_and_needs_no_second_time(sar_eval, hub) -> None:
+    server, env = hub
+    first = sar_eval(*INFO, "org/tiny", env=env)
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert told["checkpoint"] == f"org/tiny@{COMMIT}"
+    assert told["visual_codes"] == 64
+    assert not [line for line in server.asked if line.endswith(".py")]
+    again = sar_eval(
+        *INFO, f"org/tiny@{COMMIT}", "--local-only", env=env | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    )
+    assert json.loads(again.stdout)["digest"] == told["digest"], again.stderr
+
+
+@pytest.mark.slow
+def test_a_damaged_file_in_the_cache_is_told(sar_eval, hub) -> None:
+    _, env = hub
+    assert sar_eval(*INFO, "org/tiny", env=env).returncode == 0
+    [weights] = Path(env["HF_HOME"]).glob("hub/models--org--tiny/snapshots/*/model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.resolve().write_bytes(data)
+    done = sar_eval(*INFO, "org/tiny", env=env)
+    assert done.returncode == 2
+    assert "is not what the hub published" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("org/none", "the hub has no 'org/none': check the name and the revision"),
+        ("org/tiny@v9", "the hub has no 'org/tiny@v9'"),
+        ("org/gated", "accept its terms there, then set HF_TOKEN"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_told(sar_eval, hub, name: str, told: str) -> None:
+    done = sar_eval(*INFO, name, env=hub[1])
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_local_only_asks_nobody(sar_eval, hub) -> None:
+    server, env = hub
+    done = sar_eval(*INFO, "org/tiny", "--local-only", env=env)
+    assert (done.returncode, server.asked) == (2, [])
+    assert "nothing of it is cached and the hub is not asked" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_a_hub_checkpoint_and_the_plain_engine(
+    sar_eval, hub, suite: Path, tmp_path: Path
+) -> None:
+    _, env = hub
+    words = ("run", "shapes", "--ckpt", "org/tiny", "--visual-tokenizer", "org/visual", "--suite", suite)
+    common = (*words, "--resolution", 32, "-n", 1, "--workers", 1, "--json")
+    runs = {}
+    for engine in ("native", "hf"):
+        done = sar_eval(*common, "--engine", engine, "--out", tmp_path / engine, env=env)
+        assert done.returncode == 0, done.stderr
+        runs[engine] = json.loads(done.stdout)
+        assert runs[engine]["checkpoint"] == f"org/tiny@{COMMIT}"
+    assert runs["native"]["metrics"] == runs["hf"]["metrics"]
