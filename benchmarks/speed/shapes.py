@@ -45,7 +45,7 @@ def matrix_speed(seconds: float = 1.0) -> float:
 def flop_per_image(engine: NativeEngine) -> float:
     """Multiplications and additions of one image: every weight once a token and row, two rows."""
     weights = sum(
-        t.numel()
+        t.weight.numel()
         for layer in engine.decoder.layers
         for t in (layer.qkv, layer.out, layer.gate_up, layer.down)
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.models.checkpoint import COSMOS
+from sar_eval.models.memory import is_out_of_memory
 from sar_eval.models.torchscript import load_torchscript
 
 
@@ -56,6 +57,25 @@ class VisualTokenizer:
     def _decoder(self) -> Any:
         return load_torchscript(self.folder / "decoder.jit", self.device)
 
+    def _pixels(self, grid: Tensor) -> Tensor:
+        """Pixels `[B, 3, H, W]` of a grid of codes; a file that gives something else is told."""
+        try:
+            found = self._decoder(grid)
+        except RuntimeError as error:
+            # A TorchScript function that cannot take codes fails in it; memory and cards fail elsewhere.
+            if "The following operation failed in the TorchScript interpreter" not in str(error):
+                raise
+            if is_out_of_memory(error):
+                raise
+            found = None
+        shape = (len(grid), 3, 1, *(side * self.downsample for side in grid.shape[2:]))
+        if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+            raise BadInput(
+                f"{self.folder / 'decoder.jit'} does not turn codes into pixels {list(shape)}: is it "
+                "another file, or are encoder.jit and decoder.jit swapped?"
+            )
+        return found.squeeze(2)
+
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """RGB uint8 `[B, H, W, 3]` to codes int32 `[B, h * w]` in raster order."""
@@ -67,7 +87,7 @@ class VisualTokenizer:
     def decode(self, codes: Tensor, rows: int) -> Tensor:
         """Codes `[B, h * w]` in raster order to RGB uint8 `[B, H, W, 3]`; `rows` is h."""
         grid = codes.to(self.device).view(len(codes), 1, rows, -1)
-        pixels: Tensor = self._decoder(grid).squeeze(2)
+        pixels = self._pixels(grid)
         # Rounding of torchvision's save_image: scale to 255, add one half, cut off.
         scaled = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
         return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -42,16 +41,16 @@ def check_format(form: str) -> None:
 
 
 def make_pictures(
-    visual: VisualTokenizer, codes: Tensor, side: int, form: str, threads: int
-) -> Iterator[bytes]:
+    visual: VisualTokenizer, codes: Tensor, side: int, form: str, threads: int, at_once: int = AT_ONCE
+) -> list[bytes]:
     """Encoded pictures of codes `[B, side * side]`, in order; files are compressed in threads.
 
-    Compression lets go of the interpreter, so threads are enough.
+    Compression lets go of the interpreter, so threads are enough. `at_once` pictures are decoded by one
+    forward of the visual tokenizer.
     """
     with ThreadPoolExecutor(max(1, threads)) as pool:
         waiting = [
             pool.map(lambda picture: encode(picture.numpy(), form), visual.decode(some, side))
-            for some in codes.split(AT_ONCE)
+            for some in codes.split(at_once)
         ]
-        for files in waiting:
-            yield from files
+        return [file for files in waiting for file in files]

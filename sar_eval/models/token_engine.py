@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.models.checkpoint import Checkpoint, find_checkpoint
-from sar_eval.models.pictures import check_format, make_pictures
+from sar_eval.models.pictures import AT_ONCE, check_format, make_pictures
 from sar_eval.models.prompting import prompt_texts
 from sar_eval.types import Draw, DrawProtocol, Generation
 
 if TYPE_CHECKING:
     from sar_eval.models.decoding import Decoded
 
+Result = TypeVar("Result")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -124,7 +126,7 @@ class TokenEngine:
             number = -(-len(waiting) // -(-len(waiting) // limit))
             wave = [waiting.popleft() for _ in range(number)]
             began = time.perf_counter()
-            decoded = self._attempt(wave)
+            decoded = self._attempt(partial(self.decode_tokens, wave))
             if decoded is not None:
                 yield wave, decoded, (time.perf_counter() - began) / number
             elif number > 1:
@@ -133,8 +135,8 @@ class TokenEngine:
             else:
                 yield wave, f"out of memory for a single picture on {self.device}", 0.0
 
-    def _attempt(self, wave: list[Draw]) -> Decoded | None:
-        """The wave's codes, or None if memory was not enough.
+    def _attempt(self, work: Callable[[], Result]) -> Result | None:
+        """The work's result, or None if memory was not enough.
 
         Raises:
             DeviceLost: the GPU does not answer any more.
@@ -144,7 +146,7 @@ class TokenEngine:
         from sar_eval.models.memory import is_out_of_memory
 
         try:
-            return self.decode_tokens(wave)
+            return work()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 self.after_out_of_memory()
@@ -163,10 +165,24 @@ class TokenEngine:
         # A stream of its own: the next wave's forwards need not wait for these pictures.
         on_gpu = self.device != "cpu"
         with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
-            threads = torch.get_num_threads()
-            files = list(make_pictures(self.visual, decoded.codes, self.side, self.image_format, threads))
+            files = self._files(decoded)
+        if files is None:
+            error = f"out of memory while its tokens became pixels on {self.device}"
+            return [Generation(draw.key, draw.seed, error=error) for draw in wave]
         seconds += (time.perf_counter() - began) / len(wave)
         return [self._generation(decoded, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
+
+    def _files(self, decoded: Decoded) -> list[bytes] | None:
+        """Encoded pictures, made one by one where memory is short; None if even that is too much."""
+        import torch
+
+        threads = torch.get_num_threads()
+        for at_once in (AT_ONCE, 1):
+            setting = (self.visual, decoded.codes, self.side, self.image_format, threads, at_once)
+            files = self._attempt(partial(make_pictures, *setting))
+            if files is not None:
+                return files
+        return None
 
     def _generation(self, decoded: Decoded, n: int, draw: Draw, file: bytes, seconds: float) -> Generation:
         fault = int(decoded.failed_at[n])

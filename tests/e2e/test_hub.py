@@ -105,6 +105,7 @@ def hub(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[tuple[type[Hub], dict
 INFO = ("ckpt", "info", "--visual-tokenizer", "org/visual", "--json")
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_downloaded_pinned_and_needs_no_second_time(sar_eval, hub) -> None:
     server, env = hub
     first = sar_eval(*INFO, "org/tiny", env=env)

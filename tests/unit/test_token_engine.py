@@ -16,6 +16,7 @@ from PIL import Image
 from sar_eval.engines.hf import HfEngine
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, DeviceLost
+from sar_eval.models.cosmos import VisualTokenizer
 from sar_eval.models.decoding import BatchDecoder, Decoded, GraphedStep
 from sar_eval.models.linear import Linear
 from sar_eval.models.memory import draw_bytes, fitting, free_bytes, is_out_of_memory, kv_bytes
@@ -218,6 +219,34 @@ def test_finished_waves_are_given_before_a_later_one_breaks(tiny_checkpoint: Pat
     assert given == ["p0/0", "p1/1"]
 
 
+@pytest.mark.parametrize(
+    ("room", "told"), [(1, None), (0, "out of memory while its tokens became pixels on cpu")]
+)
+def test_pixels_are_made_one_by_one_where_memory_is_short(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, room: int, told: str | None
+) -> None:
+    plain = VisualTokenizer.decode
+
+    def decode(self: VisualTokenizer, codes: torch.Tensor, rows: int) -> torch.Tensor:
+        if len(codes) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, codes, rows)
+
+    monkeypatch.setattr(VisualTokenizer, "decode", decode)
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        assert {g.error for g in engine.generate(_draws())} == {told}
+
+
+def test_swapped_files_of_the_visual_tokenizer_are_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    here = tiny_checkpoint.parent / "tokenizer"
+    for name, source in (("encoder", "decoder"), ("decoder", "encoder"), ("config", "config")):
+        kind = "json" if name == "config" else "jit"
+        shutil.copy(here / f"{source}.{kind}", tmp_path / f"{name}.{kind}")
+    swapped = NativeEngine(str(tiny_checkpoint), PROTOCOL, visual_tokenizer=str(tmp_path))
+    with swapped as engine, pytest.raises(BadInput, match=r"are encoder\.jit and decoder\.jit swapped"):
+        list(engine.generate(_draws(1)))
+
+
 def test_a_lost_gpu_is_not_tried_again_in_the_same_process(tiny_checkpoint: Path) -> None:
     class Lost(NativeEngine):
         def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
@@ -226,7 +255,7 @@ def test_a_lost_gpu_is_not_tried_again_in_the_same_process(tiny_checkpoint: Path
     engine = Lost(str(tiny_checkpoint), PROTOCOL)
     engine.device = "cuda"
     with pytest.raises(DeviceLost, match=r"cuda: CUDA error: device-side assert triggered$"):
-        engine._attempt(_draws(1))
+        engine._attempt(lambda: engine.decode_tokens(_draws(1)))
 
 
 def test_waves_are_equal_and_as_large_as_memory_allows(
