@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sar_eval.models.decoding import Decoded
 
 WAVE = 128  # from here on the caches' bytes outweigh the weights': more in flight gain little
+ROOM_STEP = 32  # prompts of the next wave are a little longer or shorter: the same buffers serve them
 FEW = 4  # images that speculate together
 
 
@@ -76,12 +77,12 @@ class NativeEngine(TokenEngine):
         limit = min(self.batch_size, FEW if self.speculate else WAVE)
         if not draws:
             return limit
-        self.batch = None
         branches = 1 if self.protocol.guidance == 1 else 2
         slots = max(map(len, self.prompts(list(draws)))) + self.steps
         itemsize, tokens = self.decoder.norm.element_size(), len(self.vocabulary.ids)
         one = draw_bytes(self.decoder.shape, itemsize, branches, slots, tokens)
-        return min(limit, fitting(free_bytes(self.device), one))
+        kept = self.batch.cache_bytes if self.batch is not None else 0  # taken over, or let go
+        return min(limit, fitting(free_bytes(self.device) + kept, one))
 
     def after_out_of_memory(self) -> None:
         """Free the buffers of the wave that was too large."""
@@ -100,7 +101,7 @@ class NativeEngine(TokenEngine):
         from sar_eval.models.speculation import Speculation
 
         prompts = self.prompts(draws)
-        room = max(map(len, prompts))
+        room = -(-max(map(len, prompts)) // ROOM_STEP) * ROOM_STEP
         keys = noise_keys([draw.seed for draw in draws], self.steps, torch.device(self.device))
         with torch.inference_mode():
             if self.speculate:

@@ -123,6 +123,11 @@ class BatchDecoder:
         graphed = device.type == "cuda"
         self.advance: Callable[[int], None] = GraphedStep(self._step) if graphed else self._step
 
+    @property
+    def cache_bytes(self) -> int:
+        """What the caches hold on to."""
+        return self.cache.keys.nbytes + self.cache.values.nbytes
+
     def fits(self, draws: int, room: int) -> bool:
         """Whether it can serve such a batch."""
         return draws == self.draws and room <= self.room
@@ -190,6 +195,7 @@ class GraphedStep:
     def _capture(self, length: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
-        with torch.cuda.graph(graph, pool=pool):
+        # Another thread makes pictures meanwhile; what it does must not spoil the capture.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self.step(length)
         return graph

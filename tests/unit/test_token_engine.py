@@ -91,7 +91,8 @@ def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPa
             done.extend(self.calls)
 
     @contextmanager
-    def capture(graph: Graph, pool: str | None) -> Iterator[None]:
+    def capture(graph: Graph, pool: str | None, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
         pools.append(pool)
         before = len(done)
         yield
@@ -272,6 +273,22 @@ def test_waves_are_equal_and_as_large_as_memory_allows(
     sizes.clear()
     _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=5), 6)
     assert sizes == [2, 2, 2]
+
+
+def test_buffers_serve_one_block_after_another(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU new buffers would mean new graphs."""
+    made = []
+    plain = BatchDecoder.__init__
+    monkeypatch.setattr(BatchDecoder, "__init__", lambda self, *a: made.append(a[3]) or plain(self, *a))
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        first = {g.key: g.tokens for g in engine.generate(_draws(2))}
+        second = {g.key: g.tokens for g in engine.generate(_draws(4)[2:])}
+        assert made == [2]
+        again = {g.key: g.tokens for g in engine.generate(_draws(4))}
+    assert made == [2, 4]
+    assert first | second == again
 
 
 def test_memory_is_planned_from_the_shape() -> None:
