@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput, UnknownName
+from sar_eval.models.prompting import PRESETS
 from sar_eval.spec import RunSpec, load_recipe, resolve, run_folder
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "colourful.toml"
@@ -33,6 +34,7 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
         {"batch_size": 1},
         {"benchmark": "x"},
         {"protocol": replace(spec.protocol, name="renamed")},
+        {"engine_options": {"speculate": True, "window": 4, "image_format": "webp"}},
     ]
     other = [
         {"seed": 1},
@@ -41,6 +43,8 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
         {"suite_digest": "1" * 16},
         {"engine_version": "2"},
         {"protocol": replace(spec.protocol, guidance=1.0)},
+        {"protocol": replace(spec.protocol, full_vocab=True)},
+        {"engine_options": {"quantization": "fp8"}},
     ]
     assert {replace(spec, **change).digest for change in same} == {spec.digest}
     assert len({replace(spec, **change).digest for change in other} | {spec.digest}) == len(other) + 1
@@ -98,3 +102,31 @@ def test_no_name_leaves_the_folder_of_runs(spec: RunSpec) -> None:
     wild = replace(spec, benchmark="../../etc/x", checkpoint="/a/b/../..")
     assert run_folder(wild, Path("runs")).parent == Path("runs")
     assert run_folder(spec, Path("runs")).name == f"shapes-sft-{spec.digest[:8]}"
+
+
+def test_a_preset_replaces_the_recipes_protocol() -> None:
+    plain = resolve(load_recipe("shapes"), "demo:sft", {})
+    preset = resolve(load_recipe("shapes"), "demo:sft", {"protocol": "simplear-paper"})
+    changed = resolve(load_recipe("shapes"), "demo:sft", {"protocol": "simplear", "guidance": 3.0})
+    assert (preset.protocol.name, changed.protocol.name) == ("simplear-paper", "simplear+")
+    assert (preset.protocol.prefixes, preset.protocol.temperature) == ("simplear", 1.0)
+    assert plain.protocol.resolution == preset.protocol.resolution == 64
+    with pytest.raises(UnknownName, match="did you mean 'simplear'"):
+        resolve(load_recipe("shapes"), "demo:sft", {"protocol": "simpelar"})
+
+
+def test_the_recipe_geneval_pins_the_preset() -> None:
+    pinned = dict(load_recipe("geneval").protocol)
+    assert pinned.pop("name") == "simplear"
+    assert pinned == {**PRESETS["simplear"], "temperature": 1.0}
+
+
+def test_engine_options_that_do_not_fit_are_told() -> None:
+    with pytest.raises(BadInput, match=r"engine 'native' does not take the options \{'windw': 3\}"):
+        resolve(load_recipe("shapes"), "demo:sft", {"engine_options": {"windw": 3}})
+
+
+def test_an_unknown_set_of_prefixes_is_told(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, "[protocol]\nprefixes = 'simplaer'\n")
+    with pytest.raises(UnknownName, match="did you mean 'simplear'"):
+        resolve(load_recipe(str(recipe)), "demo:sft", {})
