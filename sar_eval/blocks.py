@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sar_eval.errors import BadInput
 from sar_eval.pool import Place
 from sar_eval.spec import RunSpec, cores
 from sar_eval.types import Draw, Prompt, make_draw
@@ -47,16 +48,25 @@ def make_blocks(prompts: Sequence[Prompt], spec: RunSpec) -> list[list[Draw]]:
     return [draws[i : i + spec.batch_size] for i in range(0, len(draws), spec.batch_size)]
 
 
-def make_places(workers: int | None, devices: Sequence[str], threads: int = 1) -> list[Place]:
-    """One worker a GPU, or on the CPU one a core (or `workers`), each with its own threads.
+def make_places(
+    workers: int | None, devices: Sequence[str], threads: int = 1, gpus: int = 1
+) -> list[Place]:
+    """One worker for each `gpus` GPUs, or on the CPU one a core (or `workers`), each with its own threads.
 
     On the CPU the number of threads does not follow from the number of workers: the same threads
     give the same sums, so 1, 2 and 4 workers draw the same pictures.
+
+    Raises:
+        BadInput: there are fewer GPUs than one worker needs.
     """
-    if devices:
-        count = workers or len(devices)
-        return [
-            Place(i, "cuda", threads, {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]})
-            for i in range(count)
-        ]
-    return [Place(i, "cpu", threads) for i in range(workers or max(1, cores() // threads))]
+    if not devices:
+        return [Place(i, "cpu", threads) for i in range(workers or max(1, cores() // threads))]
+    if len(devices) < gpus:
+        raise BadInput(
+            f"the engine takes {gpus} GPUs (tensor_parallel_size), {len(devices)} are to be used"
+        )
+    teams = [",".join(devices[i : i + gpus]) for i in range(0, len(devices) - gpus + 1, gpus)]
+    return [
+        Place(i, "cuda", threads, {"CUDA_VISIBLE_DEVICES": teams[i % len(teams)]})
+        for i in range(workers or len(teams))
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from sar_eval.store import RunFolder, generation_row, row_generation, storing, w
 from sar_eval.types import Draw, Generation
 
 NO_PICTURE = "the engine gave no picture"
+INTERRUPTED = "the engine broke before this picture"
 
 
 def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
@@ -75,13 +77,13 @@ class GenerateTask:
     path: Path
 
     @contextmanager
-    def open(self, place: Place) -> Iterator[Callable[[int], tuple[int, float]]]:
-        """Load the engine once; blocks give (failed, seconds)."""
+    def open(self, place: Place) -> Iterator[Callable[[int], Any]]:
+        """Load the engine once; blocks give (failed, seconds), maybe later (see `pool.Task`)."""
         folder = RunFolder(self.path)
         blocks = make_blocks(folder.read_prompts(), self.spec)
         _limit_threads(place)
-        with make_the_engine(self.spec, place.device) as engine:
-            yield lambda block: _do_block(engine, folder, self.spec, block, blocks[block])
+        with make_the_engine(self.spec, place.device) as engine, ThreadPoolExecutor(1) as clerk:
+            yield lambda block: _do_block(engine, folder, self.spec, block, blocks[block], clerk)
 
 
 def _limit_threads(place: Place) -> None:
@@ -91,18 +93,50 @@ def _limit_threads(place: Place) -> None:
 
 
 def _do_block(
-    engine: Any, folder: RunFolder, spec: RunSpec, block: int, draws: Sequence[Draw]
+    engine: Any, folder: RunFolder, spec: RunSpec, block: int, draws: Sequence[Draw], clerk: Executor
+) -> Future[tuple[int, float]] | tuple[int, float]:
+    """Draw what the block lacks; an engine that can `begin` is free again before all is stored."""
+    stored = map(row_generation, folder.generations.block(block))
+    kept = {g.key: g for g in stored if g.error is None}
+    missing = [draw for draw in draws if draw.key not in kept]
+    if not hasattr(engine, "begin"):
+        return _file(folder, spec, block, draws, kept, engine.generate(missing))
+    finish = engine.begin(missing)
+    return clerk.submit(lambda: _file(folder, spec, block, draws, kept, finish()))
+
+
+def _file(
+    folder: RunFolder,
+    spec: RunSpec,
+    block: int,
+    draws: Sequence[Draw],
+    kept: dict[str, Generation],
+    generations: Iterator[Generation],
 ) -> tuple[int, float]:
-    found: dict[str, Generation] = {}
-    for generation in engine.generate(draws):
-        if generation.key in found:
-            raise ValueError(f"engine gave {generation.key} twice")
-        silent = generation.image is None and generation.error is None
-        found[generation.key] = replace(generation, error=NO_PICTURE) if silent else generation
-    found |= {d.key: Generation(d.key, d.seed, error=NO_PICTURE) for d in draws if d.key not in found}
+    """Store a block's pictures; if the engine breaks, those that it gave before."""
+    found = dict(kept)
+    try:
+        for generation in generations:
+            _take(found, generation)
+    except Exception:
+        if len(found) > len(kept):
+            _store(folder, spec, block, draws, found | _failed(draws, found, INTERRUPTED))
+        raise
+    found |= _failed(draws, found, NO_PICTURE)
     _store(folder, spec, block, draws, found)
     done = found.values()
     return sum(g.error is not None for g in done), sum(g.elapsed_s for g in done)
+
+
+def _take(found: dict[str, Generation], generation: Generation) -> None:
+    if generation.key in found:
+        raise ValueError(f"engine gave {generation.key} twice")
+    silent = generation.image is None and generation.error is None
+    found[generation.key] = replace(generation, error=NO_PICTURE) if silent else generation
+
+
+def _failed(draws: Sequence[Draw], found: Mapping[str, Generation], error: str) -> dict[str, Generation]:
+    return {d.key: Generation(d.key, d.seed, error=error) for d in draws if d.key not in found}
 
 
 def _store(
@@ -116,7 +150,7 @@ def _store_failure(folder: RunFolder, spec: RunSpec, block: int, draws: Sequence
     """Store an error for every draw that has no picture from an earlier start; returns how many."""
     stored = [row_generation(row) for row in folder.generations.block(block)]
     found = {g.key: g for g in stored if g.error is None}
-    missing = {d.key: Generation(d.key, d.seed, error=error) for d in draws if d.key not in found}
+    missing = _failed(draws, found, error)
     _store(folder, spec, block, draws, found | missing)
     return len(missing)
 

@@ -10,8 +10,10 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 
 from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
 
+AHEAD = 2  # blocks that a worker has at most: one that it does, one to begin when only filing is left
 TRIES = 3  # a block that ends this many workers, or fails this often, is given up
 GRACE_S = 2.0  # how long a worker may take to end when it is told to stop
 FAREWELL_S = 30.0  # how long it may take to let go of its device when the work is done
@@ -38,7 +41,11 @@ class Task(Protocol):
     """What workers do; it is pickled into each of them."""
 
     def open(self, place: Place) -> AbstractContextManager[Callable[[int], Any]]:
-        """Load what is needed once; gives the function that does one block and returns its result."""
+        """Load what is needed once; gives the function that does one block.
+
+        It returns the block's result, or a future of it: then the worker begins its next block while
+        this one's result comes about.
+        """
         ...
 
 
@@ -58,7 +65,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     ready: bool = False
-    block: int | None = None
+    blocks: deque[int] = field(default_factory=deque)
 
 
 def run_blocks(
@@ -66,7 +73,7 @@ def run_blocks(
 ) -> Generator[Outcome, None, None]:
     """Do every block once, in worker processes, one for each place; outcomes in order of completion.
 
-    A worker that dies is replaced and its block redone, up to three times.
+    A worker that dies is replaced and its blocks redone, up to three times.
 
     Raises:
         SarEvalError: a worker met an error that more tries cannot mend (bad input, full disk).
@@ -81,9 +88,7 @@ def run_blocks(
             while workers:
                 for connection in wait([worker.connection for worker in workers]):
                     worker = next(w for w in workers if w.connection is connection)
-                    outcome = _hear(worker, task, waiting, tries, workers)
-                    if outcome is not None:
-                        yield outcome
+                    yield from _hear(worker, task, waiting, tries, workers)
                 check()
     finally:
         _stop(workers)
@@ -91,7 +96,7 @@ def run_blocks(
 
 def _hear(
     worker: _Worker, task: Task, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
-) -> Outcome | None:
+) -> list[Outcome]:
     """Take one message (or the death) of a worker and give it its next block."""
     try:
         kind, content = worker.connection.recv()
@@ -100,29 +105,36 @@ def _hear(
         workers.remove(worker)
     if kind == "stop":
         raise content
-    outcome, block = None, worker.block
-    if kind == "done" and block is not None:
-        outcome = Outcome(block, worker.place.number, content)
-    elif block is not None:
-        outcome = _try_again(worker, block, str(content), waiting, tries)
+    if kind == "done":
+        outcomes = [Outcome(worker.blocks.popleft(), worker.place.number, content)]
+    elif kind == "failed":
+        outcomes = _try_again(worker, 1, str(content), waiting, tries)
     elif kind == "died" and not worker.ready:
         _count_failed_start(str(content), tries)
-    worker.ready, worker.block = True, None
+        outcomes = []
+    else:
+        outcomes = _try_again(worker, len(worker.blocks), str(content), waiting, tries)
+    worker.ready = True
     if kind != "died":
-        _give(worker, waiting, workers)
+        _give(worker, waiting, tries, workers)
     elif waiting:
         workers.append(_start(task, worker.place))
-    return outcome
+    return outcomes
 
 
 def _try_again(
-    worker: _Worker, block: int, error: str, waiting: deque[int], tries: Counter[int | None]
-) -> Outcome | None:
-    tries[block] += 1
-    if tries[block] >= TRIES:
-        return Outcome(block, worker.place.number, error=f"given up after {TRIES} tries: {error}")
-    waiting.appendleft(block)
-    return None
+    worker: _Worker, number: int, error: str, waiting: deque[int], tries: Counter[int | None]
+) -> list[Outcome]:
+    """Put the worker's first blocks back, or give those up that failed too often."""
+    given_up = []
+    for block in [worker.blocks.popleft() for _ in range(number)]:
+        tries[block] += 1
+        if tries[block] >= TRIES:
+            told = f"given up after {TRIES} tries: {error}"
+            given_up.append(Outcome(block, worker.place.number, error=told))
+        else:
+            waiting.appendleft(block)
+    return given_up
 
 
 def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
@@ -134,16 +146,28 @@ def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
         )
 
 
-def _give(worker: _Worker, waiting: deque[int], workers: list[_Worker]) -> None:
-    worker.block = waiting.popleft() if waiting else None
+def _give(worker: _Worker, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]) -> None:
+    """Give an idle worker a block, and one to go on with if there are enough for all; or let it go."""
     try:
-        worker.connection.send(worker.block)
+        if waiting and not worker.blocks:
+            _send(worker, waiting.popleft())
+        if len(waiting) >= len(workers) and not any(tries[b] for b in (*worker.blocks, waiting[0])):
+            # A block that ended a worker goes alone, so that no other one is blamed for it again.
+            while len(worker.blocks) < AHEAD:
+                _send(worker, waiting.popleft())
+        if not worker.blocks:
+            worker.connection.send(None)
     except (BrokenPipeError, ConnectionResetError):
-        return  # It died meanwhile: the next recv says so, and its block is redone.
-    if worker.block is None:
+        return  # It died meanwhile: the next recv says so, and its blocks are redone.
+    if not worker.blocks:
         workers.remove(worker)
         worker.process.join(FAREWELL_S)
         _stop([worker])
+
+
+def _send(worker: _Worker, block: int) -> None:
+    worker.blocks.append(block)  # first: should the pipe be broken, the block is not lost
+    worker.connection.send(block)
 
 
 def _obituary(worker: _Worker) -> str:
@@ -236,18 +260,23 @@ def _work(task: Task, connection: Connection, place: Place) -> None:
     try:
         with task.open(place) as do_block:
             connection.send(("ready", None))
-            while (block := connection.recv()) is not None:
-                connection.send(_attempt(do_block, block))
+            _serve(connection, do_block)
     except SarEvalError as error:
-        connection.send(("stop", error))
+        _farewell(connection, error)
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - whatever broke the start ends the run, with its trace
         traceback.print_exc(file=sys.stderr)
-        connection.send(("stop", SarEvalError(f"a worker could not start: {_in_short(error)}")))
+        _farewell(connection, SarEvalError(f"a worker could not start: {_in_short(error)}"))
     finally:
         # From here on there is nothing to tidy up, and an exception at exit would be shown.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _farewell(connection: Connection, error: SarEvalError) -> None:
+    """Tell the error that ends the run; the parent's answer is a signal, at which to end at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection.send(("stop", error))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -257,9 +286,28 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(1)
 
 
-def _attempt(do_block: Callable[[int], Any], block: int) -> tuple[str, Any]:
+def _serve(connection: Connection, do_block: Callable[[int], Any]) -> None:
+    """Do block after block until None, and tell their outcomes in that order.
+
+    A block whose result is still coming about is waited for when the next one is done, or when there is
+    none to begin.
+    """
+    coming: Future[Any] | None = None
+    while True:
+        block = connection.recv() if coming is None or connection.poll() else None
+        if coming is None and block is None:
+            return
+        kind, content = ("idle", None) if block is None else _attempt(partial(do_block, block))
+        if coming is not None:
+            connection.send(_attempt(coming.result))
+        coming = content if isinstance(content, Future) else None
+        if coming is None and kind != "idle":
+            connection.send((kind, content))
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[str, Any]:
     try:
-        return "done", do_block(block)
+        return "done", work()
     except DeviceLost as error:
         # This process has no use for its device any more; the parent starts another one.
         sys.stderr.write(f"{error}\n")

@@ -25,7 +25,12 @@ PROTOCOL_KEYS = {f.name for f in fields(DrawProtocol)}
 
 # Options of engines that change how long a picture takes or how it is filed, not what it shows; the
 # visual tokenizer's bytes are in the checkpoint's digest.
-HOW = ("speculate", "window", "compile", "image_format", "visual_tokenizer")
+HOW = (
+    *("speculate", "window", "compile", "image_format", "visual_tokenizer"),
+    *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
+    *("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "enable_prefix_caching"),
+    *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
+)
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")
@@ -320,6 +325,12 @@ def make_the_engine(spec: RunSpec, device: str) -> Any:
         )
     except TypeError as error:
         raise BadInput(f"engine {spec.engine!r} does not take the options {options}: {error}") from error
+
+
+def gpus_of_a_worker(spec: RunSpec) -> int:
+    """How many GPUs one worker of the spec's engine takes: 1 unless the engine's `gpus` says more."""
+    told = getattr(discover.load("engines", spec.engine), "gpus", None)
+    return 1 if told is None else int(told(spec.engine_options))
 
 
 def with_judge_version(spec: RunSpec) -> RunSpec:

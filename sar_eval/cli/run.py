@@ -100,7 +100,7 @@ def run(
 
     The same command again goes on where an earlier one stopped.
     """
-    from sar_eval.spec import load_recipe, resolve, with_suite
+    from sar_eval.spec import gpus_of_a_worker, load_recipe, resolve, with_suite
 
     overrides = {**locals(), "judge_options": judge_options(judge_option, detector)}
     overrides |= drawing(overrides)
@@ -110,12 +110,13 @@ def run(
     spec = resolve(recipe, ckpt, overrides)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    places = find_places(workers, devices, threads)
+    drawing_places = find_places(workers, devices, threads, gpus_of_a_worker(spec))
+    judging_places = find_places(workers, devices, threads)
     folder = folder_of(out, spec)
     with working(folder, quiet or as_json) as watch:
         spec = prepare(spec, folder)
-        _generate(spec, folder, places, watch)
-        judge_stage(spec, folder, places, watch)
+        _generate(spec, folder, drawing_places, watch)
+        judge_stage(spec, folder, judging_places, watch)
         finish(spec, folder, as_json, partial)
 
 
@@ -149,12 +150,12 @@ def generate(
     quiet: Quiet = False,
 ) -> None:
     """Draw the prompts of a file into a run folder, without judging."""
-    from sar_eval.spec import free_recipe, resolve
+    from sar_eval.spec import free_recipe, gpus_of_a_worker, resolve
 
     overrides = {**locals()}
     overrides |= drawing(overrides)
     spec = resolve(free_recipe(prompts), ckpt, overrides)
-    places = find_places(workers, devices, threads)
+    places = find_places(workers, devices, threads, gpus_of_a_worker(spec))
     folder = folder_of(out, spec)
     with working(folder, quiet or as_json) as watch:
         spec = prepare(spec, folder)
@@ -253,8 +254,8 @@ def _with_judge(
     return with_judge_version(replace(spec, judge_options={**spec.judge_options, **options}))
 
 
-def find_places(workers: int | None, devices: str | None, threads: int) -> list[Place]:
-    """Where workers go: the given or visible GPUs, else the CPU."""
+def find_places(workers: int | None, devices: str | None, threads: int, gpus_each: int = 1) -> list[Place]:
+    """Where workers go: the given or visible GPUs, so many for each, else the CPU."""
     from sar_eval.blocks import make_places
     from sar_eval.doctor import gpus, torch_sees_gpus
 
@@ -271,7 +272,7 @@ def find_places(workers: int | None, devices: str | None, threads: int) -> list[
         chosen = [] if devices == "cpu" else devices.split(",")
     if not all(name.strip().isalnum() or "-" in name for name in chosen):
         raise BadInput(f"--devices is {devices!r}: numbers with commas between them, or cpu")
-    return make_places(workers, chosen, threads)
+    return make_places(workers, chosen, threads, gpus_each)
 
 
 def _named(visible: str) -> list[str]:

@@ -30,12 +30,14 @@ class Decoded:
         failed_at: int64 `[B]`, the first token whose scores were no numbers; -1 for none.
         outside: int64 `[B]`, tokens drawn outside the visual range (`full_vocab`) and set to code 0.
         steps: forwards after the prompt, a list of B.
+        errors: why a draw has no tokens, a list of B with "" where it has; empty where all have.
     """
 
     codes: Tensor
     failed_at: Tensor
     outside: Tensor
     steps: list[int]
+    errors: Sequence[str] = ()
 
 
 class Vocabulary:

@@ -73,13 +73,15 @@ class TokenEngine:
 
         self.load()
         self.visual = VisualTokenizer(self.checkpoint.visual_folder, self.device)
+        self.artist = ThreadPoolExecutor(1)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.artist.shutdown()
         self.unload()
-        del self.visual
+        del self.visual, self.artist
 
     def load(self) -> None:
         """Load the decoder."""
@@ -100,21 +102,44 @@ class TokenEngine:
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """Draw in waves, in the order given; what cannot be drawn has an error instead of a picture."""
+        last: Future[list[Generation]] | None = None
+        for pictures in self._stream(draws):
+            if last is not None:
+                yield from last.result()
+            last = pictures
+        if last is not None:
+            yield from last.result()
+
+    def begin(self, draws: Sequence[Draw]) -> Callable[[], Iterator[Generation]]:
+        """Decode all of them, and leave the last pictures to a thread.
+
+        Other draws may be begun before these are asked for. What breaks the decoding is raised after the
+        pictures that were finished before.
+        """
+        pictures: list[Future[list[Generation]]] = []
+        broken: Exception | None = None
+        try:
+            pictures.extend(self._stream(draws))
+        except Exception as error:  # noqa: BLE001 - raised when what came before it is told
+            broken = error
+
+        def finish() -> Iterator[Generation]:
+            for wave in pictures:
+                yield from wave.result()
+            if broken is not None:
+                raise broken
+
+        return finish
+
+    def _stream(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
+        """The pictures of one wave after the other, as soon as its tokens are there."""
         told = {draw.key: self._too_long(draw) for draw in draws}
-        yield from (Generation(d.key, d.seed, error=told[d.key]) for d in draws if told[d.key])
-        waiting = deque(draw for draw in draws if not told[draw.key])
-        with ThreadPoolExecutor(1) as artist:
-            pending: Future[list[Generation]] | None = None
-            for wave, decoded, seconds in self._waves(waiting):
-                if pending is not None:
-                    yield from pending.result()
-                if isinstance(decoded, str):
-                    pending = None
-                    yield from (Generation(draw.key, draw.seed, error=decoded) for draw in wave)
-                else:
-                    pending = artist.submit(self._pictures, wave, decoded, seconds)
-            if pending is not None:
-                yield from pending.result()
+        yield _settled([Generation(d.key, d.seed, error=told[d.key]) for d in draws if told[d.key]])
+        for wave, decoded, seconds in self._waves(deque(draw for draw in draws if not told[draw.key])):
+            if isinstance(decoded, str):
+                yield _settled([Generation(draw.key, draw.seed, error=decoded) for draw in wave])
+            else:
+                yield self.artist.submit(self._pictures, wave, decoded, seconds)
 
     def _waves(self, waiting: deque[Draw]) -> Iterator[tuple[list[Draw], Decoded | str, float]]:
         """Waves with their codes, or with the error of a single draw that does not fit in memory.
@@ -185,6 +210,8 @@ class TokenEngine:
         return None
 
     def _generation(self, decoded: Decoded, n: int, draw: Draw, file: bytes, seconds: float) -> Generation:
+        if decoded.errors and decoded.errors[n]:
+            return Generation(draw.key, draw.seed, error=decoded.errors[n])
         fault = int(decoded.failed_at[n])
         if fault >= 0:
             error = f"the scores of visual token {fault} are no numbers (NaN or infinite)"
@@ -220,3 +247,9 @@ class TokenEngine:
             f"the prompt takes {longest} tokens, and {room} fit beside {self.steps} visual tokens: "
             "shorten it, or cut it with --truncate"
         )
+
+
+def _settled(pictures: list[Generation]) -> Future[list[Generation]]:
+    future: Future[list[Generation]] = Future()
+    future.set_result(pictures)
+    return future

@@ -28,7 +28,7 @@ ALLOWED = {
     "store": {"types", "errors"},
     "pool": {"errors"},
     "spec": {"types", "errors", "discover", "prompts", "models"},
-    "blocks": {"types", "pool", "spec"},
+    "blocks": {"types", "errors", "pool", "spec"},
     "engines": {"types", "errors", "protocols", "discover", "models"},
     "judges": {*LOW, "protocols", "models", "benchmarks"},
     "benchmarks": {*LOW, "protocols", "models"},

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,55 @@ class Squares:
             raise BadInput("unreadable weights")
         if self.fault == "hang":
             time.sleep(600)
+
+
+@dataclass(frozen=True)
+class Filed(Squares):
+    """The same, but a thread takes half a second to file each result, or fails to."""
+
+    @contextmanager
+    def open(self, place: Place) -> Iterator[Callable[[int], Future[int]]]:
+        with ThreadPoolExecutor(1) as clerk:
+            yield lambda block: clerk.submit(self._file, self._begin(block))
+
+    def _begin(self, block: int) -> int:
+        (self.folder / f"{block}-begun-{time.monotonic_ns()}").touch()
+        return block
+
+    def _file(self, block: int) -> int:
+        time.sleep(0.5)
+        (self.folder / f"{block}-filed-{time.monotonic_ns()}").touch()
+        if block == 3 and self.fault == "raise":
+            raise ZeroDivisionError("three")
+        if block == 3 and self.fault == "lost" and len(list(self.folder.glob("3-filed-*"))) < 2:
+            raise DeviceLost("cuda: an illegal memory access was encountered")
+        if block == 3 and self.fault == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return block * block
+
+
+def _times(folder: Path, what: str) -> dict[int, int]:
+    """When each block was begun or filed for the last time, in nanoseconds."""
+    found = sorted(path.name.split("-") for path in folder.glob(f"*-{what}-*"))
+    return {int(block): int(when) for block, _, when in found}
+
+
+def test_the_next_block_is_begun_while_the_last_one_is_filed(tmp_path: Path) -> None:
+    outcomes = _run(Filed(tmp_path), workers=1)
+    assert {block: o.result for block, o in outcomes.items()} == {i: i * i for i in range(6)}
+    begun, filed = _times(tmp_path, "begun"), _times(tmp_path, "filed")
+    ahead = [block for block in range(5) if begun[block + 1] < filed[block]]
+    assert ahead == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("fault", "tries"), [("raise", 3), ("lost", 2), ("die", 3)])
+def test_what_breaks_while_it_is_filed_is_blamed_on_its_block_alone(
+    tmp_path: Path, fault: str, tries: int
+) -> None:
+    outcomes = _run(Filed(tmp_path, fault))
+    assert len(list(tmp_path.glob("3-filed-*"))) == tries
+    assert (outcomes[3].error is None) == (fault == "lost")
+    assert [o.result for b, o in sorted(outcomes.items()) if b != 3] == [0, 1, 4, 16, 25]
 
 
 def _run(task: Squares, workers: int = 2) -> dict[int, Outcome]:
@@ -159,3 +209,10 @@ def test_a_gpu_worker_sees_one_card() -> None:
     assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "3"]
     assert {place.device for place in places} == {"cuda"}
     assert [p.device for p in make_places(3, [])] == ["cpu"] * 3
+
+
+def test_a_worker_may_need_several_cards() -> None:
+    places = make_places(None, ["0", "1", "2", "3", "4"], gpus=2)
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0,1", "2,3"]
+    with pytest.raises(BadInput, match=r"takes 4 GPUs .*, 2 are to be used"):
+        make_places(None, ["0", "1"], gpus=4)

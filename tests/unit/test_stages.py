@@ -1,6 +1,8 @@
 """What the stages do with engines and judges that misbehave, and with what an earlier start left."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from sar_eval.judge import _do_block as judge_block
 from sar_eval.spec import RunSpec
 from sar_eval.store import RunFolder, row_generation, row_verdict
 from sar_eval.summarize import summarize
-from sar_eval.types import Generation, Verdict
+from sar_eval.types import Draw, Generation, Verdict
 
 
 class Scripted:
@@ -37,6 +39,24 @@ class Scripted:
                 yield Verdict(generation.key, "shapes", "1", **answer)
 
 
+class Ahead(Scripted):
+    """Begins draws; after `breaks_after` pictures of a block it breaks."""
+
+    def __init__(self, breaks_after: int = 1000) -> None:
+        super().__init__()
+        self.breaks_after, self.begun = breaks_after, list[str]()
+
+    def begin(self, draws: Sequence[Draw]) -> Callable[[], Iterator[Generation]]:
+        self.begun += [draw.key for draw in draws]
+        return lambda: self._finish(draws)
+
+    def _finish(self, draws: Sequence[Draw]) -> Iterator[Generation]:
+        for number, generation in enumerate(self.generate(draws)):
+            if number >= self.breaks_after:
+                raise RuntimeError("the card is gone")
+            yield generation
+
+
 @pytest.fixture
 def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
@@ -47,7 +67,10 @@ def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
 
 def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
     for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
-        draw_block(engine, folder, spec, number, draws)
+        with ThreadPoolExecutor(1) as clerk:
+            told = draw_block(engine, folder, spec, number, draws, clerk)
+            if hasattr(engine, "begin"):
+                told.result()
 
 
 def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdict]:
@@ -156,3 +179,24 @@ def test_a_task_is_small_enough_to_be_sent_to_a_worker(spec: RunSpec, tmp_path: 
     import pickle
 
     assert len(pickle.dumps(GenerateTask(spec, tmp_path))) < 4000
+
+
+def test_what_an_engine_gave_before_it_broke_is_kept_and_not_drawn_again(
+    spec: RunSpec, folder: RunFolder
+) -> None:
+    with pytest.raises(RuntimeError, match="the card is gone"):
+        _draw(spec, folder, Ahead(breaks_after=5))
+    rows = list(folder.generations.rows())
+    assert [row["error"] for row in rows] == [None] * 5 + ["the engine broke before this picture"] * 3
+    kept = {row["key"] for row in rows if row["error"] is None}
+    engine = Ahead()
+    _draw(spec, folder, engine)
+    assert len(engine.begun) == 24 - 5
+    assert kept.isdisjoint(engine.begun)
+    assert [row["error"] for row in folder.generations.rows()] == [None] * 24
+
+
+def test_a_block_that_broke_before_any_picture_is_not_stored(spec: RunSpec, folder: RunFolder) -> None:
+    with pytest.raises(RuntimeError):
+        _draw(spec, folder, Ahead(breaks_after=0))
+    assert not list(folder.generations.paths())
