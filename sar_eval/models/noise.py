@@ -6,6 +6,8 @@ or a resume; two engines with the same logits sample the same tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,12 +23,21 @@ def _mix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def noise_keys(seeds: list[int], positions: int, device: torch.device) -> Tensor:
+def noise_keys(seeds: Sequence[int], positions: int, device: torch.device) -> Tensor:
     """Keys of every step, int32 `[positions, len(seeds), 2]`, made once for a batch of draws."""
-    steps = np.arange(positions, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    return torch.from_numpy(_words(seeds, np.arange(positions, dtype=np.uint64)[:, None])).to(device)
+
+
+def keys_at(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
+    """Keys of one step of each draw at its own position, int32 `[len(seeds), 2]`, on the CPU."""
+    return torch.from_numpy(_words(seeds, np.array(positions, dtype=np.uint64)))
+
+
+def _words(seeds: Sequence[int], positions: NDArray[np.uint64]) -> NDArray[np.int32]:
+    steps = positions * np.uint64(0x9E3779B97F4A7C15)
     mixed = _mix64(_mix64(np.array(seeds, dtype=np.uint64)) + steps)
     words = np.stack([mixed & np.uint64(_LOW32), mixed >> np.uint64(32)], -1)
-    return torch.from_numpy(words.astype(np.uint32).view(np.int32)).to(device)
+    return words.astype(np.uint32).view(np.int32)
 
 
 def _signed(word: int) -> int:

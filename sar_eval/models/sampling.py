@@ -53,10 +53,26 @@ def sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) ->
     return torch.cat([places for places, _ in drawn]), torch.cat([sound for _, sound in drawn])
 
 
-def _sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
+def policy_scores(logits: Tensor, protocol: DrawProtocol) -> Tensor:
+    """Unnormalised log-probabilities float32 `[B, V]` that a token is drawn from.
+
+    Guidance, temperature, top-k and top-p applied; at temperature 0 the scores before temperature.
+    `logits` as for `sample`.
+    """
     scores = guide(logits, protocol.guidance) if protocol.guidance != 1 else logits.float()
+    if protocol.temperature == 0:
+        return scores
+    return narrow(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+
+
+def log_probabilities(scores: Tensor, places: Tensor) -> Tensor:
+    """Log-probability float32 `[B]` of one place int64 `[B]` in each row of scores `[B, V]`."""
+    return scores.gather(-1, places[:, None])[:, 0] - scores.logsumexp(-1)
+
+
+def _sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
+    scores = policy_scores(logits, protocol)
     if protocol.temperature != 0:
-        scores = narrow(scores / protocol.temperature, protocol.top_k, protocol.top_p)
         scores = scores + gumbel(keys, ids)
     best = scores.max(-1)
     # The greatest of a row with a NaN in it is NaN, so this looks at every token.

@@ -1,0 +1,149 @@
+"""Is guidance applied, and with these weights? A few tokens of an engine against plain PyTorch.
+
+An engine that quietly ignored the negative branch, or the prompt, would still draw pictures. So before it
+draws any it samples two tokens of a few pictures; each must be a token that the checkpoint's own scores,
+guided and with the draw's noise, would choose, and have the log-probability that they give it.
+
+The tokens are sampled at the temperature that puts the best guided score `RISE` above the mean one, and
+every other picture with a guidance of at least `TELLING`. At the protocol's own temperature a trained
+checkpoint is often sure of its first tokens, with guidance and without, and a weak guidance changes little:
+that would prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sar_eval.errors import SarEvalError
+from sar_eval.models.decoding import Vocabulary
+from sar_eval.models.noise import gumbel, keys_at
+from sar_eval.models.qwen2 import Decoder
+from sar_eval.models.sampling import log_probabilities, policy_scores
+from sar_eval.models.vllm_driver import Drawn, Order
+
+RISE = 6.0  # nats; the best token of thousands is then likelier than another one, but not sure
+TELLING = 6.0  # guidance of every other picture: what a branch left out changes must exceed rounding
+# Deviation in nats that rounding alone may cause where even a wrong engine would hardly deviate.
+ROUNDING = {"float32": 0.001, "bfloat16": 0.05, "float16": 0.02}
+
+
+class NotGuided(SarEvalError):
+    """The engine's tokens are not those of the guided checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far an engine is from plain PyTorch, in nats, and how far from it a wrong one would be.
+
+    Attributes:
+        found: mean over tokens of: what a better token would have had more in score and noise, and the
+            differences of the log-probabilities.
+        wrong: mean difference of log-probability between the guided distribution and the nearest one that
+            a wrong engine would draw from (one branch alone, another picture's prompts).
+    """
+
+    found: float
+    wrong: float
+
+
+def telling(decoder: Decoder, vocabulary: Vocabulary, orders: Sequence[Order]) -> list[Order]:
+    """The same pictures, sampled so that their tokens tell most, with log-probabilities."""
+    plain = [replace(order, temperature=1.0, top_k=0, top_p=1.0, scored=True) for order in orders]
+    strong = [
+        replace(order, guidance=max(order.guidance, TELLING)) if n % 2 and order.guidance != 1 else order
+        for n, order in enumerate(plain)
+    ]
+    return [replace(order, temperature=_temperature(decoder, vocabulary, order)) for order in strong]
+
+
+def _temperature(decoder: Decoder, vocabulary: Vocabulary, order: Order) -> float:
+    scores = _policy(_rows(decoder, vocabulary, order, []), order)
+    return max(float(scores.max() - scores.mean()) / RISE, 1e-3)
+
+
+def check_guidance(
+    decoder: Decoder,
+    vocabulary: Vocabulary,
+    orders: Sequence[Order],
+    drawn: Sequence[Drawn],
+    rounding: float,
+) -> Deviation:
+    """Compare what an engine drew with the checkpoint's own scores.
+
+    An engine is accepted if it is nearer to the guided checkpoint than half the way to the nearest wrong
+    one, or off by no more than rounding.
+
+    Args:
+        decoder, vocabulary: the checkpoint in plain PyTorch, on the CPU.
+        orders: the pictures (see `telling`), two at least.
+        drawn: their first tokens, numbered as the vocabulary's columns, with log-probabilities.
+        rounding: nats.
+
+    Raises:
+        NotGuided: it deviates more, or a picture has no tokens.
+    """
+    found: list[float] = []
+    wrong: list[list[float]] = []
+    for order, other, picture in zip(orders, [*orders[1:], orders[0]], drawn, strict=True):
+        if picture.error or picture.failed_at >= 0 or not picture.tokens:
+            raise NotGuided(
+                f"the engine could not draw the tokens of its self-check: {picture.error or 'no numbers'}"
+            )
+        for step, token in enumerate(picture.tokens):
+            before, place = picture.tokens[:step], torch.tensor([token])
+            rows = _rows(decoder, vocabulary, order, before)
+            told = [row[step] for row in picture.scores[: len(order.prompts)]]
+            found.append(_deviation(rows, order, vocabulary, step, place, told))
+            wrong.append(_alternatives(rows, _rows(decoder, vocabulary, other, before), order, place))
+    nearest = min(sum(each) / len(each) for each in zip(*wrong, strict=True))
+    deviation = Deviation(sum(found) / len(found), nearest)
+    limit = max(rounding, nearest / 2)
+    if not deviation.found <= limit:
+        raise NotGuided(
+            f"the engine does not sample from the guided checkpoint: it deviates by {deviation.found:.3g} "
+            f"nats from plain PyTorch on the same weights, {limit:.3g} are allowed; nothing was drawn"
+        )
+    return deviation
+
+
+def _deviation(
+    rows: Tensor, order: Order, vocabulary: Vocabulary, step: int, place: Tensor, told: Sequence[float]
+) -> float:
+    """How far the chosen token is from the best one, plus how far its log-probabilities are off."""
+    scores = _policy(rows, order)
+    noisy = scores + gumbel(keys_at([order.seed], [step]), vocabulary.ids)
+    expected = [log_probabilities(scores, place)]
+    if len(order.prompts) > 1:
+        expected.append(log_probabilities(rows[:1] / order.temperature, place))
+    off = sum(abs(float(e) - t) for e, t in zip(expected, told, strict=True))
+    return float(noisy.max() - noisy[0, place]) + off
+
+
+def _alternatives(rows: Tensor, others: Tensor, order: Order, place: Tensor) -> list[float]:
+    """How far the distributions of wrong engines are from the right one, at this token."""
+    right = log_probabilities(_policy(rows, order), place)
+    alone = [row[None] / order.temperature for row in rows] if len(rows) > 1 else []
+    wrong = [*alone, _policy(others, order)]
+    return [float(abs(log_probabilities(scores, place) - right)) for scores in wrong]
+
+
+def _policy(rows: Tensor, order: Order) -> Tensor:
+    return policy_scores(rows, order.branch("", False, 0).protocol)
+
+
+def _rows(decoder: Decoder, vocabulary: Vocabulary, order: Order, drawn: Sequence[int]) -> Tensor:
+    """Scores `[branches, V]` of the token after these."""
+    before = [token + vocabulary.first for token in drawn]
+    return torch.cat([_scores(decoder, vocabulary, [*prompt, *before]) for prompt in order.prompts])
+
+
+def _scores(decoder: Decoder, vocabulary: Vocabulary, ids: Sequence[int]) -> Tensor:
+    tokens, positions = torch.tensor([list(ids)]), torch.arange(len(ids))[None]
+    cache = decoder.new_cache(1, len(ids))
+    with torch.inference_mode():
+        scores: Tensor = vocabulary.head(decoder.forward(tokens, positions, cache, len(ids))[:, -1])
+    return scores

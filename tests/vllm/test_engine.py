@@ -1,0 +1,281 @@
+"""The engine around the tokens: its check at the start, rollouts, what breaks, runs on the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+from sar_eval.engines.vllm import VllmEngine
+from sar_eval.errors import BadInput, DeviceLost
+from sar_eval.models.checkpoint import find_checkpoint
+from sar_eval.models.decoding import Vocabulary
+from sar_eval.models.guidance_check import NotGuided
+from sar_eval.models.pairing import PairSampler
+from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
+from tests.vllm.drawing import demo_engine, demo_orders
+
+TEXTS = ("a photo of one red ring", "a photo of two blue stars", "a photo of a star above a ring")
+
+
+def _draws() -> list[Draw]:
+    return [make_draw(Prompt(f"p{n}", text), 0, 5) for n, text in enumerate(TEXTS)]
+
+
+def _plain_scores(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
+    """Scores `[N, V]` of the visual tokens at every place of a picture, by one forward of plain PyTorch."""
+    checkpoint = engine.checkpoint
+    decoder = checkpoint.load_decoder("cpu", "float32")
+    first = checkpoint.text_vocabulary
+    vocabulary = Vocabulary(decoder, range(first, first + checkpoint.codebook_size), full=False)
+    ids = [*prompt, *completion[:-1]]
+    cache = decoder.new_cache(1, len(ids))
+    with torch.inference_mode():
+        hidden = decoder.forward(torch.tensor([ids]), torch.arange(len(ids))[None], cache, len(ids))
+        return vocabulary.head(hidden[0, len(prompt) - 1 :]).float()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_rollouts_have_the_log_probabilities_of_plain_pytorch(guidance: float) -> None:
+    with demo_engine(guidance) as engine:
+        rollouts = engine.rollouts(_draws())
+        negative = engine.orders(_draws())[0].prompts[-1]
+        first = engine.checkpoint.text_vocabulary
+        for draw, rollout in zip(_draws(), rollouts, strict=True):
+            assert (rollout.key, rollout.error, len(rollout.completion_ids)) == (draw.key, "", 64)
+            places = torch.tensor(rollout.completion_ids)[:, None] - first
+            alone = _plain_scores(engine, rollout.prompt_ids, rollout.completion_ids)
+            other = _plain_scores(engine, negative, rollout.completion_ids)
+            guided = alone if guidance == 1 else other + guidance * (alone - other)
+            for scores, told in ((guided, rollout.log_probabilities), (alone, rollout.conditional)):
+                expected = scores.log_softmax(-1).gather(1, places)[:, 0]
+                torch.testing.assert_close(torch.tensor(told), expected, atol=2e-4, rtol=0)
+        again = engine.decode_tokens(_draws()).codes
+    assert [[i - first for i in r.completion_ids] for r in rollouts] == again.tolist()
+
+
+def test_an_engine_that_leaves_guidance_out_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = PairSampler._draw
+
+    def unguided(self: PairSampler, logits: Any, group: Any, protocol: Any, scored: bool) -> Any:
+        return draw(self, logits, group, DrawProtocol("off", 0, guidance=1.0 + 1e-9), scored)
+
+    monkeypatch.setattr(PairSampler, "_draw", unguided)
+    with pytest.raises(NotGuided, match="nothing was drawn"), demo_engine():
+        pass
+
+
+def test_an_engine_with_other_weights_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = type(find_checkpoint("demo:sft")).load_decoder
+
+    def other(self: Any, device: str, dtype: str) -> Any:
+        return load(find_checkpoint("demo:pretrain"), device, dtype)
+
+    monkeypatch.setattr(type(find_checkpoint("demo:sft")), "load_decoder", other)
+    with pytest.raises(NotGuided, match="same weights"), demo_engine():
+        pass
+
+
+def test_half_precision_passes_its_check() -> None:
+    with demo_engine(6.0, dtype="bfloat16") as engine:
+        assert 0 < engine.deviation.found < engine.deviation.wrong / 4
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"no_such_option": 1}, "no_such_option"),
+        ({"max_num_seqs": 1}, "max_num_seqs is 1"),
+        ({"kv_cache_memory_bytes": 1000}, "cache blocks"),
+        ({"max_num_batched_tokens": 8}, "max_num_batched_tokens"),
+        ({"quantization": "awq"}, "awq"),
+    ],
+)
+def test_options_that_cannot_work_are_told(options: dict[str, Any], told: str) -> None:
+    with pytest.raises((BadInput, NotGuided), match=told), demo_engine(**options):
+        pass
+
+
+@pytest.mark.parametrize(("platform", "told"), [("cuda", "this vLLM is for cuda"), ("", "there is none")])
+def test_a_vllm_for_another_device_is_told(
+    monkeypatch: pytest.MonkeyPatch, platform: str, told: str
+) -> None:
+    import vllm.platforms
+
+    monkeypatch.setattr(vllm.platforms, "_current_platform", SimpleNamespace(device_type=platform))
+    with pytest.raises(BadInput, match=told), demo_engine():
+        pass
+
+
+def test_a_request_that_vllm_refuses_fails_its_picture_alone() -> None:
+    with demo_engine() as engine:
+        add = engine.driver.engine.add_request
+
+        def refusing(name: str, *rest: Any) -> Any:
+            if name.startswith(f"{refused}/"):
+                raise ValueError("the prompt has token 4711\nand more")
+            return add(name, *rest)
+
+        refused = str(engine.driver._pairs + 2)
+        engine.driver.engine.add_request = refusing
+        decoded = engine.decode_tokens(_draws())
+        assert decoded.errors[1] == "vLLM refused it: ValueError: the prompt has token 4711"
+        assert [bool(e) for e in decoded.errors] == [False, True, False]
+
+
+def test_scores_that_are_no_numbers_fail_their_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = PairSampler.__call__
+
+    def spoiled(self: PairSampler, logits: Any, rows: Any) -> None:
+        for row in rows:
+            if row.branch.seed == 101 and row.tokens == 9:
+                logits[row.place, 3] = torch.nan
+        call(self, logits, rows)
+
+    with demo_engine() as engine:
+        monkeypatch.setattr(PairSampler, "__call__", spoiled)
+        drawn = engine.driver.draw(demo_orders(3))
+    assert [picture.failed_at for picture in drawn] == [-1, 9, -1]
+    assert [len(picture.tokens) for picture in drawn] == [64, 9, 64]
+
+
+def test_a_pair_that_never_keeps_in_step_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = PairSampler.__call__
+
+    def apart(self: PairSampler, logits: Any, rows: Any) -> None:
+        """The rows of seed 101 never meet from its fifth token on."""
+        alone = [r for r in rows if r.branch.seed == 101 and r.branch.start + r.tokens >= 4]
+        call(self, logits, [row for row in rows if row not in alone])
+        for row in alone:
+            call(self, logits, [row])
+
+    with demo_engine() as engine:
+        monkeypatch.setattr(PairSampler, "__call__", apart)
+        drawn = engine.driver.draw(demo_orders(3))
+    assert [len(picture.tokens) for picture in drawn] == [64, 4, 64]
+    assert drawn[1].error == "its two rows were out of step 3 times at the same token"
+
+
+def test_a_core_that_dies_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with demo_engine() as engine:
+        cores = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
+        killer = threading.Timer(0.3, lambda: [core.kill() for core in cores])
+        killer.start()
+        with pytest.raises(DeviceLost, match="vLLM failed"):
+            engine.driver.draw(demo_orders(64))
+        killer.join()
+
+
+def test_the_newer_runner_gives_the_same_tokens() -> None:
+    """Real tensors, stand-ins for its states and its context of a step."""
+    import numpy as np
+
+    from sar_eval.models.pairing import Branch, Layout
+    from sar_eval.models.vllm_processor import ARGUMENT, GuidedPairs
+
+    layout = {"codes": 50, "text": 9, "full": False}
+    config = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace(**{ARGUMENT: layout})))
+    prompts = np.array([0, 4, 0, 7, 2, 5], np.int32)
+    states = SimpleNamespace(device=torch.device("cpu"), prompt_len=SimpleNamespace(np=prompts))
+    newer, older = GuidedPairs(config, states), GuidedPairs(config, torch.device("cpu"), False)
+    branches = {
+        1: Branch("a", False, 1, 0, 3.0),
+        3: Branch("a", True, 1, 0, 3.0),
+        4: Branch("b", False, 2, 5, 1.0),
+    }
+    for slot, branch in branches.items():
+        params = SimpleNamespace(temperature=0.0, extra_args={ARGUMENT: branch.to_args()})
+        assert newer.add_request(slot, params)
+        older.batch[[5, 0, 0, 2, 3][slot]] = (branch, [0] * 6)
+    assert not newer.add_request(5, SimpleNamespace(temperature=0.0, extra_args=None))
+    # Rows: slots 1, 5, 3, 4; sequence lengths are prompt and six tokens each.
+    order = np.array([1, 5, 3, 4], np.int32)
+    context = SimpleNamespace(idx_mapping_np=order, seq_lens_upper_bound_np=prompts[order] + 6)
+    logits = torch.randn(4, Layout(**layout).columns)
+    expected = logits.clone()
+    newer.apply(logits, context)
+    older.batch = {0: (branches[1], [0] * 6), 2: (branches[3], [0] * 6), 3: (branches[4], [0] * 6)}
+    older.apply(expected)
+    assert torch.equal(logits, expected)
+    assert logits[0].argmax() == logits[2].argmax() < 50
+    newer.add_request(
+        1, SimpleNamespace(temperature=0.0, extra_args=None)
+    )  # the slot has somebody else now
+    logits = torch.randn(4, Layout(**layout).columns)
+    newer.apply(logits, context)
+    assert logits[2].argmax() == Layout(**layout).out_of_step
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"temperature": 1.0}, "temperature 0"),
+        ({"structured_outputs": {"json": "{}"}}, "structured output"),
+        ({"extra_args": {"sar_eval": {"pair": 1}}}, "a branch has no pair = 1"),
+    ],
+)
+def test_requests_that_could_not_be_honoured_are_refused(params: dict[str, Any], told: str) -> None:
+    from sar_eval.models.pairing import Branch
+    from sar_eval.models.vllm_processor import GuidedPairs
+
+    sound = {"temperature": 0.0, "extra_args": {"sar_eval": Branch("a", False, 1).to_args()}}
+    GuidedPairs.validate_params(SimpleNamespace(**sound))
+    with pytest.raises(ValueError, match=told):
+        GuidedPairs.validate_params(SimpleNamespace(**sound | params))
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _told(folder: Path, kind: str, column: str) -> dict[str, Any]:
+    rows = pd.read_parquet(folder / kind).set_index("key")[column]
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in rows.items()}
+
+
+def test_a_run_has_natives_tokens_and_verdicts(sar_eval: Run, suite: Path, tmp_path: Path) -> None:
+    words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "-n", 2, "--workers", 1, "--json")
+    told = {}
+    for engine in ("native", "vllm"):
+        done = sar_eval(*words, "--engine", engine, "--out", tmp_path / engine)
+        assert done.returncode == 0, done.stderr
+        told[engine] = json.loads(done.stdout)
+    runs = [tmp_path / "native", tmp_path / "vllm"]
+    assert _told(runs[0], "generations", "tokens") == _told(runs[1], "generations", "tokens")
+    assert _told(runs[0], "verdicts/shapes", "passed") == _told(runs[1], "verdicts/shapes", "passed")
+    assert told["native"]["metrics"] == told["vllm"]["metrics"]
+    manifest = json.loads((runs[1] / "run.json").read_text())
+    assert manifest["spec"]["engine_version"].startswith("1 (vllm 0.")
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_stored(suite: Path, tmp_path: Path) -> None:
+    """The run goes on by itself with another worker; options are in its manifest."""
+    words = ["generate", str(suite), "--ckpt", "demo:sft", "-n", "2", "--guidance", "3", "--workers", "1"]
+    words += ["--batch-size", "4", "--engine", "vllm", "--engine-option", "max_num_seqs=8"]
+    command = [sys.executable, "-m", "sar_eval", *words, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        parts = tmp_path / "run" / "generations"
+        while running.poll() is None and len(list(parts.glob("part-*"))) < 2:
+            time.sleep(0.05)
+        stored = {path.name for path in parts.glob("part-*")}
+        for child in psutil.Process(running.pid).children(recursive=True):
+            if "multiprocessing.spawn" in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+        output, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, output + errors
+    assert stored <= {path.name for path in parts.glob("part-*")}
+    assert len(_told(tmp_path / "run", "generations", "tokens")) == 24
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["spec"]["engine_options"] == {"max_num_seqs": 8}
