@@ -23,6 +23,7 @@ from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
 
 AHEAD = 2  # blocks that a worker has at most: one that it does, one to begin when only filing is left
 TRIES = 3  # a block that ends this many workers, or fails this often, is given up
+WINK_S = 0.02  # how often a worker that waits for two things looks at the second
 GRACE_S = 2.0  # how long a worker may take to end when it is told to stop
 FAREWELL_S = 30.0  # how long it may take to let go of its device when the work is done
 
@@ -294,6 +295,8 @@ def _serve(connection: Connection, do_block: Callable[[int], Any]) -> None:
     """
     coming: Future[Any] | None = None
     while True:
+        while coming is not None and not coming.done() and not connection.poll(WINK_S):
+            pass  # until one of the two has something for us
         block = connection.recv() if coming is None or connection.poll() else None
         if coming is None and block is None:
             return
