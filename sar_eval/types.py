@@ -86,6 +86,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question-answering network says to one question about one picture.
+
+    Attributes:
+        text: in its own words.
+        yes: whether that counts as yes; None where it is neither yes nor no.
+        soft: probability of yes, 0 to 1; None if the network does not tell.
+        truncated: the question was longer than the network reads, and its end was cut off.
+        error: why there is no answer.
+    """
+
+    text: str = ""
+    yes: bool | None = None
+    soft: float | None = None
+    truncated: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
     """One object found in a picture.
 

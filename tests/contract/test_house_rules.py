@@ -12,7 +12,7 @@ from sar_eval import discover
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
-LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "masks", "images"}
+LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "images"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
@@ -31,7 +31,9 @@ ALLOWED = {
     "blocks": {"types", "errors", "pool", "spec"},
     "engines": {"types", "errors", "protocols", "discover", "models"},
     "judges": {*LOW, "protocols", "models", "benchmarks"},
+    "answerers": {*LOW, "protocols", "models"},
     "benchmarks": {*LOW, "protocols", "models"},
+    "dpg": {"types", "errors"},
     "train": {*LOW, "models", "judges"},
     "provenance": set(),
     "generate": {*LOW, "blocks", "pool", "prompts", "provenance", "spec", "store"},
@@ -106,6 +108,7 @@ def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
     methods = {
         "engines": ("generate", "__enter__"),
         "judges": ("judge", "__enter__"),
+        "answerers": ("answer", "__enter__"),
         "benchmarks": ("fold",),
     }
     for name, headline in discover.names(kind).items():
