@@ -2,7 +2,8 @@
 
 A download goes to `<name>.part` and takes its name after its checksum fits. What an interrupted one
 left is gone on with (HTTP Range), two processes at once make one download (a file lock). Where no
-checksum is published, that of the first download is noted, and later ones must have it.
+checksum is published, that of the first download is noted, and later ones must have it; that the
+first one came whole is then told by its length alone.
 """
 
 from __future__ import annotations

@@ -59,8 +59,9 @@ class Attention(nn.Module):
         keys, values = self.memory(tokens)
         seen = []
         for number, part in enumerate(self.queries(x).split(list(counts))):
-            mixed = F.scaled_dot_product_attention(_fold(part), keys[number], values[number])
-            seen.append(_unfold(mixed, len(part)))
+            one = slice(number, number + 1)
+            mixed = F.scaled_dot_product_attention(_fold(part)[None], keys[one], values[one])
+            seen.append(_unfold(mixed[0], len(part)))
         return self.finish(torch.cat(seen), x)
 
 

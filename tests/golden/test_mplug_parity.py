@@ -19,6 +19,7 @@ from sar_eval.models.mplug_shape import MplugShape
 from sar_eval.models.mplug_weights import ROLES, expected_counts, expected_shapes, role_of
 from sar_eval.models.mplug_words import START
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 VARIANTS = ("stride6_distill", "stride3_plain")
 IMAGES = ("noise", "shapes", "rgba")
 CLOSE = 1e-5  # of a tensor's greatest absolute value
@@ -56,15 +57,6 @@ class Case:
         for word, amount in self.told["deltas"][delta].items():
             bias[self.vqa.words.words.index(word)] += amount
         self.bias.data = bias
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small lose more by threads that wait for each other than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=VARIANTS)

@@ -19,18 +19,11 @@ from sar_eval.models.mplug_weights import DROPPED, expected_counts, read_state, 
 from sar_eval.models.mplug_words import Words
 from sar_eval.types import Answer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = ["Is there a dog?", "Is the car red?", "Are there two apples?", "Is the circle left of it?"]
 LONG = "Is the small old house behind the big tree " * 4
 HEAD = "text_decoder.cls.predictions.decoder.weight"
 NORM = "visn_layer_norm.weight"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -258,6 +251,15 @@ def test_answers_are_of_all_kinds_and_do_not_depend_on_their_company(answerer) -
             assert answer.error or answer.yes == (answer.text == "yes")
     assert found[3][-1] == Answer(error="the question is empty")
     assert list(answerer.answer([])) == []
+
+
+def test_half_precision_answers_much_the_same(answerer) -> None:
+    asked = [(picture, QUESTIONS) for picture in pictures()]
+    exact = [answer for answers in answerer.answer(asked) for answer in answers]
+    with MplugAnswerer(weights=str(answerer.folder), dtype="bfloat16") as other:
+        rough = [answer for answers in other.answer(asked) for answer in answers]
+    assert [answer.soft for answer in rough] == pytest.approx([answer.soft for answer in exact], abs=0.05)
+    assert any(one.soft != two.soft for one, two in zip(exact, rough, strict=True))
 
 
 def test_the_soft_score_is_yes_against_no_at_the_first_token(answerer) -> None:

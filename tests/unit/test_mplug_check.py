@@ -1,6 +1,8 @@
 """`sar-eval doctor dpg`: the judge's weights and its answers against a table of the original's."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from PIL import Image
 
 from sar_eval import doctor
 from sar_eval.answerers.mplug import MplugAnswerer
-from sar_eval.errors import UnknownName
+from sar_eval.cli.inspect import doctor as command
+from sar_eval.errors import BadInput, UnknownName
 from sar_eval.models.weights import note_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = ["Is there a dog?", "Is the car red?", "Are there two apples?"]
 
 
@@ -103,8 +107,6 @@ def test_the_digest_of_the_download(folder) -> None:
     ],
 )
 def test_a_table_that_cannot_be_read(folder, table, content, named) -> None:
-    import re
-
     table.write_text(content)
     [(ok, told)] = outcome(findings(folder, table), "dpg")
     assert not ok
@@ -123,12 +125,16 @@ def test_another_benchmark() -> None:
 
 
 def test_the_command(sar_eval, folder, table) -> None:
-    done = sar_eval("doctor", "dpg", "--weights", folder, "--reference", table)
+    alone = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = sar_eval("doctor", "dpg", "--weights", folder, "--reference", table, **alone)
     assert (done.returncode, "3 of 3 are the original's" in done.stdout) == (0, True)
-    (folder / "vocab.txt").unlink()
-    done = sar_eval("doctor", "dpg", "--weights", folder, "--json")
-    assert done.returncode == 2
-    assert "vocab.txt" in json.loads(done.stdout)[-1]["detail"]
-    assert "not in order: dpg" in done.stderr
     done = sar_eval("doctor", "--reference", table)
     assert (done.returncode, "sar-eval doctor dpg" in done.stderr) == (2, True)
+
+
+def test_the_command_over_weights_that_are_not_in_order(folder, capsys) -> None:
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(BadInput, match="not in order: dpg") as caught:
+        command("dpg", weights=folder, as_json=True)
+    assert caught.value.exit_code == 2
+    assert "vocab.txt" in json.loads(capsys.readouterr().out)[-1]["detail"]
