@@ -16,7 +16,7 @@ class RemoteFile:
     Attributes:
         name: of the file in the cache.
         url: where it is published.
-        sha256: its checksum, or the beginning of it where no more is published.
+        sha256: its checksum, or the beginning of it where no more is published, or "".
         for_what: of one line.
     """
 
@@ -40,6 +40,12 @@ CLIP = RemoteFile(
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # OpenAI's address has it
     "GenEval's colour classifier (OpenAI, MIT)",
+)
+DPG_QUESTIONS = RemoteFile(
+    "dpg_bench.csv",
+    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv",
+    "",  # none is published
+    "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
 )
 FILES = {"mask2former": MASK2FORMER, "clip": CLIP}
 
