@@ -15,8 +15,8 @@ from sar_eval.errors import SarEvalError
 from sar_eval.models.checkpoint import find_checkpoint
 from sar_eval.models.locate import demo_names
 from sar_eval.models.weights import find_weights
-from sar_eval.prompts import load_suite
 from sar_eval.spec import cores, load_recipe, recipe_names
+from sar_eval.suites import missing_suite, read_suite
 
 REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
 EXTRAS = {
@@ -150,6 +150,8 @@ def _checkpoint(name: str) -> Finding:
 def _recipe(name: str) -> Finding:
     try:
         recipe = load_recipe(name)
-        return Finding(f"benchmark {name}", True, f"{len(load_suite(recipe.suite).prompts)} prompts")
+        if told := missing_suite(recipe.suite):
+            return Finding(f"benchmark {name}", None, told)
+        return Finding(f"benchmark {name}", True, f"{len(read_suite(recipe.suite).prompts)} prompts")
     except SarEvalError as error:
         return Finding(f"benchmark {name}", False, str(error))

@@ -16,7 +16,7 @@ from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.models.checkpoint import Checkpoint, find_checkpoint
 from sar_eval.models.prompting import PREFIX_SETS, PRESETS
-from sar_eval.prompts import load_suite
+from sar_eval.suites import find_suite, read_suite
 from sar_eval.types import DrawProtocol, Json
 
 PACKAGE = Path(__file__).parent
@@ -161,7 +161,7 @@ def load_recipe(name: str) -> Recipe:
         raise BadInput(f"{path}: no key 'suite'")
     return Recipe(
         name=str(data.get("name", path.stem)),
-        suite=_suite_path(str(data["suite"]), path.parent),
+        suite=find_suite(str(data["suite"]), (path.parent, shipped("prompts"))),
         settings=_typed({key: data[key] for key in SETTINGS if key in data}, RunSpec, path)
         | _files(data, path),
         protocol=_typed(data.get("protocol", {}), DrawProtocol, path),
@@ -193,10 +193,6 @@ def _files(data: Mapping[str, Json], recipe: Path) -> dict[str, Json]:
     return {key: str(path.resolve()) for key, path in found.items()}
 
 
-def _suite_path(name: str, beside: Path) -> Path:
-    return beside / name if (beside / name).is_file() else shipped("prompts") / name
-
-
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
@@ -218,7 +214,7 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=load_suite(recipe.suite).digest,
+        suite_digest=read_suite(recipe.suite).digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, given),
@@ -242,7 +238,7 @@ def resolve_images(
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=load_suite(recipe.suite).digest,
+        suite_digest=read_suite(recipe.suite).digest,
         checkpoint=str(folder.resolve()),
         checkpoint_digest=digest,
         protocol=DrawProtocol(name=f"pictures as given, {size[0]}x{size[1]}", resolution=max(size)),

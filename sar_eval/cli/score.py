@@ -60,8 +60,8 @@ def score(
     code 3) rather than scored over fewer. The same command again goes on where an earlier one stopped.
     """
     from sar_eval.images import find_images
-    from sar_eval.prompts import load_suite
     from sar_eval.spec import load_recipe, resolve_images, with_suite
+    from sar_eval.suites import read_suite
     from sar_eval.take_in import take_in
 
     if (images / "run.json").is_file():
@@ -75,7 +75,7 @@ def score(
     if suite is not None:
         recipe = with_suite(recipe, suite)
     each = images_per_prompt or int(recipe.settings.get("images_per_prompt", 4))
-    found = find_images(images, load_suite(recipe.suite).prompts, each)
+    found = find_images(images, read_suite(recipe.suite).prompts, each)
     spec = resolve_images(recipe, images, found.digest(), found.size, overrides)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use --judge")

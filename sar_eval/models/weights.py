@@ -61,6 +61,12 @@ MPLUG = tuple(
     )
     for name, for_what in _MPLUG_FILES.items()
 )
+DPG_QUESTIONS = RemoteFile(
+    "dpg_bench.csv",
+    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv",
+    "",  # none is published
+    "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
+)
 FILES = {"mask2former": MASK2FORMER, "clip": CLIP, "mplug": MPLUG[0]}
 WHAT = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # a benchmark's judge needs these
 

@@ -17,7 +17,8 @@ from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, m
 
 from sar_eval import report, report_evidence
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report import score_groups, write_report
+from sar_eval.report import write_report
+from sar_eval.report_scores import score_groups
 from sar_eval.store import verdict_row
 from sar_eval.summarize import summarize
 from sar_eval.types import Metric, Prompt, Verdict, make_draw
