@@ -2,8 +2,8 @@
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
-groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers` and `sar_eval.benchmarks`; `path/to/file.py:NAME`
-names an object in any file.
+groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers` and `sar_eval.benchmarks`;
+`path/to/file.py:NAME` names an object in any file.
 """
 
 from __future__ import annotations

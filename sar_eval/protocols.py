@@ -1,4 +1,4 @@
-"""The seams: what an engine, a judge, an answerer and a benchmark must offer. Nothing inherits from them."""
+"""The seams: what engines, judges, answerers and benchmarks must offer. Nothing inherits from them."""
 
 from __future__ import annotations
 
