@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sar_eval.errors import BadInput
-from sar_eval.types import Json, Prompt
+from sar_eval.types import Generation, Json, Prompt
 
+DECODING_THREADS = 4  # decoding lets go of Python's lock, so judges decode ahead of their networks
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LAYOUTS = {
     "geneval": "00000/metadata.jsonl and 00000/samples/*.png",
@@ -39,6 +40,20 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise BadInput(f"unreadable picture: {error}") from error
+
+
+def read_picture(generation: Generation) -> NDArray[np.uint8]:
+    """A generation's picture as RGB uint8 [H, W, 3], if it shows anything.
+
+    Raises:
+        BadInput: there is no picture, it is unreadable, or all of one colour.
+    """
+    if generation.image is None:
+        raise BadInput(f"no picture: {generation.error}")
+    pixels = decode_image(generation.image)
+    if bool((pixels == pixels[0, 0]).all()):
+        raise BadInput("blank picture")
+    return pixels
 
 
 @dataclass(slots=True)

@@ -32,6 +32,9 @@ HOW = (
     *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
 )
 
+# Options of judges that change where and how fast questions are answered, not what is answered.
+JUDGED_HOW = ("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once")
+
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")
 
@@ -86,7 +89,7 @@ class RunSpec:
     @property
     def judge_digest(self) -> str:
         """Of what decides the verdicts on given pictures."""
-        options = dict(self.judge_options)
+        options = {k: v for k, v in self.judge_options.items() if k not in JUDGED_HOW}
         return _hash({"judge": self.judge, "version": self.judge_version, "options": options})
 
     def to_json(self) -> dict[str, Json]:
@@ -165,7 +168,7 @@ def load_recipe(name: str) -> Recipe:
         settings=_typed({key: data[key] for key in SETTINGS if key in data}, RunSpec, path)
         | _files(data, path),
         protocol=_typed(data.get("protocol", {}), DrawProtocol, path),
-        judge_options=data.get("judge_options", {}),
+        judge_options=_answerer(data.get("judge_options", {}), path.parent),
         engine_options=data.get("engine_options", {}),
     )
 
@@ -191,6 +194,14 @@ def _files(data: Mapping[str, Json], recipe: Path) -> dict[str, Json]:
         if ".py:" in p.name and Path(str(p).rpartition(":")[0]).is_file()
     }
     return {key: str(path.resolve()) for key, path in found.items()}
+
+
+def _answerer(options: Mapping[str, Json], beside: Path) -> Mapping[str, Json]:
+    """The judge's options with an answerer `mine.py:NAME` found beside the recipe."""
+    file, _, name = str(options.get("answerer", "")).rpartition(":")
+    if file.endswith(".py") and (beside / file).is_file():
+        return {**options, "answerer": f"{(beside / file).resolve()}:{name}"}
+    return options
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List benchmarks, checkpoints, engines and judges by the name that flags take."""
+    """List benchmarks, checkpoints, engines, judges and answerers by the name that flags take."""
     from sar_eval import discover
     from sar_eval.models.locate import demo_names
     from sar_eval.spec import recipe_names
@@ -28,6 +28,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         "checkpoints": dict.fromkeys(demo_names(), "ships with sar-eval"),
         "engines": discover.names("engines"),
         "judges": discover.names("judges"),
+        "answerers": discover.names("answerers"),
         "folds": discover.names("benchmarks"),
     }
     if as_json:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sar_eval.benchmarks.geneval import read_thresholds, rule
 from sar_eval.errors import BadInput
-from sar_eval.images import decode_image
+from sar_eval.images import read_picture
 from sar_eval.masks import encode_mask
 from sar_eval.shapes.render import shape_mask
 from sar_eval.shapes.vocabulary import PALETTE, SHAPES
@@ -154,12 +154,7 @@ class ShapesJudge:
     def _judge_one(self, prompt: Prompt, generation: Generation) -> Verdict:
         if not isinstance(prompt.checks, dict) or "include" not in prompt.checks:
             raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
-        if generation.image is None:
-            raise BadInput(f"no picture: {generation.error}")
-        pixels = decode_image(generation.image)
-        if bool((pixels == pixels[0, 0]).all()):
-            raise BadInput("blank picture")
-        ruling = rule(prompt.checks, detect(pixels), self.thresholds)
+        ruling = rule(prompt.checks, detect(read_picture(generation)), self.thresholds)
         return Verdict(
             generation.key,
             "shapes",
