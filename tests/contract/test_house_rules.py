@@ -17,7 +17,7 @@ ALLOWED = {
     "types": set(),
     "errors": set(),
     "stats": set(),
-    "shapes": set(),
+    "shapes": {"types", "errors", "masks", "dpg"},
     "geneval": {"types", "errors"},
     "masks": {"types"},
     "images": {"types", "errors"},
