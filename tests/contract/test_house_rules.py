@@ -12,7 +12,7 @@ from sar_eval import discover
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
-LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "images"}
+LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "grids", "images"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
@@ -20,7 +20,8 @@ ALLOWED = {
     "shapes": {"types", "errors", "masks", "dpg"},
     "geneval": {"types", "errors"},
     "masks": {"types"},
-    "images": {"types", "errors"},
+    "grids": set(),
+    "images": {"types", "errors", "grids"},
     "protocols": {"types"},
     "discover": {"errors"},
     "prompts": {"types", "errors", "store"},
@@ -42,7 +43,7 @@ ALLOWED = {
     "published": {"types"},
     "report_evidence": {"types"},
     "report": {*LOW, "spec", "store", "blocks", "published", "report_evidence"},
-    "export": {"types", "errors", "store"},
+    "export": {"types", "errors", "grids", "images", "store"},
     "fetch": {"types", "errors", "models"},
     "take_in": {"types", "errors", "blocks", "images", "spec", "store"},
     "doctor": {*LOW, "models", "prompts", "spec"},

@@ -1,7 +1,6 @@
 """The offline DPG suite: its grammar, its graphs, and the answers read from pixels."""
 
 import hashlib
-import json
 import random
 from collections import Counter
 from pathlib import Path
