@@ -111,8 +111,8 @@ CATEGORIES: dict[Kind, tuple[str, str]] = {
 def make_graph(task: str, checks: Checks) -> tuple[Question, ...]:
     """The question graph of a prompt's checks, numbered from 1, parents first.
 
-    Colour, count and relation hang on the entities they speak of. A composition goes deeper: count on
-    entity, colour on count, relation on both colours.
+    Colour, count and relation hang on the entities they speak of; where there is a count, the colour
+    hangs on that; in a composition, the relation hangs on both colours.
     """
     # As the prompt names them: a relation's target comes first in GenEval's metadata, last in words.
     items = checks["include"][::-1] if TASKS[task] == "position" else checks["include"]
@@ -120,7 +120,7 @@ def make_graph(task: str, checks: Checks) -> tuple[Question, ...]:
     under = _ids(nodes)
     if task in ("count", "composition"):
         nodes += _layer("count", items, len(nodes) + 1, under)
-        under = _ids(nodes[-len(items) :]) if task == "composition" else under
+        under = _ids(nodes[-len(items) :])
     if "color" in items[0]:
         nodes += _layer("color", items, len(nodes) + 1, under)
         under = _ids(nodes[-len(items) :])

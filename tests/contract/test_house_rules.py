@@ -41,7 +41,7 @@ ALLOWED = {
     "judge": {*LOW, "blocks", "pool", "spec", "store"},
     "summarize": {*LOW, "blocks", "provenance", "spec", "store"},
     "published": {"types"},
-    "report_evidence": {"types"},
+    "report_evidence": {"types", "errors", "dpg"},
     "report": {*LOW, "spec", "store", "blocks", "published", "report_evidence"},
     "export": {"types", "errors", "grids", "images", "store"},
     "fetch": {"types", "errors", "models"},
