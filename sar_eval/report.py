@@ -25,7 +25,7 @@ from sar_eval.blocks import make_blocks
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.published import PublishedScore, beside
-from sar_eval.report_evidence import finite, told_verdict
+from sar_eval.report_evidence import finite, told_parents, told_verdict
 from sar_eval.report_scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.store import Row, RunFolder, row_verdict, storing, write_bytes
@@ -35,6 +35,7 @@ INLINE_LIMIT = 24_000_000  # bytes of encoded pictures up to which the page hold
 THUMBNAIL = 192  # pixels of the longer side; the gallery's cards are as wide
 ASSETS = "report_assets"
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "report_questions.js", "report_view.js")
 KINDS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("webp", "image/webp")}
 
 
@@ -114,7 +115,7 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
     judged, judge_versions = _judged(spec, folder)
     draws = [draw for block in make_blocks(prompts, spec) for draw in block]
     data = {
-        "prompts": [{"id": p.id, "text": p.text, "task": p.tag, "split": p.split} for p in prompts],
+        "prompts": [_prompt(prompt) for prompt in prompts],
         "images": list(_images(spec, prompts, draws, drawn, judged, pictures)),
     }
     facts = _facts(spec, folder, summary, judge_versions, list(drawn.values()))
@@ -138,6 +139,11 @@ def _read_summary(spec: RunSpec, folder: RunFolder) -> Row:
             f"{path} belongs to spec {summary['spec_digest']}, not {spec.digest}: summarize again"
         )
     return summary
+
+
+def _prompt(prompt: Prompt) -> dict[str, Json]:
+    told = {"id": prompt.id, "text": prompt.text, "task": prompt.tag, "split": prompt.split}
+    return told | {"parents": told_parents(prompt.checks)}
 
 
 def _drawn(row: Row, pictures: Pictures) -> dict[str, Json]:
@@ -257,7 +263,7 @@ def _page(spec: RunSpec, summary: Row, facts: Json, prompts: Sequence[Prompt], d
     metrics = [Metric(**m) for m in summary["metrics"]]
     axis, groups = score_groups(metrics)
     style = (TEMPLATES / "report.css").read_text("utf-8")
-    script = "".join((TEMPLATES / name).read_text("utf-8") for name in ("report.js", "report_view.js"))
+    script = "".join((TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
     template = _environment().get_template("report.html.j2")
     return template.render(
         spec=spec,

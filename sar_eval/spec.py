@@ -237,9 +237,11 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
 
 
 def resolve_images(
-    recipe: Recipe, folder: Path, digest: str, size: tuple[int, int], overrides: Mapping[str, Json]
+    recipe: Recipe, folder: Path, digest: str, told: str, resolution: int, overrides: Mapping[str, Json]
 ) -> RunSpec:
     """The spec of pictures that others drew: `checkpoint` is their folder, the protocol is theirs.
+
+    `told` says how they lay in the folder, `resolution` is the longer side of one in pixels.
 
     Raises:
         BadInput, UnknownName: a value out of range, an unusable suite or judge.
@@ -252,7 +254,7 @@ def resolve_images(
         suite_digest=read_suite(recipe.suite).digest,
         checkpoint=str(folder.resolve()),
         checkpoint_digest=digest,
-        protocol=DrawProtocol(name=f"pictures as given, {size[0]}x{size[1]}", resolution=max(size)),
+        protocol=DrawProtocol(name=f"pictures as given, {told}", resolution=resolution),
         judge_options=_judge_options(recipe, settings, given),
         **settings | {"engine": "none", "dtype": "none"},
     )

@@ -10,12 +10,19 @@ import typer
 
 from sar_eval.errors import BadInput, Incomplete
 
+# The suites that can be made anew, each with the module of its `make_suite`.
+MAKERS = {
+    "geneval": "sar_eval.benchmarks.geneval",
+    "shapes": "sar_eval.benchmarks.shapes",
+    "dpg-shapes": "sar_eval.shapes.questions",
+}
+
 app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
 
 
 @app.command()
 def make(
-    suite: Annotated[str, typer.Argument(help="Which suite: a fold with a sampler (shapes, geneval).")],
+    suite: Annotated[str, typer.Argument(help="Which suite: geneval, shapes or dpg-shapes.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 43,
     per_task: Annotated[
@@ -33,11 +40,12 @@ def make(
 
     if form not in ("prompts", "metadata"):
         raise BadInput(f"unknown --format {form!r}: prompts or metadata")
-    discover.load("benchmarks", suite)
-    maker = getattr(importlib.import_module(f"sar_eval.benchmarks.{suite}"), "make_suite", None)
-    if maker is None:
-        raise BadInput(f"benchmark {suite!r} has no sampler")
+    if suite not in MAKERS:
+        raise discover.unknown("suite", suite, list(MAKERS))
+    maker = importlib.import_module(MAKERS[suite]).make_suite
     rows = maker(seed) if per_task is None else maker(seed, per_task)
+    if form == "metadata" and "include" not in rows[0]["checks"]:
+        raise BadInput(f"suite {suite!r} has no GenEval metadata: leave out --format metadata")
     lines = [row["checks"] if form == "metadata" else row for row in rows]
     write_bytes(out, "".join(json.dumps(line) + "\n" for line in lines).encode())
     typer.echo(f"{len(rows)} prompts in {out}")

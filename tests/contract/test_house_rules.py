@@ -12,15 +12,16 @@ from sar_eval import discover
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
-LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "images"}
+LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "grids", "images"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "stats": set(),
-    "shapes": set(),
+    "shapes": {"types", "errors", "masks", "dpg"},
     "geneval": {"types", "errors"},
     "masks": {"types"},
-    "images": {"types", "errors"},
+    "grids": set(),
+    "images": {"types", "errors", "grids"},
     "protocols": {"types"},
     "discover": {"errors"},
     "csv_rows": {"errors"},
@@ -42,14 +43,14 @@ ALLOWED = {
     "judge": {*LOW, "blocks", "pool", "spec", "store"},
     "summarize": {*LOW, "blocks", "provenance", "spec", "store"},
     "published": {"types"},
-    "report_evidence": {"types"},
+    "report_evidence": {"types", "errors", "dpg"},
     "foldings": {"types"},
     "report_scores": {"types", "foldings", "report_evidence"},
     "report": {
         *LOW,
         *("spec", "store", "blocks", "published", "report_evidence", "report_scores", "foldings"),
     },
-    "export": {"types", "errors", "store"},
+    "export": {"types", "errors", "grids", "images", "store"},
     "fetch": {"types", "errors", "models"},
     "take_in": {"types", "errors", "blocks", "images", "spec", "store"},
     "doctor": {*LOW, "models", "spec", "suites"},
