@@ -126,7 +126,7 @@ SETTINGS = ("fold", "engine", "judge", "images_per_prompt", "seed", "dtype", "ba
 
 def shipped(folder: str) -> Path:
     """`benchmarks` or `prompts`: inside an installed package, or in the source checkout."""
-    inside = PACKAGE / {"benchmarks": "recipes", "prompts": "suites"}[folder]
+    inside = PACKAGE / {"benchmarks": "recipes", "prompts": "prompt_files"}[folder]
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from sar_eval.dpg.yes_no import EXACT, read_exact
 from sar_eval.errors import BadInput
 from sar_eval.models.weights import find_weights
 from sar_eval.types import Answer
@@ -52,7 +53,7 @@ class MplugAnswerer:
             raise BadInput(f"batch_size {batch_size!r} of answerer 'mplug': a whole number >= 1")
         self.folder = Path(weights).resolve() if weights else find_weights("mplug").parent
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        self.version = f"{VERSION}+{digest(self.folder)}"
+        self.version = f"{VERSION}+{digest(self.folder)}+{EXACT}"
 
     def __enter__(self) -> Self:
         from sar_eval.models.mplug import MplugVqa
@@ -86,7 +87,7 @@ class MplugAnswerer:
 def _answer(reply: Reply | None) -> Answer:
     if reply is None:
         return Answer(error="the question is empty")
-    return Answer(reply.text, reply.text == "yes", reply.soft, reply.truncated)
+    return Answer(reply.text, read_exact(reply.text), reply.soft, reply.truncated)
 
 
 ANSWERER = MplugAnswerer

@@ -8,7 +8,6 @@ own makes figures that cannot be told apart: name it truthfully.
 from __future__ import annotations
 
 import base64
-import io
 import math
 import os
 import re
@@ -22,7 +21,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sar_eval.dpg.yes_no import (
     CHAT,
@@ -34,6 +32,7 @@ from sar_eval.dpg.yes_no import (
     template_digest,
 )
 from sar_eval.errors import BadInput, Incomplete
+from sar_eval.images import encode_png
 from sar_eval.models.chat_server import ChatServer, Trouble
 from sar_eval.types import Answer, Json
 
@@ -202,9 +201,7 @@ def _told(trouble: Trouble, url: str, key: str) -> str:
 
 def data_url(pixels: NDArray[np.uint8]) -> str:
     """An RGB picture [H, W, 3] as a PNG in a URL: lossless, at its own size."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 
 def read_reply(reply: Json) -> Answer:

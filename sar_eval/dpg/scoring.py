@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sar_eval.dpg.questions import Question
+from sar_eval.dpg.yes_no import read_exact
 
 # What the script does to the overall score that `corrected` does not.
 FIRST_ROW, DROPPED, ROW_ORDER, EXACT_YES = QUIRKS = (
@@ -138,7 +139,7 @@ def reference(items: Sequence[Item], quirks: Sequence[str] = QUIRKS) -> Referenc
 
 def _said(picture: Picture, quirks: Sequence[str]) -> tuple[bool, ...]:
     if EXACT_YES in quirks:
-        return tuple(answer == "yes" for answer in picture.answers)
+        return tuple(read_exact(answer) for answer in picture.answers)
     return picture.yes
 
 

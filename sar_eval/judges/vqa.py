@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval import discover
-from sar_eval.dpg.counting import Counted, count
 from sar_eval.dpg.questions import Question, read_questions
+from sar_eval.dpg.scoring import Counted, count
 from sar_eval.errors import BadInput
 from sar_eval.images import DECODING_THREADS, read_picture
 from sar_eval.protocols import Answerer

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from sar_eval.dpg.counting import Counted, count
 from sar_eval.dpg.questions import Question, write_questions
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.generate import prepare
@@ -170,39 +167,6 @@ def test_an_answerer_is_found_beside_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text("suite = 's.jsonl'\njudge = 'vqa'\n[judge_options]\nanswerer = 'mine.py:ANSWERER'")
     assert load_recipe(str(recipe)).judge_options == {"answerer": f"{tmp_path / 'mine.py'}:ANSWERER"}
-
-
-# Which questions count.
-
-
-def naive(questions: list[Question], yes: list[bool]) -> list[int]:
-    """Takes away what has a parent that does not count, until nothing changes."""
-    good = {q.id for q, answer in zip(questions, yes, strict=True) if answer}
-    ids = {q.id for q in questions}
-    while bad := {q.id for q in questions if q.id in good and any(p in ids - good for p in q.parents)}:
-        good -= bad
-    return [int(q.id in good) for q in questions]
-
-
-@given(st.lists(st.tuples(st.sets(st.integers(0, 7)), st.booleans()), min_size=1, max_size=6))
-def test_any_graph_counts_as_its_ancestors_do(rows) -> None:
-    questions = [Question(i, "?", tuple(parents)) for i, (parents, _) in enumerate(rows)]
-    yes = [answer for _, answer in rows]
-    found = count(questions, yes)
-    assert [c.counted for c in found] == naive(questions, yes)
-    good = {q.id for q, c in zip(questions, found, strict=True) if c.counted}
-    for question, answer, counted in zip(questions, yes, found, strict=True):
-        blamed = {p for p in question.parents if p < len(rows) and p not in good} if answer else set()
-        assert set(counted.zeroed_by) == blamed
-
-
-def test_cycles_gaps_and_later_parents() -> None:
-    ring = [Question(1, "?", (3,)), Question(2, "?", (1,)), Question(3, "?", (2,))]
-    assert count(ring, [True] * 3) == [Counted(1)] * 3
-    assert count(ring, [True, False, True]) == [Counted(0, (3,)), Counted(0), Counted(0, (2,))]
-    assert count([Question(1, "?", (9,)), Question(2, "?", (2,))], [True, True]) == [Counted(1)] * 2
-    late = [Question(1, "?", (2, 2, 3)), Question(2, "?", (3,)), Question(3, "?")]
-    assert count(late, [True, True, False]) == [Counted(0, (2, 3)), Counted(0, (3,)), Counted(0)]
 
 
 # A judge that fails midway.
