@@ -48,14 +48,16 @@ def _questions(found: Json) -> list[dict[str, Json]]:
 
 
 def _question(row: Json) -> dict[str, Json] | None:
+    """`counted` is None, and nothing zeroed, where a picture without all answers was not scored."""
     try:
         told = {"id": int(row["id"]), "text": str(row["question"]), "answer": str(row["answer"])}
         return told | {
             "yes": row["yes"] is True,
             "soft": finite(row.get("soft")),
             "truncated": row.get("truncated") is True,
-            "zeroed_by": [int(parent) for parent in row["zeroed_by"]],
-            "counted": bool(row["counted"]),
+            "zeroed_by": [int(parent) for parent in row.get("zeroed_by", ())],
+            "counted": bool(row["counted"]) if "counted" in row else None,
+            "problem": str(row.get("error") or ""),
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

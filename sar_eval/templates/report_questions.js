@@ -16,7 +16,8 @@ function isZeroed(question) {
 
 // The mark says how the question counts, the word beside it what was answered.
 function answerBadge(question) {
-  const state = question.counted ? "pass" : isZeroed(question) ? "zeroed" : "fail";
+  const scored = question.counted ? "pass" : isZeroed(question) ? "zeroed" : "fail";
+  const state = question.counted === null ? "none" : scored;
   return element("span", `badge ${state}`, question.answer || "no answer");
 }
 
@@ -29,9 +30,10 @@ function questionItem(question, others) {
   if (question.soft !== null) line.append(element("span", "soft", `p(yes) ${figure(question.soft)}`));
   item.append(line);
   if (isZeroed(question)) {
-    item.append(note(`Counts as no: ${listed(question.zeroed_by)} ${question.zeroed_by.length > 1 ? "were" : "was"} not yes.`));
+    item.append(note(`Counts as no, because ${listed(question.zeroed_by)} ${question.zeroed_by.length > 1 ? "do" : "does"}.`));
   }
   if (others.length) item.append(note(`Hangs on ${listed(others)} too.`));
+  if (question.problem) item.append(note(question.problem));
   if (question.truncated) item.append(note("Cut short: longer than the judge reads."));
   return item;
 }
@@ -64,7 +66,8 @@ function showQuestions(image) {
   const questions = image.questions || [];
   const counted = questions.filter((question) => question.counted).length;
   $("view-questions").hidden = questions.length === 0;
-  $("questions-counted").textContent = `${counted} of ${questions.length} count as yes`;
+  const scored = questions.every((question) => question.counted !== null);
+  $("questions-counted").textContent = scored ? `${counted} of ${questions.length} count as yes` : "not scored";
   $("questions").replaceChildren(...questionTree(questions, image.prompt.parents));
 }
 

@@ -13,6 +13,7 @@ from report_runs import EVIL, encode, make_run, make_spec
 
 from sar_eval.answerers.shapes import ShapesAnswerer
 from sar_eval.dpg.questions import Question, read_questions, write_questions
+from sar_eval.dpg.scoring import count
 from sar_eval.shapes.questions import make_suite
 from sar_eval.shapes.render import render
 from sar_eval.shapes.scenes import Scene, Shape, sample_scene
@@ -31,6 +32,16 @@ DEEP = [
 ]
 ROUND = [Question(1, "First?", (2,)), Question(2, "Second?", (1,)), Question(3, "Third?", (3, 9))]
 
+# Of a picture that was not scored, because a question has no answer.
+OPEN = {
+    "answerer": "server",
+    "questions": [
+        {"id": 1, "question": "First?", "answer": "yes", "yes": True, "soft": 0.9, "truncated": False},
+        {"id": 2, "question": "Second?", "answer": "", "yes": None, "soft": None, "truncated": False}
+        | {"error": "timed out"},
+    ],
+}
+
 
 def two_circles() -> np.ndarray:
     """One circle too many: 3 is answered no, and 5 and 7, which are answered yes, must not count."""
@@ -43,19 +54,12 @@ def evidence(questions, pixels: np.ndarray) -> dict:
     """As the judge vqa writes it, with the answerer's own answers."""
     with ShapesAnswerer() as answerer:
         answers = list(next(iter(answerer.answer([(pixels, [q.text for q in questions])]))))
-    yes = {q.id: bool(answer.yes) for q, answer in zip(questions, answers, strict=True)}
-    parents = {q.id: q.parents for q in questions}
-
-    def above(number: int) -> list[int]:
-        return [*parents[number], *(up for parent in parents[number] for up in above(parent))]
-
     rows = []
-    for question, answer in zip(questions, answers, strict=True):
-        zeroed_by = sorted({parent for parent in above(question.id) if not yes[parent]})
-        counted = int(yes[question.id] and not zeroed_by)
+    counts = count(questions, [bool(answer.yes) for answer in answers])
+    for question, answer, counted in zip(questions, answers, counts, strict=True):
         told = {"id": question.id, "question": question.text, "answer": answer.text}
-        told |= {"yes": yes[question.id], "soft": answer.soft, "truncated": answer.truncated}
-        rows.append(told | {"zeroed_by": zeroed_by, "counted": counted})
+        told |= {"yes": answer.yes, "soft": answer.soft, "truncated": answer.truncated}
+        rows.append(told | {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted})
     return {"answerer": "shapes", "questions": rows}
 
 
@@ -67,10 +71,11 @@ def hostile_evidence() -> dict:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Two prompts of our own, one of them hostile, then ten of the suite."""
+    """Three prompts of our own, one of them hostile, then ten of the suite."""
     prompts = [
         Prompt("deep", "a photo of a red circle left of a blue square", "t", write_questions(DEEP)),
         Prompt("round", "in a circle", "t", write_questions(ROUND)),
+        Prompt("open", "unanswered", "t", write_questions(ROUND[:2])),
         *(Prompt(row["id"], row["text"], row["tag"], row["checks"]) for row in make_suite(per_task=2)),
         Prompt("plain", "no questions", "t"),
     ]
@@ -93,6 +98,9 @@ def path(tmp_path_factory):
             verdicts.append(Verdict(key, "shapes", "1", error="no questions"))
             continue
         asked = read_questions(prompt.checks)
+        if prompt.id == "open":
+            verdicts.append(Verdict(key, "shapes", "1", evidence=OPEN, error="question 2: timed out"))
+            continue
         found = hostile_evidence() if prompt.id == "round" else evidence(asked, pictures[key])
         score = float(np.mean([row["counted"] for row in found["questions"]]))
         verdicts.append(Verdict(key, "shapes", "1", score, evidence=found))
@@ -119,8 +127,8 @@ def tree(page, selector: str = "#questions") -> list:
 
 def test_the_graph_is_a_tree_with_answers_and_what_zeroed_them(watched, path) -> None:
     page = watched.open(path, "#image=deep/0")
-    by_3 = "Counts as no: question 3 was not yes."
-    relation = [7, "zeroed", "yes", [by_3, "Hangs on question 6 too."], []]
+    by_3, by_5 = (f"Counts as no, because question {number} does." for number in (3, 5))
+    relation = [7, "zeroed", "yes", [by_5, "Hangs on question 6 too."], []]
     circle = [3, "fail", "no", [], [[5, "zeroed", "yes", [by_3], [relation]]]]
     square = [4, "pass", "yes", [], [[6, "pass", "yes", [], []]]]
     assert tree(page) == [[1, "pass", "yes", [], [circle]], [2, "pass", "yes", [], [square]]]
@@ -143,6 +151,13 @@ def test_circles_and_hostile_text_do_no_harm(watched, path) -> None:
     assert page.locator("#questions .soft").all_inner_texts() == ["p(yes) 0.438"] * 3
     assert page.locator("script").count() == 2
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_answers_of_a_picture_that_was_not_scored_are_shown_and_count_as_nothing(watched, path) -> None:
+    page = watched.open(path, "#image=open/0")
+    second = [2, "none", "no answer", ["timed out"], []]
+    assert tree(page) == [[1, "none", "yes", [], [second]]]
+    assert page.inner_text("#questions-counted") == "not scored"
 
 
 def test_every_picture_shows_its_own_answers(watched, path) -> None:

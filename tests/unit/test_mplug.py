@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mplug_files import write_tiny_mplug
 from PIL import Image
 
 from sar_eval import discover
@@ -18,6 +17,7 @@ from sar_eval.models.mplug_shape import read_shape
 from sar_eval.models.mplug_weights import DROPPED, expected_counts, read_state, read_weights, survey
 from sar_eval.models.mplug_words import Words
 from sar_eval.types import Answer
+from tests.mplug_files import write_tiny_mplug
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = ["Is there a dog?", "Is the car red?", "Are there two apples?", "Is the circle left of it?"]

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from mplug_files import write_tiny_mplug
 from PIL import Image
 
 from sar_eval import doctor
@@ -15,6 +14,7 @@ from sar_eval.answerers.mplug import MplugAnswerer
 from sar_eval.cli.inspect import doctor as command
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.models.weights import note_of
+from tests.mplug_files import write_tiny_mplug
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = ["Is there a dog?", "Is the car red?", "Are there two apples?"]

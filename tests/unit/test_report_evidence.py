@@ -47,6 +47,15 @@ def test_questions_and_the_rest_of_the_evidence() -> None:
     assert json.loads(told["evidence"]) == {"answerer": "mplug"}
 
 
+def test_answers_to_a_picture_that_was_not_scored() -> None:
+    known = {name: value for name, value in ANSWERED.items() if name not in ("zeroed_by", "counted")}
+    failed = known | {"id": 3, "answer": "", "yes": None, "soft": None, "error": "timed out"}
+    evidence = {"questions": [known, failed]}
+    first, second = told_verdict(Verdict("a/0", "vqa", "1", evidence=evidence, error="3"))["questions"]
+    assert (first["yes"], first["counted"], first["zeroed_by"], first["problem"]) == (True, None, [], "")
+    assert (second["yes"], second["counted"], second["problem"]) == (False, None, "timed out")
+
+
 @pytest.mark.parametrize(
     "odd", ["text", [], {}, [None], [{**ANSWERED, "id": "x"}], [ANSWERED, {"id": 3}], [["a"]]]
 )

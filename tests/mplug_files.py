@@ -1,6 +1,6 @@
 """A tiny mPLUG VQA in the original's files, made up: random weights, every name the original has.
 
-    from mplug_files import write_tiny_mplug
+    from tests.mplug_files import write_tiny_mplug
     folder = write_tiny_mplug(tmp_path / "mplug")    # then weights=str(folder)
 
 It answers yes, no and other things: which, the weights' chance decides by picture and question.
