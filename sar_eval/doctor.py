@@ -11,16 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sar_eval.discover import unknown
-from sar_eval.errors import SarEvalError
+from sar_eval.errors import BadInput, MissingExtra, SarEvalError
 from sar_eval.models.checkpoint import find_checkpoint
 from sar_eval.models.locate import demo_names
+from sar_eval.models.vllm_start import installed
 from sar_eval.models.weights import find_weights
 from sar_eval.spec import cores, load_recipe, recipe_names
 from sar_eval.suites import missing_suite, read_suite
 
 REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
 EXTRAS = {
-    "vllm": "vllm",
     "open_clip_torch": "geneval",
     "torchvision": "geneval",
     "scipy": "geneval",
@@ -43,6 +43,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield Finding("python", True, f"{platform.python_version()} on {platform.machine()}, {cores()} cores")
     yield from (_package(name, None) for name in REQUIRED)
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
+    yield _vllm()
     yield _gpu()
     yield detector(gpus() if torch_sees_gpus() else [])
     yield _disk(folder)
@@ -104,6 +105,15 @@ def _package(name: str, extra: str | None) -> Finding:
     except PackageNotFoundError:
         wanted = f"sar-eval[{extra}]" if extra else "sar-eval"
         return Finding(name, None if extra else False, f"not installed: pip install '{wanted}'")
+
+
+def _vllm() -> Finding:
+    try:
+        return Finding("vllm", True, installed())
+    except MissingExtra as error:
+        return Finding("vllm", None, str(error))
+    except BadInput as error:
+        return Finding("vllm", False, str(error))
 
 
 def _gpu() -> Finding:

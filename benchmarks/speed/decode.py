@@ -2,10 +2,12 @@
 
     python benchmarks/speed/decode.py                      # CPU: 0.5B, bfloat16, a part of a picture
     python benchmarks/speed/decode.py --device cuda --side 64 --images 1 8 64
+    python benchmarks/speed/decode.py --vllm .venv-vllm/bin/python         # and the engine vllm
 
-Every variant decodes the same prompts with guidance 6. `hf` is the yardstick: transformers' own decoder,
-two forwards a token. Bytes a step are what a step must read at least: the layers and the rows of the
-head that are sampled from, once a forward, and each row's filled cache.
+vLLM has an environment of its own, so another process draws with it, on the same weights, when it is told
+to; the others wait. Every variant decodes the same prompts with guidance 6. `hf` is the yardstick:
+transformers' own decoder, two forwards a token. Bytes a step are what a step must read at least: the layers
+and the rows of the head that are sampled from, once a forward, and each row's filled cache.
 """
 
 import argparse
@@ -14,10 +16,13 @@ import datetime
 import json
 import platform
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,10 +59,16 @@ SHAPES = {
 }
 PROMPT, NEGATIVE = 24, 30  # tokens, about what the protocol gives for a GenEval prompt
 PROTOCOL = DrawProtocol("speed", 1024, guidance=6.0)
+# Variants on vLLM: its options, and whether the whole head is computed.
+ON_VLLM: dict[str, tuple[dict[str, Any], bool]] = {
+    "vllm": ({}, False),
+    "vllm, compiled": ({"enforce_eager": False}, False),
+    "vllm, whole head": ({}, True),
+}
 
 
 class Random(Checkpoint):
-    """A checkpoint of random weights that were never in a file."""
+    """A checkpoint of random weights, which are in no file unless `write` puts them there."""
 
     weights: dict[str, torch.Tensor]
     config: dict[str, object]
@@ -65,11 +76,25 @@ class Random(Checkpoint):
     codebook_size = VISUAL
 
     def _weights(self, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        if not self.weights:
+            return super()._weights(device, dtype)
         return {name: tensor.to(device, dtype) for name, tensor in self.weights.items()}
 
+    def write(self, folder: Path) -> None:
+        """Put it into files, for another process."""
+        from safetensors.torch import save_file
 
-def make_checkpoint(name: str) -> Random:
-    """Random weights of a shape, in bfloat16."""
+        save_file(self.weights, folder / "model.safetensors")
+        told = self.config | {"architectures": ["SimpARForCausalLM"]}
+        (folder / "config.json").write_text(json.dumps(told))
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Ids of any text, for the check that the engine makes when it starts."""
+        return [1, *(3 + ord(letter) for letter in text), 2]
+
+
+def make_checkpoint(name: str, folder: Path | None = None) -> Random:
+    """Random weights of a shape, in bfloat16, or those that another process wrote into a folder."""
     config = SHAPES[name] | {
         "model_type": "qwen2",
         "num_key_value_heads": 2,
@@ -79,6 +104,13 @@ def make_checkpoint(name: str) -> Random:
         "max_position_embeddings": 32_768,
         "tie_word_embeddings": True,
     }
+    checkpoint = Random(name, folder or Path(), Path())
+    checkpoint.__dict__ |= {"weights": {} if folder else random_weights(config), "config": config}
+    return checkpoint
+
+
+def random_weights(config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights of that configuration by name."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -87,10 +119,7 @@ def make_checkpoint(name: str) -> Random:
     weights = {
         n: torch.randn(s, dtype=torch.bfloat16) * 0.02 for n, s in names.items() if n != "lm_head.weight"
     }
-    weights |= {n: torch.ones_like(t) for n, t in weights.items() if "norm" in n}
-    checkpoint = Random(name, Path(), Path())
-    checkpoint.__dict__ |= {"weights": weights, "config": config}
-    return checkpoint
+    return weights | {n: torch.ones_like(t) for n, t in weights.items() if "norm" in n}
 
 
 @dataclasses.dataclass
@@ -244,6 +273,71 @@ class Bench:
         return self.measure(images, "native --speculate" if window else "native", run, VISUAL, 1)
 
 
+class OnVllm:
+    """The same bench in another environment, one variant, row by row."""
+
+    def __init__(self, python: str, variant: str, folder: Path, words: list[str]) -> None:
+        command = [python, __file__, *words, "--serve", str(folder), "--variants", variant]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, text=True, **pipes)
+        self.ask("ready")
+
+    def ask(self, question: str) -> Any:
+        """One line there, one line back."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(question, file=self.process.stdin, flush=True)
+        while not (answer := self.process.stdout.readline()).startswith("{"):
+            if not answer:
+                raise SystemExit("the process with vLLM has ended: run its command by hand to see why")
+        return json.loads(answer)
+
+    def row(self, images: int) -> Row:
+        """Measure."""
+        return Row(**self.ask(str(images)))
+
+
+def serve(bench: Bench, variant: str, images: int) -> None:
+    """Measure for `OnVllm`, in the environment that has vLLM, until there is no more question."""
+    from sar_eval.engines.vllm import VllmEngine
+    from sar_eval.models.vllm_driver import Order
+
+    options, whole = ON_VLLM[variant]
+    engine = VllmEngine.__new__(VllmEngine)
+    engine.checkpoint, engine.device, engine.dtype = bench.checkpoint, bench.device, bench.dtype
+    engine.protocol = dataclasses.replace(PROTOCOL, full_vocab=whole)
+    engine.batch_size, engine.steps, engine.waves, engine.rounding = images, bench.tokens, True, 0.0
+    engine.options = {"max_num_batched_tokens": 2048} | options
+    engine.load()
+    for question in sys.stdin:
+        if question.strip() == "ready":
+            print("{}", flush=True)
+            continue
+        number = int(question)
+        prompts = bench.prompts(number)
+        orders = [Order((tuple(prompts[n]), tuple(prompts[number])), n, 6.0) for n in range(number)]
+
+        def run(orders: list[Order] = orders) -> Decoded:
+            drawn = engine.driver.draw(orders)
+            assert all(len(picture.tokens) == bench.tokens for picture in drawn), drawn
+            return Decoded(*[torch.zeros(1)] * 3, [bench.tokens - 1])
+
+        row = bench.measure(number, variant, run, TEXT + VISUAL if whole else VISUAL, 1)
+        print(json.dumps(dataclasses.asdict(row)), flush=True)
+
+
+def start_vllm(options: argparse.Namespace, bench: Bench, folder: Path) -> list[OnVllm]:
+    """A process for each variant on vLLM, if there is an interpreter for them."""
+    variants = [name for name in ON_VLLM if name in options.variants] if options.vllm else []
+    if not variants:
+        return []
+    bench.checkpoint.write(folder)
+    names = ("shape", "device", "dtype", "side", "threads")
+    words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+    words += ["--images", str(max(options.images))]
+    return [OnVllm(options.vllm, variant, folder, words) for variant in variants]
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -252,21 +346,34 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--side", type=int, default=8, help="visual tokens along one side of a picture")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--variants", nargs="+", default=["hf", "native", "speculate"])
+    parser.add_argument("--variants", nargs="+", default=["hf", "native", "speculate", *ON_VLLM])
     parser.add_argument("--rounds", type=int, default=3, help="of all variants; the fastest of each counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--vllm", metavar="PYTHON", default="", help="interpreter of an environment with vLLM"
+    )
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    checkpoint = make_checkpoint(options.shape, options.serve)
+    bench = Bench(checkpoint, options.device, options.dtype, options.side)
+    if options.serve:
+        serve(bench, options.variants[0], max(options.images))
+        return
     bandwidth = copy_bandwidth(options.device)
-    bench = Bench(make_checkpoint(options.shape), options.device, options.dtype, options.side)
     decoder = bench.checkpoint.load_decoder(options.device, options.dtype)
     best: dict[tuple[int, str], Row] = {}
-    for _ in range(options.rounds):
-        for images in options.images:
-            for row in bench.rows(images, decoder, options.variants):
-                before = best.setdefault((images, row.variant), row)
-                best[images, row.variant] = min(row, before, key=lambda r: r.seconds)
-    rows = list(best.values())
+    with tempfile.TemporaryDirectory() as folder:
+        others = start_vllm(options, bench, Path(folder))
+        for _ in range(options.rounds):
+            for images in options.images:
+                own = bench.rows(images, decoder, options.variants)
+                for row in [*own, *(other.row(images) for other in others)]:
+                    before = best.setdefault((images, row.variant), row)
+                    best[images, row.variant] = min(row, before, key=lambda r: r.seconds)
+        for other in others:
+            other.process.terminate()
+    rows = sorted(best.values(), key=lambda row: row.images)
     base = {}
     for row in rows:
         base.setdefault(row.images, row.images * row.tokens / row.seconds)

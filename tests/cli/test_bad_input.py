@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,12 @@ def test_a_file_where_the_run_should_go(sar_eval, tmp_path: Path, suite: Path) -
     assert done.returncode == 3
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_an_engine_that_is_not_installed_names_its_extra(sar_eval, tmp_path: Path) -> None:
+    done = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--engine", "vllm", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "engine 'vllm' needs: pip install 'sar-eval[vllm]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -279,3 +279,25 @@ def test_a_worker_killed_in_the_middle_costs_nothing_stored(suite: Path, tmp_pat
     assert len(_told(tmp_path / "run", "generations", "tokens")) == 24
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["spec"]["engine_options"] == {"max_num_seqs": 8}
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "docs" / "examples" / "draw_with_vllm.py"
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-0_0.png", "mine-1_0.png"]
+    assert done.stdout.count("64 tokens") == done.stdout.count("with guidance") == 2
+
+
+def test_the_doctor_knows_the_version(sar_eval: Run) -> None:
+    told = sar_eval("doctor", "--json")
+    found = {finding["name"]: finding for finding in json.loads(told.stdout)}
+    assert found["vllm"]["ok"] is True
+    assert found["vllm"]["detail"].startswith("0.32")
