@@ -2,8 +2,8 @@
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
-groups `sar_eval.engines`, `sar_eval.judges` and `sar_eval.benchmarks`; `path/to/file.py:NAME`
-names an object in any file.
+groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers` and `sar_eval.benchmarks`;
+`path/to/file.py:NAME` names an object in any file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from sar_eval.errors import BadInput, MissingExtra, UnknownName
 
-KINDS = {"engines": "ENGINE", "judges": "JUDGE", "benchmarks": "BENCHMARK"}
+KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
 PACKAGE = Path(__file__).parent
 
 
@@ -36,7 +36,7 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
 
 
 def names(kind: str) -> dict[str, str]:
-    """Every engine, judge or benchmark with the first line of its docstring, nothing imported."""
+    """Every engine, judge, answerer or benchmark with the first line of its docstring, nothing imported."""
     built_in = {
         path.stem: _headline(path)
         for path in sorted((PACKAGE / kind).glob("*.py"))

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sar_eval.discover import unknown
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError
 from sar_eval.models.checkpoint import find_checkpoint
 from sar_eval.models.locate import demo_names
 from sar_eval.models.vllm_start import installed
 from sar_eval.models.weights import find_weights
-from sar_eval.prompts import load_suite
 from sar_eval.spec import cores, load_recipe, recipe_names
+from sar_eval.suites import missing_suite, read_suite
 
 REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
 EXTRAS = {
@@ -48,6 +49,41 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _disk(folder)
     yield from (_checkpoint(name) for name in demo_names())
     yield from (_recipe(name) for name in recipe_names())
+
+
+def examine_judge(
+    benchmark: str, weights: Path | None, reference: Path | None, device: str
+) -> Iterator[Finding]:
+    """Checks of the weights of a benchmark's judge, and of its answers to a reference table.
+
+    Args:
+        benchmark: only "dpg" has such checks.
+        weights: folder of the original files; None for the fetched ones.
+        reference: see `models.mplug_check.read_table`.
+        device: of torch, for the answers.
+
+    Raises:
+        UnknownName: another benchmark.
+    """
+    if benchmark != "dpg":
+        raise unknown("judge to check", benchmark, ["dpg"])
+    from sar_eval.models.mplug import MplugVqa
+    from sar_eval.models.mplug_check import check_answers, check_weights
+
+    try:
+        folder = weights or find_weights("mplug").parent
+        checks = [Finding(*check) for check in check_weights(folder)]
+        yield from checks
+        if any(check.ok is False for check in checks):
+            return
+        model = MplugVqa(folder, device=device)
+        yield Finding(
+            "network", True, f"{sum(p.numel() for p in model.network.parameters()):,} weights loaded"
+        )
+        if reference:
+            yield from (Finding(*check) for check in check_answers(model, reference))
+    except (SarEvalError, RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
+        yield Finding("dpg", False, str(error))
 
 
 def gpus() -> list[str]:
@@ -124,6 +160,8 @@ def _checkpoint(name: str) -> Finding:
 def _recipe(name: str) -> Finding:
     try:
         recipe = load_recipe(name)
-        return Finding(f"benchmark {name}", True, f"{len(load_suite(recipe.suite).prompts)} prompts")
+        if told := missing_suite(recipe.suite):
+            return Finding(f"benchmark {name}", None, told)
+        return Finding(f"benchmark {name}", True, f"{len(read_suite(recipe.suite).prompts)} prompts")
     except SarEvalError as error:
         return Finding(f"benchmark {name}", False, str(error))

@@ -5,25 +5,30 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 
 from sar_eval.errors import BadInput
+from sar_eval.grids import join
+from sar_eval.images import decode_image, encode_png
 from sar_eval.store import Row, RunFolder, storing
 from sar_eval.types import Prompt
 
 LAYOUTS = {
     "geneval": "00000/metadata.jsonl and 00000/samples/0000.png, as GenEval's official script reads",
     "folder": "<prompt id>_<index>.png beside manifest.jsonl",
+    "dpg": "<prompt id>.png, one picture or four as 2x2 without padding, as DPG-Bench's script reads",
 }
 
 
 def export(folder: RunFolder, layout: str, out: Path) -> int:
-    """Write the run's pictures as files and return how many there are.
+    """Write the run's pictures as files and return how many pictures are in them.
 
     Raises:
-        BadInput: unknown layout, `out` not empty, or nothing to export.
+        BadInput: unknown layout, `out` not empty, nothing to export, or pictures that the layout cannot
+            hold (`dpg`: neither one nor four a prompt, or four of several sizes).
         StorageFailed: `out` cannot be written.
     """
     if layout not in LAYOUTS:
@@ -33,12 +38,9 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
             raise BadInput(f"{out} is not empty: name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
     prompts = folder.read_prompts()
-    write = {"geneval": _geneval, "folder": _flat}[layout]
-    number = 0
+    write = {"geneval": _geneval, "folder": _flat, "dpg": _dpg}[layout]
     with storing(out):
-        for path in write(folder, prompts, out):
-            del path
-            number += 1
+        number = sum(write(folder, prompts, out))
     if number == 0:
         raise BadInput(f"{folder.path} holds no pictures yet")
     return number
@@ -49,7 +51,7 @@ def _pictures(folder: RunFolder) -> Iterator[Row]:
     return (row for row in folder.generations.rows(columns) if row["image"] is not None)
 
 
-def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Path]:
+def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
     numbers = {prompt.id: number for number, prompt in enumerate(prompts)}
     for prompt in prompts:
         place = out / f"{numbers[prompt.id]:05d}"
@@ -59,7 +61,7 @@ def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Pa
     for row in _pictures(folder):
         path = out / f"{numbers[row['prompt_id']]:05d}" / "samples" / f"{row['index']:04d}.png"
         path.write_bytes(_as_png(row["image"]["bytes"]))
-        yield path
+        yield 1
 
 
 def _as_png(data: bytes) -> bytes:
@@ -72,7 +74,7 @@ def _as_png(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Path]:
+def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
     tags = {prompt.id: prompt.tag for prompt in prompts}
     with (out / "manifest.jsonl").open("w") as manifest:
         for row in _pictures(folder):
@@ -81,4 +83,27 @@ def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[Path]
             line = {name: row[name] for name in ("key", "prompt_id", "index", "prompt", "seed")}
             line |= {"file": path.name, "tag": tags[row["prompt_id"]]}
             manifest.write(json.dumps(line) + "\n")
-            yield path
+            yield 1
+
+
+def _dpg(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
+    """A prompt with fewer pictures than it should have gets no file: a grid has no place for a hole."""
+    del prompts
+    each = int(folder.read_manifest()["spec"]["images_per_prompt"])
+    if each not in (1, 4):
+        raise BadInput(f"layout dpg holds 1 or 4 pictures a prompt, not {each}: use --layout folder")
+    for prompt, rows in groupby(_pictures(folder), lambda row: str(row["prompt_id"])):
+        pictures = [row["image"]["bytes"] for row in sorted(rows, key=lambda row: int(row["index"]))]
+        if len(pictures) == each:
+            (out / f"{prompt}.png").write_bytes(_one_file(prompt, pictures))
+            yield each
+
+
+def _one_file(prompt: str, pictures: list[bytes]) -> bytes:
+    if len(pictures) == 1 and pictures[0].startswith(b"\x89PNG"):
+        return pictures[0]
+    tiles = [decode_image(data) for data in pictures]
+    if len({tile.shape for tile in tiles}) > 1:
+        sizes = ", ".join(f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles)
+        raise BadInput(f"the pictures of prompt {prompt!r} are of several sizes ({sizes}): no grid")
+    return encode_png(tiles[0] if len(tiles) == 1 else join(tiles))

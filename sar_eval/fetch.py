@@ -1,7 +1,9 @@
 """Stage: download published weights into the cache, so that a broken line costs nothing twice.
 
 A download goes to `<name>.part` and takes its name after its checksum fits. What an interrupted one
-left is gone on with (HTTP Range), two processes at once make one download (a file lock).
+left is gone on with (HTTP Range), two processes at once make one download (a file lock). Where no
+checksum is published, that of the first download is noted, and later ones must have it; that the
+first one came whole is then told by its length alone.
 """
 
 from __future__ import annotations
@@ -22,9 +24,8 @@ from urllib.parse import urlsplit
 
 from sar_eval import __version__
 from sar_eval.errors import BadInput, Incomplete, StorageFailed
-from sar_eval.models.weights import CLIP, MASK2FORMER, RemoteFile, cache_folder
+from sar_eval.models.weights import RemoteFile, cache_folder, note_of, noted_sha256
 
-WHAT = {"geneval": (MASK2FORMER, CLIP)}
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a new byte
 TIMEOUT_S = 30.0
@@ -62,7 +63,7 @@ def _fetch_one(file: RemoteFile, progress: Progress, timeout_s: float, pause_s: 
             return path
         part = path.with_name(f"{path.name}.part")
         _download(file, part, progress, timeout_s, pause_s)
-        _check(file, part)
+        _check(file, part, path)
         part.replace(path)
     return path
 
@@ -151,12 +152,17 @@ def _address(file: RemoteFile) -> str:
     return mirror + urlsplit(file.url).path if mirror else file.url
 
 
-def _check(file: RemoteFile, part: Path) -> None:
+def _check(file: RemoteFile, part: Path, path: Path) -> None:
+    """Published checksum, else that of the first download, else note this one as the first."""
     with part.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
-    if not found.startswith(file.sha256):
+    expected = file.sha256 or noted_sha256(path)
+    if not found.startswith(expected):
         part.unlink()
+        than = "published" if file.sha256 else f"at the first download (noted in {note_of(path)})"
         raise Incomplete(
-            f"{_address(file)} gave other bytes than published (SHA-256 {found[: len(file.sha256)]}, "
-            f"expected {file.sha256}); they are removed. Run the command again, or get the file elsewhere"
+            f"{_address(file)} gave other bytes than {than} (SHA-256 {found[: len(expected)]}, "
+            f"expected {expected}); they are removed. Run the command again, or get the file elsewhere"
         )
+    if not expected:
+        note_of(path).write_text(f"{found}  {path.name}\n")

@@ -12,11 +12,11 @@ from typing import Any
 
 from sar_eval import discover
 from sar_eval.blocks import Event, Watch, ignore, make_blocks
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.pool import Place, run_blocks
 from sar_eval.spec import RunSpec
-from sar_eval.store import RunFolder, row_generation, row_verdict, storing, verdict_row
-from sar_eval.types import Prompt, Verdict
+from sar_eval.store import RunFolder, Table, row_generation, row_verdict, storing, verdict_row
+from sar_eval.types import Generation, Prompt, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,49 @@ def _limit_threads(place: Place) -> None:
 def _do_block(
     judge: Any, folder: RunFolder, spec: RunSpec, block: int, prompts: dict[str, Prompt]
 ) -> tuple[int, int]:
-    rows = folder.generations.block(block)
+    """Judge what has no verdict from an earlier start or try; verdicts are kept if the judge then fails."""
+    rows, table = folder.generations.block(block), folder.verdicts(spec.judge)
     items = [(prompts[row["prompt_id"]], row_generation(row)) for row in rows]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
-    found: dict[str, Verdict] = {}
-    for verdict in judge.judge(drawn):
-        if verdict.key in found:
-            raise ValueError(f"judge gave {verdict.key} twice")
-        found[verdict.key] = _scored(verdict)
+    found = _earlier(table, block, {generation.key for _, generation in drawn})
+    failure = _listen(judge, [item for item in drawn if item[1].key not in found], found)
     for _, generation in items:
-        why = f"not drawn: {generation.error}" if generation.error else "the judge gave no verdict"
+        why = "the judge gave no verdict" if failure is None else _in_short(failure)
+        why = f"not drawn: {generation.error}" if generation.error else why
         silent = Verdict(generation.key, spec.judge, judge.version, error=why)
         found.setdefault(generation.key, silent)
     verdicts = [found[row["key"]] for row in rows]
-    folder.verdicts(spec.judge).write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
+    table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
+    if failure is not None:
+        raise failure
     return len(verdicts), sum(v.error is not None for v in verdicts)
+
+
+def _earlier(table: Table, block: int, keys: set[str]) -> dict[str, Verdict]:
+    """Stored verdicts without an error on these keys."""
+    rows = (row for row in table.block(block) if row["error"] is None and row["key"] in keys)
+    return {row["key"]: row_verdict(row) for row in rows}
+
+
+def _listen(
+    judge: Any, items: Sequence[tuple[Prompt, Generation]], found: dict[str, Verdict]
+) -> Exception | None:
+    """Put the judge's verdicts into `found`; returns what it failed with midway."""
+    verdicts = iter(judge.judge(items))
+    while True:
+        try:
+            verdict = next(verdicts, None)
+        except Exception as error:  # noqa: BLE001 - raised again as soon as the verdicts are stored
+            return error
+        if verdict is None:
+            return None
+        if verdict.key in found:
+            raise ValueError(f"judge gave {verdict.key} twice")
+        found[verdict.key] = _scored(verdict)
+
+
+def _in_short(error: Exception) -> str:
+    return str(error) if isinstance(error, SarEvalError) else f"{type(error).__name__}: {error}"
 
 
 def _scored(verdict: Verdict) -> Verdict:
@@ -109,8 +137,8 @@ def judge(spec: RunSpec, folder: RunFolder, places: Sequence[Place], watch: Watc
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
     """Store an error for every picture that has no verdict from an earlier start; returns how many."""
     table = folder.verdicts(spec.judge)
-    found = {row["key"]: row_verdict(row) for row in table.block(block) if row["error"] is None}
     keys = [row["key"] for row in folder.generations.block(block, ["key"])]
+    found = _earlier(table, block, set(keys))
     verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
     table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
     return sum(v.error is not None for v in verdicts)

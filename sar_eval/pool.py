@@ -23,7 +23,7 @@ from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
 
 AHEAD = 2  # blocks that a worker has at most: one that it does, one to begin when only filing is left
 TRIES = 3  # a block that ends this many workers, or fails this often, is given up
-WINK_S = 0.02  # how often a worker that waits for two things looks at the second
+LOOK_S = 0.005  # how often a worker with a result to come looks whether that is there
 GRACE_S = 2.0  # how long a worker may take to end when it is told to stop
 FAREWELL_S = 30.0  # how long it may take to let go of its device when the work is done
 
@@ -295,9 +295,7 @@ def _serve(connection: Connection, do_block: Callable[[int], Any]) -> None:
     """
     coming: Future[Any] | None = None
     while True:
-        while coming is not None and not coming.done() and not connection.poll(WINK_S):
-            pass  # until one of the two has something for us
-        block = connection.recv() if coming is None or connection.poll() else None
+        block = _next_block(connection, coming)
         if coming is None and block is None:
             return
         kind, content = ("idle", None) if block is None else _attempt(partial(do_block, block))
@@ -306,6 +304,16 @@ def _serve(connection: Connection, do_block: Callable[[int], Any]) -> None:
         coming = content if isinstance(content, Future) else None
         if coming is None and kind != "idle":
             connection.send((kind, content))
+
+
+def _next_block(connection: Connection, coming: Future[Any] | None) -> int | None:
+    """The next block to do; None if none comes while a result still comes about, or ever again."""
+    # The parent sends one when it hears of the last: to look only once would be to look too early.
+    while coming is not None and not connection.poll(LOOK_S):
+        if coming.done():
+            return None
+    block: int | None = connection.recv()
+    return block
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[str, Any]:

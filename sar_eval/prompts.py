@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sar_eval.csv_rows import csv_rows
 from sar_eval.errors import BadInput
-from sar_eval.types import Prompt
+from sar_eval.types import SAFE_ID, Prompt
 
-SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 FORMATS = (".jsonl", ".txt", ".csv", ".parquet")
-NEWLINE = re.compile(r"\r\n|\r|\n")
 RELATIONS = ("left of", "right of", "above", "below")  # GenEval's
 
 
@@ -69,7 +65,7 @@ def _rows(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8: {error}") from error
-    yield from _csv_rows(text, path) if path.suffix == ".csv" else _line_rows(text, path)
+    yield from csv_rows(text, path) if path.suffix == ".csv" else _line_rows(text, path)
 
 
 def _read(path: Path) -> bytes:
@@ -95,22 +91,6 @@ def _line_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if path.suffix == ".jsonl"
                 else {"text": line.strip()},
             )
-
-
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Strict: otherwise a quote that is never closed swallows the rest of the file in silence.
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            # The reader stands at the row's last line; newlines in quoted cells lead to its first.
-            extra = row.pop(None, [])
-            line = reader.line_num - sum(len(NEWLINE.findall(c)) for c in (*row.values(), *extra) if c)
-            if extra:
-                raise BadInput(f"{path}:{line}: more cells than columns: quote texts that hold commas")
-            yield line, {name: cell for name, cell in row.items() if cell}
-    except csv.Error as error:
-        # Named by where the row begins: a quote that is never closed fails only at the file's end.
-        raise BadInput(f"{path}:{reader.line_num + 1}: broken CSV: {error}") from error
 
 
 def _json_object(line: str, where: str) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""The three seams: what an engine, a judge and a benchmark must offer. Nothing inherits from them."""
+"""The seams: what engines, judges, answerers and benchmarks must offer. Nothing inherits from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Draw, Generation, Metric, Prompt, Verdict
+from sar_eval.types import Answer, Draw, Generation, Metric, Prompt, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Engine(Protocol):
@@ -46,6 +50,33 @@ class Judge(Protocol):
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
         """One verdict for each item, in any order."""
+        ...
+
+
+class Answerer(Protocol):
+    """Answers questions about pictures. A context manager, for the same reason.
+
+    Made with `device` ("cpu" or "cuda") and options as keyword arguments.
+
+    `version` names the network and its weights; it changes whenever the same question about the same
+    picture may get another answer.
+    """
+
+    version: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def answer(
+        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+    ) -> Iterator[Sequence[Answer]]:
+        """One answer for each question of each picture (RGB uint8 `[H, W, 3]`), in the order given.
+
+        A picture's answers depend on nothing but itself and its questions.
+        """
         ...
 
 

@@ -10,9 +10,8 @@ import base64
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -24,8 +23,10 @@ from PIL import Image, UnidentifiedImageError
 
 from sar_eval.blocks import make_blocks
 from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.published import PublishedScore, beside
-from sar_eval.report_evidence import finite, told_verdict
+from sar_eval.report_evidence import finite, told_parents, told_verdict
+from sar_eval.report_scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.store import Row, RunFolder, row_verdict, storing, write_bytes
 from sar_eval.types import Draw, Json, Metric, Prompt
@@ -34,26 +35,8 @@ INLINE_LIMIT = 24_000_000  # bytes of encoded pictures up to which the page hold
 THUMBNAIL = 192  # pixels of the longer side; the gallery's cards are as wide
 ASSETS = "report_assets"
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "report_questions.js", "report_view.js")
 KINDS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("webp", "image/webp")}
-HINTS = {
-    "correct_images": "share of all images",
-    "correct_prompts": "at least one image correct",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One line of the score table; `bar`, `low` and `high` are percent of the axis."""
-
-    label: str
-    hint: str
-    value: str
-    interval: str
-    n: int
-    bar: float | None
-    low: float | None
-    high: float | None
-    filter: str
 
 
 @dataclass(slots=True)
@@ -132,7 +115,7 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
     judged, judge_versions = _judged(spec, folder)
     draws = [draw for block in make_blocks(prompts, spec) for draw in block]
     data = {
-        "prompts": [{"id": p.id, "text": p.text, "task": p.tag, "split": p.split} for p in prompts],
+        "prompts": [_prompt(prompt) for prompt in prompts],
         "images": list(_images(spec, prompts, draws, drawn, judged, pictures)),
     }
     facts = _facts(spec, folder, summary, judge_versions, list(drawn.values()))
@@ -156,6 +139,11 @@ def _read_summary(spec: RunSpec, folder: RunFolder) -> Row:
             f"{path} belongs to spec {summary['spec_digest']}, not {spec.digest}: summarize again"
         )
     return summary
+
+
+def _prompt(prompt: Prompt) -> dict[str, Json]:
+    told = {"id": prompt.id, "text": prompt.text, "task": prompt.tag, "split": prompt.split}
+    return told | {"parents": told_parents(prompt.checks)}
 
 
 def _drawn(row: Row, pictures: Pictures) -> dict[str, Json]:
@@ -271,53 +259,22 @@ def _plain(value: Json) -> str:
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def score_groups(metrics: Sequence[Metric]) -> tuple[float, list[tuple[str, list[ScoreRow]]]]:
-    """The end of the common axis, and the table's rows under their headings.
-
-    `overall` and other figures without a slash come first; `task/counting` goes under `task`.
-    """
-    metrics = [replace(m, value=finite(m.value), low=finite(m.low), high=finite(m.high)) for m in metrics]
-    top = max((v for m in metrics for v in (m.value, m.high) if v is not None), default=1.0)
-    axis = 1.0 if top <= 1 else max(100.0, 10.0 ** math.ceil(math.log10(top)))
-    groups: dict[str, list[ScoreRow]] = {"": []}
-    for metric in metrics:
-        group = metric.name.rpartition("/")[0]
-        groups.setdefault(group, []).append(_score_row(metric, axis))
-    return axis, [(title, rows) for title, rows in groups.items() if rows]
-
-
-def _score_row(metric: Metric, axis: float) -> ScoreRow:
-    group, _, name = metric.name.rpartition("/")
-    label = name.replace("_", " ") or "untagged"
-    bounds = "" if metric.low is None or metric.high is None else f"[{metric.low:.2f}, {metric.high:.2f}]"
-    return ScoreRow(
-        label=label if group else label.capitalize(),
-        hint=HINTS.get(metric.name, ""),
-        value="\N{EN DASH}" if metric.value is None else f"{metric.value:.3f}",
-        interval=bounds,
-        n=metric.n,
-        bar=_percent(metric.value, axis),
-        low=_percent(metric.low, axis),
-        high=_percent(metric.high, axis),
-        filter=f"{group}={quote(name, safe='')}" if group in ("task", "split") and name else "",
-    )
-
-
-def _percent(value: float | None, axis: float) -> float | None:
-    return None if value is None else round(min(max(100 * value / axis, 0.0), 100.0), 3)
-
-
 def _page(spec: RunSpec, summary: Row, facts: Json, prompts: Sequence[Prompt], data: Json) -> str:
-    axis, groups = score_groups([Metric(**m) for m in summary["metrics"]])
+    metrics = [Metric(**m) for m in summary["metrics"]]
+    axis, groups = score_groups(metrics)
     style = (TEMPLATES / "report.css").read_text("utf-8")
-    script = "".join((TEMPLATES / name).read_text("utf-8") for name in ("report.js", "report_view.js"))
+    script = "".join((TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
     template = _environment().get_template("report.html.j2")
     return template.render(
         spec=spec,
         summary=summary,
         facts=facts,
         groups=groups,
-        published=_published(spec, summary),
+        beside=has_reference(metrics),
+        quirks=quirk_rows(metrics),
+        quirks_title=QUIRKS_TITLE,
+        quirks_note=QUIRKS_NOTE,
+        published=_published(spec, metrics),
         ticks=[f"{axis * part:g}" for part in (0, 0.25, 0.5, 0.75, 1)],
         tasks=list(dict.fromkeys(p.tag for p in prompts if p.tag)),
         splits=list(dict.fromkeys(p.split for p in prompts if p.split)),
@@ -329,15 +286,16 @@ def _page(spec: RunSpec, summary: Row, facts: Json, prompts: Sequence[Prompt], d
     )
 
 
-def _published(spec: RunSpec, summary: Row) -> list[tuple[PublishedScore, bool]]:
-    """What others published of this benchmark, with this run among them."""
-    own = next((m["value"] for m in summary["metrics"] if m["name"] == "overall"), None)
-    if own is None or spec.benchmark != spec.fold:
+def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[PublishedScore, str]]:
+    """What others published of this benchmark and "", with this run's score in writing among them."""
+    own = next((m for m in metrics if m.name == "overall"), None)
+    if own is None or own.value is None or spec.benchmark != spec.fold:
         return []
     protocol = spec.protocol
     guidance = "" if spec.engine == "none" else f", guidance {protocol.guidance:g}"
     conditions = f"{protocol.resolution} pixels{guidance}, {spec.images_per_prompt} images a prompt"
-    return beside(spec.benchmark, Path(spec.checkpoint).name, own, conditions)
+    rows = beside(spec.benchmark, Path(spec.checkpoint).name, own.value, conditions)
+    return [(row, own.written(own.value) if ours else "") for row, ours in rows]
 
 
 def _environment() -> Environment:

@@ -8,24 +8,59 @@ from typing import Any
 
 import numpy as np
 
+from sar_eval.dpg.questions import read_questions
+from sar_eval.errors import BadInput
 from sar_eval.types import Json, Verdict
 
 MASK_SIDE = 128  # masks are thinned to this many pixels, or thousands of them would fill the page
 
 
 def told_verdict(verdict: Verdict) -> dict[str, Json]:
-    """What the page knows of a verdict: state, score, reason, boxes, and other evidence as text."""
+    """What the page knows of a verdict: state, score, reason, boxes, answers, and the rest as text."""
     evidence = verdict.evidence if isinstance(verdict.evidence, dict) else {"evidence": verdict.evidence}
     boxes = evidence["boxes"] if isinstance(evidence.get("boxes"), list) else []
-    rest = {name: value for name, value in evidence.items() if name != "boxes" and value is not None}
+    questions = _questions(evidence.get("questions"))
+    shown = {"boxes", "questions"} if questions else {"boxes"}
+    rest = {name: value for name, value in evidence.items() if name not in shown and value is not None}
     return {
         "state": _state(verdict),
         "score": finite(verdict.score),
         "reason": verdict.reason or "",
         "boxes": [box for found in boxes if (box := _box(found))],
+        "questions": questions,
         "evidence": json.dumps(rest, indent=2, ensure_ascii=False) if rest else "",
         "problem": verdict.error,
     }
+
+
+def told_parents(checks: Json) -> dict[str, list[int]]:
+    """What each question of a prompt hangs on, by id; empty if its checks are of another kind."""
+    try:
+        return {str(question.id): list(question.parents) for question in read_questions(checks)}
+    except BadInput:
+        return {}
+
+
+def _questions(found: Json) -> list[dict[str, Json]]:
+    """The answers to a prompt's questions, or none if a judge wrote something else under that name."""
+    told = [_question(row) for row in found] if isinstance(found, list) else []
+    return [row for row in told if row] if all(told) else []
+
+
+def _question(row: Json) -> dict[str, Json] | None:
+    """`counted` is None, and nothing zeroed, where a picture without all answers was not scored."""
+    try:
+        told = {"id": int(row["id"]), "text": str(row["question"]), "answer": str(row["answer"])}
+        return told | {
+            "yes": row["yes"] is True,
+            "soft": finite(row.get("soft")),
+            "truncated": row.get("truncated") is True,
+            "zeroed_by": [int(parent) for parent in row.get("zeroed_by", ())],
+            "counted": bool(row["counted"]) if "counted" in row else None,
+            "problem": str(row.get("error") or ""),
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _state(verdict: Verdict) -> str:

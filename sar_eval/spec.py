@@ -16,7 +16,7 @@ from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.models.checkpoint import Checkpoint, find_checkpoint
 from sar_eval.models.prompting import PREFIX_SETS, PRESETS
-from sar_eval.prompts import load_suite
+from sar_eval.suites import find_suite, read_suite
 from sar_eval.types import DrawProtocol, Json
 
 PACKAGE = Path(__file__).parent
@@ -31,6 +31,9 @@ HOW = (
     *("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "enable_prefix_caching"),
     *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
 )
+
+# Options of judges that change where and how fast questions are answered, not what is answered.
+JUDGED_HOW = ("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once")
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")
@@ -86,7 +89,7 @@ class RunSpec:
     @property
     def judge_digest(self) -> str:
         """Of what decides the verdicts on given pictures."""
-        options = dict(self.judge_options)
+        options = {k: v for k, v in self.judge_options.items() if k not in JUDGED_HOW}
         return _hash({"judge": self.judge, "version": self.judge_version, "options": options})
 
     def to_json(self) -> dict[str, Json]:
@@ -123,7 +126,7 @@ SETTINGS = ("fold", "engine", "judge", "images_per_prompt", "seed", "dtype", "ba
 
 def shipped(folder: str) -> Path:
     """`benchmarks` or `prompts`: inside an installed package, or in the source checkout."""
-    inside = PACKAGE / {"benchmarks": "recipes", "prompts": "suites"}[folder]
+    inside = PACKAGE / {"benchmarks": "recipes", "prompts": "prompt_files"}[folder]
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 
@@ -161,11 +164,11 @@ def load_recipe(name: str) -> Recipe:
         raise BadInput(f"{path}: no key 'suite'")
     return Recipe(
         name=str(data.get("name", path.stem)),
-        suite=_suite_path(str(data["suite"]), path.parent),
+        suite=find_suite(str(data["suite"]), (path.parent, shipped("prompts"))),
         settings=_typed({key: data[key] for key in SETTINGS if key in data}, RunSpec, path)
         | _files(data, path),
         protocol=_typed(data.get("protocol", {}), DrawProtocol, path),
-        judge_options=data.get("judge_options", {}),
+        judge_options=_answerer(data.get("judge_options", {}), path.parent),
         engine_options=data.get("engine_options", {}),
     )
 
@@ -193,8 +196,12 @@ def _files(data: Mapping[str, Json], recipe: Path) -> dict[str, Json]:
     return {key: str(path.resolve()) for key, path in found.items()}
 
 
-def _suite_path(name: str, beside: Path) -> Path:
-    return beside / name if (beside / name).is_file() else shipped("prompts") / name
+def _answerer(options: Mapping[str, Json], beside: Path) -> Mapping[str, Json]:
+    """The judge's options with an answerer `mine.py:NAME` found beside the recipe."""
+    file, _, name = str(options.get("answerer", "")).rpartition(":")
+    if file.endswith(".py") and (beside / file).is_file():
+        return {**options, "answerer": f"{(beside / file).resolve()}:{name}"}
+    return options
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -218,7 +225,7 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=load_suite(recipe.suite).digest,
+        suite_digest=read_suite(recipe.suite).digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, given),
@@ -230,9 +237,11 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
 
 
 def resolve_images(
-    recipe: Recipe, folder: Path, digest: str, size: tuple[int, int], overrides: Mapping[str, Json]
+    recipe: Recipe, folder: Path, digest: str, told: str, resolution: int, overrides: Mapping[str, Json]
 ) -> RunSpec:
     """The spec of pictures that others drew: `checkpoint` is their folder, the protocol is theirs.
+
+    `told` says how they lay in the folder, `resolution` is the longer side of one in pixels.
 
     Raises:
         BadInput, UnknownName: a value out of range, an unusable suite or judge.
@@ -242,10 +251,10 @@ def resolve_images(
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=load_suite(recipe.suite).digest,
+        suite_digest=read_suite(recipe.suite).digest,
         checkpoint=str(folder.resolve()),
         checkpoint_digest=digest,
-        protocol=DrawProtocol(name=f"pictures as given, {size[0]}x{size[1]}", resolution=max(size)),
+        protocol=DrawProtocol(name=f"pictures as given, {told}", resolution=resolution),
         judge_options=_judge_options(recipe, settings, given),
         **settings | {"engine": "none", "dtype": "none"},
     )

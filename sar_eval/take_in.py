@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sar_eval.blocks import Event, Watch, ignore, make_blocks
 from sar_eval.errors import BadInput
-from sar_eval.images import ImageFolder, decode_image
+from sar_eval.images import ImageFolder, decode_image, encode_png, is_lossy
 from sar_eval.spec import RunSpec
 from sar_eval.store import RunFolder, generation_row, storing
 from sar_eval.types import Draw, Generation
@@ -16,10 +21,11 @@ THREADS = 4  # reading and decoding let go of Python's lock
 
 
 def take_in(spec: RunSpec, folder: RunFolder, images: ImageFolder, watch: Watch = ignore) -> None:
-    """Store every expected picture byte for byte, or why there is none (lock held, `prepare`d).
+    """Store every expected picture, or why there is none (lock held, `prepare`d).
 
-    Missing, unreadable and wrongly sized pictures become errors, so that the run is incomplete and
-    names them. Blocks that are stored already stay.
+    Files are stored byte for byte, tiles of a grid as PNG. Missing, unreadable and wrongly sized
+    pictures, and files that are no grids where the others are, become errors, so that the run is
+    incomplete and names them. Blocks that are stored already stay.
 
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
@@ -34,7 +40,8 @@ def take_in(spec: RunSpec, folder: RunFolder, images: ImageFolder, watch: Watch 
         for number, draws in enumerate(blocks):
             if number in finished:
                 continue
-            found = list(pool.map(lambda draw: _read(draw, images), draws))
+            by_file = [list(same) for _, same in groupby(draws, lambda draw: images.files.get(draw.key))]
+            found = [g for some in pool.map(lambda same: _read(same, images), by_file) for g in some]
             _store(spec, folder, number, draws, found)
             failed, done = failed + sum(g.error is not None for g in found), done + len(draws)
             watch(Event("take in", done, total, failed, 0, len(draws)))
@@ -47,17 +54,31 @@ def _store(
     folder.generations.write(block, rows)
 
 
-def _read(draw: Draw, images: ImageFolder) -> Generation:
-    try:
-        return Generation(draw.key, draw.seed, image=_checked(draw.key, images))
-    except BadInput as error:
-        return Generation(draw.key, draw.seed, error=str(error))
-
-
-def _checked(key: str, images: ImageFolder) -> bytes:
-    path = images.files.get(key)
+def _read(draws: Sequence[Draw], images: ImageFolder) -> list[Generation]:
+    """The draws that one file shows (or that none does)."""
+    path = images.files.get(draws[0].key)
     if path is None:
-        raise BadInput("missing: the folder has no such picture")
+        missing = "missing: the folder has no such picture"
+        return [Generation(draw.key, draw.seed, error=missing) for draw in draws]
+    try:
+        data, pixels = _decoded(path, images)
+    except BadInput as error:
+        return [Generation(draw.key, draw.seed, error=str(error)) for draw in draws]
+    if images.grid is None:
+        return [_generation(draw, path, pixels, data) for draw in draws]
+    tiles = images.grid.cut(pixels)
+    return [_generation(draw, path, tiles[draw.index]) for draw in draws]
+
+
+def _generation(draw: Draw, path: Path, pixels: NDArray[np.uint8], data: bytes | None = None) -> Generation:
+    """A picture as its file gave it, or cut out of that and encoded without loss."""
+    if bool((pixels == pixels[0, 0]).all()):
+        where = str(path) if data else f"{path}, tile {draw.index}"
+        return Generation(draw.key, draw.seed, error=f"{where} is blank: one colour all over")
+    return Generation(draw.key, draw.seed, image=data or encode_png(pixels))
+
+
+def _decoded(path: Path, images: ImageFolder) -> tuple[bytes, NDArray[np.uint8]]:
     try:
         data = path.read_bytes()
         pixels = decode_image(data)
@@ -68,6 +89,6 @@ def _checked(key: str, images: ImageFolder) -> bytes:
     if images.sizes[path] != images.size:
         own = "x".join(map(str, images.sizes[path] or ()))
         raise BadInput(f"{path} is {own} pixels, most are {images.size[0]}x{images.size[1]}")
-    if bool((pixels == pixels[0, 0]).all()):
-        raise BadInput(f"{path} is blank: one colour all over")
-    return data
+    if images.grid and not images.grid.fits(pixels, lossy=is_lossy(data)):
+        raise BadInput(f"{path} is no grid like the others ({images.grid}): a single picture?")
+    return data, pixels

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Json = Any  # JSON-shaped data: dict, list, str, int, float, bool or None
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a prompt: safe as a file name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question-answering network says to one question about one picture.
+
+    Attributes:
+        text: in its own words.
+        yes: whether that counts as yes; None where it is neither yes nor no.
+        soft: probability of yes, 0 to 1; None if the network does not tell.
+        truncated: the question was longer than the network reads, and its end was cut off.
+        error: why there is no answer.
+    """
+
+    text: str = ""
+    yes: bool | None = None
+    soft: float | None = None
+    truncated: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
     """One object found in a picture.
 
@@ -108,13 +129,21 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts)."""
+    """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
+
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points.
+    """
 
     name: str
     value: float | None
     low: float | None
     high: float | None
     n: int
+    scale: int = 1
+
+    def written(self, value: float, sign: str = "-") -> str:
+        """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""
+        return f"{value:{sign}.{3 if self.scale == 1 else 2}f}"
 
 
 @dataclass(frozen=True, slots=True)

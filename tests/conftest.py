@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,17 @@ def parity() -> Path:
     if not path.is_dir():
         pytest.skip(f"no parity data in {path} (set SAR_EVAL_PARITY)")
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks of a few kilobytes lose more by threads that wait for each other than they gain."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

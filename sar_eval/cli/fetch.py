@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fetch(
-    benchmark: Annotated[str, typer.Argument(help="Whose weights: geneval.")],
+    benchmark: Annotated[str, typer.Argument(help="Whose weights: geneval or dpg.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go where.")] = False,
 ) -> None:
     """Download a benchmark's judge weights into the cache, checked; goes on after a break.
@@ -23,9 +23,8 @@ def fetch(
     The cache is the folder SAR_EVAL_CACHE, by default ~/.cache/sar-eval.
     """
     from sar_eval.cli.progress import downloading
-    from sar_eval.fetch import WHAT
     from sar_eval.fetch import fetch as download
-    from sar_eval.models.weights import cache_folder
+    from sar_eval.models.weights import WHAT, cache_folder, noted_sha256
 
     if benchmark not in WHAT:
         raise BadInput(f"nothing to fetch for {benchmark!r}: {', '.join(WHAT)}")
@@ -39,5 +38,9 @@ def fetch(
             paths = download(WHAT[benchmark], progress=show)
     except KeyboardInterrupt as error:
         raise Incomplete("interrupted; run the same command again to go on") from error
-    for path in paths:
+    for file, path in zip(WHAT[benchmark], paths, strict=True):
         typer.echo(path)
+        if not file.sha256:
+            noted = noted_sha256(path)
+            told = f"that of the first download is noted: {noted}" if noted else "and none was noted"
+            typer.echo(f"  no checksum is published; {told}")

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List benchmarks, checkpoints, engines and judges by the name that flags take."""
+    """List benchmarks, checkpoints, engines, judges and answerers by the name that flags take."""
     from sar_eval import discover
     from sar_eval.models.locate import demo_names
     from sar_eval.spec import recipe_names
@@ -28,6 +28,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         "checkpoints": dict.fromkeys(demo_names(), "ships with sar-eval"),
         "engines": discover.names("engines"),
         "judges": discover.names("judges"),
+        "answerers": discover.names("answerers"),
         "folds": discover.names("benchmarks"),
     }
     if as_json:
@@ -40,15 +41,31 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
 
 
 def doctor(
+    benchmark: Annotated[str, typer.Argument(help="Check the judge of this benchmark instead: dpg.")] = "",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the judge's original files, if not the fetched ones.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of the original's answers: image, question, answer."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the judge answers the reference's questions.")] = "cpu",
     folder: Annotated[Path, typer.Option("--out", help="Where runs would go.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Check packages, devices, disk, checkpoints and suites, and say how to mend what is wrong."""
+    """Check packages, devices, disk, checkpoints and suites, and say how to mend what is wrong.
+
+    With dpg: whether the weights of DPG-Bench's judge are what its architecture says, and whether it
+    answers as the original did.
+    """
     from dataclasses import asdict
 
-    from sar_eval.doctor import examine
+    from sar_eval.doctor import examine, examine_judge
 
-    findings = list(examine(folder))
+    if not benchmark and (weights or reference):
+        raise BadInput("--weights and --reference are for a benchmark's judge: sar-eval doctor dpg ...")
+    judge = (benchmark, weights, reference, device)
+    findings = list(examine_judge(*judge) if benchmark else examine(folder))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from sar_eval.blocks import Event, Watch, ignore
+from sar_eval.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference, lines, quirks
 from sar_eval.types import Metric, Summary
 
 LOG_EVERY_S = 20.0
@@ -145,6 +146,8 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     console = Console()
     if summary.metrics:
         console.print(score_table(summary))
+        if quirks(summary.metrics):
+            console.print(quirk_table(summary))
     counts = ("expected", "generated", "judged", "failed")
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
     if summary.steps_per_image is not None:
@@ -162,21 +165,49 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
 
 
 def score_table(summary: Summary) -> Table:
-    """Score, 95 % interval and number of images (or prompts) of every metric."""
+    """Score, 95 % interval and number of images (or prompts) of every metric.
+
+    Where the fold gives the official script's figures too, they stand beside ours.
+    """
+    beside, told = has_reference(summary.metrics), lines(summary.metrics)
     partial = "  PARTIAL" if summary.partial else ""
     table = Table(title=f"{summary.benchmark}  {summary.checkpoint}{partial}", title_justify="left")
     table.add_column("")
-    for name in ("score", "95 % interval", "n"):
-        table.add_column(name, justify="right")
-    for number, metric in enumerate(summary.metrics):
-        following = summary.metrics[number + 1].name if number + 1 < len(summary.metrics) else ""
-        ends = metric.name.split("/")[0] != following.split("/")[0]
-        table.add_row(*_cells(metric), end_section=ends, style="bold" if metric.name == "overall" else "")
+    names = ["corrected" if beside else "score", "95 % interval", "n"]
+    for name in (*names, "reference", "95 % interval") if beside else names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, line in enumerate(told):
+        following = told[number + 1] if number + 1 < len(told) else None
+        cells = [*_cells(line.ours), str(line.ours.n if line.ours else 0)]
+        cells += _cells(line.reference) if beside else ()
+        ends = following is None or _section(line.name) != _section(following.name)
+        style = "bold" if line.name == "overall" else ""
+        table.add_row(line.label, *cells, end_section=ends, style=style)
     return table
 
 
-def _cells(metric: Metric) -> tuple[str, str, str, str]:
-    name = metric.name.split("/")[-1].replace("_", " ")
-    if metric.value is None or metric.low is None or metric.high is None:
-        return name, "-", "-", str(metric.n)
-    return name, f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", str(metric.n)
+def quirk_table(summary: Summary) -> Table:
+    """What each quirk of the official script does to its score."""
+    table = Table(
+        title=QUIRKS_TITLE, caption=QUIRKS_NOTE, title_justify="left", caption_justify="left", min_width=72
+    )
+    table.add_column("")
+    for name in ("effect", "95 % interval", "n"):
+        table.add_column(name, justify="right")
+    for name, metric in quirks(summary.metrics):
+        table.add_row(name, *_cells(metric, "+"), str(metric.n))
+    return table
+
+
+def _section(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _cells(metric: Metric | None, sign: str = "-") -> tuple[str, str]:
+    """Value and interval, "-" for what there is not."""
+    if metric is None or metric.value is None:
+        return "-", "-"
+    value = metric.written(metric.value, sign)
+    if metric.low is None or metric.high is None:
+        return value, "-"
+    return value, f"{metric.written(metric.low, sign)} to {metric.written(metric.high, sign)}"

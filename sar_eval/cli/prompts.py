@@ -8,14 +8,21 @@ from typing import Annotated
 
 import typer
 
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, Incomplete
+
+# The suites that can be made anew, each with the module of its `make_suite`.
+MAKERS = {
+    "geneval": "sar_eval.benchmarks.geneval",
+    "shapes": "sar_eval.benchmarks.shapes",
+    "dpg-shapes": "sar_eval.shapes.questions",
+}
 
 app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
 
 
 @app.command()
 def make(
-    suite: Annotated[str, typer.Argument(help="Which suite: a fold with a sampler (shapes, geneval).")],
+    suite: Annotated[str, typer.Argument(help="Which suite: geneval, shapes or dpg-shapes.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 43,
     per_task: Annotated[
@@ -33,14 +40,80 @@ def make(
 
     if form not in ("prompts", "metadata"):
         raise BadInput(f"unknown --format {form!r}: prompts or metadata")
-    discover.load("benchmarks", suite)
-    maker = getattr(importlib.import_module(f"sar_eval.benchmarks.{suite}"), "make_suite", None)
-    if maker is None:
-        raise BadInput(f"benchmark {suite!r} has no sampler")
+    if suite not in MAKERS:
+        raise discover.unknown("suite", suite, list(MAKERS))
+    maker = importlib.import_module(MAKERS[suite]).make_suite
     rows = maker(seed) if per_task is None else maker(seed, per_task)
+    if form == "metadata" and "include" not in rows[0]["checks"]:
+        raise BadInput(f"suite {suite!r} has no GenEval metadata: leave out --format metadata")
     lines = [row["checks"] if form == "metadata" else row for row in rows]
     write_bytes(out, "".join(json.dumps(line) + "\n" for line in lines).encode())
     typer.echo(f"{len(rows)} prompts in {out}")
+
+
+SuiteOfOthers = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
+
+
+@app.command("import")
+def import_(
+    suite: SuiteOfOthers,
+    source: Annotated[Path, typer.Option("--from", help="ELLA's folder dpg_bench, or its CSV alone.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
+    ] = None,
+) -> None:
+    """Turn a benchmark's official files into one suite file, and name every inconsistency in them."""
+    _check_importable(suite, out)
+    _import_dpg(source, out)
+
+
+@app.command()
+def fetch(
+    suite: SuiteOfOthers,
+    out: Annotated[
+        Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
+    ] = None,
+) -> None:
+    """Download a benchmark's official prompts (ELLA's repository, Apache-2.0), and import them."""
+    from sar_eval.cli.progress import downloading
+    from sar_eval.fetch import fetch as download
+    from sar_eval.models.weights import DPG_QUESTIONS
+
+    _check_importable(suite, out)
+    try:
+        with downloading() as show:
+            (table,) = download((DPG_QUESTIONS,), progress=show)
+    except KeyboardInterrupt as error:
+        raise Incomplete("interrupted; run the same command again to go on") from error
+    _import_dpg(table, out)
+
+
+def _check_importable(suite: str, out: Path | None) -> None:
+    if suite != "dpg":
+        raise BadInput(f"no importer for suite {suite!r}: dpg")
+    if out is not None and out.suffix != ".jsonl":
+        raise BadInput(f"--out {out}: the name must end in .jsonl")
+
+
+def _import_dpg(source: Path, out: Path | None) -> None:
+    from sar_eval.dpg.questions import read_questions
+    from sar_eval.dpg.suite import OFFICIAL_PROMPTS, import_suite, to_lines
+    from sar_eval.models.weights import cache_folder
+    from sar_eval.prompts import load_suite
+    from sar_eval.store import write_bytes
+
+    found = import_suite(source)
+    path = out or cache_folder() / "dpg.jsonl"
+    write_bytes(path, to_lines(found.prompts))
+    for note in found.notes:
+        typer.echo(note)
+    questions = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
+    number = len(found.prompts)
+    told = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
+    typer.echo(
+        f"{number:,} prompts{told} with {questions:,} questions in {path}, "
+        f"digest {load_suite(path).digest}; {len(found.notes)} notes"
+    )
 
 
 @app.command()

@@ -207,7 +207,7 @@ def report(run_folder: RunPath, partial: Partial = False) -> None:
 
 def export(
     run_folder: RunPath,
-    layout: Annotated[str, typer.Option("--layout", help="geneval or folder.")],
+    layout: Annotated[str, typer.Option("--layout", help="geneval, folder or dpg.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
 ) -> None:
     """Write a run's pictures as files in a layout that other tools read."""

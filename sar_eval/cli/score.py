@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,12 @@ from sar_eval.cli.options import (
 )
 from sar_eval.errors import BadInput
 
+if TYPE_CHECKING:
+    from sar_eval.images import ImageFolder
+    from sar_eval.types import Prompt
+
+LISTED = 20  # prompts without a picture that the terminal names; the summary names all
+
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
@@ -37,7 +44,9 @@ def score(
     images: Annotated[
         Path,
         typer.Option(
-            "--images", help="The pictures: GenEval's folders, a manifest, <id>_<index>.png, or a run."
+            "--images",
+            help="The pictures: GenEval's folders, a manifest, <id>_<index>.png, <id>.png (one picture or "
+            "a 2x2 grid), or a run.",
         ),
     ],
     out: Out = None,
@@ -60,8 +69,8 @@ def score(
     code 3) rather than scored over fewer. The same command again goes on where an earlier one stopped.
     """
     from sar_eval.images import find_images
-    from sar_eval.prompts import load_suite
     from sar_eval.spec import load_recipe, resolve_images, with_suite
+    from sar_eval.suites import read_suite
     from sar_eval.take_in import take_in
 
     if (images / "run.json").is_file():
@@ -75,16 +84,29 @@ def score(
     if suite is not None:
         recipe = with_suite(recipe, suite)
     each = images_per_prompt or int(recipe.settings.get("images_per_prompt", 4))
-    found = find_images(images, load_suite(recipe.suite).prompts, each)
-    spec = resolve_images(recipe, images, found.digest(), found.size, overrides)
+    prompts = read_suite(recipe.suite).prompts
+    found = find_images(images, prompts, each)
+    spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, overrides)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use --judge")
     places = stages.find_places(workers, devices, threads)
     folder = stages.folder_of(out, spec)
     with stages.working(folder, quiet or as_json) as watch:
         if not (quiet or as_json):
-            typer.echo(f"{images}: {len(found.files)} pictures, layout {found.layout}", err=True)
+            for line in _told(images, found, prompts):
+                typer.echo(line, err=True)
         spec = stages.prepare(spec, folder)
         take_in(spec, folder, found, watch)
         stages.judge_stage(spec, folder, places, watch)
         stages.finish(spec, folder, as_json, partial)
+
+
+def _told(folder: Path, found: ImageFolder, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """What was found in the folder, what is missing, and what is doubtful."""
+    yield f"{folder}: {len(found.files)} pictures, layout {found.layout}: {found}"
+    if found.note:
+        yield f"note: {found.note}"
+    if missing := found.missing(prompts):
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        listed = ", ".join(missing[:LISTED])
+        yield f"no picture of {len(missing)} of {len(prompts)} prompts: {listed}{more}"

@@ -23,7 +23,7 @@ from PIL import Image
 from sar_eval.benchmarks.geneval import Ruling, Thresholds, keep, read_thresholds, rule
 from sar_eval.errors import BadInput
 from sar_eval.geneval.vocabulary import CLASSES, COLORS
-from sar_eval.images import decode_image
+from sar_eval.images import DECODING_THREADS, read_picture
 from sar_eval.masks import encode_mask
 from sar_eval.models.weights import find_weights
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 OUTSIDE = "#999"  # what a crop shows outside its object's mask
-DECODING_THREADS = 4
 Pixels = NDArray[np.uint8]
 
 
@@ -126,7 +125,6 @@ class GenEvalJudge:
         """One verdict for each picture; an unreadable or blank one gets an error instead of a score."""
         looks = [_Look(prompt, generation) for prompt, generation in items]
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            # All are decoded ahead of the network: decoding lets go of Python's lock.
             decoded = pool.map(_pixels, looks)
             for start in range(0, len(looks), self.options.batch_size):
                 part = looks[start : start + self.options.batch_size]
@@ -190,13 +188,10 @@ def _pixels(look: _Look) -> tuple[Pixels | None, str | None]:
     checks = look.prompt.checks
     if not isinstance(checks, dict) or "include" not in checks:
         return None, f"prompt {look.prompt.id!r} has no GenEval checks (include)"
-    if look.generation.image is None:
-        return None, f"no picture: {look.generation.error}"
     try:
-        pixels = decode_image(look.generation.image)
+        return read_picture(look.generation), None
     except BadInput as error:
         return None, str(error)
-    return (None, "blank picture") if bool((pixels == pixels[0, 0]).all()) else (pixels, None)
 
 
 def _evidence(ruling: Ruling, look: _Look) -> Json:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 from sar_eval.errors import BadInput
 from sar_eval.models.locate import Location, locate
@@ -187,17 +189,27 @@ class Checkpoint:
         return weights
 
 
-def torch_file(path: Path) -> dict[str, Tensor]:
-    """Tensors of a torch file, of which nothing but tensors is unpickled."""
-    import pickle
+def torch_file(path: Path, wrappers: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Tensors of a torch file, of which nothing but tensors is unpickled.
 
+    Args:
+        path: of the file.
+        wrappers: names under one of which the tensors may lie, instead of at the top.
+
+    Raises:
+        BadInput: unreadable, or something else than tensors by name in it.
+    """
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    except Exception as error:
+        # Over junk the unpickler stumbles in every way there is.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is no torch file of tensors alone: {first}") from error
+    if isinstance(found, dict):
+        inside = [found[name] for name in wrappers if isinstance(found.get(name), dict)]
+        found = inside[0] if inside else found
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
         raise BadInput(f"{path} holds something else than tensors by name")
     return found

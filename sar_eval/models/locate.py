@@ -27,6 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 WANTED = {
     "checkpoint": ["*.json", "*.safetensors", "merges.txt", "vocab.txt"],
     "torch checkpoint": ["pytorch_model*.bin"],
+    "answering network": ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"],
     "visual tokenizer": ["config.json", "encoder.jit", "decoder.jit"],
 }
 
@@ -66,9 +67,9 @@ def _checkpoint_folder(name: str) -> tuple[str, Path]:
         return str(Path(name).resolve()), Path(name)
     if not HUB_NAME.fullmatch(name):
         raise UnknownName(_unknown(name))
-    folder = _snapshot(name, WANTED["checkpoint"])
+    folder = snapshot(name, WANTED["checkpoint"])
     if not list(folder.glob("*.safetensors")):
-        folder = _snapshot(name, WANTED["torch checkpoint"])
+        folder = snapshot(name, WANTED["torch checkpoint"])
     return f"{name.partition('@')[0]}@{folder.name}", folder
 
 
@@ -88,7 +89,7 @@ def _visual_folder(folder: Path, given: str) -> Path:
     place = folder / "sar_eval.json"
     if given or not place.is_file():
         try:
-            return _snapshot(given or COSMOS_REPO, WANTED["visual tokenizer"])
+            return snapshot(given or COSMOS_REPO, WANTED["visual tokenizer"])
         except (BadInput, Incomplete) as error:
             hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
@@ -102,8 +103,17 @@ def _visual_folder(folder: Path, given: str) -> Path:
     return (folder / named).resolve()
 
 
-def _snapshot(name: str, patterns: list[str]) -> Path:
-    """The folder of a hub repository's files in the hub's cache."""
+def snapshot(name: str, patterns: list[str]) -> Path:
+    """The folder of a hub repository's files in the hub's cache; it is called by the commit.
+
+    Args:
+        name: ORG/NAME or ORG/NAME@REVISION.
+        patterns: of the files that are wanted.
+
+    Raises:
+        BadInput: the hub has no such repository or revision, or wants a login; or nothing is cached.
+        Incomplete: the download broke off; the same command goes on with it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
-from sar_eval.models.mmdet_weights import State, read_weights
+from sar_eval.models.converted import State
+from sar_eval.models.mmdet_weights import read_weights
 from sar_eval.types import Box
 
 Pixels = NDArray[np.uint8]

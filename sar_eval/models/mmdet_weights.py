@@ -8,12 +8,9 @@ other in the order (0, 0), (1, 0), (0, 1), (1, 1).
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +19,9 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.models.converted import Converted, State, convert_once, file_digest, read_converted
 
-State = dict[str, Tensor]
+WHAT = "Mask2Former"
 LEVELS, POINTS = 3, 4  # of the deformable attention in every published Mask2Former
 
 # From mmdet 2's names to mmdet 3's.
@@ -229,20 +227,16 @@ def read_weights(path: Path) -> Weights:
     Raises:
         BadInput: absent, unreadable, or no Mask2Former.
     """
+    _must_exist(path)
     if path.suffix == ".safetensors":
-        return _read_converted(path)
-    digest, kept = _digest(path), path.with_name(f"{path.name}.safetensors")
-    if kept.is_file():
-        try:
-            found = _read_converted(kept)
-        except BadInput as error:  # torn: it is made anew
-            warnings.warn(f"{error}; converting {path} again", stacklevel=2)
-        else:
-            if found.digest == digest:
-                return found
-    found = Weights(*_read_mmdet(path), digest)
-    _keep(found, kept, path.stat().st_mode)
-    return found
+        found = read_converted(path, WHAT)
+    else:
+        found = convert_once(path, lambda: _read_mmdet(path), WHAT)
+    try:
+        config = json.loads(found.notes["config"])
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{path} is no converted {WHAT} ({error})") from error
+    return Weights(found.state, config, found.notes.get("source") or file_digest(path))
 
 
 def read_checkpoint(path: Path) -> State:
@@ -263,7 +257,7 @@ def read_checkpoint(path: Path) -> State:
     return state
 
 
-def _read_mmdet(path: Path) -> tuple[State, dict[str, Any]]:
+def _read_mmdet(path: Path) -> Converted:
     state = convert(read_checkpoint(path))
     if foreign := sorted(name for name in state if not name.startswith(_PLACES)):
         raise BadInput(
@@ -271,44 +265,9 @@ def _read_mmdet(path: Path) -> tuple[State, dict[str, Any]]:
             f"{len(foreign)} of its tensors have no place there ({foreign[0]}, ...)"
         )
     try:
-        return state, infer_config(state)
+        return Converted(state, {"config": json.dumps(infer_config(state))})
     except (LookupError, ValueError) as error:
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: it has no {error}") from error
-
-
-def _read_converted(path: Path) -> Weights:
-    from safetensors import SafetensorError, safe_open
-
-    _must_exist(path)
-    try:
-        with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return Weights(state, json.loads(told["config"]), told.get("source") or _digest(path))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BadInput(f"{path} is no converted Mask2Former ({error})") from error
-
-
-def _keep(weights: Weights, target: Path, mode: int) -> None:
-    """Write a conversion, readable to whom its source is; a run can do without it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    told = {"config": json.dumps(weights.config), "source": weights.digest}
-    try:
-        save_file(weights.state, partial, metadata=told)
-        partial.chmod(mode & 0o666)
-        partial.replace(target)
-    except (SafetensorError, OSError) as error:
-        partial.unlink(missing_ok=True)
-        warnings.warn(f"the converted detector cannot be kept as {target}: {error}", stacklevel=3)
-
-
-def _digest(path: Path) -> str:
-    _must_exist(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _must_exist(path: Path) -> None:

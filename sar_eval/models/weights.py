@@ -14,9 +14,11 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        name: of the file in the cache.
+        name: of the file in the cache, with its folder there if it has one.
         url: where it is published.
-        sha256: its checksum, or the beginning of it where no more is published.
+        sha256: its checksum, or the beginning of it where no more is published; "" where nothing is:
+            the checksum of the first download is then noted beside it (see `noted_sha256`), and every
+            later download must have it.
         for_what: of one line.
     """
 
@@ -41,7 +43,32 @@ CLIP = RemoteFile(
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # OpenAI's address has it
     "GenEval's colour classifier (OpenAI, MIT)",
 )
-FILES = {"mask2former": MASK2FORMER, "clip": CLIP}
+_MPLUG = "damo/mplug_visual-question-answering_coco_large_en"
+_MPLUG_FILES = {
+    "pytorch_model.bin": "weights of DPG's judge, mPLUG-large VQA (DAMO Academy)",
+    "config.yaml": "its numbers",
+    "config_bert.json": "the numbers of its text parts",
+    "vocab.txt": "its word pieces",
+    "configuration.json": "what modelscope calls it",
+}
+# modelscope publishes no checksum that was known here; the form of the address is its hub's, and untried.
+MPLUG = tuple(
+    RemoteFile(
+        f"mplug-vqa-large/{name}",
+        f"https://www.modelscope.cn/models/{_MPLUG}/resolve/master/{name}",
+        "",
+        for_what,
+    )
+    for name, for_what in _MPLUG_FILES.items()
+)
+DPG_QUESTIONS = RemoteFile(
+    "dpg_bench.csv",
+    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv",
+    "",  # none is published
+    "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
+)
+FILES = {"mask2former": MASK2FORMER, "clip": CLIP, "mplug": MPLUG[0]}
+WHAT = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # a benchmark's judge needs these
 
 
 def cache_folder() -> Path:
@@ -60,8 +87,20 @@ def find_weights(name: str) -> Path:
     file = FILES[name]
     path = cache_folder() / file.name
     if not path.is_file():
+        benchmark = next(name for name, files in WHAT.items() if file in files)
         raise BadInput(
-            f"no {path}: `sar-eval fetch geneval` downloads {file.for_what}; without a network, get "
+            f"no {path}: `sar-eval fetch {benchmark}` downloads {file.for_what}; without a network, get "
             f"{file.url} elsewhere and put it there"
         )
     return path
+
+
+def note_of(path: Path) -> Path:
+    """Where the checksum of a cached file's first download is noted, as `sha256sum` writes it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def noted_sha256(path: Path) -> str:
+    """The noted checksum of a cached file, "" if there is none."""
+    note = note_of(path)
+    return (note.read_text().split() or [""])[0] if note.is_file() else ""

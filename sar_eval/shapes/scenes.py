@@ -86,13 +86,13 @@ def sample_scene(rng: random.Random, *, style: Style, tag: str | None = None) ->
         tasks = (*TASKS, *PAIRS, "position", "color_attr") if style == "tidy" else TASKS
         checks = sample_checks(tag or rng.choice(tasks), rng)
         if style == "tidy" and rng.random() < 0.7:
-            checks = _name_colors(checks, rng)
+            checks = name_colors(checks, rng)
         scene = arrange(checks, rng, style=style)
         if scene is not None:
             return scene
 
 
-def _name_colors(checks: Checks, rng: random.Random) -> Checks:
+def name_colors(checks: Checks, rng: random.Random) -> Checks:
     """The same checks with a colour for everything, also in the caption."""
     include = [{"color": rng.choice(COLORS), **item} for item in checks["include"]]
     prompt = write_prompt(checks["tag"], include, rng.choice(HEADS))

@@ -167,6 +167,7 @@ function openView(image) {
   $("view-evidence").hidden = !image.evidence;
   showPicture(image);
   showBoxes(image);
+  showQuestions(image);
   showDetails(image);
   showSiblings(image);
   showPlace();

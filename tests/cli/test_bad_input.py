@@ -43,7 +43,11 @@ def _refused(done, *words: str) -> None:
         ((*RUN, "--resolution", "60"), ["resolution 60 is no multiple of 8"]),
         ((*RUN, "--dtype", "float8"), ["unknown dtype 'float8'"]),
         (("judge", "/no/run"), ["no run folder"]),
-        (("prompts", "make", "geneva", "--out", "x.jsonl"), ["unknown benchmark 'geneva'"]),
+        (("prompts", "make", "geneva", "--out", "x.jsonl"), ["unknown suite 'geneva'"]),
+        (
+            ("prompts", "make", "dpg-shapes", "--format", "metadata", "--out", "x"),
+            ["has no GenEval metadata"],
+        ),
         (("train", "tokenizer", "--data", "x", "--out", "y", "--levels", "8,x"), ["--levels is '8,x'"]),
     ],
 )

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_list_names_everything(sar_eval) -> None:
     found = json.loads(sar_eval("list", "--json").stdout)
-    assert set(found) == {"benchmarks", "checkpoints", "engines", "judges", "folds"}
+    assert set(found) == {"benchmarks", "checkpoints", "engines", "judges", "answerers", "folds"}
+    assert found["answerers"].keys() >= {"server", "transformers"}
     assert found["checkpoints"].keys() >= {"demo:pretrain", "demo:sft"}
     assert "shapes" in sar_eval("list").stdout
 

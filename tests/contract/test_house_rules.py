@@ -12,38 +12,48 @@ from sar_eval import discover
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
-LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "masks", "images"}
+LOW = {"types", "errors", "stats", "discover", "shapes", "geneval", "dpg", "masks", "grids", "images"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
     "stats": set(),
-    "shapes": set(),
+    "shapes": {"types", "errors", "masks", "dpg"},
     "geneval": {"types", "errors"},
     "masks": {"types"},
-    "images": {"types", "errors"},
+    "grids": set(),
+    "images": {"types", "errors", "grids"},
     "protocols": {"types"},
     "discover": {"errors"},
-    "prompts": {"types", "errors", "store"},
+    "csv_rows": {"errors"},
+    "prompts": {"types", "errors", "csv_rows", "store"},
     "models": {"types", "errors", "discover"},
     "store": {"types", "errors"},
     "pool": {"errors"},
-    "spec": {"types", "errors", "discover", "prompts", "models"},
+    "suites": {"errors", "prompts", "models"},
+    "spec": {"types", "errors", "discover", "models", "suites"},
     "blocks": {"types", "errors", "pool", "spec"},
     "engines": {"types", "errors", "protocols", "discover", "models"},
     "judges": {*LOW, "protocols", "models", "benchmarks"},
+    "answerers": {*LOW, "protocols", "models"},
     "benchmarks": {*LOW, "protocols", "models"},
+    "dpg": {"types", "errors", "csv_rows"},
     "train": {*LOW, "models", "judges"},
     "provenance": set(),
     "generate": {*LOW, "blocks", "pool", "prompts", "provenance", "spec", "store"},
     "judge": {*LOW, "blocks", "pool", "spec", "store"},
     "summarize": {*LOW, "blocks", "provenance", "spec", "store"},
     "published": {"types"},
-    "report_evidence": {"types"},
-    "report": {*LOW, "spec", "store", "blocks", "published", "report_evidence"},
-    "export": {"types", "errors", "store"},
+    "report_evidence": {"types", "errors", "dpg"},
+    "foldings": {"types"},
+    "report_scores": {"types", "foldings", "report_evidence"},
+    "report": {
+        *LOW,
+        *("spec", "store", "blocks", "published", "report_evidence", "report_scores", "foldings"),
+    },
+    "export": {"types", "errors", "grids", "images", "store"},
     "fetch": {"types", "errors", "models"},
     "take_in": {"types", "errors", "blocks", "images", "spec", "store"},
-    "doctor": {*LOW, "models", "prompts", "spec"},
+    "doctor": {*LOW, "models", "spec", "suites"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -106,6 +116,7 @@ def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
     methods = {
         "engines": ("generate", "__enter__"),
         "judges": ("judge", "__enter__"),
+        "answerers": ("answer", "__enter__"),
         "benchmarks": ("fold",),
     }
     for name, headline in discover.names(kind).items():

@@ -10,10 +10,10 @@ import torch
 
 from sar_eval.benchmarks.geneval import Thresholds, rule
 from sar_eval.engines.native import NativeEngine
-from sar_eval.judges.shapes import detect
 from sar_eval.models.cosmos import VisualTokenizer
 from sar_eval.models.locate import DEMO, demo_names
 from sar_eval.prompts import load_suite
+from sar_eval.shapes.detect import detect
 from sar_eval.shapes.render import render
 from sar_eval.shapes.scenes import arrange, sample_checks
 from sar_eval.shapes.vocabulary import TASKS

@@ -12,11 +12,21 @@ import pytest
 
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.fetch import fetch
-from sar_eval.models.weights import CLIP, MASK2FORMER, RemoteFile, find_weights
+from sar_eval.models.weights import (
+    CLIP,
+    MASK2FORMER,
+    MPLUG,
+    WHAT,
+    RemoteFile,
+    find_weights,
+    note_of,
+    noted_sha256,
+)
 
 DATA = random.Random(0).randbytes(3_000_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 FILE = RemoteFile("weights.bin", "https://example.org/models/weights.bin", SHA, "a test")
+UNKNOWN = RemoteFile("folder/weights.bin", "https://example.org/models/weights.bin", "", "a test")
 
 
 @dataclass
@@ -213,3 +223,63 @@ def test_the_command(server, sar_eval, tmp_path) -> None:
     )
     done = sar_eval("fetch", "dpg9")
     assert (done.returncode, "nothing to fetch for 'dpg9': geneval" in done.stderr) == (2, True)
+
+
+def get_unknown(tmp_path, **options):
+    """Fetch the file that no checksum is published of; its place in the cache."""
+    path = fetch((UNKNOWN,), pause_s=0, **options)[0]
+    assert path == tmp_path / "cache" / "folder" / "weights.bin"
+    return path
+
+
+def test_without_a_published_checksum_the_first_downloads_is_noted(server, tmp_path) -> None:
+    path = get_unknown(tmp_path)
+    assert noted_sha256(path) == SHA
+    assert note_of(path).read_text() == f"{SHA}  weights.bin\n"  # as sha256sum -c reads it
+    path.unlink()
+    assert get_unknown(tmp_path).read_bytes() == DATA
+
+
+def test_a_later_download_must_be_the_first_ones(server, tmp_path) -> None:
+    path = get_unknown(tmp_path)
+    path.unlink()
+    server.body = DATA[:-1] + b"x"
+    with pytest.raises(Incomplete, match=rf"than at the first download \(noted in {note_of(path)}.*{SHA}"):
+        get_unknown(tmp_path)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["weights.bin.lock", "weights.bin.sha256"]
+    note_of(path).unlink()  # the publisher's change is accepted
+    assert get_unknown(tmp_path).read_bytes() == server.body
+
+
+def test_an_unnoted_download_goes_on_after_a_break_too(server, tmp_path) -> None:
+    server.cut_after = [700_000] + [0] * 20
+    with pytest.raises(Incomplete, match="700000 bytes are kept"):
+        get_unknown(tmp_path)
+    server.cut_after = []
+    assert noted_sha256(get_unknown(tmp_path)) == SHA
+    assert server.sent == len(DATA)
+
+
+def test_dpgs_table_names_the_five_files_in_a_folder_of_their_own() -> None:
+    names = {"pytorch_model.bin", "config.yaml", "config_bert.json", "vocab.txt", "configuration.json"}
+    assert {file.name for file in WHAT["dpg"]} == {f"mplug-vqa-large/{name}" for name in names}
+    for file in MPLUG:
+        model = "models/damo/mplug_visual-question-answering_coco_large_en"
+        assert file.url == f"https://www.modelscope.cn/{model}/resolve/master/{file.name.split('/')[1]}"
+        assert file.sha256 == ""
+
+
+def test_the_command_fetches_dpgs_files(server, sar_eval, tmp_path) -> None:
+    with pytest.raises(BadInput, match=r"sar-eval fetch dpg.*modelscope.cn.*put it there"):
+        find_weights("mplug")
+    server.cut_after = [1_000_000]
+    done = sar_eval("fetch", "dpg")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"no checksum is published; that of the first download is noted: {SHA}") == 5
+    assert [path for path, _ in server.asked[1:]] == [file.url.split(".cn", 1)[1] for file in MPLUG]
+    assert find_weights("mplug") == tmp_path / "cache" / "mplug-vqa-large" / "pytorch_model.bin"
+    asked = len(server.asked)
+    assert sar_eval("fetch", "dpg").returncode == 0
+    assert len(server.asked) == asked
+    note_of(tmp_path / "cache" / "mplug-vqa-large" / "vocab.txt").unlink()
+    assert "no checksum is published; and none was noted" in sar_eval("fetch", "dpg").stdout

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,22 +16,11 @@ from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, m
 
 from sar_eval import report, report_evidence
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report import score_groups, write_report
+from sar_eval.report import write_report
+from sar_eval.report_scores import score_groups
 from sar_eval.store import verdict_row
 from sar_eval.summarize import summarize
 from sar_eval.types import Metric, Prompt, Verdict, make_draw
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -54,43 +42,6 @@ def run(tmp_path_factory):
         error_of=lambda key: "out of memory <b>" if key == prompts[2].id + "/1" else None,
         leave_out=lambda key: key == prompts[-1].id + "/1",
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watched:
-    """A page with everything it asked for and complained about."""
-
-    page: object
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def open(self, path, fragment=""):
-        self.page.goto(path.as_uri() + fragment)
-        self.page.wait_for_selector(".card")
-        return self.page
-
-
-@pytest.fixture
-def watched(browser):
-    """A page that fails its test for a request beyond the disk, an error, a warning or a dialog."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    watched = Watched(context.new_page())
-    watched.page.on("request", lambda request: watched.requests.append(request.url))
-    watched.page.on("console", lambda message: watched.complaints.append(message.text))
-    watched.page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-    watched.page.on("dialog", lambda dialog: (watched.complaints.append(dialog.message), dialog.dismiss()))
-    yield watched
-    context.close()
-    assert watched.complaints == []
-    assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,35 @@ def test_out_in_the_official_layout_and_back_with_the_same_verdicts(
     assert (tmp_path / "geneval-files" / "00003" / "samples" / "0001.png").is_file()
 
 
+@pytest.mark.slow
+def test_official_grids_out_and_back_with_the_same_verdicts(sar_eval, suite, tmp_path: Path) -> None:
+    run, out, back = (tmp_path / name for name in ("run", "grids", "back"))
+    ran = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", run)
+    assert ran.returncode == 0, ran.stderr
+    done = sar_eval("export", run, "--layout", "dpg", "--out", out)
+    assert done.stdout == f"48 pictures in {out}\n"
+    (out / "position-001.png").rename(tmp_path / "away.png")
+    words = ("score", "shapes", "--images", out, "--suite", suite, "--out", back)
+    done = sar_eval(*words)
+    assert done.returncode == 3
+    assert "44 pictures, layout grids: 2x2 grids (PNG), no padding, 64x64" in done.stderr
+    assert "no picture of 1 of 12 prompts: position-001" in done.stderr
+    assert "position-001/3: missing" in done.stdout
+    (tmp_path / "away.png").rename(out / "position-001.png")
+    shutil.rmtree(back)
+    done = sar_eval(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["protocol"]["name"] == (
+        "pictures as given, 2x2 grids (PNG), no padding, 64x64"
+    )
+    columns = ["key", "passed", "score", "reason", "evidence"]
+    own, again = (
+        pd.read_parquet(place / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
+        for place in (run, back)
+    )
+    pd.testing.assert_frame_equal(own, again)
+
+
 def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> None:
     run = tmp_path / "run"
     drawn = sar_eval("generate", suite, "--ckpt", "demo:sft", "--out", run)

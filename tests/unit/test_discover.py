@@ -11,6 +11,7 @@ from sar_eval.errors import BadInput, MissingExtra, UnknownName
 def test_built_in_names_are_listed_with_their_headline() -> None:
     assert discover.names("engines")["native"].startswith("Batched decoding")
     assert "shapes" in discover.names("judges")
+    assert set(discover.names("answerers")) >= {"server", "transformers"}
     assert set(discover.names("benchmarks")) >= {"geneval", "shapes"}
 
 

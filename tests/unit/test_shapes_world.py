@@ -14,7 +14,8 @@ from sar_eval.benchmarks import shapes
 from sar_eval.benchmarks.geneval import Thresholds, rule
 from sar_eval.benchmarks.shapes import make_suite
 from sar_eval.errors import BadInput
-from sar_eval.judges.shapes import ShapesJudge, detect
+from sar_eval.judges.shapes import ShapesJudge
+from sar_eval.shapes.detect import detect
 from sar_eval.shapes.render import render
 from sar_eval.shapes.scenes import Style, arrange, sample_checks, sample_scene
 from sar_eval.shapes.vocabulary import COLORS, SHAPES, TASKS, is_held_out

@@ -1,0 +1,185 @@
+"""The report's question tree in a real browser: graphs of the offline suite, answers from pixels."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_runs import EVIL, encode, make_run, make_spec
+
+from sar_eval.answerers.shapes import ShapesAnswerer
+from sar_eval.dpg.questions import Question, read_questions, write_questions
+from sar_eval.dpg.scoring import count
+from sar_eval.shapes.questions import make_suite
+from sar_eval.shapes.render import render
+from sar_eval.shapes.scenes import Scene, Shape, sample_scene
+from sar_eval.shapes.vocabulary import BACKGROUND, PALETTE
+from sar_eval.store import verdict_row
+from sar_eval.types import Prompt, Verdict
+
+DEEP = [
+    Question(7, "Is the circle left of the square?", (5, 6), "relation", "spatial"),
+    Question(6, "Is the square blue?", (4,), "attribute", "color"),
+    Question(5, "Is the circle red?", (3,), "attribute", "color"),
+    Question(4, "Is there exactly one square?", (2,), "other", "count"),
+    Question(3, "Is there exactly one circle?", (1,), "other", "count"),
+    Question(2, "Is there a square?", (), "entity", "whole"),
+    Question(1, "Is there a circle?", (), "entity", "whole"),
+]
+ROUND = [Question(1, "First?", (2,)), Question(2, "Second?", (1,)), Question(3, "Third?", (3, 9))]
+
+# Of a picture that was not scored, because a question has no answer.
+OPEN = {
+    "answerer": "server",
+    "questions": [
+        {"id": 1, "question": "First?", "answer": "yes", "yes": True, "soft": 0.9, "truncated": False},
+        {"id": 2, "question": "Second?", "answer": "", "yes": None, "soft": None, "truncated": False}
+        | {"error": "timed out"},
+    ],
+}
+
+
+def two_circles() -> np.ndarray:
+    """One circle too many: 3 is answered no, and 5 and 7, which are answered yes, must not count."""
+    circles = [Shape("circle", "red", 4, y, 20, PALETTE["red"]) for y in (8, 36)]
+    square = Shape("square", "blue", 40, 22, 20, PALETTE["blue"])
+    return render(Scene((*circles, square), BACKGROUND, "", {}))
+
+
+def evidence(questions, pixels: np.ndarray) -> dict:
+    """As the judge vqa writes it, with the answerer's own answers."""
+    with ShapesAnswerer() as answerer:
+        answers = list(next(iter(answerer.answer([(pixels, [q.text for q in questions])]))))
+    rows = []
+    counts = count(questions, [bool(answer.yes) for answer in answers])
+    for question, answer, counted in zip(questions, answers, counts, strict=True):
+        told = {"id": question.id, "question": question.text, "answer": answer.text}
+        told |= {"yes": answer.yes, "soft": answer.soft, "truncated": answer.truncated}
+        rows.append(told | {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted})
+    return {"answerer": "shapes", "questions": rows}
+
+
+def hostile_evidence() -> dict:
+    row = {"question": EVIL, "answer": f"maybe {EVIL}", "yes": False, "soft": 0.4375, "truncated": True}
+    rows = [{"id": question.id, **row, "zeroed_by": [], "counted": 0} for question in ROUND]
+    return {"answerer": "</script>", "questions": rows}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Three prompts of our own, one of them hostile, then ten of the suite."""
+    prompts = [
+        Prompt("deep", "a photo of a red circle left of a blue square", "t", write_questions(DEEP)),
+        Prompt("round", "in a circle", "t", write_questions(ROUND)),
+        Prompt("open", "unanswered", "t", write_questions(ROUND[:2])),
+        *(Prompt(row["id"], row["text"], row["tag"], row["checks"]) for row in make_suite(per_task=2)),
+        Prompt("plain", "no questions", "t"),
+    ]
+    rng = random.Random(2)
+    pictures = {
+        f"{prompt.id}/{index}": render(sample_scene(rng, style="clean"))
+        for prompt in prompts
+        for index in range(2)
+    }
+    pictures["deep/0"] = two_circles()
+    run = make_run(
+        tmp_path_factory.mktemp("run"),
+        prompts,
+        make_spec(benchmark="dpg-shapes", fold="", batch_size=64),
+        lambda draw: encode(pictures[draw.key], 256),
+    )
+    verdicts = []
+    for key, prompt in run.expected.items():
+        if prompt.checks is None:
+            verdicts.append(Verdict(key, "shapes", "1", error="no questions"))
+            continue
+        asked = read_questions(prompt.checks)
+        if prompt.id == "open":
+            verdicts.append(Verdict(key, "shapes", "1", evidence=OPEN, error="question 2: timed out"))
+            continue
+        found = hostile_evidence() if prompt.id == "round" else evidence(asked, pictures[key])
+        score = float(np.mean([row["counted"] for row in found["questions"]]))
+        verdicts.append(Verdict(key, "shapes", "1", score, evidence=found))
+    run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in verdicts])
+    return run.write()
+
+
+def tree(page, selector: str = "#questions") -> list:
+    """[number, answer's mark, answer, notes, children] of every node, as the nested lists say."""
+    return page.locator(selector).evaluate("""function walk(list) {
+        return [...list.children].map(item => {
+            const badge = item.querySelector(":scope > .asked > .badge");
+            const below = item.querySelector(":scope > ul");
+            return [
+                parseInt(item.querySelector(":scope > .asked > .text").textContent),
+                badge.className.replace("badge ", ""),
+                badge.textContent,
+                [...item.querySelectorAll(":scope > .note")].map(note => note.textContent),
+                below ? walk(below) : [],
+            ];
+        });
+    }""")
+
+
+def test_the_graph_is_a_tree_with_answers_and_what_zeroed_them(watched, path) -> None:
+    page = watched.open(path, "#image=deep/0")
+    by_3, by_5 = (f"Counts as no, because question {number} does." for number in (3, 5))
+    relation = [7, "zeroed", "yes", [by_5, "Hangs on question 6 too."], []]
+    circle = [3, "fail", "no", [], [[5, "zeroed", "yes", [by_3], [relation]]]]
+    square = [4, "pass", "yes", [], [[6, "pass", "yes", [], []]]]
+    assert tree(page) == [[1, "pass", "yes", [], [circle]], [2, "pass", "yes", [], [square]]]
+    assert page.inner_text("#questions-counted") == "4 of 7 count as yes"
+    assert page.locator("#questions .text").first.inner_text() == "1. Is there a circle?"
+    assert page.locator("#view-verdict").inner_text() == "0.571"
+    assert page.locator("#questions .soft").count() == 0
+    assert json.loads(page.inner_text("#evidence")) == {"answerer": "shapes"}
+
+
+def test_circles_and_hostile_text_do_no_harm(watched, path) -> None:
+    page = watched.open(path, "#image=round/0")
+    answer, cut = f"maybe {EVIL}", "Cut short: longer than the judge reads."
+    second = [2, "fail", answer, [cut], []]
+    assert tree(page) == [
+        [3, "fail", answer, ["Hangs on question 9 too.", cut], []],
+        [1, "fail", answer, [cut], [second]],
+    ]
+    assert page.locator("#questions .text").first.inner_text() == f"3. {EVIL}"
+    assert page.locator("#questions .soft").all_inner_texts() == ["p(yes) 0.438"] * 3
+    assert page.locator("script").count() == 2
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_answers_of_a_picture_that_was_not_scored_are_shown_and_count_as_nothing(watched, path) -> None:
+    page = watched.open(path, "#image=open/0")
+    second = [2, "none", "no answer", ["timed out"], []]
+    assert tree(page) == [[1, "none", "yes", [], [second]]]
+    assert page.inner_text("#questions-counted") == "not scored"
+
+
+def test_every_picture_shows_its_own_answers(watched, path) -> None:
+    page = watched.open(path, "#image=composition-001/1")
+    suite = {row["id"]: row for row in make_suite(per_task=2)}
+    seen = page.locator("#questions .text").all_inner_texts()
+    asked = suite["composition-001"]["checks"]["questions"]
+    assert sorted(seen) == sorted(f"{row['id']}. {row['text']}" for row in asked)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.getElementById('details').textContent.includes('plain/0')")
+    assert page.locator("#view-questions").is_hidden()
+    assert page.locator("#questions li").count() == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 800)])
+def test_the_tree_stays_in_its_panel_beside_the_picture(watched, path, width, height) -> None:
+    watched.page.set_viewport_size({"width": width, "height": height})
+    page = watched.open(path, "#image=deep/0")
+    panel = page.locator(".panel-body").bounding_box()
+    for box in (row.bounding_box() for row in page.locator("#questions li").all()):
+        assert panel["x"] <= box["x"]
+        assert box["x"] + box["width"] <= panel["x"] + panel["width"]
+    assert page.locator(".panel-body").evaluate("panel => panel.scrollWidth <= panel.clientWidth")
+    with Image.open(io.BytesIO(page.screenshot())) as shot:
+        assert shot.size == (width, height)
