@@ -45,7 +45,7 @@ class Incomplete(SarEvalError):
 
 
 class DeviceLost(SarEvalError):
-    """A GPU failed under a worker; the process must end, another one may find the device well."""
+    """A GPU or the engine on it failed; the worker must end, another one may find it well."""
 
     exit_code = 3
 

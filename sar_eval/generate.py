@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,24 @@ def _do_block(
     stored = map(row_generation, folder.generations.block(block))
     kept = {g.key: g for g in stored if g.error is None}
     missing = [draw for draw in draws if draw.key not in kept]
+    file = partial(_file, folder, spec, block, draws, kept)
     if not hasattr(engine, "begin"):
-        return _file(folder, spec, block, draws, kept, engine.generate(missing))
-    finish = engine.begin(missing)
-    return clerk.submit(lambda: _file(folder, spec, block, draws, kept, finish()))
+        return file(engine.generate(missing))
+    waves: list[Future[list[Generation]]] = []
+    try:
+        waves.extend(engine.begin(missing))
+    except Exception as error:  # noqa: BLE001 - raised by `file`, when it has stored what came before
+        return file(_given(waves, error))
+    return clerk.submit(file, _given(waves))
+
+
+def _given(
+    waves: Sequence[Future[list[Generation]]], broken: Exception | None = None
+) -> Iterator[Generation]:
+    for wave in waves:
+        yield from wave.result()
+    if broken is not None:
+        raise broken
 
 
 def _file(

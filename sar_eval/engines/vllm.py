@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.errors import BadInput
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 WAVE = 128  # pictures in flight, as in `native`
 PROMPT = 64  # tokens a row that a step's budget has for prompts, unless it is given
+SHARE_OF_GPU = 0.8  # vLLM's part; sampling and pictures need some beside it
+CPU_BLOCK = 128  # tokens of a block of vLLM's cache on the CPU
 LONG = 4096  # tokens of a prompt that the budget has room for at least
-OURS = (
+OURS = (  # vLLM's options that this engine sets itself, or cannot keep pairs in step with
     *("model", "hf_overrides", "logits_processors", "logprobs_mode", "skip_tokenizer_init", "dtype"),
-    *("max_model_len", "speculative_config"),  # guidance and guessed tokens do not go together
+    *("max_model_len", "speculative_config", "data_parallel_size", "prefill_context_parallel_size"),
+    *("enable_batch_sharded_sampling", "distributed_executor_backend", "max_num_scheduled_tokens"),
+    *("max_num_active_seqs", "long_prefill_token_threshold"),
 )
 
 
@@ -32,17 +36,17 @@ class Rollout:
 
     Attributes:
         key: of the draw.
-        prompt_ids: token ids of the prompted row.
+        prompt_ids: token ids of the prompted row; empty where the prompt is too long.
         completion_ids: sampled token ids, in the checkpoint's numbering.
         log_probabilities: of the sampled tokens under the distribution they were drawn from (guidance,
             temperature, top-k and top-p applied).
         conditional: of the same tokens under the prompted branch alone, at the same temperature, nothing
-            narrowed; equal to the former where guidance is off and nothing is narrowed.
+            narrowed. Empty where guidance is off and top-k or top-p narrow: one row tells one number.
         error: why there is none.
     """
 
     key: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...] = ()
     completion_ids: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
     conditional: tuple[float, ...] = ()
@@ -96,7 +100,7 @@ class VllmEngine(TokenEngine):
             image_format=image_format,
         )
         if taken := set(options) & set(OURS):
-            raise BadInput(f"engine 'vllm' sets {min(taken)} itself")
+            raise BadInput(f"engine 'vllm' sets {min(taken)} itself, or does not work with it")
         if not isinstance(rounding, (int, float)) or rounding < 0:
             raise BadInput(f"rounding is {rounding!r}: nats, 0 for what the dtype explains")
         self.waves, self.rounding, self.options = bool(waves), float(rounding), options
@@ -163,6 +167,8 @@ class VllmEngine(TokenEngine):
         }
         if self.device == "cpu":
             defaults |= {"enforce_eager": True, "kv_cache_memory_bytes": self._cache_bytes(rows)}
+        else:
+            defaults |= {"gpu_memory_utilization": SHARE_OF_GPU}
         layout = self.layout
         ours = {
             "model": str(self.checkpoint.folder),
@@ -189,8 +195,9 @@ class VllmEngine(TokenEngine):
         from sar_eval.models.memory import SHARE, free_bytes, kv_bytes
 
         token = kv_bytes(self.checkpoint.shape, ITEMSIZE[self.dtype])
-        # A block is 128 tokens on the CPU; vLLM wants room for one sequence of full length, too.
-        lengths = self.checkpoint.shape.positions + 256 + rows * (self.steps + 2 * 128)
+        # vLLM wants room for one sequence of full length, too, and keeps one block for itself.
+        lengths = self.checkpoint.shape.positions + rows * (self.steps + CPU_BLOCK) + 2 * CPU_BLOCK
+        # Half of it: weights, scores and other workers want memory as well.
         return min(lengths * token, int(free_bytes("cpu") * SHARE / 2))
 
     def check(self) -> Deviation:
@@ -260,21 +267,22 @@ class VllmEngine(TokenEngine):
 
     def rollouts(self, draws: Sequence[Draw]) -> list[Rollout]:
         """Sample tokens with their log-probabilities, no pictures; for a policy-gradient trainer."""
-        orders = self.orders(draws, scored=True)
-        found = []
-        for draw, order, picture in zip(draws, orders, self.driver.draw(orders), strict=True):
-            start = Rollout(draw.key, order.prompts[0])
-            error = picture.error or ("its scores are no numbers" if picture.failed_at >= 0 else "")
-            guided, alone = picture.scores[0], picture.scores[-1 if len(order.prompts) > 1 else 0]
-            ids = tuple(self.layout.outward(picture.tokens))
-            found.append(
-                replace(start, error=error)
-                if error
-                else replace(
-                    start, completion_ids=ids, log_probabilities=tuple(guided), conditional=tuple(alone)
-                )
-            )
-        return found
+        told = [self._too_long(draw) for draw in draws]
+        orders = self.orders([d for d, error in zip(draws, told, strict=True) if not error], scored=True)
+        sampled = iter(zip(orders, self.driver.draw(orders), strict=True))
+        return [
+            Rollout(draw.key, error=error) if error else self._rollout(draw.key, *next(sampled))
+            for draw, error in zip(draws, told, strict=True)
+        ]
+
+    def _rollout(self, key: str, order: Order, picture: Drawn) -> Rollout:
+        prompt = order.prompts[0]
+        if error := picture.error or ("its scores are no numbers" if picture.failed_at >= 0 else ""):
+            return Rollout(key, prompt, error=error)
+        drawn_from, alone = tuple(picture.scores[0]), tuple(picture.scores[-1])
+        if len(order.prompts) == 1:
+            alone = () if order.top_k or order.top_p < 1 else drawn_from
+        return Rollout(key, prompt, tuple(self.layout.outward(picture.tokens)), drawn_from, alone)
 
 
 def _check_draws() -> list[Draw]:

@@ -12,6 +12,7 @@ that would prove nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import SarEvalError
-from sar_eval.models.decoding import Vocabulary
+from sar_eval.models.decoding import Vocabulary, prefill
 from sar_eval.models.noise import gumbel, keys_at
 from sar_eval.models.qwen2 import Decoder
 from sar_eval.models.sampling import log_probabilities, policy_scores
 from sar_eval.models.vllm_driver import Drawn, Order
+from sar_eval.types import DrawProtocol
 
 RISE = 6.0  # nats; the best token of thousands is then likelier than another one, but not sure
 TELLING = 6.0  # guidance of every other picture: what a branch left out changes must exceed rounding
@@ -51,18 +53,21 @@ class Deviation:
 
 
 def telling(decoder: Decoder, vocabulary: Vocabulary, orders: Sequence[Order]) -> list[Order]:
-    """The same pictures, sampled so that their tokens tell most, with log-probabilities."""
+    """The same pictures, sampled so that their tokens tell most, with log-probabilities.
+
+    Those of one guidance share a temperature, so that an engine samples them together.
+    """
     plain = [replace(order, temperature=1.0, top_k=0, top_p=1.0, scored=True) for order in orders]
     strong = [
         replace(order, guidance=max(order.guidance, TELLING)) if n % 2 and order.guidance != 1 else order
         for n, order in enumerate(plain)
     ]
-    return [replace(order, temperature=_temperature(decoder, vocabulary, order)) for order in strong]
-
-
-def _temperature(decoder: Decoder, vocabulary: Vocabulary, order: Order) -> float:
-    scores = _policy(_rows(decoder, vocabulary, order, []), order)
-    return max(float(scores.max() - scores.mean()) / RISE, 1e-3)
+    rise: dict[float, float] = {}
+    for order, rows in zip(strong, _scores(decoder, vocabulary, [o.prompts for o in strong]), strict=True):
+        scores = policy_scores(rows, _protocol(order))
+        highest = float(scores.max() - scores.mean()) / RISE
+        rise[order.guidance] = max(rise.get(order.guidance, 1e-3), highest)
+    return [replace(order, temperature=rise[order.guidance]) for order in strong]
 
 
 def check_guidance(
@@ -86,22 +91,27 @@ def check_guidance(
     Raises:
         NotGuided: it deviates more, or a picture has no tokens.
     """
-    found: list[float] = []
-    wrong: list[list[float]] = []
-    for order, other, picture in zip(orders, [*orders[1:], orders[0]], drawn, strict=True):
+    for picture in drawn:
         if picture.error or picture.failed_at >= 0 or not picture.tokens:
             raise NotGuided(
                 f"the engine could not draw the tokens of its self-check: {picture.error or 'no numbers'}"
             )
-        for step, token in enumerate(picture.tokens):
-            before, place = picture.tokens[:step], torch.tensor([token])
-            rows = _rows(decoder, vocabulary, order, before)
+    found: list[float] = []
+    wrong: dict[str, list[float]] = defaultdict(list)
+    for step in range(min(len(picture.tokens) for picture in drawn)):
+        before = [[token + vocabulary.first for token in picture.tokens[:step]] for picture in drawn]
+        texts = [[[*p, *b] for p in order.prompts] for order, b in zip(orders, before, strict=True)]
+        scores = _scores(decoder, vocabulary, texts)
+        for n, (order, picture) in enumerate(zip(orders, drawn, strict=True)):
+            place = torch.tensor([picture.tokens[step]])
             told = [row[step] for row in picture.scores[: len(order.prompts)]]
-            found.append(_deviation(rows, order, vocabulary, step, place, told))
-            wrong.append(_alternatives(rows, _rows(decoder, vocabulary, other, before), order, place))
-    nearest = min(sum(each) / len(each) for each in zip(*wrong, strict=True))
-    deviation = Deviation(sum(found) / len(found), nearest)
-    limit = max(rounding, nearest / 2)
+            found.append(_deviation(scores[n], order, vocabulary, step, place, told))
+            # At the first token alone: later ones of another picture follow other tokens.
+            other = None if step else scores[(n + 1) % len(scores)]
+            for name, off in _alternatives(scores[n], other, order, place).items():
+                wrong[name].append(off)
+    deviation = Deviation(sum(found) / len(found), min(sum(each) / len(each) for each in wrong.values()))
+    limit = max(rounding, deviation.wrong / 2)
     if not deviation.found <= limit:
         raise NotGuided(
             f"the engine does not sample from the guided checkpoint: it deviates by {deviation.found:.3g} "
@@ -114,7 +124,7 @@ def _deviation(
     rows: Tensor, order: Order, vocabulary: Vocabulary, step: int, place: Tensor, told: Sequence[float]
 ) -> float:
     """How far the chosen token is from the best one, plus how far its log-probabilities are off."""
-    scores = _policy(rows, order)
+    scores = policy_scores(rows, _protocol(order))
     noisy = scores + gumbel(keys_at([order.seed], [step]), vocabulary.ids)
     expected = [log_probabilities(scores, place)]
     if len(order.prompts) > 1:
@@ -123,27 +133,28 @@ def _deviation(
     return float(noisy.max() - noisy[0, place]) + off
 
 
-def _alternatives(rows: Tensor, others: Tensor, order: Order, place: Tensor) -> list[float]:
+def _alternatives(rows: Tensor, others: Tensor | None, order: Order, place: Tensor) -> dict[str, float]:
     """How far the distributions of wrong engines are from the right one, at this token."""
-    right = log_probabilities(_policy(rows, order), place)
-    alone = [row[None] / order.temperature for row in rows] if len(rows) > 1 else []
-    wrong = [*alone, _policy(others, order)]
-    return [float(abs(log_probabilities(scores, place) - right)) for scores in wrong]
+    wrong: dict[str, Tensor] = {}
+    if len(rows) > 1:
+        wrong |= {f"branch {n} alone": row[None] / order.temperature for n, row in enumerate(rows)}
+    if others is not None:
+        wrong["another picture's prompts"] = policy_scores(others, _protocol(order))
+    right = log_probabilities(policy_scores(rows, _protocol(order)), place)
+    return {name: float(abs(log_probabilities(scores, place) - right)) for name, scores in wrong.items()}
 
 
-def _policy(rows: Tensor, order: Order) -> Tensor:
-    return policy_scores(rows, order.branch("", False, 0).protocol)
+def _protocol(order: Order) -> DrawProtocol:
+    return order.branch("", False, 0).protocol
 
 
-def _rows(decoder: Decoder, vocabulary: Vocabulary, order: Order, drawn: Sequence[int]) -> Tensor:
-    """Scores `[branches, V]` of the token after these."""
-    before = [token + vocabulary.first for token in drawn]
-    return torch.cat([_scores(decoder, vocabulary, [*prompt, *before]) for prompt in order.prompts])
-
-
-def _scores(decoder: Decoder, vocabulary: Vocabulary, ids: Sequence[int]) -> Tensor:
-    tokens, positions = torch.tensor([list(ids)]), torch.arange(len(ids))[None]
-    cache = decoder.new_cache(1, len(ids))
+def _scores(
+    decoder: Decoder, vocabulary: Vocabulary, texts: Sequence[Sequence[Sequence[int]]]
+) -> list[Tensor]:
+    """Scores `[branches, V]` of the token after each picture's texts, each different text read once."""
+    rows = [row for picture in texts for row in picture]
+    cache = decoder.new_cache(len(rows), max(map(len, rows)))
     with torch.inference_mode():
-        scores: Tensor = vocabulary.head(decoder.forward(tokens, positions, cache, len(ids))[:, -1])
-    return scores
+        hidden, _ = prefill(decoder, rows, cache, torch.device("cpu"))
+        scores: Tensor = vocabulary.head(hidden)
+    return list(scores.split([len(picture) for picture in texts]))

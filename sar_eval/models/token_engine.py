@@ -71,8 +71,9 @@ class TokenEngine:
     def __enter__(self) -> Self:
         from sar_eval.models.cosmos import VisualTokenizer
 
-        self.load()
+        # First, so that what plans with the free memory of the device finds it there.
         self.visual = VisualTokenizer(self.checkpoint.visual_folder, self.device)
+        self.load()
         self.artist = ThreadPoolExecutor(1)
         return self
 
@@ -103,36 +104,18 @@ class TokenEngine:
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """Draw in waves, in the order given; what cannot be drawn has an error instead of a picture."""
         last: Future[list[Generation]] | None = None
-        for pictures in self._stream(draws):
+        for pictures in self.begin(draws):
             if last is not None:
                 yield from last.result()
             last = pictures
         if last is not None:
             yield from last.result()
 
-    def begin(self, draws: Sequence[Draw]) -> Callable[[], Iterator[Generation]]:
-        """Decode all of them, and leave the last pictures to a thread.
+    def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
+        """The pictures of one wave after the other, as soon as its tokens are there.
 
-        Other draws may be begun before these are asked for. What breaks the decoding is raised after the
-        pictures that were finished before.
+        A thread makes the pictures; when the last wave is given, other draws may be begun.
         """
-        pictures: list[Future[list[Generation]]] = []
-        broken: Exception | None = None
-        try:
-            pictures.extend(self._stream(draws))
-        except Exception as error:  # noqa: BLE001 - raised when what came before it is told
-            broken = error
-
-        def finish() -> Iterator[Generation]:
-            for wave in pictures:
-                yield from wave.result()
-            if broken is not None:
-                raise broken
-
-        return finish
-
-    def _stream(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
-        """The pictures of one wave after the other, as soon as its tokens are there."""
         told = {draw.key: self._too_long(draw) for draw in draws}
         yield _settled([Generation(d.key, d.seed, error=told[d.key]) for d in draws if told[d.key]])
         for wave, decoded, seconds in self._waves(deque(draw for draw in draws if not told[draw.key])):

@@ -14,9 +14,9 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.utils import maybe_prefix
 
-from sar_eval.models.pairing import Layout
-from sar_eval.models.vllm_processor import vars_of
+from sar_eval.models.vllm_processor import layout_of
 
 
 class VisualDecoder(Qwen2ForCausalLM):
@@ -24,14 +24,13 @@ class VisualDecoder(Qwen2ForCausalLM):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.layout = Layout(**vars_of(vllm_config.model_config.hf_config))
+        self.layout = layout_of(vllm_config)
         if not self.layout.full and hasattr(self.lm_head, "weight"):
-            name = f"{prefix}.lm_head" if prefix else "lm_head"
             self.lm_head: Any = ParallelLMHead(
                 self.layout.columns,
                 self.config.hidden_size,
                 quant_config=vllm_config.quant_config,
-                prefix=name,
+                prefix=maybe_prefix(prefix, "lm_head"),
             )
             self.logits_processor = LogitsProcessor(self.layout.columns)
 

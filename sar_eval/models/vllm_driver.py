@@ -16,9 +16,11 @@ from itertools import takewhile
 from typing import Any
 
 from sar_eval.errors import DeviceLost
+from sar_eval.models.memory import is_out_of_memory
 from sar_eval.models.pairing import Branch, Layout
 
 TRIES = 3  # rounds that a picture on its own may end without a token more
+RESTARTS = 100  # of one picture in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,16 @@ class VllmDriver:
         """
         self.engine, self.layout, self.steps, self.waves = engine, layout, steps, waves
         self.capacity = Capacity.of(engine.vllm_config)
-        self._pairs = 0
+        self._pairs, self._lost = 0, ""
 
     def draw(self, orders: Sequence[Order]) -> list[Drawn]:
         """Draw all of them.
 
         Raises:
-            DeviceLost: vLLM does not answer any more.
+            DeviceLost: vLLM failed, now or before; what it was given then is still in it.
         """
+        if self._lost:
+            raise DeviceLost(self._lost)
         drawn = [Drawn() for _ in orders]
         waiting, at_once, idle = deque(range(len(orders))), max(1, len(orders)), 0
         while waiting:
@@ -142,12 +146,14 @@ class VllmDriver:
             again = [n for n in wave if self._unfinished(drawn[n])]
             moved = not again or sum(len(drawn[n].tokens) for n in wave) > before
             idle = 0 if moved or len(wave) > 1 else idle + 1
-            if not moved:
-                at_once = max(1, len(wave) // 2)
+            at_once = min(2 * at_once, len(orders)) if moved else max(1, len(wave) // 2)
             if idle >= TRIES:
                 drawn[wave[0]].error = f"its two rows were out of step {TRIES} times at the same token"
-                again, idle = [], 0
-            waiting.extendleft(reversed(again))
+                idle = 0
+            for n in again:
+                if drawn[n].restarts >= RESTARTS:
+                    drawn[n].error = f"its two rows were out of step {RESTARTS} times"
+            waiting.extendleft(n for n in reversed(again) if not drawn[n].error)
         return drawn
 
     def _unfinished(self, picture: Drawn) -> bool:
@@ -190,7 +196,12 @@ class VllmDriver:
             while self.engine.has_unfinished_requests():
                 finished |= {out.request_id: out.outputs[0] for out in self.engine.step() if out.finished}
         except Exception as error:
-            raise DeviceLost(f"vLLM failed: {_in_short(error)}") from error
+            self._lost = f"vLLM failed: {_in_short(error)}"
+            if is_out_of_memory(error):
+                self._lost += (
+                    "; give it less with --engine-option gpu_memory_utilization=0.7, or a smaller batch"
+                )
+            raise DeviceLost(self._lost) from error
         for number, names in requests.items():
             if names:
                 self._take_in(drawn[number], [finished[name] for name in names])
@@ -206,17 +217,23 @@ class VllmDriver:
 
     def _hand_over(self, order: Order, picture: Drawn) -> list[str]:
         """Submit the rows of a picture; a request that vLLM refuses is the picture's error."""
+        from vllm.exceptions import VLLMError
         from vllm.inputs.engine import tokens_input
 
         self._pairs += 1
         names: list[str] = []
         for number, prompt in enumerate(order.prompts):
+            if odd := [i for i in prompt if not 0 <= i < self.layout.codes + self.layout.text]:
+                # vLLM would not notice: it was started without a tokenizer.
+                picture.error = f"token id {odd[0]} of its prompt is not in the vocabulary"
+                self.engine.abort_request(names)
+                return []
             name = f"{self._pairs}/{number}"
             branch = order.branch(str(self._pairs), number > 0, len(picture.tokens))
             tokens = tokens_input([*self.layout.inward(prompt), *picture.tokens])
             try:
                 self.engine.add_request(name, tokens, self._parameters(branch))
-            except ValueError as error:
+            except (ValueError, VLLMError) as error:
                 picture.error = f"vLLM refused it: {_in_short(error)}"
                 self.engine.abort_request(names)
                 return []

@@ -49,7 +49,7 @@ class GuidedPairs(BatchProcessor, SlotProcessor):
         del is_pin_memory
         self.states = place if hasattr(place, "prompt_len") else None
         device = place if self.states is None else place.device
-        self.sampler = PairSampler(Layout(**vars_of(vllm_config.model_config.hf_config)), device)
+        self.sampler = PairSampler(layout_of(vllm_config), device)
         self.batch: dict[int, tuple[Branch, list[int]]] = {}
         self.slots: dict[int, Branch] = {}
 
@@ -106,6 +106,6 @@ class GuidedPairs(BatchProcessor, SlotProcessor):
         ]
 
 
-def vars_of(config: Any) -> dict[str, Any]:
-    """The layout's fields that the engine put in the model's configuration."""
-    return dict(getattr(config, ARGUMENT))
+def layout_of(vllm_config: Any) -> Layout:
+    """The layout that the engine put in the model's configuration."""
+    return Layout(**getattr(vllm_config.model_config.hf_config, ARGUMENT))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import wait
 from typing import Any
@@ -33,7 +32,8 @@ def installed() -> str:
         except PackageNotFoundError:
             continue
         low, high = (".".join(map(str, end)) for end in WINDOW)
-        if not WINDOW[0] <= tuple(int(part) for part in found.split(".")[:2]) < WINDOW[1]:
+        numbers = re.match(r"(\d+)\.(\d+)", found)
+        if numbers is None or not WINDOW[0] <= tuple(map(int, numbers.groups())) < WINDOW[1]:
             raise BadInput(
                 f"engine 'vllm' works with vLLM from {low} on and before {high}, {found} is installed: "
                 f"pip install '{name}>={low},<{high}'"
@@ -48,7 +48,9 @@ def start(arguments: dict[str, Any], device: str) -> Any:
     Raises:
         BadInput: an option that vLLM does not know or cannot work with, or no device for this vLLM.
     """
-    with _quietly():
+    _set_environment()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -63,8 +65,11 @@ def start(arguments: dict[str, Any], device: str) -> Any:
             engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except (TypeError, ValueError) as error:
             raise BadInput(f"vLLM does not start with these options: {_reason(error)}") from error
-        except RuntimeError as error:
-            raise SarEvalError(f"vLLM could not start: {error} (its own messages are above)") from error
+        except Exception as error:
+            # vLLM's own errors, and plain ones of its workers, have no common class.
+            raise SarEvalError(
+                f"vLLM could not start: {_reason(error)} (its messages are above)"
+            ) from error
     _watch(engine.engine_core)
     return engine
 
@@ -95,16 +100,13 @@ def _reason(error: Exception) -> str:
     return (told or lines)[0].removeprefix("Value error, ").partition(" [type=")[0]
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """vLLM's settings for a run of ours, unless the user has set them."""
+def _set_environment() -> None:
+    """vLLM's settings for a worker of ours, unless the user has set them; they stay for the process."""
     for name, value in {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a worker is a process of its own already
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would copy this worker's pipe and threads
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the pool has given this process its threads
     }.items():
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

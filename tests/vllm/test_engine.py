@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from sar_eval.models.decoding import Vocabulary
 from sar_eval.models.guidance_check import NotGuided
 from sar_eval.models.pairing import PairSampler
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
-from tests.vllm.drawing import demo_engine, demo_orders
+from tests.vllm.drawing import codes, demo_engine, demo_orders, plain_codes
 
 TEXTS = ("a photo of one red ring", "a photo of two blue stars", "a photo of a star above a ring")
 
@@ -120,18 +121,58 @@ def test_a_vllm_for_another_device_is_told(
 
 def test_a_request_that_vllm_refuses_fails_its_picture_alone() -> None:
     with demo_engine() as engine:
-        add = engine.driver.engine.add_request
+        good, long, strange = demo_orders(3)
+        room = engine.checkpoint.shape.positions
+        long = replace(long, prompts=(long.prompts[0] * room, long.prompts[1]))
+        strange = replace(strange, prompts=(strange.prompts[0], (*strange.prompts[1], 10**6)))
+        drawn = engine.driver.draw([long, strange, good])
+        again = engine.driver.draw([good])
+    assert drawn[0].error.startswith("vLLM refused it: VLLMValidationError: ")
+    assert drawn[1].error == "token id 1000000 of its prompt is not in the vocabulary"
+    assert drawn[2].tokens == again[0].tokens
+    assert len(drawn[2].tokens) == 64
 
-        def refusing(name: str, *rest: Any) -> Any:
-            if name.startswith(f"{refused}/"):
-                raise ValueError("the prompt has token 4711\nand more")
-            return add(name, *rest)
 
-        refused = str(engine.driver._pairs + 2)
-        engine.driver.engine.add_request = refusing
-        decoded = engine.decode_tokens(_draws())
-        assert decoded.errors[1] == "vLLM refused it: ValueError: the prompt has token 4711"
-        assert [bool(e) for e in decoded.errors] == [False, True, False]
+def test_a_prompt_too_long_has_no_rollout() -> None:
+    with demo_engine(1.0) as engine:
+        draws = [*_draws()[:1], make_draw(Prompt("long", "a red ring " * 200), 0, 5)]
+        first, second = engine.rollouts(draws)
+    assert (first.error, len(first.completion_ids)) == ("", 64)
+    assert second.error.startswith("the prompt takes ")
+    assert second.completion_ids == ()
+
+
+def test_narrowed_without_guidance_tells_one_distribution() -> None:
+    protocol = DrawProtocol("test", 64, guidance=1.0, top_k=3)
+    engine = VllmEngine("demo:sft", protocol)
+    engine.load()
+    try:
+        [rollout] = engine.rollouts(_draws()[:1])
+    finally:
+        engine.unload()
+    assert len(rollout.log_probabilities) == 64
+    assert rollout.conditional == ()
+
+
+@pytest.mark.parametrize("scheduling", [True, False], ids=["asynchronous", "synchronous"])
+def test_an_engine_that_failed_once_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, scheduling: bool
+) -> None:
+    with demo_engine(async_scheduling=scheduling) as engine:
+        with monkeypatch.context() as broken:
+            broken.setattr(PairSampler, "__call__", lambda *_: 1 / 0)
+            with pytest.raises(DeviceLost, match="vLLM failed: ZeroDivisionError"):
+                engine.driver.draw(demo_orders(3))
+        with pytest.raises(DeviceLost, match="vLLM failed: ZeroDivisionError"):
+            engine.driver.draw(demo_orders(1))
+
+
+def test_two_processes_may_share_the_weights() -> None:
+    orders = demo_orders(5)
+    with demo_engine(tensor_parallel_size=2) as engine:
+        drawn = engine.driver.draw(orders)
+        assert codes(engine, drawn) == plain_codes(orders)
+    assert sum(picture.restarts for picture in drawn) == 0
 
 
 def test_scores_that_are_no_numbers_fail_their_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
