@@ -92,6 +92,7 @@ class _Code:
         return os.system, ("touch it-ran",)
 
 
+@pytest.mark.slow
 def test_a_torch_file_that_holds_more_than_tensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "checkpoint"
     shutil.copytree(tiny_checkpoint.parent, copy)
@@ -103,6 +104,7 @@ def test_a_torch_file_that_holds_more_than_tensors(sar_eval, tiny_checkpoint: Pa
     assert not (tmp_path / "it-ran").exists()
 
 
+@pytest.mark.slow
 def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: Path, suite: Path) -> None:
     copy = tmp_path / "checkpoint"
     shutil.copytree(tiny_checkpoint.parent, copy)

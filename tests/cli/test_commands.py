@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,6 +39,7 @@ def test_version(sar_eval) -> None:
     assert sar_eval("--version").stdout == "sar-eval 0.1.0\n"
 
 
+@pytest.mark.slow
 def test_quiet_and_plain_output(sar_eval, suite: Path, tmp_path: Path) -> None:
     words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", tmp_path / "run", "-n", 1)
     done = sar_eval(*words, "--quiet")
@@ -49,6 +52,7 @@ def test_quiet_and_plain_output(sar_eval, suite: Path, tmp_path: Path) -> None:
     assert "\x1b" not in again.stderr
 
 
+@pytest.mark.slow
 def test_free_prompts_are_drawn_without_a_benchmark(sar_eval, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a photo of a red star\na ring\n")
     done = sar_eval(

@@ -13,6 +13,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 PLUGIN = ROOT / "tests" / "example_plugin"
 
 
+@pytest.mark.slow
 def test_the_documented_examples_run(sar_eval, tmp_path: Path, suite: Path) -> None:
     words = (
         "run",

@@ -166,6 +166,7 @@ def test_damaged_parts_are_named_and_redone(undisturbed, sar_eval, tmp_path: Pat
     assert _contents(copy) == _contents(run)
 
 
+@pytest.mark.slow
 def test_damage_is_told_by_name(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, run, _ = undisturbed
     copy = tmp_path / "run"
@@ -198,6 +199,7 @@ def _wait_for(folder: Path, parts: int) -> None:
     raise AssertionError(f"no {parts} parts in {folder}")
 
 
+@pytest.mark.slow
 def test_another_process_on_the_run_is_refused(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, _, _ = undisturbed
     words = _words(suite, tmp_path / "run", "--images-per-prompt", 400)

@@ -162,6 +162,7 @@ def test_official_grids_out_and_back_with_the_same_verdicts(sar_eval, suite, tmp
     pd.testing.assert_frame_equal(own, again)
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> None:
     run = tmp_path / "run"
     drawn = sar_eval("generate", suite, "--ckpt", "demo:sft", "--out", run)

@@ -77,7 +77,7 @@ def test_the_picture_arrives_as_it_is(chat: Chat) -> None:
     ("question", "told", "tries"),
     [
         ("hang", "no reply within 0.5 s", 3),
-        ("drip", "no reply within 0.5 s", 3),
+        pytest.param("drip", "no reply within 0.5 s", 3, marks=pytest.mark.slow),
         ("close", "no reply: RemoteDisconnected", 3),
         ("cut", "the connection broke off", 3),
         ("500", "the server answers 500: refused with 500", 3),

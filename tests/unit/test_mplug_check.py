@@ -124,6 +124,7 @@ def test_another_benchmark() -> None:
         list(doctor.examine_judge("dgp", None, None, "cpu"))
 
 
+@pytest.mark.slow
 def test_the_command(sar_eval, folder, table) -> None:
     alone = {"env": os.environ | {"OMP_NUM_THREADS": "1"}}
     done = sar_eval("doctor", "dpg", "--weights", folder, "--reference", table, **alone)

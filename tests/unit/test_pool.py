@@ -100,7 +100,14 @@ def test_the_next_block_is_begun_while_the_last_one_is_filed(tmp_path: Path) -> 
     assert ahead == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("fault", "tries"), [("raise", 3), ("lost", 2), ("die", 3)])
+@pytest.mark.parametrize(
+    ("fault", "tries"),
+    [
+        pytest.param("raise", 3, marks=pytest.mark.slow),
+        pytest.param("lost", 2, marks=pytest.mark.slow),
+        ("die", 3),
+    ],
+)
 def test_what_breaks_while_it_is_filed_is_blamed_on_its_block_alone(
     tmp_path: Path, fault: str, tries: int
 ) -> None:
@@ -149,6 +156,7 @@ def test_workers_that_never_start_end_the_run_incomplete(tmp_path: Path) -> None
         list(run_blocks(Squares(tmp_path, "die-starting"), range(6), make_places(2, [])))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_after_its_last_block_is_no_fault(tmp_path: Path) -> None:
     outcomes = run_blocks(Squares(tmp_path, "die-after"), range(2), make_places(2, []))
     first = next(outcomes)
