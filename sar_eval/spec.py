@@ -33,7 +33,10 @@ HOW = (
 )
 
 # Options of judges that change where and how fast questions are answered, not what is answered.
-JUDGED_HOW = ("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once")
+JUDGED_HOW = (
+    *("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once", "batch_size"),
+    *("weights", "clip_weights"),  # where files lie; what is in them is in the judge's version
+)
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")

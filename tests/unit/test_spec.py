@@ -53,6 +53,8 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
 def test_the_judges_digest_knows_its_version_and_options(spec: RunSpec) -> None:
     changes = [{"judge_version": "2"}, {"judge_options": {"threshold": 0.7}}, {"judge": "other"}]
     assert len({replace(spec, **change).judge_digest for change in changes} | {spec.judge_digest}) == 4
+    moved = replace(spec, judge_options={**spec.judge_options, "weights": "elsewhere", "batch_size": 2})
+    assert moved.judge_digest == spec.judge_digest
 
 
 def test_a_spec_comes_back_from_json(spec: RunSpec) -> None:
