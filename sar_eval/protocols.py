@@ -17,6 +17,11 @@ class Engine(Protocol):
     """Draws pictures. A context manager, so that weights and devices are let go at the end.
 
     `version` changes whenever the same draw may come out another picture.
+
+    Two methods more are used where they are there: `begin(draws)` gives a future of the generations of
+    one wave after the other and leaves the making of pictures to a thread (`models.token_engine`), so
+    that the next block can be begun meanwhile; the static `gpus(options)` tells how many GPUs one worker
+    takes.
     """
 
     version: str
