@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from sar_eval.engines.native import NativeEngine
@@ -12,11 +13,11 @@ from sar_eval.types import Draw, Generation
 class Faulty(NativeEngine):
     """Kills itself when it should draw `counting-000`, unless SAR_EVAL_TEST_HEALED exists."""
 
-    def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
+    def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
         healed = Path(os.environ["SAR_EVAL_TEST_HEALED"]).exists()
         if not healed and any(draw.prompt.id == "counting-000" for draw in draws):
             os.kill(os.getpid(), signal.SIGKILL)
-        yield from super().generate(draws)
+        yield from super().begin(draws)
 
 
 ENGINE = Faulty
