@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ TEXTS = ("a photo of a cat", "two red apples on a table", "a blue star above a r
 Orders = Sequence[Order]
 
 
+@cache
 def _load(name: str, dtype: str) -> tuple[Decoder, Vocabulary]:
     checkpoint = find_checkpoint(name)
     decoder = checkpoint.load_decoder("cpu", dtype)
@@ -25,11 +27,14 @@ def _load(name: str, dtype: str) -> tuple[Decoder, Vocabulary]:
     return decoder, Vocabulary(decoder, range(first, first + checkpoint.codebook_size), full=False)
 
 
-def _orders(name: str, guidance: float) -> list[Order]:
+@cache
+def _telling(name: str, guidance: float) -> list[Order]:
+    """Orders of the check, as an engine would get them."""
     checkpoint = find_checkpoint(name)
     negative = tuple(checkpoint.prompt_ids(""))
     rows = [(tuple(checkpoint.prompt_ids(text)), negative) for text in TEXTS]
-    return [Order(r[: 1 if guidance == 1 else 2], n, guidance) for n, r in enumerate(rows)]
+    orders = [Order(r[: 1 if guidance == 1 else 2], n, guidance) for n, r in enumerate(rows)]
+    return telling(*_load(name, "float32"), orders)
 
 
 @torch.inference_mode()
@@ -57,7 +62,7 @@ def _draw(decoder: Decoder, vocabulary: Vocabulary, order: Order) -> Drawn:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_right_engine_is_taken(name: str, guidance: float, dtype: str) -> None:
     decoder, vocabulary = _load(name, "float32")
-    orders = telling(decoder, vocabulary, _orders(name, guidance))
+    orders = _telling(name, guidance)
     drawn = [_draw(*_load(name, dtype), order) for order in orders]
     found = check_guidance(decoder, vocabulary, orders, drawn, ROUNDING[dtype])
     assert found.found < (1e-4 if dtype == "float32" else found.wrong / 4)
@@ -81,7 +86,7 @@ WRONG: dict[str, Callable[[Orders], Orders]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_engines_are_refused_at_half_precision_too(name: str, guidance: float, wrong: str) -> None:
     decoder, vocabulary = _load(name, "float32")
-    orders = telling(decoder, vocabulary, _orders(name, guidance))
+    orders = _telling(name, guidance)
     drawn = [_draw(decoder, vocabulary, order) for order in WRONG[wrong](orders)]
     with pytest.raises(NotGuided, match="are allowed; nothing was drawn"):
         check_guidance(decoder, vocabulary, orders, drawn, ROUNDING["bfloat16"])
@@ -89,7 +94,7 @@ def test_wrong_engines_are_refused_at_half_precision_too(name: str, guidance: fl
 
 def test_other_weights_and_lost_pictures_are_refused() -> None:
     decoder, vocabulary = _load("demo:sft", "float32")
-    orders = telling(decoder, vocabulary, _orders("demo:sft", 3.0))
+    orders = _telling("demo:sft", 3.0)
     drawn = [_draw(*_load("demo:pretrain", "float32"), order) for order in orders]
     with pytest.raises(NotGuided):
         check_guidance(decoder, vocabulary, orders, drawn, ROUNDING["bfloat16"])

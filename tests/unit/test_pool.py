@@ -62,7 +62,7 @@ class Squares:
 
 @dataclass(frozen=True)
 class Filed(Squares):
-    """The same in a tenth of a second, but a thread takes half a second to file it, or fails to."""
+    """The same in a tenth of a second, but a thread takes a quarter of a second to file it, or fails to."""
 
     @contextmanager
     def open(self, place: Place) -> Iterator[Callable[[int], Future[int]]]:
@@ -75,7 +75,7 @@ class Filed(Squares):
         return block
 
     def _file(self, block: int) -> int:
-        time.sleep(0.5)
+        time.sleep(0.25)
         (self.folder / f"{block}-filed-{time.monotonic_ns()}").touch()
         if block == 3 and self.fault == "raise":
             raise ZeroDivisionError("three")
