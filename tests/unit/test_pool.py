@@ -105,7 +105,7 @@ def test_the_next_block_is_begun_while_the_last_one_is_filed(tmp_path: Path) -> 
     [
         pytest.param("raise", 3, marks=pytest.mark.slow),
         pytest.param("lost", 2, marks=pytest.mark.slow),
-        ("die", 3),
+        pytest.param("die", 3, marks=pytest.mark.slow),
     ],
 )
 def test_what_breaks_while_it_is_filed_is_blamed_on_its_block_alone(
