@@ -15,7 +15,7 @@ from sar_eval.errors import SpecMismatch
 from sar_eval.pool import Place, run_blocks
 from sar_eval.prompts import load_suite
 from sar_eval.provenance import git_commit, versions
-from sar_eval.spec import HOW, JUDGED_BY, RunSpec, make_the_engine
+from sar_eval.spec import JUDGED_BY, RunSpec, make_the_engine, pictured
 from sar_eval.store import RunFolder, generation_row, row_generation, storing, write_json
 from sar_eval.types import Draw, Generation
 
@@ -60,14 +60,12 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     ignored = (*JUDGED_BY, "batch_size", "suite", "checkpoint")
-    old, new = ({**s, "engine_options": _pictured(s.get("engine_options", {}))} for s in (old, new))
+    old, new = (
+        {**s, "engine_options": pictured(s.get("engine", ""), s.get("engine_options", {}))}
+        for s in (old, new)
+    )
     pairs = [(name, old.get(name), new.get(name)) for name in sorted(old | new) if name not in ignored]
     return ", ".join(f"{name}: {was!r} there, {now!r} asked" for name, was, now in pairs if was != now)
-
-
-def _pictured(options: dict[str, Any]) -> dict[str, Any]:
-    """The engine's options that a picture depends on."""
-    return {name: value for name, value in options.items() if name not in HOW}
 
 
 @dataclass(frozen=True, slots=True)

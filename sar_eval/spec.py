@@ -23,23 +23,28 @@ PACKAGE = Path(__file__).parent
 PROTOCOL_KEYS = {f.name for f in fields(DrawProtocol)}
 
 
-# Options of engines that change how long a picture takes or how it is filed, not what it shows; the
-# visual tokenizer's bytes are in the checkpoint's digest.
-HOW = (
-    *("speculate", "window", "compile", "image_format", "visual_tokenizer"),
-    *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
-    *("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "enable_prefix_caching"),
-    *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
-)
+# Options of engines that change how long a picture takes or how it is filed, not what it shows (the visual
+# tokenizer's bytes are in the checkpoint's digest). By engine: another one's option of such a name counts.
+FILING = ("image_format", "visual_tokenizer")
+HOW: Mapping[str, tuple[str, ...]] = {
+    "native": ("speculate", "window", "compile"),
+    "vllm": (
+        *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
+        *("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "enable_prefix_caching"),
+        *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
+    ),
+}
 
 # Options of judges that change where and how fast questions are answered, not what is answered.
-JUDGED_HOW = (
-    *("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once", "batch_size"),
-    *("weights", "clip_weights"),  # where files lie; what is in them is in the judge's version
-)
+JUDGED_HOW = ("url", "api_key_env", "timeout_s", "retries", "concurrency", "images_at_once")
 
 # What may change between two starts of a run: it decides verdicts and figures, not pictures.
 JUDGED_BY = ("benchmark", "fold", "judge", "judge_version", "judge_options")
+
+
+def pictured(engine: str, options: Mapping[str, Json]) -> dict[str, Json]:
+    """The engine's options that a picture depends on."""
+    return {k: v for k, v in options.items() if k not in (*FILING, *HOW.get(engine, ()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class RunSpec:
         del told["protocol"]["name"]
         for name in (*JUDGED_BY, "suite", "checkpoint", "batch_size"):
             del told[name]
-        told["engine_options"] = {k: v for k, v in self.engine_options.items() if k not in HOW}
+        told["engine_options"] = pictured(self.engine, self.engine_options)
         return _hash(told)
 
     @property

@@ -53,8 +53,18 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
 def test_the_judges_digest_knows_its_version_and_options(spec: RunSpec) -> None:
     changes = [{"judge_version": "2"}, {"judge_options": {"threshold": 0.7}}, {"judge": "other"}]
     assert len({replace(spec, **change).judge_digest for change in changes} | {spec.judge_digest}) == 4
-    moved = replace(spec, judge_options={**spec.judge_options, "weights": "elsewhere", "batch_size": 2})
+    moved = replace(spec, judge_options={**spec.judge_options, "url": "elsewhere", "retries": 2})
     assert moved.judge_digest == spec.judge_digest
+
+
+def test_an_option_is_about_speed_only_for_the_engine_that_says_so(spec: RunSpec) -> None:
+    def digest(engine: str, **options: object) -> str:
+        return replace(spec, engine=engine, engine_options=options).digest
+
+    assert digest("vllm", rounding=0.3, max_num_seqs=8) == digest("vllm")
+    assert digest("native", speculate=True) == digest("native")
+    assert digest("theirs.py:ENGINE", rounding=0.3) != digest("theirs.py:ENGINE")
+    assert digest("theirs.py:ENGINE", image_format="webp") == digest("theirs.py:ENGINE")
 
 
 def test_a_spec_comes_back_from_json(spec: RunSpec) -> None:
