@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Environment variable of a worker: how many workers share the memory of its device.
+WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
+
 
 class Engine(Protocol):
     """Draws pictures. A context manager, so that weights and devices are let go at the end.
@@ -19,7 +22,7 @@ class Engine(Protocol):
     `version` changes whenever the same draw may come out another picture.
 
     Two methods more are used where they are there: `begin(draws)` gives a future of the generations of
-    one wave after the other and leaves the making of pictures to a thread (`models.token_engine`), so
+    one wave after the other and leaves the making of pictures to a thread (`decoding.token_engine`), so
     that the next block can be begun meanwhile; the static `gpus(options)` tells how many GPUs one worker
     takes.
     """

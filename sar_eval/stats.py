@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.types import Metric
+
 RESAMPLES = 10_000
 CHUNK = 1_000_000  # counts held in memory at once: 8 MB, and as much again as floats
 Z95 = 1.959963984540054
@@ -41,6 +43,15 @@ def clustered_interval(
         wide_low, wide_high = _square_and_add(tables)
         low, high = min(low, wide_low), max(high, wide_high)
     return value, min(low, value), max(high, value)
+
+
+def clustered_metric(name: str, strata: Sequence[Sequence[Sequence[float]]], scale: int = 1) -> Metric:
+    """A mean with its interval (see `clustered_interval`), times `scale`; None where nothing was scored."""
+    number = sum(len(scores) for prompts in strata for scores in prompts)
+    if number == 0:
+        return Metric(name, None, None, None, 0, scale)
+    value, low, high = clustered_interval(strata)
+    return Metric(name, scale * value, scale * low, scale * high, number, scale)
 
 
 def difference_interval(differences: Sequence[float], seed: int = 0) -> tuple[float, float, float]:

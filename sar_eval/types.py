@@ -58,7 +58,7 @@ class Generation:
         elapsed_s: seconds of the draw's batch divided by the images in it.
         out_of_range_tokens: sampled tokens outside the visual range (only with `full_vocab`).
         error: why there is no image.
-        provenance: digests of what produced it.
+        provenance: what made it (engine, versions, device, wave size); no part of what the draw is.
         steps: forwards of the decoder after the prompt (0 if the engine does not tell).
     """
 
@@ -69,7 +69,7 @@ class Generation:
     elapsed_s: float = 0.0
     out_of_range_tokens: int = 0
     error: str | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Json] = field(default_factory=dict)
     steps: int = 0
 
 
@@ -200,7 +200,7 @@ class DrawProtocol:
         top_k: only the k likeliest visual tokens; 0 keeps all.
         top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
         resolution: side of the square picture in pixels.
-        prefixes: a set of prefixes (see `models.prompting`), of which each branch of each draw gets one
+        prefixes: a set of prefixes (see `families.prompting`), of which each branch of each draw gets one
             by the draw's seed, in place of `prefix`; "" for none.
         full_vocab: sample from text tokens too, as the reference does; they become code 0.
         truncate: cut a prompt that is too long for the checkpoint instead of failing its draws.

@@ -79,9 +79,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Qwen2ForCausalLM
 
-    from sar_eval.models.demo import build_config, build_text_tokenizer
-    from sar_eval.models.fsq import FsqAutoencoder
-    from sar_eval.shapes.vocabulary import words
+    from sar_eval.families.demo import build_config, build_text_tokenizer
+    from sar_eval.families.fsq import FsqAutoencoder
+    from sar_eval.suites.shapes.vocabulary import words
     from sar_eval.train.decoder import save
     from sar_eval.train.tokenizer import TokenizerOptions, export
 
@@ -123,8 +123,8 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from sar_eval.models.mask2former import UNUSED
-    from sar_eval.models.mmdet_weights import infer_config
+    from sar_eval.networks.mask2former.mmdet_weights import infer_config
+    from sar_eval.networks.mask2former.network import UNUSED
 
     backbone = transformers.SwinConfig(
         embed_dim=24,

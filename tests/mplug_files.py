@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from sar_eval.models.mplug_shape import read_shape
-from sar_eval.models.mplug_weights import TIES, expected_shapes
+from sar_eval.networks.mplug.shape import read_shape
+from sar_eval.networks.mplug.weights import TIES, expected_shapes
 
 WORDS = (
     "yes no is are there the a an to on in of and does it have left right behind image picture one two "

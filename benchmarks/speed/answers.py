@@ -24,12 +24,12 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
-from sar_eval.models.mplug import MplugVqa
-from sar_eval.models.mplug_search import Rules, search
-from sar_eval.models.mplug_shape import MplugShape, read_shape
-from sar_eval.models.mplug_weights import WEIGHTS, expected_shapes
-from sar_eval.models.mplug_words import END, LENGTH, START
-from sar_eval.spec import cores
+from sar_eval.networks.mplug.search import Rules, search
+from sar_eval.networks.mplug.shape import MplugShape, read_shape
+from sar_eval.networks.mplug.tokenizer import END, LENGTH, START
+from sar_eval.networks.mplug.vqa import MplugVqa
+from sar_eval.networks.mplug.weights import WEIGHTS, expected_shapes
+from sar_eval.runtime.slots import cores
 
 NAMES = "dog cat car red house blue tree old man woman small table round glass green river".split()  # noqa: SIM905
 FULL = {"text_encoder_layers": 6, "fusion_layers": 6, "text_decode_layers": 12, "num_hidden_layers": 12}

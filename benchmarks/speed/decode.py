@@ -26,14 +26,15 @@ from typing import Any
 
 import torch
 
+from sar_eval.decoding.load import load_decoder
+from sar_eval.decoding.loop import BatchDecoder, Decoded, Vocabulary
+from sar_eval.decoding.memory import kv_bytes
+from sar_eval.decoding.noise import noise_keys
+from sar_eval.decoding.speculation import Speculation
+from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
-from sar_eval.models.checkpoint import Checkpoint
-from sar_eval.models.decoding import BatchDecoder, Decoded, Vocabulary
-from sar_eval.models.memory import kv_bytes
-from sar_eval.models.noise import noise_keys
-from sar_eval.models.qwen2 import Decoder
-from sar_eval.models.shape import Shape
-from sar_eval.models.speculation import Speculation
+from sar_eval.families.shape import Shape
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
 TEXT, VISUAL = 151_672, 64_000  # Qwen2.5's tokenizer with SimpleAR's special tokens; Cosmos' codes
@@ -75,9 +76,10 @@ class Random(Checkpoint):
     text_vocabulary = TEXT
     codebook_size = VISUAL
 
-    def _weights(self, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Those in memory, or those of the folder."""
         if not self.weights:
-            return super()._weights(device, dtype)
+            return super().read_weights(device, dtype)
         return {name: tensor.to(device, dtype) for name, tensor in self.weights.items()}
 
     def write(self, folder: Path) -> None:
@@ -300,7 +302,7 @@ class OnVllm:
 def serve(bench: Bench, variant: str, images: int) -> None:
     """Measure for `OnVllm`, in the environment that has vLLM, until there is no more question."""
     from sar_eval.engines.vllm import VllmEngine
-    from sar_eval.models.vllm_driver import Order
+    from sar_eval.vllm_guided.driver import Order
 
     options, whole = ON_VLLM[variant]
     engine = VllmEngine.__new__(VllmEngine)
@@ -361,7 +363,7 @@ def main() -> None:
         serve(bench, options.variants[0], max(options.images))
         return
     bandwidth = copy_bandwidth(options.device)
-    decoder = bench.checkpoint.load_decoder(options.device, options.dtype)
+    decoder = load_decoder(bench.checkpoint, options.device, options.dtype)
     best: dict[tuple[int, str], Row] = {}
     with tempfile.TemporaryDirectory() as folder:
         others = start_vllm(options, bench, Path(folder))

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sar_eval.images import SUFFIXES, decode_image
+from sar_eval.images.files import SUFFIXES, decode_image
 from sar_eval.judges.geneval import GenEvalJudge, crop
-from sar_eval.models.mask2former import UNUSED, Mask2Former, prepare, to_instances
-from sar_eval.models.mmdet_weights import infer_config
-from sar_eval.spec import cores
+from sar_eval.networks.mask2former.mmdet_weights import infer_config
+from sar_eval.networks.mask2former.network import UNUSED, Mask2Former, prepare, to_instances
+from sar_eval.runtime.slots import cores
 from sar_eval.types import Generation, Prompt
 
 LEAST = 0.3

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sar_eval.models.pictures import encode
+from sar_eval.decoding.encode_images import encode
 
 ROUNDS = 5
 

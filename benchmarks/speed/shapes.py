@@ -18,14 +18,18 @@ from pathlib import Path
 
 import torch
 
-from sar_eval.blocks import Event, make_places
 from sar_eval.engines.native import NativeEngine
-from sar_eval.generate import generate, prepare
-from sar_eval.judge import judge
-from sar_eval.report import write_report
-from sar_eval.spec import RunSpec, cores, load_recipe, resolve
-from sar_eval.store import RunFolder
-from sar_eval.summarize import summarize
+from sar_eval.recipe import load_recipe
+from sar_eval.report.page import write_report
+from sar_eval.runtime.progress import ProgressEvent
+from sar_eval.runtime.slots import cores, make_slots
+from sar_eval.spec import RunSpec
+from sar_eval.stages.generate import generate
+from sar_eval.stages.judge import judge
+from sar_eval.stages.resolve import resolve
+from sar_eval.stages.resume import prepare
+from sar_eval.stages.summarize import summarize
+from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Prompt, make_draw
 
 BATCHES = (1, 16, 64, 256)
@@ -71,11 +75,11 @@ def engine_speed(spec: RunSpec, batch: int) -> tuple[float, float]:
 def stage_seconds(spec: RunSpec, workers: int) -> dict[str, float]:
     """Wall seconds of each stage of a whole run."""
 
-    def quiet(event: Event) -> None:
+    def quiet(event: ProgressEvent) -> None:
         del event
 
     with tempfile.TemporaryDirectory() as place:
-        folder, places, taken = RunFolder(Path(place)), make_places(workers, []), {}
+        folder, places, taken = RunFolder(Path(place)), make_slots(workers, []), {}
         prepare(spec, folder)
         stages = {
             "generate": lambda: generate(spec, folder, places, quiet),

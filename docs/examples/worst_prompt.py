@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from sar_eval.benchmarks.geneval import metric, scores_by_task
+from sar_eval.stats import clustered_metric
+from sar_eval.suites.geneval.scoring import scores_by_task
 from sar_eval.types import Metric, Prompt, Verdict
 
 
@@ -13,7 +14,7 @@ class WorstPrompt:
         """`overall` first, as every fold; intervals clustered by prompt."""
         scores = scores_by_task(prompts, verdicts)
         worst = [[[min(images)] for images in task] for task in scores.values()]
-        return metric("overall", list(scores.values())), metric("worst_image", worst)
+        return clustered_metric("overall", list(scores.values())), clustered_metric("worst_image", worst)
 
 
 BENCHMARK = WorstPrompt

@@ -1,6 +1,6 @@
 """mPLUG-large VQA, DPG-Bench's own: its answer counts as yes if it is exactly "yes".
 
-The network is written anew in `models.mplug` and loads the original files: `sar-eval fetch dpg`, or a
+The network is written anew in `networks.mplug` and loads the original files: `sar-eval fetch dpg`, or a
 folder of them as the option `weights`.
 """
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sar_eval.dpg.yes_no import EXACT, read_exact
 from sar_eval.errors import BadInput
-from sar_eval.models.weights import find_weights
+from sar_eval.suites.dpg.yes_no import EXACT, read_exact
+from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Answer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sar_eval.models.mplug import Reply
+    from sar_eval.networks.mplug.vqa import Reply
 
 VERSION = "1"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,6 +30,8 @@ RESIZING_THREADS = 4
 
 class MplugAnswerer:
     """Answers with the official network."""
+
+    path_options = ("weights",)  # the version knows the bytes
 
     def __init__(
         self, *, device: str = "cpu", weights: str = "", dtype: str = "float32", batch_size: int = 4
@@ -45,7 +47,7 @@ class MplugAnswerer:
         Raises:
             BadInput: a value out of range, or weights that are not there.
         """
-        from sar_eval.models.mplug_weights import digest
+        from sar_eval.networks.mplug.weights import digest
 
         if dtype not in DTYPES:
             raise BadInput(f"dtype {dtype!r} of answerer 'mplug': {', '.join(DTYPES)}")
@@ -56,7 +58,7 @@ class MplugAnswerer:
         self.version = f"{VERSION}+{digest(self.folder)}+{EXACT}"
 
     def __enter__(self) -> Self:
-        from sar_eval.models.mplug import MplugVqa
+        from sar_eval.networks.mplug.vqa import MplugVqa
 
         self._model = MplugVqa(self.folder, device=self.device, dtype=self.dtype)
         return self

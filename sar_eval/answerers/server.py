@@ -22,7 +22,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.dpg.yes_no import (
+from sar_eval.errors import BadInput, Incomplete
+from sar_eval.images.files import encode_png
+from sar_eval.networks.chat_server import ChatServer, Trouble
+from sar_eval.suites.dpg.yes_no import (
     CHAT,
     TEMPLATE,
     chat_answer,
@@ -31,9 +34,6 @@ from sar_eval.dpg.yes_no import (
     soft_score,
     template_digest,
 )
-from sar_eval.errors import BadInput, Incomplete
-from sar_eval.images import encode_png
-from sar_eval.models.chat_server import ChatServer, Trouble
 from sar_eval.types import Answer, Json
 
 VERSION = "1"
@@ -70,6 +70,9 @@ class Options:
 
 class ServerAnswerer:
     """Asks one question a request, several requests at once, at temperature 0."""
+
+    # Where and how fast questions are answered, not what is answered.
+    speed_options = ("url", "api_key_env", "timeout_s", "retries", "concurrency")
 
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
         """Check the options; the server is not asked yet. `device` is the server's own affair.

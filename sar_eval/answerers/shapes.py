@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.shapes.detect import detect
-from sar_eval.shapes.questions import Asked, parse
+from sar_eval.suites.shapes.detect import detect
+from sar_eval.suites.shapes.questions import Asked, parse
 from sar_eval.types import Answer, Detection
 
 VERSION = "1"

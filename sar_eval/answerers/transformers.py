@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.dpg.yes_no import (
+from sar_eval.errors import BadInput
+from sar_eval.suites.dpg.yes_no import (
     CHAT,
     TEMPLATE,
     WORD,
@@ -26,11 +27,10 @@ from sar_eval.dpg.yes_no import (
     template_digest,
     word_answer,
 )
-from sar_eval.errors import BadInput
 from sar_eval.types import Answer
 
 if TYPE_CHECKING:
-    from sar_eval.models.vqa_transformers import Said, VqaNetwork
+    from sar_eval.networks.vqa_transformers import Said, VqaNetwork
 
 VERSION = "1"
 WHO = "answerer 'transformers'"
@@ -61,6 +61,8 @@ class Options:
 class TransformersAnswerer:
     """Answers with a network of transformers, several questions at once, the likeliest token each time."""
 
+    path_options = ("model",)  # the version has its name and the bytes' digest
+
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
         """Check options and find the network; its weights are not loaded yet.
 
@@ -69,7 +71,7 @@ class TransformersAnswerer:
             Incomplete: its download broke off.
             MissingExtra: transformers is not installed.
         """
-        from sar_eval.models.vqa_transformers import find_network, kind_of
+        from sar_eval.networks.vqa_transformers import find_network, kind_of
 
         if unknown := sorted(options.keys() - {field.name for field in fields(Options)}):
             known = ", ".join(field.name for field in fields(Options))
@@ -82,7 +84,7 @@ class TransformersAnswerer:
         self.version = f"{VERSION}+{Path(self.options.model).name}@{digest}+{how}"
 
     def __enter__(self) -> Self:
-        from sar_eval.models.vqa_transformers import VqaNetwork
+        from sar_eval.networks.vqa_transformers import VqaNetwork
 
         self._network: VqaNetwork = VqaNetwork(
             self.folder,

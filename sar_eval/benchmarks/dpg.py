@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import fsum
 
-from sar_eval.dpg.questions import Question, read_questions
-from sar_eval.dpg.scoring import (
+from sar_eval.errors import BadInput
+from sar_eval.stats import clustered_metric, difference_interval
+from sar_eval.suites.dpg.questions import Question, read_questions
+from sar_eval.suites.dpg.scoring import (
     EXACT_YES,
     QUIRKS,
     ROW_ORDER,
@@ -22,8 +24,6 @@ from sar_eval.dpg.scoring import (
     label,
     reference,
 )
-from sar_eval.errors import BadInput
-from sar_eval.stats import clustered_interval, difference_interval
 from sar_eval.types import Json, Metric, Prompt, Verdict
 
 SCALE = 100
@@ -157,11 +157,7 @@ def _place(name: tuple[str, str]) -> tuple[int, str]:
 
 def _metric(name: str, prompts: Sequence[Sequence[float]]) -> Metric:
     """A mean on DPG's scale with its interval clustered by prompt; None where nothing was scored."""
-    scored = [scores for scores in prompts if scores]
-    if not scored:
-        return Metric(name, None, None, None, 0, SCALE)
-    value, low, high = clustered_interval([scored])
-    return Metric(name, SCALE * value, SCALE * low, SCALE * high, sum(map(len, scored)), SCALE)
+    return clustered_metric(name, [[scores for scores in prompts if scores]], SCALE)
 
 
 def _mean(scores: Sequence[float]) -> float:

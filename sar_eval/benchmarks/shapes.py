@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from sar_eval.benchmarks.geneval import GenEvalFold, metric, scores_by_task
-from sar_eval.errors import BadInput
-from sar_eval.shapes.scenes import sample_checks
-from sar_eval.shapes.vocabulary import TASKS, needs_held_out
-from sar_eval.types import Json, Metric, Prompt, Verdict
-
-# Tasks whose prompts name combinations that can be held out of training.
-SPLIT_TASKS = ("two_object", "colors", "position", "color_attr")
-UNSEEN_SHARE = 0.2
-# Draws in a row without a usable new prompt after which a task counts as used up. The rarest prompt
-# of a small task comes once in some 2,000 draws, so giving up too early is unlikely.
-PATIENCE = 20_000
+from sar_eval.stats import clustered_metric
+from sar_eval.suites.geneval.scoring import fold_by_task, scores_by_task
+from sar_eval.suites.shapes.suite import SPLIT_TASKS
+from sar_eval.types import Metric, Prompt, Verdict
 
 
 class ShapesFold:
@@ -27,49 +18,8 @@ class ShapesFold:
         splits = []
         for split in ("seen", "unseen"):
             part = [p for p in prompts if p.split == split and p.tag in SPLIT_TASKS]
-            splits.append(metric(f"split/{split}", list(scores_by_task(part, verdicts).values())))
-        return (*GenEvalFold().fold(prompts, verdicts), *splits)
-
-
-def make_suite(seed: int = 43, per_task: int = 60) -> list[Json]:
-    """A freshly sampled suite: distinct prompts, a fifth of the split tasks' prompts unseen.
-
-    Raises:
-        BadInput: a task has fewer distinct prompts than `per_task` asks for.
-    """
-    rng = random.Random(seed)
-    return [row for task in TASKS for row in _task_rows(task, per_task, rng)]
-
-
-def _task_rows(task: str, number: int, rng: random.Random) -> list[Json]:
-    quota = {"unseen": round(number * UNSEEN_SHARE) if task in SPLIT_TASKS else 0}
-    quota["seen"] = number - quota["unseen"]
-    rows: dict[str, Json] = {}
-    stale = 0
-    while any(quota.values()):
-        if stale == PATIENCE:
-            raise BadInput(_used_up(task, quota, rows.values()))
-        stale += 1
-        checks = sample_checks(task, rng)
-        split = "unseen" if needs_held_out(checks) else "seen"
-        if quota[split] and checks["prompt"] not in rows:
-            quota[split] -= 1
-            stale = 0
-            rows[checks["prompt"]] = {
-                "text": checks["prompt"],
-                "tag": task,
-                "split": split,
-                "checks": checks,
-            }
-    return [{"id": f"{task}-{i:03d}", **row} for i, row in enumerate(rows.values())]
-
-
-def _used_up(task: str, quota: Mapping[str, int], rows: Iterable[Json]) -> str:
-    """Say how many prompts there are of the split that ran dry (tasks without splits have just one)."""
-    short = next(split for split, left in quota.items() if left)
-    number = sum(row["split"] == short for row in rows)
-    kind = f"{short} prompts" if task in SPLIT_TASKS else "prompts"
-    return f"only {number} distinct {kind} of {task}: ask for fewer with --per-task"
+            splits.append(clustered_metric(f"split/{split}", list(scores_by_task(part, verdicts).values())))
+        return (*fold_by_task(prompts, verdicts), *splits)
 
 
 BENCHMARK = ShapesFold

@@ -20,7 +20,8 @@ def group() -> None:
 @app.command()
 def info(
     ckpt: Annotated[
-        str, typer.Argument(help="Checkpoint: demo:NAME, a folder, or ORG/NAME[@REVISION] of the hub.")
+        str,
+        typer.Argument(help="demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub."),
     ],
     visual_tokenizer: VisualTokenizer = None,
     local_only: LocalOnly = False,
@@ -28,7 +29,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Print a checkpoint's shape, vocabulary, digest, and how many images fit in memory at once."""
-    from sar_eval.models.card import describe
+    from sar_eval.stages.describe import describe
 
     keep_offline(local_only)
     told = describe(ckpt, visual_tokenizer or "", dtype)

@@ -23,8 +23,8 @@ def fetch(
     The cache is the folder SAR_EVAL_CACHE, by default ~/.cache/sar-eval.
     """
     from sar_eval.cli.progress import downloading
-    from sar_eval.fetch import fetch as download
-    from sar_eval.models.weights import WHAT, cache_folder, noted_sha256
+    from sar_eval.stages.fetch import fetch as download
+    from sar_eval.tensors.published_weights import WHAT, cache_folder, noted_sha256
 
     if benchmark not in WHAT:
         raise BadInput(f"nothing to fetch for {benchmark!r}: {', '.join(WHAT)}")

@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List benchmarks, checkpoints, engines, judges and answerers by the name that flags take."""
     from sar_eval import discover
-    from sar_eval.models.locate import demo_names
-    from sar_eval.spec import recipe_names
+    from sar_eval.families.locate import demo_names
+    from sar_eval.recipe import recipe_names
 
     found = {
         "benchmarks": recipe_names(),
@@ -60,7 +60,7 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from sar_eval.doctor import examine, examine_judge
+    from sar_eval.stages.doctor import examine, examine_judge
 
     if not benchmark and (weights or reference):
         raise BadInput("--weights and --reference are for a benchmark's judge: sar-eval doctor dpg ...")

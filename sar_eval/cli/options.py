@@ -1,149 +1,134 @@
-"""Options that several commands share, and what their words mean."""
+"""From the declared options (`sar_eval.options`) to Typer's, and arguments that several commands share."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from sar_eval.errors import BadInput
+from sar_eval.options import Option, asked, check_value, names_of, option, options_of
 
 Ckpt = Annotated[
     str,
     typer.Option(
         "--ckpt",
-        help="Checkpoint: demo:NAME, a folder, or ORG/NAME[@REVISION] of the hub.",
+        help="Checkpoint: demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub.",
         rich_help_panel="What",
     ),
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="Run folder; by default runs/<benchmark>-<checkpoint>-<digest>."),
-]
-Suite = Annotated[Path | None, typer.Option("--suite", help="Another prompt file for the benchmark.")]
-Engine = Annotated[str | None, typer.Option("--engine", help="Who draws; see `sar-eval list`.")]
-JudgeName = Annotated[str | None, typer.Option("--judge", help="Who looks; see `sar-eval list`.")]
-Images = Annotated[int | None, typer.Option("--images-per-prompt", "-n", help="Draws of each prompt.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run.")]
-Guidance = Annotated[
-    float | None, typer.Option("--guidance", help="Guidance scale; 1 is off.", rich_help_panel="Protocol")
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option("--temperature", help="0 takes the likeliest token.", rich_help_panel="Protocol"),
-]
-TopK = Annotated[int | None, typer.Option("--top-k", help="0 keeps all.", rich_help_panel="Protocol")]
-TopP = Annotated[float | None, typer.Option("--top-p", help="1 keeps all.", rich_help_panel="Protocol")]
-Resolution = Annotated[
-    int | None, typer.Option("--resolution", help="Side in pixels.", rich_help_panel="Protocol")
-]
-Negative = Annotated[
-    str | None,
-    typer.Option("--negative-prompt", help="Text of the negative branch.", rich_help_panel="Protocol"),
-]
-ProtocolName = Annotated[
-    str | None,
-    typer.Option("--protocol", help="A preset: simplear or simplear-paper.", rich_help_panel="Protocol"),
-]
-FullVocab = Annotated[
-    bool | None,
-    typer.Option(
-        "--full-vocab/--visual-only",
-        help="Sample from text tokens too, as the reference does; they become code 0.",
-        rich_help_panel="Protocol",
-    ),
-]
-Truncate = Annotated[
-    bool | None,
-    typer.Option("--truncate/--no-truncate", help="Cut too long prompts.", rich_help_panel="Protocol"),
-]
+Benchmark = Annotated[str, typer.Argument(help="A benchmark (see `sar-eval list`) or a recipe.toml.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 VisualTokenizer = Annotated[
     str | None,
     typer.Option(
         "--visual-tokenizer",
         help="Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
-        rich_help_panel="What",
     ),
 ]
-LocalOnly = Annotated[
-    bool,
-    typer.Option("--local-only", help="Never ask the hub: folders and its cache.", rich_help_panel="What"),
-]
-Speculate = Annotated[
-    bool | None,
-    typer.Option(
-        "--speculate/--no-speculate",
-        help="Engine native: fewer steps for few images, the same tokens.",
-        rich_help_panel="Machine",
-    ),
-]
-ImageFormat = Annotated[
-    str | None,
-    typer.Option("--image-format", help="png or webp, both lossless.", rich_help_panel="Machine"),
-]
-EngineOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine-option",
-        metavar="NAME=VALUE",
-        help="An option of the engine; may be repeated.",
-        rich_help_panel="Machine",
-    ),
-]
-Dtype = Annotated[
-    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.", rich_help_panel="Machine")
-]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Images of one forward.", rich_help_panel="Machine")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", help="Processes; one a GPU or a core by default.", rich_help_panel="Machine"),
-]
-Threads = Annotated[
-    int, typer.Option("--threads", help="CPU threads of a worker.", rich_help_panel="Machine")
-]
-Devices = Annotated[
-    str | None,
-    typer.Option("--devices", help="GPUs, as 0,1,3; `cpu` for none.", rich_help_panel="Machine"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Partial = Annotated[
-    bool,
-    typer.Option("--partial", help="Score what is there although images are missing, and say so; exit 0."),
-]
-JudgeOption = Annotated[
-    list[str] | None,
-    typer.Option("--judge-option", metavar="NAME=VALUE", help="An option of the judge; may be repeated."),
-]
-Detector = Annotated[
-    str | None, typer.Option("--detector", help="Judge geneval: mask2former (ours) or mmdet, if installed.")
-]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+LocalOnly = Annotated[bool, typer.Option("--local-only", help="Never ask the hub: folders and its cache.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")]
 
 
-def judge_options(given: list[str] | None, detector: str | None) -> dict[str, Any]:
-    """`--judge-option` and its short forms as keyword arguments."""
-    return _named("--judge-option", given) | ({} if detector is None else {"detector": detector})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What the terminal shows."""
+
+    as_json: bool = option("Print the summary as JSON on standard output.", "run", "--json", default=False)
+    quiet: bool = option("No progress.", "run", "--quiet", "-q", default=False)
 
 
-def drawing(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run` and `generate` are told about the engine; `--local-only` holds from here on."""
-    keep_offline(given["local_only"])
-    short = {name: given[name] for name in ("visual_tokenizer", "speculate", "image_format")}
-    named = _named("--engine-option", given["engine_option"])
-    return {"engine_options": named | {name: value for name, value in short.items() if value is not None}}
+def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function that takes groups of options.
+
+    Each parameter whose annotation is such a dataclass becomes the flags of its fields.
+
+    Args:
+        without: names of options that this command does not have.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        parameters = inspect.signature(function, eval_str=True).parameters
+        groups: dict[str, Any] = {
+            name: p.annotation for name, p in parameters.items() if is_dataclass(p.annotation)
+        }
+        flags = {name: _flags(group, without) for name, group in groups.items()}
+
+        @wraps(function)
+        def command(**values: Any) -> None:
+            for name, group in groups.items():
+                values[name] = group(**{p.name: values.pop(p.name) for p in flags[name]})
+                _check_run_options(values[name])
+            function(**values)
+
+        plain = [p.replace(kind=p.KEYWORD_ONLY) for name, p in parameters.items() if name not in groups]
+        every = [*plain, *(p for found in flags.values() for p in found)]
+        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in every}
+        return command
+
+    return decorate
+
+
+def overrides(*groups: Any) -> dict[str, Any]:
+    """What was asked for, as `stages.resolve` takes it; `--local-only` holds from here on."""
+    values = asked(*groups)
+    keep_offline(bool(values.get("local_only", False)))
+    names = {*names_of("spec"), *names_of("protocol"), "protocol"}
+    return {
+        **{name: value for name, value in values.items() if name in names},
+        "engine_options": _own_options("engine", values),
+        "judge_options": _own_options("judge", values),
+    }
 
 
 def keep_offline(local_only: bool) -> None:
     """Ask no hub any more, neither this process nor the workers it starts."""
     if local_only:
         os.environ["SAR_EVAL_OFFLINE"] = "1"
+
+
+def _flags(group: type, without: Collection[str]) -> list[inspect.Parameter]:
+    kinds = get_type_hints(group)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if field.default is MISSING else field.default,
+            annotation=Annotated[kinds[field.name], _typer_option(field.name, known)],
+        )
+        for field, known in options_of(group)
+        if known.help and field.name not in without
+    ]
+
+
+def _typer_option(name: str, known: Option) -> Any:
+    flags = known.flags or (f"--{name.replace('_', '-')}",)
+    return typer.Option(
+        *flags, help=known.help, metavar=known.metavar or None, rich_help_panel=known.panel or None
+    )
+
+
+def _check_run_options(group: Any) -> None:
+    """Those of this call alone; the others are checked when the run is resolved."""
+    for field, known in options_of(type(group)):
+        value = getattr(group, field.name)
+        if known.target == "run" and known.low is not None and value is not None:
+            check_value(field.name, value)
+
+
+def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`--engine-option` or `--judge-option`, and their short forms, which win."""
+    many = f"{owner}_option"
+    short = {name: values[name] for name in names_of(owner) if name in values and name != many}  # type: ignore[arg-type]
+    return _named(f"--{owner}-option", values.get(many)) | short
 
 
 def _named(flag: str, words: list[str] | None) -> dict[str, Any]:

@@ -20,24 +20,24 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sar_eval.blocks import Event, Watch, ignore
-from sar_eval.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference, lines, quirks
+from sar_eval.report.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference, lines, quirks
+from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.types import Metric, Summary
 
 LOG_EVERY_S = 20.0
 
 
 @contextmanager
-def watching(quiet: bool) -> Iterator[Watch]:
-    """A watch for the stages: live bars on a terminal, lines elsewhere, nothing with `quiet`."""
+def showing_progress(quiet: bool) -> Iterator[ProgressCallback]:
+    """A callback for the stages: live bars on a terminal, lines elsewhere, nothing with `quiet`."""
     console = Console(stderr=True)
     if quiet:
-        yield ignore
+        yield no_progress
     elif console.is_terminal:
         with bars(console) as progress:
-            yield LiveWatch(progress)
+            yield LiveProgress(progress)
     else:
-        yield LineWatch(console)
+        yield LineProgress(console)
 
 
 def bars(console: Console) -> Progress:
@@ -82,7 +82,7 @@ class _Rate:
         return f"{self.images / max(time.monotonic() - self.began, 1e-6):.1f} images/s"
 
 
-class LiveWatch:
+class LiveProgress:
     """One bar for the stage, one line for each worker."""
 
     def __init__(self, progress: Progress) -> None:
@@ -90,7 +90,7 @@ class LiveWatch:
         self.rates: dict[str, _Rate] = {}
         self.bars: dict[str, TaskID] = {}
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ProgressEvent) -> None:
         """Show one event."""
         if event.note:
             self.progress.console.print(event.note, style="yellow", markup=False)
@@ -117,13 +117,13 @@ class LiveWatch:
         )
 
 
-class LineWatch:
+class LineProgress:
     """A line when a stage starts and ends, and now and then between."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.rate, self.told = console, _Rate(time.monotonic()), 0.0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ProgressEvent) -> None:
         """Print one event, unless the last line is recent."""
         if event.worker is None and not event.note:
             self.rate, self.told = _Rate(time.monotonic()), time.monotonic()

@@ -12,9 +12,9 @@ from sar_eval.errors import BadInput, Incomplete
 
 # The suites that can be made anew, each with the module of its `make_suite`.
 MAKERS = {
-    "geneval": "sar_eval.benchmarks.geneval",
-    "shapes": "sar_eval.benchmarks.shapes",
-    "dpg-shapes": "sar_eval.shapes.questions",
+    "geneval": "sar_eval.suites.geneval.suite",
+    "shapes": "sar_eval.suites.shapes.suite",
+    "dpg-shapes": "sar_eval.suites.shapes.questions",
 }
 
 app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def make(
     import importlib
 
     from sar_eval import discover
-    from sar_eval.store import write_bytes
+    from sar_eval.storage.files import write_bytes
 
     if form not in ("prompts", "metadata"):
         raise BadInput(f"unknown --format {form!r}: prompts or metadata")
@@ -76,8 +76,8 @@ def fetch(
 ) -> None:
     """Download a benchmark's official prompts (ELLA's repository, Apache-2.0), and import them."""
     from sar_eval.cli.progress import downloading
-    from sar_eval.fetch import fetch as download
-    from sar_eval.models.weights import DPG_QUESTIONS
+    from sar_eval.stages.fetch import fetch as download
+    from sar_eval.tensors.published_weights import DPG_QUESTIONS
 
     _check_importable(suite, out)
     try:
@@ -96,11 +96,11 @@ def _check_importable(suite: str, out: Path | None) -> None:
 
 
 def _import_dpg(source: Path, out: Path | None) -> None:
-    from sar_eval.dpg.questions import read_questions
-    from sar_eval.dpg.suite import OFFICIAL_PROMPTS, import_suite, to_lines
-    from sar_eval.models.weights import cache_folder
-    from sar_eval.prompts import load_suite
-    from sar_eval.store import write_bytes
+    from sar_eval.storage.files import write_bytes
+    from sar_eval.suites.dpg.questions import read_questions
+    from sar_eval.suites.dpg.suite import OFFICIAL_PROMPTS, import_suite, to_lines
+    from sar_eval.suites.prompts import load_suite
+    from sar_eval.tensors.published_weights import cache_folder
 
     found = import_suite(source)
     path = out or cache_folder() / "dpg.jsonl"
@@ -123,7 +123,7 @@ def check(
     """Read a prompt file as a run would, and say what is in it."""
     from collections import Counter
 
-    from sar_eval.prompts import load_suite
+    from sar_eval.suites.prompts import load_suite
 
     suite = load_suite(file)
     tags = ", ".join(

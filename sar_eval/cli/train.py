@@ -38,7 +38,7 @@ def scenes(
     seed: Seed = 0,
 ) -> None:
     """Draw captioned scenes of the demo world into Parquet shards (nothing held out is shown)."""
-    from sar_eval.shapes.scenes import LATTICE
+    from sar_eval.suites.shapes.scenes import LATTICE
     from sar_eval.train.scenes import make_scenes
 
     if style not in LATTICE:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.discover import need
-from sar_eval.models.token_engine import TokenEngine
 from sar_eval.types import Draw
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sar_eval.models.decoding import Decoded
+    from sar_eval.decoding.loop import Decoded
 
 
 class HfEngine(TokenEngine):
@@ -30,7 +30,9 @@ class HfEngine(TokenEngine):
             MissingExtra: transformers is not installed.
         """
         need("transformers", extra="hf", what="engine 'hf'")
-        self.model = self.checkpoint.load_transformers(self.device, self.dtype)
+        from sar_eval.decoding.load import load_transformers
+
+        self.model = load_transformers(self.checkpoint, self.device, self.dtype)
 
     def unload(self) -> None:
         """Let go of the weights."""
@@ -40,8 +42,8 @@ class HfEngine(TokenEngine):
         """Visual codes of a wave."""
         import torch
 
-        from sar_eval.models.decoding import Decoded
-        from sar_eval.models.noise import noise_keys
+        from sar_eval.decoding.loop import Decoded
+        from sar_eval.decoding.noise import noise_keys
 
         prompts, number = self.prompts(draws), len(draws)
         keys = noise_keys([draw.seed for draw in draws], self.steps, torch.device(self.device))
@@ -76,8 +78,8 @@ class HfEngine(TokenEngine):
     def _sample(self, scores: Tensor, keys: Tensor) -> Tensor:
         import torch
 
-        from sar_eval.models.noise import gumbel
-        from sar_eval.models.sampling import narrow
+        from sar_eval.decoding.noise import gumbel
+        from sar_eval.decoding.sampling import narrow
 
         start = self.checkpoint.text_vocabulary
         first = 0 if self.protocol.full_vocab else start

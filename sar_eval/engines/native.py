@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
-from sar_eval.models.token_engine import TokenEngine
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
-    from sar_eval.models.decoding import Decoded
+    from sar_eval.decoding.loop import Decoded
 
 WAVE = 128  # from here on the caches' bytes outweigh the weights': more in flight gain little
 ROOM_STEP = 32  # prompts of the next wave are a little longer or shorter: the same buffers serve them
@@ -25,6 +25,7 @@ class NativeEngine(TokenEngine):
     """
 
     version = "2"
+    speed_options = (*TokenEngine.speed_options, "speculate", "window", "compile")
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class NativeEngine(TokenEngine):
         Args:
             checkpoint: its name.
             protocol: how to draw.
-            speculate: lossless speculation (see `models.speculation`), for few images at a time.
+            speculate: lossless speculation (see `decoding.speculation`), for few images at a time.
             window: positions that speculation samples at once.
             compile: let torch compile the step (half a minute at the start; needs a C++ compiler).
             options: those of `TokenEngine`.
@@ -56,9 +57,10 @@ class NativeEngine(TokenEngine):
 
     def load(self) -> None:
         """Load the decoder; batch buffers are made when the first wave is known."""
-        from sar_eval.models.decoding import BatchDecoder, Vocabulary
+        from sar_eval.decoding.load import load_decoder
+        from sar_eval.decoding.loop import BatchDecoder, Vocabulary
 
-        self.decoder = self.checkpoint.load_decoder(self.device, self.dtype)
+        self.decoder = load_decoder(self.checkpoint, self.device, self.dtype)
         if self.compile:
             self.decoder.compile()
         first = self.checkpoint.text_vocabulary
@@ -72,7 +74,7 @@ class NativeEngine(TokenEngine):
 
     def wave_limit(self, draws: Sequence[Draw]) -> int:
         """As many as fit in the free memory beside the weights, at most `batch_size`."""
-        from sar_eval.models.memory import draw_bytes, fitting, free_bytes
+        from sar_eval.decoding.memory import draw_bytes, fitting, free_bytes
 
         limit = min(self.batch_size, FEW if self.speculate else WAVE)
         if not draws:
@@ -96,9 +98,9 @@ class NativeEngine(TokenEngine):
         """Visual codes of a wave."""
         import torch
 
-        from sar_eval.models.decoding import BatchDecoder
-        from sar_eval.models.noise import noise_keys
-        from sar_eval.models.speculation import Speculation
+        from sar_eval.decoding.loop import BatchDecoder
+        from sar_eval.decoding.noise import noise_keys
+        from sar_eval.decoding.speculation import Speculation
 
         prompts = self.prompts(draws)
         room = -(-max(map(len, prompts)) // ROOM_STEP) * ROOM_STEP

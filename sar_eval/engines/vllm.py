@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
-from sar_eval.models.token_engine import TokenEngine
-from sar_eval.models.vllm_start import installed
 from sar_eval.types import Draw, DrawProtocol
+from sar_eval.vllm_guided.start import installed
 
 if TYPE_CHECKING:
-    from sar_eval.models.decoding import Decoded
-    from sar_eval.models.guidance_check import Deviation
-    from sar_eval.models.pairing import Layout
-    from sar_eval.models.vllm_driver import Drawn, Order, VllmDriver
+    from sar_eval.decoding.loop import Decoded
+    from sar_eval.vllm_guided.driver import Drawn, Order, VllmDriver
+    from sar_eval.vllm_guided.guidance_check import Deviation
+    from sar_eval.vllm_guided.pairing import Layout
 
 WAVE = 128  # pictures in flight, as in `native`
 PROMPT = 64  # tokens a row that a step's budget has for prompts, unless it is given
@@ -60,6 +60,13 @@ class VllmEngine(TokenEngine):
     two rows of a picture stay together.
     """
 
+    speed_options = (
+        *TokenEngine.speed_options,
+        *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
+        *("max_num_seqs", "max_num_batched_tokens", "kv_cache_memory_bytes", "enable_prefix_caching"),
+        *("async_scheduling", "enforce_eager", "block_size", "disable_log_stats"),
+    )
+
     def __init__(
         self,
         checkpoint: str,
@@ -80,9 +87,10 @@ class VllmEngine(TokenEngine):
             checkpoint: its name.
             protocol: how to draw.
             device, dtype, batch_size, visual_tokenizer, image_format: as for every engine.
-            waves: submit only what is certain to stay in step (see `models.vllm_driver`).
-            rounding: nats that the check at the start allows at least (see `models.guidance_check`); 0 for
-                what the dtype explains. A quantised checkpoint may need more.
+            waves: submit only what is certain to stay in step (see `vllm_guided.driver`).
+            rounding: nats that the check at the start allows at least (see
+                `vllm_guided.guidance_check`); 0 for what the dtype explains. A quantised checkpoint may
+                need more.
             options: vLLM's own, by name: `tensor_parallel_size`, `gpu_memory_utilization`,
                 `max_num_seqs`, `quantization` and whatever `vllm.EngineArgs` takes.
 
@@ -123,7 +131,7 @@ class VllmEngine(TokenEngine):
     @property
     def layout(self) -> Layout:
         """How token ids are numbered inside vLLM."""
-        from sar_eval.models.pairing import Layout
+        from sar_eval.vllm_guided.pairing import Layout
 
         checkpoint = self.checkpoint
         return Layout(checkpoint.codebook_size, checkpoint.text_vocabulary, self.protocol.full_vocab)
@@ -135,8 +143,8 @@ class VllmEngine(TokenEngine):
             BadInput: vLLM cannot work here, or with these options.
             NotGuided: its tokens are not those of the guided checkpoint.
         """
-        from sar_eval.models.vllm_driver import VllmDriver
-        from sar_eval.models.vllm_start import start
+        from sar_eval.vllm_guided.driver import VllmDriver
+        from sar_eval.vllm_guided.start import start
 
         engine = start(self.arguments(), self.device)
         self.driver: VllmDriver = VllmDriver(engine, self.layout, self.steps, self.waves)
@@ -153,7 +161,7 @@ class VllmEngine(TokenEngine):
 
     def arguments(self) -> dict[str, Any]:
         """What vLLM is started with: our defaults, the given options, and what must not be changed."""
-        from sar_eval.models.vllm_plugin import ARCHITECTURE
+        from sar_eval.vllm_guided.plugin import ARCHITECTURE
 
         rows = min(self.batch_size, WAVE) * self._branches
         positions = self.checkpoint.shape.positions
@@ -180,7 +188,7 @@ class VllmEngine(TokenEngine):
                 "vocab_size": layout.vocabulary,
                 "sar_eval": asdict(layout),
             },
-            "logits_processors": ["sar_eval.models.vllm_processor:GuidedPairs"],
+            "logits_processors": ["sar_eval.vllm_guided.processor:GuidedPairs"],
             "logprobs_mode": "processed_logits",  # where the processor leaves log-probabilities
         }
         return {**defaults, **self.options, **ours}
@@ -191,8 +199,8 @@ class VllmEngine(TokenEngine):
 
     def _cache_bytes(self, rows: int) -> int:
         """Memory for keys and values of so many rows on the CPU, at most a share of what is free."""
-        from sar_eval.models.checkpoint import ITEMSIZE
-        from sar_eval.models.memory import SHARE, free_bytes, kv_bytes
+        from sar_eval.decoding.memory import SHARE, free_bytes, kv_bytes
+        from sar_eval.families.simplear import ITEMSIZE
 
         token = kv_bytes(self.checkpoint.shape, ITEMSIZE[self.dtype])
         # vLLM wants room for one sequence of full length, too, and keeps one block for itself.
@@ -202,12 +210,13 @@ class VllmEngine(TokenEngine):
 
     def check(self) -> Deviation:
         """Sample two tokens of a few pictures and compare them with plain PyTorch."""
-        from sar_eval.models.decoding import Vocabulary
-        from sar_eval.models.guidance_check import ROUNDING, check_guidance, telling
-        from sar_eval.models.vllm_driver import VllmDriver
+        from sar_eval.decoding.load import load_decoder
+        from sar_eval.decoding.loop import Vocabulary
+        from sar_eval.vllm_guided.driver import VllmDriver
+        from sar_eval.vllm_guided.guidance_check import ROUNDING, check_guidance, telling
 
         first = self.checkpoint.text_vocabulary
-        decoder = self.checkpoint.load_decoder("cpu", "float32")
+        decoder = load_decoder(self.checkpoint, "cpu", "float32")
         visual = range(first, first + self.checkpoint.codebook_size)
         vocabulary = Vocabulary(decoder, visual, self.protocol.full_vocab)
         orders = telling(decoder, vocabulary, self.orders(_check_draws()))
@@ -227,7 +236,7 @@ class VllmEngine(TokenEngine):
 
     def orders(self, draws: Sequence[Draw], scored: bool = False) -> list[Order]:
         """The draws as vLLM's driver wants them."""
-        from sar_eval.models.vllm_driver import Order
+        from sar_eval.vllm_guided.driver import Order
 
         prompts, number, p = self.prompts(draws), len(draws), self.protocol
         return [
@@ -247,7 +256,7 @@ class VllmEngine(TokenEngine):
         """Visual codes of a wave."""
         import torch
 
-        from sar_eval.models.decoding import Decoded
+        from sar_eval.decoding.loop import Decoded
 
         drawn = self.driver.draw(self.orders(draws))
         rows = [self._codes(picture) for picture in drawn]

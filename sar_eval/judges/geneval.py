@@ -20,17 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sar_eval.benchmarks.geneval import Ruling, Thresholds, keep, read_thresholds, rule
 from sar_eval.errors import BadInput
-from sar_eval.geneval.vocabulary import CLASSES, COLORS
-from sar_eval.images import DECODING_THREADS, read_picture
-from sar_eval.masks import encode_mask
-from sar_eval.models.weights import find_weights
+from sar_eval.images.files import DECODING_THREADS, read_picture
+from sar_eval.images.masks import encode_mask
+from sar_eval.suites.geneval.verdict import Ruling, Thresholds, keep, read_thresholds, rule
+from sar_eval.suites.geneval.vocabulary import CLASSES, COLORS
+from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
 
 if TYPE_CHECKING:
-    from sar_eval.models.clip_colors import ColorClassifier
-    from sar_eval.models.mask2former import Instance
+    from sar_eval.networks.clip.colors import ColorClassifier
+    from sar_eval.networks.mask2former.network import Instance
 
 VERSION = "1"
 OUTSIDE = "#999"  # what a crop shows outside its object's mask
@@ -81,6 +81,8 @@ class _Look:
 class GenEvalJudge:
     """GenEval's verdict with the official networks."""
 
+    path_options = ("weights", "clip_weights")  # the version knows the bytes
+
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
         """Check options and find the weights; nothing is loaded yet.
 
@@ -99,7 +101,7 @@ class GenEvalJudge:
         self.version = f"{VERSION}+{_digest(self.weights)}+{_digest(self.clip_weights)}"
 
     def __enter__(self) -> Self:
-        from sar_eval.models.clip_colors import ColorClassifier
+        from sar_eval.networks.clip.colors import ColorClassifier
 
         self._detector = self._load_detector()
         self._classifier: ColorClassifier = ColorClassifier(
@@ -114,10 +116,10 @@ class GenEvalJudge:
 
     def _load_detector(self) -> Detector:
         if self.options.detector == "mmdet":
-            from sar_eval.models.mmdet_detector import MmdetDetector
+            from sar_eval.networks.mask2former.mmdet_detector import MmdetDetector
 
             return MmdetDetector(self.weights, device=self.device)
-        from sar_eval.models.mask2former import Mask2Former
+        from sar_eval.networks.mask2former.network import Mask2Former
 
         return Mask2Former(self.weights, device=self.device, dtype=self.options.dtype)
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import cv2
 
-from sar_eval.benchmarks.geneval import read_thresholds, rule
 from sar_eval.errors import BadInput
-from sar_eval.images import read_picture
-from sar_eval.shapes.detect import detect
+from sar_eval.images.files import read_picture
+from sar_eval.suites.geneval.verdict import read_thresholds, rule
+from sar_eval.suites.shapes.detect import detect
 from sar_eval.types import Generation, Json, Prompt, Verdict
 
 VERSION = "1"

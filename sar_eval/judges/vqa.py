@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval import discover
-from sar_eval.dpg.questions import Question, read_questions
-from sar_eval.dpg.scoring import Counted, count
 from sar_eval.errors import BadInput
-from sar_eval.images import DECODING_THREADS, read_picture
+from sar_eval.images.files import DECODING_THREADS, read_picture
 from sar_eval.protocols import Answerer
+from sar_eval.suites.dpg.questions import Question, read_questions
+from sar_eval.suites.dpg.scoring import Counted, count
 from sar_eval.types import Answer, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
@@ -66,6 +66,8 @@ class VqaJudge:
         self.name = Path(answerer.rpartition(":")[0]).stem if ".py:" in answerer else answerer
         self.answerer = _make(answerer, device, options)
         self.version = f"{VERSION}+{self.name}+{self.answerer.version}"
+        self.speed_options = ("images_at_once", *getattr(self.answerer, "speed_options", ()))
+        self.path_options = tuple(getattr(self.answerer, "path_options", ()))
 
     def __enter__(self) -> Self:
         self.answerer.__enter__()

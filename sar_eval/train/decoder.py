@@ -19,9 +19,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.errors import BadInput
-from sar_eval.models.cosmos import VisualTokenizer
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
-from sar_eval.train.shards import TOKEN_SCHEMA, read_metadata, read_shards
 
 Progress = Callable[[int, int, float], None]
 

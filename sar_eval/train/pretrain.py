@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import Qwen2ForCausalLM
 
-from sar_eval.models.cosmos import VisualTokenizer
-from sar_eval.models.demo import build_config, build_text_tokenizer
-from sar_eval.shapes.vocabulary import words
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.demo import build_config, build_text_tokenizer
+from sar_eval.suites.shapes.vocabulary import words
 from sar_eval.train.decoder import DecoderOptions, Progress, attention, fit
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sar_eval.shapes.render import render
-from sar_eval.shapes.scenes import Style, sample_scene
-from sar_eval.train.shards import IMAGE_SCHEMA, write_shards
+from sar_eval.storage.shards import IMAGE_SCHEMA, write_shards
+from sar_eval.suites.shapes.render import render
+from sar_eval.suites.shapes.scenes import Style, sample_scene
 
 
 def make_scenes(out: Path, number: int, *, style: Style, seed: int) -> int:

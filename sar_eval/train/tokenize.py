@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from sar_eval.errors import BadInput
-from sar_eval.models.cosmos import VisualTokenizer
-from sar_eval.train.shards import TOKEN_SCHEMA, read_images, write_shards
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.storage.shards import TOKEN_SCHEMA, read_images, write_shards
 
 
 def tokenize(

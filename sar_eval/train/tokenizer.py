@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.models.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
-from sar_eval.models.torchscript import save_torchscript
+from sar_eval.families.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
+from sar_eval.storage.shards import read_images
+from sar_eval.tensors.torchscript import save_torchscript
 from sar_eval.train.curve import trim_curve
-from sar_eval.train.shards import read_images
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from sar_eval.blocks import Event
-from sar_eval.cli.progress import LineWatch, LiveWatch, bars, score_table
+from sar_eval.cli.progress import LineProgress, LiveProgress, bars, score_table
+from sar_eval.runtime.progress import ProgressEvent
 from sar_eval.types import Metric, Summary
 
 EVENTS = [
-    Event("generate", 8, 64),
-    Event("generate", 16, 64, worker=0, added=8),
-    Event(
+    ProgressEvent("generate", 8, 64),
+    ProgressEvent("generate", 16, 64, worker=0, added=8),
+    ProgressEvent(
         "generate",
         24,
         64,
@@ -21,7 +21,7 @@ EVENTS = [
         added=8,
         note="block 2: given up after 3 tries: [red]x[/red]",
     ),
-    Event("generate", 64, 64, failed=8, worker=0, added=40),
+    ProgressEvent("generate", 64, 64, failed=8, worker=0, added=40),
 ]
 
 
@@ -33,7 +33,7 @@ def _screen(width: int = 120, terminal: bool = True) -> tuple[Console, io.String
 def test_live_bars_show_total_and_workers() -> None:
     console, buffer = _screen()
     with bars(console) as progress:
-        watch = LiveWatch(progress)
+        watch = LiveProgress(progress)
         for event in EVENTS:
             watch(event)
         progress.refresh()
@@ -48,7 +48,7 @@ def test_live_bars_show_total_and_workers() -> None:
 
 def test_lines_in_a_log_have_no_codes() -> None:
     console, buffer = _screen(terminal=False)
-    watch = LineWatch(console)
+    watch = LineProgress(console)
     for event in EVENTS:
         watch(event)
     lines = buffer.getvalue().splitlines()

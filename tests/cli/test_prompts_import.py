@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.prompts import load_suite
-from sar_eval.spec import load_recipe
-from sar_eval.suites import missing_suite, read_suite
+from sar_eval.recipe import load_recipe
+from sar_eval.suites.locate import missing_suite, read_suite
+from sar_eval.suites.prompts import load_suite
 
 TABLE = (
     "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"

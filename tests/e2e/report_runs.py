@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from sar_eval.benchmarks.shapes import make_suite
 from sar_eval.judges.shapes import ShapesJudge
-from sar_eval.report import write_report
-from sar_eval.shapes.render import render
-from sar_eval.shapes.scenes import arrange, sample_checks
+from sar_eval.report.page import write_report
 from sar_eval.spec import RunSpec
-from sar_eval.store import RunFolder, generation_row, verdict_row, write_json
-from sar_eval.summarize import summarize
+from sar_eval.stages.summarize import summarize
+from sar_eval.storage.files import write_json
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import generation_row, verdict_row
+from sar_eval.suites.shapes.render import render
+from sar_eval.suites.shapes.scenes import arrange, sample_checks
+from sar_eval.suites.shapes.suite import make_suite
 from sar_eval.types import DrawProtocol, Generation, Prompt, Verdict, make_draw
 
 ODD = [None, {"name": "x"}, {"name": "y", "box": [0, 0, 9, 9], "mask": {"size": [2, 2], "counts": "a"}}]

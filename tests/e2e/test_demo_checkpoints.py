@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from sar_eval.benchmarks.geneval import Thresholds, rule
 from sar_eval.engines.native import NativeEngine
-from sar_eval.models.cosmos import VisualTokenizer
-from sar_eval.models.locate import DEMO, demo_names
-from sar_eval.prompts import load_suite
-from sar_eval.shapes.detect import detect
-from sar_eval.shapes.render import render
-from sar_eval.shapes.scenes import arrange, sample_checks
-from sar_eval.shapes.vocabulary import TASKS
-from sar_eval.spec import load_recipe
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.locate import DEMO, demo_names
+from sar_eval.recipe import load_recipe
+from sar_eval.suites.geneval.verdict import Thresholds, rule
+from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.shapes.detect import detect
+from sar_eval.suites.shapes.render import render
+from sar_eval.suites.shapes.scenes import arrange, sample_checks
+from sar_eval.suites.shapes.vocabulary import TASKS
 from sar_eval.types import DrawProtocol, make_draw
 
 

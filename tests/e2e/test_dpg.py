@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from replay_answerer import tile
 
-from sar_eval.models.mplug import MplugVqa
-from sar_eval.models.mplug_weights import digest
-from sar_eval.prompts import load_suite
+from sar_eval.networks.mplug.vqa import MplugVqa
+from sar_eval.networks.mplug.weights import digest
+from sar_eval.suites.prompts import load_suite
 from tests.mplug_files import write_tiny_mplug
 
 pytestmark = pytest.mark.slow

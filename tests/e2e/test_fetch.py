@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.fetch import fetch
-from sar_eval.models.weights import (
+from sar_eval.stages.fetch import fetch
+from sar_eval.tensors.published_weights import (
     CLIP,
     MASK2FORMER,
     MPLUG,

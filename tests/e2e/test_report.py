@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, make_spec
 
-from sar_eval import report, report_evidence
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report import write_report
-from sar_eval.report_scores import score_groups
-from sar_eval.store import verdict_row
-from sar_eval.summarize import summarize
+from sar_eval.report.page import evidence as report_evidence
+from sar_eval.report.page import page as report
+from sar_eval.report.page import write_report
+from sar_eval.report.scores import score_groups
+from sar_eval.stages.summarize import summarize
+from sar_eval.storage.schemas import verdict_row
 from sar_eval.types import Metric, Prompt, Verdict, make_draw
 
 
@@ -346,5 +347,5 @@ def test_large_masks_are_thinned_and_keep_their_share():
 
 
 def test_needs_no_torch():
-    code = "import sys, sar_eval.report; assert 'torch' not in sys.modules"
+    code = "import sys, sar_eval.report.page; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,13 +12,13 @@ from PIL import Image
 from report_runs import EVIL, encode, make_run, make_spec
 
 from sar_eval.answerers.shapes import ShapesAnswerer
-from sar_eval.dpg.questions import Question, read_questions, write_questions
-from sar_eval.dpg.scoring import count
-from sar_eval.shapes.questions import make_suite
-from sar_eval.shapes.render import render
-from sar_eval.shapes.scenes import Scene, Shape, sample_scene
-from sar_eval.shapes.vocabulary import BACKGROUND, PALETTE
-from sar_eval.store import verdict_row
+from sar_eval.storage.schemas import verdict_row
+from sar_eval.suites.dpg.questions import Question, read_questions, write_questions
+from sar_eval.suites.dpg.scoring import count
+from sar_eval.suites.shapes.questions import make_suite
+from sar_eval.suites.shapes.render import render
+from sar_eval.suites.shapes.scenes import Scene, Shape, sample_scene
+from sar_eval.suites.shapes.vocabulary import BACKGROUND, PALETTE
 from sar_eval.types import Prompt, Verdict
 
 DEEP = [

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from sar_eval.store import GENERATIONS, VERDICTS
+from sar_eval.storage.schemas import GENERATIONS, VERDICTS
 
 
 def _words(suite: Path, out: Path, *more: object) -> list[str]:

@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
-from sar_eval.models.checkpoint import find_checkpoint
-from sar_eval.models.cosmos import VisualTokenizer
-from sar_eval.models.fsq import FsqAutoencoder
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.fsq import FsqAutoencoder
+from sar_eval.families.simplear import find_checkpoint
+from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards, write_shards
 from sar_eval.train import decoder
 from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, collate
 from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
 from sar_eval.train.sft import sft
-from sar_eval.train.shards import TOKEN_SCHEMA, read_shards, write_shards
 from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
 from sar_eval.types import DrawProtocol, Prompt, make_draw
@@ -215,8 +215,8 @@ def test_two_processes_train_together(work: Path) -> None:
 
 
 def test_labels_are_on_visual_tokens_only(work: Path) -> None:
-    from sar_eval.models.demo import build_text_tokenizer
-    from sar_eval.shapes.vocabulary import words
+    from sar_eval.families.demo import build_text_tokenizer
+    from sar_eval.suites.shapes.vocabulary import words
 
     tokenizer = build_text_tokenizer(words())
     dataset = TokenDataset([work / "tokens"], tokenizer, DecoderOptions(steps=1, caption_dropout=0.5))

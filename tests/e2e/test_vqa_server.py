@@ -14,13 +14,15 @@ from chat_stand_in import Chat, serving
 from PIL import Image
 
 from sar_eval.answerers.server import ServerAnswerer, first_token_soft
-from sar_eval.dpg.questions import Question, write_questions
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.generate import prepare
-from sar_eval.images import decode_image
-from sar_eval.models import chat_server
-from sar_eval.spec import RunSpec, with_judge_version
-from sar_eval.store import RunFolder, generation_row, row_verdict
+from sar_eval.images.files import decode_image
+from sar_eval.networks import chat_server
+from sar_eval.spec import RunSpec
+from sar_eval.stages.resolve import with_judge
+from sar_eval.stages.resume import prepare
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import generation_row, row_verdict
+from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import Generation, Prompt
 
 COLORS = {"red": (200, 10, 20), "green": (10, 200, 30), "blue": (30, 20, 200)}
@@ -256,7 +258,7 @@ def drawn(spec: RunSpec, tmp_path: Path) -> RunFolder:
     rows = [{"id": p.id, "text": p.text, "checks": p.checks} for p in prompts]
     suite.write_text("\n".join(map(json.dumps, rows)))
     changes = {"judge": "", "judge_options": {}, "fold": "", "images_per_prompt": 1, "batch_size": 3}
-    plain = with_judge_version(replace(spec, suite=str(suite), **changes))
+    plain = with_judge(replace(spec, suite=str(suite), **changes))
     folder = RunFolder(tmp_path / "run")
     with folder.lock():
         prepare(plain, folder)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sar_eval.benchmarks.dpg import DpgFold, read_items
-from sar_eval.dpg.questions import read_questions
-from sar_eval.dpg.scoring import reference
-from sar_eval.dpg.suite import COLUMNS, import_suite, to_lines
-from sar_eval.prompts import load_suite
+from sar_eval.suites.dpg.questions import read_questions
+from sar_eval.suites.dpg.scoring import reference
+from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
+from sar_eval.suites.prompts import load_suite
 from sar_eval.types import Prompt, Verdict
 
 

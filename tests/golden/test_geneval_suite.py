@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sar_eval.errors import BadInput
-from sar_eval.geneval import suite
-from sar_eval.geneval.vocabulary import CLASSES
+from sar_eval.suites.geneval import suite
+from sar_eval.suites.geneval.vocabulary import CLASSES
 
 ROOT = Path(__file__).parents[2]
 

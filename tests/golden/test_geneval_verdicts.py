@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from sar_eval.benchmarks.geneval import Thresholds, rule
+from sar_eval.suites.geneval.verdict import Thresholds, rule
 from sar_eval.types import Detection
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="needs the extra geneval")
-from sar_eval.models.mask2former import Mask2Former, prepare, to_instances
+from sar_eval.networks.mask2former.network import Mask2Former, prepare, to_instances
 
 PICTURES = range(4)
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sar_eval.models.mplug import MplugVqa
-from sar_eval.models.mplug_network import Answering
-from sar_eval.models.mplug_search import Rules, search
-from sar_eval.models.mplug_shape import MplugShape
-from sar_eval.models.mplug_weights import ROLES, expected_counts, expected_shapes, role_of
-from sar_eval.models.mplug_words import START
+from sar_eval.networks.mplug.network import Answering
+from sar_eval.networks.mplug.search import Rules, search
+from sar_eval.networks.mplug.shape import MplugShape
+from sar_eval.networks.mplug.tokenizer import START
+from sar_eval.networks.mplug.vqa import MplugVqa
+from sar_eval.networks.mplug.weights import ROLES, expected_counts, expected_shapes, role_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VARIANTS = ("stride6_distill", "stride3_plain")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sar_eval.decoding.loop import BatchDecoder, Vocabulary
+from sar_eval.decoding.noise import noise_keys
+from sar_eval.decoding.speculation import Speculation
+from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
-from sar_eval.models.checkpoint import Checkpoint
-from sar_eval.models.decoding import BatchDecoder, Vocabulary
-from sar_eval.models.noise import noise_keys
-from sar_eval.models.qwen2 import Decoder
-from sar_eval.models.shape import Shape
-from sar_eval.models.speculation import Speculation
+from sar_eval.families.shape import Shape
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
 WEIGHTS = ("dev_tied", "dev_untied")

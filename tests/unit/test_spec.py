@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, UnknownName
-from sar_eval.models.prompting import PRESETS
-from sar_eval.spec import RunSpec, load_recipe, resolve, run_folder
+from sar_eval.families.prompting import PRESETS
+from sar_eval.recipe import load_recipe
+from sar_eval.spec import RunSpec, run_folder
+from sar_eval.stages.resolve import resolve
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "colourful.toml"
 
@@ -34,7 +37,10 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
         {"batch_size": 1},
         {"benchmark": "x"},
         {"protocol": replace(spec.protocol, name="renamed")},
-        {"engine_options": {"speculate": True, "window": 4, "image_format": "webp"}},
+        {
+            "engine_options": {"speculate": True, "window": 4, "image_format": "webp"},
+            "engine_speed_options": NativeEngine.speed_options,
+        },
     ]
     other = [
         {"seed": 1},
@@ -53,18 +59,22 @@ def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
 def test_the_judges_digest_knows_its_version_and_options(spec: RunSpec) -> None:
     changes = [{"judge_version": "2"}, {"judge_options": {"threshold": 0.7}}, {"judge": "other"}]
     assert len({replace(spec, **change).judge_digest for change in changes} | {spec.judge_digest}) == 4
-    moved = replace(spec, judge_options={**spec.judge_options, "url": "elsewhere", "retries": 2})
-    assert moved.judge_digest == spec.judge_digest
+    moved = {**spec.judge_options, "url": "elsewhere", "weights": "/elsewhere"}
+    known = {"judge_speed_options": ("url",), "judge_path_options": ("weights",)}
+    assert replace(spec, judge_options=moved, **known).judge_digest == spec.judge_digest
+    assert replace(spec, judge_options=moved).judge_digest != spec.judge_digest
 
 
 def test_an_option_is_about_speed_only_for_the_engine_that_says_so(spec: RunSpec) -> None:
     def digest(engine: str, **options: object) -> str:
-        return replace(spec, engine=engine, engine_options=options).digest
+        old = spec.to_json() | {"engine": engine, "engine_options": options}
+        del old["engine_speed_options"]  # as version 0.1.0 wrote it: the engine is asked
+        return RunSpec.from_json(old).digest
 
     assert digest("vllm", rounding=0.3, max_num_seqs=8) == digest("vllm")
     assert digest("native", speculate=True) == digest("native")
+    assert digest("native", rounding=0.3) != digest("native")
     assert digest("theirs.py:ENGINE", rounding=0.3) != digest("theirs.py:ENGINE")
-    assert digest("theirs.py:ENGINE", image_format="webp") == digest("theirs.py:ENGINE")
 
 
 def test_a_spec_comes_back_from_json(spec: RunSpec) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from sar_eval.decoding.load import load_decoder
+from sar_eval.decoding.loop import BatchDecoder, Vocabulary
+from sar_eval.decoding.noise import noise_keys
 from sar_eval.engines.vllm import VllmEngine
-from sar_eval.models.checkpoint import Checkpoint, find_checkpoint
-from sar_eval.models.decoding import BatchDecoder, Vocabulary
-from sar_eval.models.noise import noise_keys
-from sar_eval.models.vllm_driver import Drawn, Order
+from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.types import DrawProtocol
+from sar_eval.vllm_guided.driver import Drawn, Order
 
 WORDS = ("a", "photo", "of", "one", "red", "blue", "ring", "star", "above", "left", "right", "two", "three")
 NEGATIVE = " ".join(WORDS[:9])  # long enough for its prefill to be split
@@ -80,7 +81,7 @@ def codes(engine: VllmEngine, drawn: Sequence[Drawn]) -> list[list[int]]:
 def plain_codes(orders: Sequence[Order], steps: int = 64) -> list[list[int]]:
     """What the engine `native` decodes, one picture after the other."""
     checkpoint = find_checkpoint("demo:sft")
-    decoder = checkpoint.load_decoder("cpu", "float32")
+    decoder = load_decoder(checkpoint, "cpu", "float32")
     first = checkpoint.text_vocabulary
     vocabulary = Vocabulary(decoder, range(first, first + checkpoint.codebook_size), full=False)
     found = []

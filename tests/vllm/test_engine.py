@@ -18,13 +18,14 @@ import psutil
 import pytest
 import torch
 
+from sar_eval.decoding.load import load_decoder
+from sar_eval.decoding.loop import Vocabulary
 from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, DeviceLost
-from sar_eval.models.checkpoint import find_checkpoint
-from sar_eval.models.decoding import Vocabulary
-from sar_eval.models.guidance_check import NotGuided
-from sar_eval.models.pairing import PairSampler
+from sar_eval.families.simplear import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
+from sar_eval.vllm_guided.guidance_check import NotGuided
+from sar_eval.vllm_guided.pairing import PairSampler
 from tests.vllm.drawing import codes, demo_engine, demo_orders, plain_codes
 
 TEXTS = ("a photo of one red ring", "a photo of two blue stars", "a photo of a star above a ring")
@@ -37,7 +38,7 @@ def _draws() -> list[Draw]:
 def _plain_scores(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
     """Scores `[N, V]` of the visual tokens at every place of a picture, by one forward of plain PyTorch."""
     checkpoint = engine.checkpoint
-    decoder = checkpoint.load_decoder("cpu", "float32")
+    decoder = load_decoder(checkpoint, "cpu", "float32")
     first = checkpoint.text_vocabulary
     vocabulary = Vocabulary(decoder, range(first, first + checkpoint.codebook_size), full=False)
     ids = [*prompt, *completion[:-1]]
@@ -78,12 +79,11 @@ def test_an_engine_that_leaves_guidance_out_does_not_start(monkeypatch: pytest.M
 
 
 def test_an_engine_with_other_weights_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = type(find_checkpoint("demo:sft")).load_decoder
+    def other(checkpoint: Any, device: str, dtype: str) -> Any:
+        del checkpoint
+        return load_decoder(find_checkpoint("demo:pretrain"), device, dtype)
 
-    def other(self: Any, device: str, dtype: str) -> Any:
-        return load(find_checkpoint("demo:pretrain"), device, dtype)
-
-    monkeypatch.setattr(type(find_checkpoint("demo:sft")), "load_decoder", other)
+    monkeypatch.setattr("sar_eval.decoding.load.load_decoder", other)
     with pytest.raises(NotGuided, match="same weights"), demo_engine():
         pass
 
@@ -224,8 +224,8 @@ def test_the_newer_runner_gives_the_same_tokens() -> None:
     """Real tensors, stand-ins for its states and its context of a step."""
     import numpy as np
 
-    from sar_eval.models.pairing import Branch, Layout
-    from sar_eval.models.vllm_processor import ARGUMENT, GuidedPairs
+    from sar_eval.vllm_guided.pairing import Branch, Layout
+    from sar_eval.vllm_guided.processor import ARGUMENT, GuidedPairs
 
     layout = {"codes": 50, "text": 9, "full": False}
     config = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace(**{ARGUMENT: layout})))
@@ -269,8 +269,8 @@ def test_the_newer_runner_gives_the_same_tokens() -> None:
     ],
 )
 def test_requests_that_could_not_be_honoured_are_refused(params: dict[str, Any], told: str) -> None:
-    from sar_eval.models.pairing import Branch
-    from sar_eval.models.vllm_processor import GuidedPairs
+    from sar_eval.vllm_guided.pairing import Branch
+    from sar_eval.vllm_guided.processor import GuidedPairs
 
     sound = {"temperature": 0.0, "extra_args": {"sar_eval": Branch("a", False, 1).to_args()}}
     GuidedPairs.validate_params(SimpleNamespace(**sound))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sar_eval.engines.vllm import VllmEngine
-from sar_eval.models.vllm_driver import Order
 from sar_eval.types import DrawProtocol
+from sar_eval.vllm_guided.driver import Order
 from tests.vllm.drawing import codes, demo_engine, demo_orders, plain_codes, reference_engine
 from tests.vllm.widen import widened
 

@@ -1,0 +1,104 @@
+"""What the commands on run folders have in common: opening, locking, progress, summary, exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sar_eval.cli.options import Output
+from sar_eval.errors import Incomplete
+from sar_eval.options import WhereToRun
+
+if TYPE_CHECKING:
+    from sar_eval.runtime.progress import ProgressCallback
+    from sar_eval.runtime.slots import WorkerSlot
+    from sar_eval.spec import RunSpec
+    from sar_eval.storage.run_folder import RunFolder
+    from sar_eval.types import Summary
+
+
+def new_folder(out: Path | None, spec: RunSpec) -> RunFolder:
+    """The run folder: the one asked for, or the one that this spec always gets."""
+    from sar_eval.spec import run_folder
+    from sar_eval.storage.run_folder import RunFolder
+
+    return RunFolder(out or run_folder(spec, Path("runs")))
+
+
+def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
+    """A run folder that is there, and its spec.
+
+    Raises:
+        BadInput: it is none.
+    """
+    from sar_eval.spec import RunSpec
+    from sar_eval.storage.run_folder import RunFolder
+
+    folder = RunFolder(path)
+    return folder, RunSpec.from_json(folder.read_manifest()["spec"])
+
+
+def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
+    """Where workers go: the chosen or visible GPUs, so many for each, else the CPU."""
+    from sar_eval.runtime.devices import chosen_devices
+    from sar_eval.runtime.slots import make_slots
+
+    return make_slots(where.workers, chosen_devices(where.devices), where.threads, gpus_each)
+
+
+@contextmanager
+def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
+    """Hold the run folder and show progress; Ctrl-C ends in a word on how to go on."""
+    from sar_eval.cli.progress import showing_progress
+
+    try:
+        with folder.lock(), showing_progress(output.quiet or output.as_json) as progress:
+            yield progress
+    except KeyboardInterrupt as error:
+        raise Incomplete(
+            f"interrupted; finished blocks are stored in {folder.path}: run the same command again to go on"
+        ) from error
+
+
+def prepare(spec: RunSpec, folder: RunFolder, output: Output) -> RunSpec:
+    """Write or check the run's manifest (see `stages.resume.prepare`), and say what it keeps."""
+    from sar_eval.stages import resume
+
+    kept = resume.prepare(spec, folder)
+    if not output.quiet:
+        for line in resume.kept_settings(spec, kept):
+            typer.echo(f"note: {line}", err=True)
+    return kept
+
+
+def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
+    """Summarise, report, print, and exit as the outcome asks."""
+    from sar_eval.report.page import write_report
+    from sar_eval.stages.summarize import summarize
+
+    summary = summarize(spec, folder, partial=partial)
+    print_outcome(summary, folder, write_report(spec, folder), output)
+
+
+def print_outcome(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
+    """The summary as a table or as JSON, and the exit code."""
+    from sar_eval.cli.progress import print_summary
+    from sar_eval.stages.summarize import to_json
+
+    if output.as_json:
+        paths = {"run": str(folder.path), "report": str(report) if report else None}
+        typer.echo(json.dumps(to_json(summary) | paths, indent=2))
+    else:
+        print_summary(summary, folder.path, report)
+    exit_if_incomplete(summary)
+
+
+def exit_if_incomplete(summary: Summary) -> None:
+    """Exit code 3 for a run with holes, unless a partial score was asked for."""
+    if not summary.complete and not summary.partial:
+        raise Incomplete(f"{summary.failed} of {summary.expected} images have no result")

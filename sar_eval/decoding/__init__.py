@@ -1,0 +1,1 @@
+"""The sampling loop: transformer, guidance, sampling, noise, speculation, batching."""

@@ -1,0 +1,45 @@
+"""A checkpoint's weights on a device: our decoder, or transformers'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sar_eval.decoding.transformer import Decoder
+from sar_eval.errors import BadInput
+from sar_eval.families.simplear import Checkpoint
+
+
+def load_decoder(checkpoint: Checkpoint, device: str, dtype: str) -> Decoder:
+    """The decoder's weights on a device.
+
+    Raises:
+        BadInput: weights that do not fit `config.json`.
+    """
+    weights = checkpoint.read_weights(device, getattr(torch, dtype))
+    return Decoder(checkpoint.shape, weights)
+
+
+def load_transformers(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
+    """The weights in transformers' `Qwen2ForCausalLM`, in evaluation mode; never remote code.
+
+    Raises:
+        BadInput: weights that do not fit `config.json`.
+    """
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(Qwen2Config(**checkpoint.config))
+    weights = checkpoint.read_weights(device, getattr(torch, dtype))
+    if checkpoint.shape.tied:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    try:
+        wrong = model.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError as error:
+        raise BadInput(f"{checkpoint.folder}: {str(error).splitlines()[1].strip()}") from error
+    if wrong.missing_keys:
+        raise BadInput(f"the weights have no tensor {wrong.missing_keys[0]!r}")
+    with torch.device(device):  # computed, not stored, so not on the meta device
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    return model.eval()

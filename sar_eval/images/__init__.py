@@ -1,0 +1,1 @@
+"""Reading image files, finding which file shows which draw, grids and masks."""

@@ -1,0 +1,1 @@
+"""The judges' networks, one folder each."""

@@ -1,0 +1,1 @@
+"""Mask2Former, GenEval's object detector."""

@@ -1,0 +1,1 @@
+"""mPLUG-large VQA, DPG-Bench's judge network."""

@@ -1,0 +1,185 @@
+"""The options of a run, declared once: what to draw, how to draw, how to judge, where to run.
+
+A field of one of these classes is an option. From it come the flag with its help (`cli/options.py`), the
+recipe's key (`recipe.py`), the page docs/commands.md, and the check of its value (`check_value`). None
+means not asked for: the recipe's value holds, else the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from sar_eval.errors import BadInput
+from sar_eval.types import Json
+
+Target = Literal["spec", "protocol", "engine", "judge", "run"]
+PROTOCOL, MACHINE, WHAT = "Protocol", "Machine", "What"  # panels of --help
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is known of one option.
+
+    Attributes:
+        help: one line; "" for a key that only recipes have.
+        target: whose value it is. `spec`: a field of the run's spec and a key of a recipe; `protocol`: a
+            field of the protocol and a key of a recipe's table [protocol]; `engine`, `judge`: the short
+            form of an engine's or a judge's own option; `run`: of this call alone.
+        flags: on the command line, where they are others than `--name`.
+        panel: of `--help`.
+        metavar: what stands for the value in `--help`.
+        low, high: least and greatest value.
+        above: the value must be greater than this.
+    """
+
+    help: str
+    target: Target
+    flags: tuple[str, ...] = ()
+    panel: str = ""
+    metavar: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+
+def option(help: str, target: Target, *flags: str, default: Any = None, **known: Any) -> Any:  # noqa: A002
+    """A dataclass field that is an option (see `Option`)."""
+    return field(default=default, metadata={"option": Option(help, target, flags, **known)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatToDraw:
+    """Prompts, and how many images of each."""
+
+    suite: Path | None = option("Another prompt file for the benchmark.", "run")
+    images_per_prompt: int | None = option(
+        "Draws of each prompt.", "spec", "--images-per-prompt", "-n", low=1, high=100_000
+    )
+    seed: int | None = option("Seed of the run.", "spec")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToDraw:
+    """The engine, and the protocol that it draws under."""
+
+    engine: str | None = option("Who draws; see `sar-eval list`.", "spec")
+    engine_option: list[str] | None = option(
+        "An option of the engine; may be repeated.", "engine", panel=MACHINE, metavar="NAME=VALUE"
+    )
+    visual_tokenizer: str | None = option(
+        "Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
+        "engine",
+        panel=WHAT,
+    )
+    local_only: bool = option("Never ask the hub: folders and its cache.", "run", default=False, panel=WHAT)
+    protocol: str | None = option("A preset: simplear or simplear-paper.", "run", panel=PROTOCOL)
+    prefix: str | None = option("", "protocol")
+    prefixes: str | None = option("", "protocol")
+    guidance: float | None = option(
+        "Guidance scale; 1 is off.", "protocol", panel=PROTOCOL, low=0, high=1000
+    )
+    temperature: float | None = option(
+        "0 takes the likeliest token.", "protocol", panel=PROTOCOL, low=0, high=100
+    )
+    top_k: int | None = option("0 keeps all.", "protocol", panel=PROTOCOL, low=0, high=1_000_000)
+    top_p: float | None = option("1 keeps all.", "protocol", panel=PROTOCOL, above=0, high=1)
+    resolution: int | None = option("Side in pixels.", "protocol", panel=PROTOCOL, low=1, high=8192)
+    negative_prompt: str | None = option("Text of the negative branch.", "protocol", panel=PROTOCOL)
+    full_vocab: bool | None = option(
+        "Sample from text tokens too, as the reference does; they become code 0.",
+        "protocol",
+        "--full-vocab/--visual-only",
+        panel=PROTOCOL,
+    )
+    truncate: bool | None = option(
+        "Cut too long prompts.", "protocol", "--truncate/--no-truncate", panel=PROTOCOL
+    )
+    speculate: bool | None = option(
+        "Engine native: fewer steps for few images, the same tokens.",
+        "engine",
+        "--speculate/--no-speculate",
+        panel=MACHINE,
+    )
+    image_format: str | None = option("png or webp, both lossless.", "engine", panel=MACHINE)
+    dtype: str | None = option("float32, bfloat16 or float16.", "spec", panel=MACHINE)
+    batch_size: int | None = option("Images of one forward.", "spec", panel=MACHINE, low=1, high=65_536)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToJudge:
+    """The judge, and how its verdicts become figures."""
+
+    judge: str | None = option("Who looks; see `sar-eval list`.", "spec")
+    fold: str | None = option("", "spec")
+    judge_option: list[str] | None = option(
+        "An option of the judge; may be repeated.", "judge", metavar="NAME=VALUE"
+    )
+    detector: str | None = option("Judge geneval: mask2former (ours) or mmdet, if installed.", "judge")
+    partial: bool = option(
+        "Score what is there although images are missing, and say so; exit 0.", "run", default=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhereToRun:
+    """The run folder, and the workers."""
+
+    out: Path | None = option("Run folder; by default runs/<benchmark>-<checkpoint>-<digest>.", "run")
+    workers: int | None = option(
+        "Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1, high=100_000
+    )
+    threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1, high=100_000)
+    devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
+
+
+GROUPS = (WhatToDraw, HowToDraw, HowToJudge, WhereToRun)
+
+
+def options_of(group: type) -> Iterator[tuple[Field[Any], Option]]:
+    """The options among a dataclass's fields."""
+    return ((f, f.metadata["option"]) for f in fields(group) if "option" in f.metadata)
+
+
+@cache
+def declared() -> Mapping[str, Option]:
+    """Every option by name."""
+    return {f.name: found for group in GROUPS for f, found in options_of(group)}
+
+
+def names_of(target: Target) -> tuple[str, ...]:
+    """Names of the options of a target."""
+    return tuple(name for name, found in declared().items() if found.target == target)
+
+
+def kind_of(name: str) -> type:
+    """The kind of value that an option takes: str, int, float or bool."""
+    annotation = next(str(f.type) for group in GROUPS for f in fields(group) if f.name == name)
+    return {"str": str, "int": int, "float": float, "bool": bool}[annotation.partition(" ")[0]]
+
+
+def asked(*groups: Any) -> dict[str, Any]:
+    """The values that were asked for, by name."""
+    values = {f.name: getattr(group, f.name) for group in groups for f, _ in options_of(type(group))}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def check_value(name: str, value: Json) -> None:
+    """Refuse a value out of its option's range.
+
+    Raises:
+        BadInput: naming the option, the value and the range.
+    """
+    known = declared()[name]
+    if known.low is None and known.above is None:
+        return
+    low = known.low if known.low is not None else known.above
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and low <= value <= known.high and value != known.above:
+        return
+    between = f"above {known.above} and at most at" if known.above is not None else f"between {low} and"
+    shown = f"{'--' if known.target == 'run' else ''}{name.replace('_', '-')}"
+    raise BadInput(f"{shown} is {value!r}: it must lie {between} {known.high}")

@@ -1,0 +1,1 @@
+"""Where blocks of work run: worker processes on this machine."""

@@ -1,0 +1,334 @@
+"""Worker processes that claim blocks one by one from the parent and survive each other's death."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, Protocol
+
+from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
+from sar_eval.runtime.slots import WorkerSlot, sharing_memory
+
+PREFETCH = 2  # blocks that a worker holds at most: one in work, one to begin while the last is stored
+MAX_TRIES = 3  # a block that ends this many workers, or fails this often, is given up
+POLL_S = 0.005  # how often a worker with a pending result looks whether that is done
+STOP_TIMEOUT_S = 2.0  # how long a worker may take to end after SIGTERM
+CLOSE_TIMEOUT_S = 30.0  # how long it may take to release its device when the work is done
+
+
+class Task(Protocol):
+    """What workers do; it is pickled into each of them."""
+
+    def open(self, slot: WorkerSlot) -> AbstractContextManager[Callable[[int], Any]]:
+        """Load what is needed once; gives the function that does one block.
+
+        It returns the block's result, or a future of it: then the worker begins its next block while
+        this one's result comes about.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockResult:
+    """A finished block: its result, or the error that it was given up with."""
+
+    block: int
+    worker: int
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: WorkerSlot
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    blocks: deque[int] = field(default_factory=deque)
+
+
+def run_blocks(
+    task: Task, blocks: Iterable[int], slots: Sequence[WorkerSlot]
+) -> Generator[BlockResult, None, None]:
+    """Do every block once, in worker processes, one for each slot; results in order of completion.
+
+    A worker that dies is replaced and its blocks redone, up to three times.
+
+    Raises:
+        SarEvalError: a worker met an error that more tries cannot mend (bad input, full disk).
+    """
+    waiting = deque(blocks)
+    used = sharing_memory(slots[: max(1, min(len(slots), len(waiting)))])
+    workers: list[_Worker] = []
+    tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
+    try:
+        with _checking_for_ctrl_c() as check:
+            workers += [_start(task, slot) for slot in used if waiting]
+            while workers:
+                for connection in wait([worker.connection for worker in workers]):
+                    worker = next(w for w in workers if w.connection is connection)
+                    yield from _handle_message(worker, task, waiting, tries, workers)
+                check()
+    finally:
+        _stop(workers)
+
+
+def _handle_message(
+    worker: _Worker, task: Task, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
+) -> list[BlockResult]:
+    """Take one message (or the death) of a worker and give it its next block."""
+    try:
+        kind, content = worker.connection.recv()
+    except (EOFError, OSError):  # OSError: killed in the middle of a message
+        kind, content = "died", _exit_reason(worker)
+        workers.remove(worker)
+    if kind == "stop":
+        raise content
+    if kind == "done":
+        results = [BlockResult(worker.blocks.popleft(), worker.slot.index, content)]
+    elif kind == "failed":
+        results = _try_again(worker, 1, str(content), waiting, tries)
+    elif kind == "died" and not worker.ready:
+        _count_failed_start(str(content), tries)
+        results = []
+    else:
+        results = _try_again(worker, len(worker.blocks), str(content), waiting, tries)
+    worker.ready = True
+    if kind != "died":
+        _dispatch(worker, waiting, tries, workers)
+    elif waiting:
+        workers.append(_start(task, worker.slot))
+    return results
+
+
+def _try_again(
+    worker: _Worker, number: int, error: str, waiting: deque[int], tries: Counter[int | None]
+) -> list[BlockResult]:
+    """Put the worker's first blocks back, or give those up that failed too often."""
+    given_up = []
+    for block in [worker.blocks.popleft() for _ in range(number)]:
+        tries[block] += 1
+        if tries[block] >= MAX_TRIES:
+            message = f"given up after {MAX_TRIES} tries: {error}"
+            given_up.append(BlockResult(block, worker.slot.index, error=message))
+        else:
+            waiting.appendleft(block)
+    return given_up
+
+
+def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
+    tries[None] += 1
+    if tries[None] >= MAX_TRIES:
+        raise Incomplete(
+            f"workers could not start, {MAX_TRIES} times; the last: {error}. Finished blocks are stored: "
+            "mend this and run the same command again to go on"
+        )
+
+
+def _dispatch(
+    worker: _Worker, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
+) -> None:
+    """Give an idle worker a block, and one to go on with if there are enough for all; or let it go."""
+    try:
+        if waiting and not worker.blocks:
+            _send(worker, waiting.popleft())
+        if len(waiting) >= len(workers) and not any(tries[b] for b in (*worker.blocks, waiting[0])):
+            # A block that ended a worker goes alone, so that no other one is blamed for it again.
+            while len(worker.blocks) < PREFETCH:
+                _send(worker, waiting.popleft())
+        if not worker.blocks:
+            worker.connection.send(None)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # It died meanwhile: the next recv says so, and its blocks are redone.
+    if not worker.blocks:
+        workers.remove(worker)
+        worker.process.join(CLOSE_TIMEOUT_S)
+        _stop([worker])
+
+
+def _send(worker: _Worker, block: int) -> None:
+    worker.blocks.append(block)  # first: should the pipe be broken, the block is not lost
+    worker.connection.send(block)
+
+
+def _exit_reason(worker: _Worker) -> str:
+    worker.process.join(STOP_TIMEOUT_S)
+    code = worker.process.exitcode
+    if code is not None and code < 0:
+        known = -code in set(signal.Signals)
+        return f"worker {worker.slot.index} was ended by {signal.Signals(-code).name if known else -code}"
+    return f"worker {worker.slot.index} ended with exit code {code}"
+
+
+def _start(task: Task, slot: WorkerSlot) -> _Worker:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_worker_main, args=(task, theirs, slot))
+    with _environment({"OMP_NUM_THREADS": str(slot.threads), **slot.environment}), _blocking_ctrl_c():
+        process.start()
+    theirs.close()
+    return _Worker(slot, process, ours)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(STOP_TIMEOUT_S)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+
+
+@contextmanager
+def _checking_for_ctrl_c() -> Iterator[Callable[[], None]]:
+    """Gives a check that raises KeyboardInterrupt if Ctrl-C was pressed and nobody stopped for it.
+
+    Python drops an exception that a signal raises inside a finalizer or a callback of C code; the
+    run would then go on to its end.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _blocking_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back while a child is started: it inherits that, from its first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(extra: Mapping[str, str]) -> Iterator[None]:
+    """Set variables while a child is started, which is when it takes its copy."""
+    before = {name: os.environ.get(name) for name in extra}
+    os.environ.update(extra)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
+    """The worker's life: open the task, then block after block until None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    try:
+        with task.open(slot) as run_block:
+            connection.send(("ready", None))
+            _serve(connection, run_block)
+    except SarEvalError as error:
+        _send_fatal(connection, error)
+    except (EOFError, BrokenPipeError):
+        return  # the parent is gone
+    except Exception as error:  # noqa: BLE001 - whatever broke the start ends the run, with its trace
+        traceback.print_exc(file=sys.stderr)
+        _send_fatal(connection, SarEvalError(f"a worker could not start: {_describe(error)}"))
+    finally:
+        # From here on there is nothing to tidy up, and an exception at exit would be shown.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _send_fatal(connection: Connection, error: SarEvalError) -> None:
+    """Tell the error that ends the run; the parent's answer is a signal, at which to end at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection.send(("stop", error))
+
+
+def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+    """End by an exception, so that a half-written temporary file is removed on the way out."""
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(1)
+
+
+def _serve(connection: Connection, run_block: Callable[[int], Any]) -> None:
+    """Do block after block until None, and tell their results in that order.
+
+    A block whose result is still pending about is waited for when the next one is done, or when there is
+    none to begin.
+    """
+    pending: Future[Any] | None = None
+    while True:
+        block = _receive_block(connection, pending)
+        if pending is None and block is None:
+            return
+        kind, content = ("idle", None) if block is None else _try(partial(run_block, block))
+        if pending is not None:
+            connection.send(_try(pending.result))
+        pending = content if isinstance(content, Future) else None
+        if pending is None and kind != "idle":
+            connection.send((kind, content))
+
+
+def _receive_block(connection: Connection, pending: Future[Any] | None) -> int | None:
+    """The next block to do; None if none comes while a result still comes about, or ever again."""
+    # The parent sends one when it hears of the last: to look only once would be to look too early.
+    while pending is not None and not connection.poll(POLL_S):
+        if pending.done():
+            return None
+    block: int | None = connection.recv()
+    return block
+
+
+def _try(work: Callable[[], Any]) -> tuple[str, Any]:
+    try:
+        return "done", work()
+    except DeviceLost as error:
+        # This process has no use for its device any more; the parent starts another one.
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except SarEvalError as error:
+        return "stop", error
+    except Exception as error:  # noqa: BLE001 - told to the parent, which tries again or records it
+        return "failed", _describe(error)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _exit_with_parent() -> None:
+    """End at once when the parent dies, however it dies, so that nobody else writes in its run."""
+    parent = mp.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,35 @@
+"""What a stage reports while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """One step of a stage, for whoever shows progress.
+
+    Attributes:
+        stage: "generate" or "judge".
+        done, total: images, those of an earlier start included.
+        failed: images of this stage without a result so far.
+        worker: who finished them; None when the stage starts.
+        added: images that this step finished.
+        note: something worth telling (a damaged part, a block given up).
+    """
+
+    stage: str
+    done: int
+    total: int
+    failed: int = 0
+    worker: int | None = None
+    added: int = 0
+    note: str = ""
+
+
+ProgressCallback = Callable[[ProgressEvent], None]
+
+
+def no_progress(event: ProgressEvent) -> None:
+    """A callback that shows nothing."""

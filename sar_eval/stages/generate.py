@@ -1,0 +1,191 @@
+"""Stage: from prompts to generations, in worker processes, stored block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sar_eval.provenance import versions
+from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.local import run_blocks
+from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
+from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.spec import RunSpec
+from sar_eval.stages.resolve import build_engine
+from sar_eval.stages.resume import unfinished_blocks
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import generation_row, row_generation
+from sar_eval.types import Draw, Generation, Json
+
+NO_IMAGE = "the engine gave no image"
+INTERRUPTED = "the engine broke before this image"
+
+
+def generate(
+    spec: RunSpec,
+    folder: RunFolder,
+    slots: Sequence[WorkerSlot],
+    progress: ProgressCallback = no_progress,
+) -> list[list[Draw]]:
+    """Make what is missing (lock held, `prepare`d) and return the run's blocks.
+
+    A block that keeps failing is stored with its error, so the run ends incomplete, not dead.
+
+    Raises:
+        StorageFailed: the disk is full or read-only; what is stored stays.
+    """
+    blocks = make_blocks(folder.read_prompts(), spec)
+    todo = unfinished_blocks("generate", folder.generations, blocks, range(len(blocks)), progress, "made")
+    total = sum(map(len, blocks))
+    done, failed = total - sum(len(blocks[i]) for i in todo), 0
+    with closing(run_blocks(GenerateTask(spec, folder.path), todo, slots)) as results:
+        for result in results:
+            draws, note = blocks[result.block], ""
+            if result.error is not None:
+                failed += BlockWriter(spec, folder, result.block, draws).store_failure(result.error)
+                note = f"block {result.block}: {result.error}"
+            else:
+                failed += result.result[0]
+            done += len(draws)
+            progress(ProgressEvent("generate", done, total, failed, result.worker, len(draws), note))
+    return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateTask:
+    """What a worker does: draw the block, store it, return how many images failed."""
+
+    spec: RunSpec
+    path: Path
+
+    @contextmanager
+    def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
+        """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.local.Task`)."""
+        folder = RunFolder(self.path)
+        blocks = make_blocks(folder.read_prompts(), self.spec)
+        _limit_threads(slot)
+        made_by = _made_by(self.spec, slot)
+        with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:
+
+            def run_block(block: int) -> Any:
+                writer = BlockWriter(self.spec, folder, block, blocks[block], made_by)
+                return _draw_block(engine, writer, executor)
+
+            yield run_block
+
+
+def _limit_threads(slot: WorkerSlot) -> None:
+    import torch
+
+    torch.set_num_threads(slot.threads)
+
+
+def _made_by(spec: RunSpec, slot: WorkerSlot) -> dict[str, Json]:
+    """What every row of this worker was made with; the engine adds what it knows better."""
+    engine = {"engine": spec.engine, "engine_version": spec.engine_version, "device": slot.device}
+    return engine | {"versions": versions()}
+
+
+def begins_ahead(engine: Any) -> bool:
+    """Whether to call the engine's `begin`: not if a subclass of its class overrides `generate` alone."""
+    for owner in type(engine).__mro__:
+        if "begin" in vars(owner):
+            return True
+        if "generate" in vars(owner):
+            return False
+    return False
+
+
+def _draw_block(
+    engine: Any, writer: BlockWriter, executor: Executor
+) -> Future[tuple[int, float]] | tuple[int, float]:
+    """Draw what the block lacks; an engine that can `begin` is free again before all is stored."""
+    missing = writer.missing()
+    if not begins_ahead(engine):
+        return writer.store(engine.generate(missing))
+    waves: list[Future[list[Generation]]] = []
+    try:
+        waves.extend(engine.begin(missing))
+    except Exception as error:  # noqa: BLE001 - raised by `store`, when what came before is stored
+        return writer.store(_results(waves, error))
+    return executor.submit(partial(writer.store, _results(waves)))
+
+
+def _results(
+    waves: Sequence[Future[list[Generation]]], failure: Exception | None = None
+) -> Iterator[Generation]:
+    for wave in waves:
+        yield from wave.result()
+    if failure is not None:
+        raise failure
+
+
+class BlockWriter:
+    """Stores the generations of one block; images of an earlier start stay."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        block: int,
+        draws: Sequence[Draw],
+        made_by: Mapping[str, Json] | None = None,
+    ) -> None:
+        """`made_by`: provenance of the new rows."""
+        self.spec, self.table, self.block, self.draws = spec, folder.generations, block, draws
+        self.made_by = made_by or {}
+        stored = map(row_generation, self.table.block(block))
+        self.kept = {g.key: g for g in stored if g.error is None}
+
+    def missing(self) -> list[Draw]:
+        """Draws without an image from an earlier start."""
+        return [draw for draw in self.draws if draw.key not in self.kept]
+
+    def store(self, generations: Iterator[Generation]) -> tuple[int, float]:
+        """Store the block and return (failed, seconds); if the engine breaks, what it gave before.
+
+        Raises:
+            ValueError: a draw was given twice.
+            Exception: what the engine raised.
+        """
+        found = dict(self.kept)
+        try:
+            for generation in generations:
+                self._add(found, generation)
+        except Exception:
+            if len(found) > len(self.kept):
+                self._write(found | self._failed(found, INTERRUPTED))
+            raise
+        found |= self._failed(found, NO_IMAGE)
+        self._write(found)
+        return sum(g.error is not None for g in found.values()), sum(g.elapsed_s for g in found.values())
+
+    def store_failure(self, error: str) -> int:
+        """Store an error for every draw that has no image from an earlier start; returns how many."""
+        missing = self._failed(self.kept, error)
+        self._write(self.kept | missing)
+        return len(missing)
+
+    def _add(self, found: dict[str, Generation], generation: Generation) -> None:
+        if generation.key in found:
+            raise ValueError(f"engine gave {generation.key} twice")
+        silent = generation.image is None and generation.error is None
+        error = NO_IMAGE if silent else generation.error
+        provenance = {**self.made_by, **generation.provenance}
+        found[generation.key] = replace(generation, error=error, provenance=provenance)
+
+    def _failed(self, found: Mapping[str, Generation], error: str) -> dict[str, Generation]:
+        return {
+            d.key: Generation(d.key, d.seed, error=error, provenance=self.made_by)
+            for d in self.draws
+            if d.key not in found
+        }
+
+    def _write(self, found: Mapping[str, Generation]) -> None:
+        rows = [generation_row(draw.prompt, found[draw.key], self.spec.digest) for draw in self.draws]
+        self.table.write(self.block, rows)

@@ -1,0 +1,183 @@
+"""Stage: from a recipe and what was asked for to one resolved spec; refuses what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sar_eval import discover
+from sar_eval.errors import BadInput
+from sar_eval.families.prompting import PREFIX_SETS, PRESETS
+from sar_eval.families.simplear import Checkpoint, find_checkpoint
+from sar_eval.options import check_value, declared, names_of
+from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
+from sar_eval.spec import RunSpec
+from sar_eval.suites.locate import read_suite
+from sar_eval.types import DrawProtocol, Json
+
+
+def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> RunSpec:
+    """Recipe, then overrides (those that are not None), then defaults.
+
+    Args:
+        recipe: of the benchmark.
+        checkpoint: its name.
+        overrides: by name of an option (see `options`); `engine_options` and `judge_options` are tables.
+
+    Raises:
+        BadInput: a value out of range, an unusable suite or checkpoint.
+        UnknownName: an engine, judge or checkpoint that is not known.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    options = {**recipe.engine_options, **overrides.get("engine_options", {})}
+    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
+    settings = _settings(recipe, overrides)
+    spec = RunSpec(
+        benchmark=recipe.name,
+        suite=str(recipe.suite),
+        suite_digest=read_suite(recipe.suite).digest,
+        checkpoint=found.name,
+        checkpoint_digest=found.digest,
+        protocol=_protocol(recipe, found, overrides),
+        engine_options=options,
+        judge_options=_judge_options(recipe, settings, overrides),
+        **settings,
+    )
+    return _checked(spec, found)
+
+
+def resolve_images(
+    recipe: Recipe,
+    folder: Path,
+    digest: str,
+    layout: str,
+    resolution: int,
+    overrides: Mapping[str, Json],
+) -> RunSpec:
+    """The spec of images that others drew: `checkpoint` is their folder, the protocol is theirs.
+
+    Args:
+        recipe: of the benchmark.
+        folder: of the images.
+        digest: of the images.
+        layout: how they lie in the folder, in words.
+        resolution: the longer side of one in pixels.
+        overrides: as for `resolve`.
+
+    Raises:
+        BadInput, UnknownName: a value out of range, an unusable suite or judge.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    settings = _settings(recipe, overrides)
+    spec = RunSpec(
+        benchmark=recipe.name,
+        suite=str(recipe.suite),
+        suite_digest=read_suite(recipe.suite).digest,
+        checkpoint=str(folder.resolve()),
+        checkpoint_digest=digest,
+        protocol=DrawProtocol(name=f"images as they are, {layout}", resolution=resolution),
+        judge_options=_judge_options(recipe, settings, overrides),
+        **settings | {"engine": "none", "dtype": "none"},
+    )
+    return with_judge(spec)
+
+
+def with_judge(spec: RunSpec) -> RunSpec:
+    """The spec with what its judge says of itself: version, and options that no verdict depends on.
+
+    Raises:
+        BadInput, UnknownName: there is no such judge, or it does not take its options.
+    """
+    if not spec.judge:
+        return spec
+    judge = build_judge(spec, "cpu")
+    return replace(
+        spec,
+        judge_version=str(judge.version),
+        judge_speed_options=tuple(getattr(judge, "speed_options", ())),
+        judge_path_options=tuple(getattr(judge, "path_options", ())),
+    )
+
+
+def build_judge(spec: RunSpec, device: str) -> Any:
+    """The spec's judge, not yet entered.
+
+    Raises:
+        BadInput, UnknownName: there is no such judge, or it does not take its options.
+    """
+    make = discover.load("judges", spec.judge)
+    options = dict(spec.judge_options)
+    try:
+        return make(device=device, **options)
+    except TypeError as error:
+        raise BadInput(f"judge {spec.judge!r} does not take the options {options}: {error}") from error
+
+
+def build_engine(spec: RunSpec, device: str) -> Any:
+    """The spec's engine, not yet entered.
+
+    Raises:
+        BadInput, UnknownName: there is no such engine, or it does not take its options.
+    """
+    make = discover.load("engines", spec.engine)
+    options = dict(spec.engine_options)
+    settings = {"device": device, "dtype": spec.dtype, "batch_size": spec.batch_size}
+    try:
+        return make(spec.checkpoint, spec.protocol, **settings, **options)
+    except TypeError as error:
+        raise BadInput(f"engine {spec.engine!r} does not take the options {options}: {error}") from error
+
+
+def gpus_of_a_worker(spec: RunSpec) -> int:
+    """How many GPUs one worker of the spec's engine takes: 1 unless the engine's `gpus` says more."""
+    gpus = getattr(discover.load("engines", spec.engine), "gpus", None)
+    return 1 if gpus is None else int(gpus(spec.engine_options))
+
+
+def _settings(recipe: Recipe, overrides: Mapping[str, Json]) -> dict[str, Json]:
+    chosen = {key: value for key, value in overrides.items() if key in SETTINGS}
+    return {"fold": "", "judge": "", **recipe.settings, **chosen}
+
+
+def _judge_options(
+    recipe: Recipe, settings: Mapping[str, Json], overrides: Mapping[str, Json]
+) -> dict[str, Json]:
+    """The recipe's, if the judge is the recipe's, then those of the command line."""
+    same = settings["judge"] == recipe.settings.get("judge")
+    return {**(recipe.judge_options if same else {}), **overrides.get("judge_options", {})}
+
+
+def _protocol(recipe: Recipe, found: Checkpoint, overrides: Mapping[str, Json]) -> DrawProtocol:
+    """The recipe's protocol with the command line's changes, which its name then shows."""
+    start = {"name": "custom", "resolution": found.native_resolution}
+    name = overrides.get("protocol")
+    if name is not None and name not in PRESETS:
+        raise discover.unknown("protocol", name, list(PRESETS))
+    base = recipe.protocol if name is None else {**PRESETS[name], "name": name}
+    preset = DrawProtocol(**{**start, **base})
+    changed = replace(preset, **{key: value for key, value in overrides.items() if key in PROTOCOL_KEYS})
+    return preset if changed == preset else replace(changed, name=f"{preset.name}+")
+
+
+def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
+    """The spec with what its engine and judge say of themselves; loads nothing.
+
+    Raises:
+        BadInput, UnknownName: naming the value that cannot work.
+    """
+    for target, owner in (("spec", spec), ("protocol", spec.protocol)):
+        for name in names_of(target):  # type: ignore[arg-type]
+            check_value(name, getattr(owner, name))
+    least, most = checkpoint.downsample, declared()["resolution"].high
+    if spec.protocol.resolution < least:
+        raise BadInput(f"resolution is {spec.protocol.resolution}: it must lie between {least} and {most}")
+    if spec.protocol.prefixes and spec.protocol.prefixes not in PREFIX_SETS:
+        raise discover.unknown("set of prefixes", spec.protocol.prefixes, list(PREFIX_SETS))
+    # Constructors check their options and load nothing, so faults show before a worker starts.
+    engine = build_engine(spec, "cpu")
+    if spec.fold:
+        discover.load("benchmarks", spec.fold)
+    speed = tuple(getattr(engine, "speed_options", ()))
+    return with_judge(replace(spec, engine_version=str(engine.version), engine_speed_options=speed))

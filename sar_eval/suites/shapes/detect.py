@@ -1,0 +1,113 @@
+"""Finds plain coloured shapes in pixels, without a network.
+
+A picture's background is its most common colour. What differs from it is cut into connected
+regions; a region's shape is the one whose outline, stretched to the region's box, overlaps it
+best, its colour the nearest of GenEval's ten in CIELAB.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sar_eval.images.masks import encode_mask
+from sar_eval.suites.shapes.render import shape_mask
+from sar_eval.suites.shapes.vocabulary import PALETTE, SHAPES
+from sar_eval.types import Detection
+
+TEMPLATE = 32  # side in pixels at which outlines are compared
+CONTRAST = 20.0  # CIELAB distance from the background that makes a pixel part of a shape
+WEAR = (0.0, 0.05, 0.08)  # how soft a shape may be drawn, as a share of its size
+SMALLEST = 40  # pixels; smaller regions are specks
+Pixels = NDArray[np.uint8]
+
+
+def _lab(rgb: NDArray[Any]) -> NDArray[np.float32]:
+    """sRGB uint8 [..., 3] to CIELAB (L 0 to 100)."""
+    flat = np.asarray(rgb, np.float32).reshape(-1, 1, 3) / 255
+    return np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), np.float32).reshape(np.shape(rgb))
+
+
+@cache
+def _palette() -> NDArray[np.float32]:
+    return _lab(np.array(list(PALETTE.values()), np.uint8)).astype(np.float32)
+
+
+@cache
+def _templates() -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Names and stretched outlines [number, 32, 32], each shape in every state of wear."""
+    pairs = [(name, _worn(name, wear)) for name in SHAPES for wear in WEAR]
+    return tuple(name for name, _ in pairs), np.stack([outline for _, outline in pairs])
+
+
+def _worn(name: str, wear: float) -> NDArray[np.float32]:
+    """An outline whose corners a blur of `wear` (share of its size) has taken, cut to its box."""
+    size, margin = 2 * TEMPLATE, TEMPLATE
+    mask = np.pad(shape_mask(name, size), margin).astype(np.float32) / np.float32(255)
+    if wear:
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), wear * size), np.float32)
+    ys, xs = np.nonzero(mask > 0.5)
+    cut = (mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] > 0.5).astype(np.float32)
+    return np.asarray(cv2.resize(cut, (TEMPLATE, TEMPLATE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def detect(image: Pixels) -> list[Detection]:
+    """All shapes of an RGB picture uint8 [H, W, 3], best first."""
+    lab = _lab(image)
+    distance = np.linalg.norm(lab - _background(image, lab), axis=-1)
+    # A blurred edge lies where the contrast is half of the nearby shape's; a halo lies outside it.
+    nearby = cv2.dilate(distance, np.ones((5, 5), np.uint8))
+    solid = distance > np.maximum(CONTRAST, nearby / 2)
+    number, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=4)
+    found = []
+    for label in range(1, number):
+        x, y, width, height, area = (int(v) for v in stats[label])
+        if area >= SMALLEST and min(width, height) >= 6:
+            window = (slice(y, y + height), slice(x, x + width))
+            region = labels[window] == label
+            found.append(_describe(region, lab[window], (x, y), image.shape[:2]))
+    return sorted(found, key=lambda d: -d.score)
+
+
+def _background(image: Pixels, lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    coarse = image.reshape(-1, 3).astype(np.int32) >> 4
+    codes = coarse[:, 0] << 8 | coarse[:, 1] << 4 | coarse[:, 2]
+    common = np.bincount(codes).argmax()
+    return np.asarray(np.median(lab.reshape(-1, 3)[codes == common], axis=0), np.float32)
+
+
+def _describe(
+    region: NDArray[np.bool_], lab: NDArray[np.float32], corner: tuple[int, int], size: tuple[int, ...]
+) -> Detection:
+    name, score = _shape_of(region)
+    x, y = corner
+    height, width = region.shape
+    mask = np.zeros(size, bool)
+    mask[y : y + height, x : x + width] = region
+    box = (float(x), float(y), float(x + width), float(y + height))
+    return Detection(name, box, score, _color_of(region, lab), encode_mask(mask))
+
+
+def _shape_of(region: NDArray[np.bool_]) -> tuple[str, float]:
+    """Best outline and its soft intersection over union; squeezed regions lose confidence."""
+    stretched = cv2.resize(region.astype(np.float32), (TEMPLATE, TEMPLATE), interpolation=cv2.INTER_AREA)
+    names, outlines = _templates()
+    both = np.minimum(outlines, stretched).sum((1, 2))
+    either = np.maximum(outlines, stretched).sum((1, 2))
+    overlaps = both / either
+    best = int(overlaps.argmax())
+    height, width = region.shape
+    squeeze = min(1.0, 1.25 * min(height, width) / max(height, width))
+    return names[best], float(overlaps[best]) * squeeze
+
+
+def _color_of(region: NDArray[np.bool_], lab: NDArray[np.float32]) -> str:
+    """Nearest palette colour of the region's inside (its rim mixes with the background)."""
+    inside = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
+    pixels = lab[inside if inside.any() else region]
+    median = np.median(pixels, axis=0)
+    return tuple(PALETTE)[int(np.linalg.norm(_palette() - median, axis=1).argmin())]

@@ -1,0 +1,1 @@
+"""Reading files of tensors safely, and where published weights are kept."""

@@ -1,0 +1,1 @@
+"""Guided decoding on an unmodified vLLM."""

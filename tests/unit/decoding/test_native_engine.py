@@ -1,0 +1,109 @@
+"""The native engine: transformers parity, and draws that depend on nothing but themselves."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen2ForCausalLM
+
+from sar_eval.decoding.noise import from_bits, gumbel, noise_keys
+from sar_eval.decoding.sampling import guide, narrow, sample
+from sar_eval.engines.native import NativeEngine
+from sar_eval.errors import BadInput
+from sar_eval.families.simplear import find_checkpoint
+from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
+
+PROTOCOL = DrawProtocol("test", 32, guidance=2.0)
+TEXTS = ["a photo of a red star", "a ring", "a sketch of two blue circles and a green heart", "a cross"]
+
+
+def _draws(number: int = 4) -> list[Draw]:
+    return [make_draw(Prompt(f"p{i}", TEXTS[i % 4]), i, run_seed=7) for i in range(number)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_tokens_do_not_depend_on_batch_or_order(tiny_checkpoint: Path, batch_size: int) -> None:
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=16) as engine:
+        reference = {g.key: g.tokens for g in engine.generate(_draws(8))}
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=batch_size) as engine:
+        again = {g.key: g.tokens for g in engine.generate(_draws(8)[::-1])}
+    assert again == reference
+    assert len(set(reference.values())) == 8
+
+
+def test_greedy_tokens_are_transformers(tiny_checkpoint: Path) -> None:
+    checkpoint = find_checkpoint(str(tiny_checkpoint))
+    protocol = DrawProtocol("greedy", 32, temperature=0)
+    with NativeEngine(str(tiny_checkpoint), protocol) as engine:
+        ours = engine.decode_tokens(_draws(2)).codes.tolist()
+    model = Qwen2ForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    for draw, codes in zip(_draws(2), ours, strict=True):
+        ids = checkpoint.prompt_ids(draw.prompt.text)
+        for code in codes:
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids])).logits[0, -1, checkpoint.text_vocabulary :]
+            assert int(logits.argmax()) == code
+            ids.append(code + checkpoint.text_vocabulary)
+
+
+def test_pictures_are_the_decoded_tokens(tiny_checkpoint: Path) -> None:
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        [generation] = engine.generate(_draws(1))
+        pixels = engine.visual.decode(torch.tensor([generation.tokens]), 4)[0].numpy()
+    assert generation.image is not None
+    with Image.open(io.BytesIO(generation.image)) as picture:
+        assert picture.size == (32, 32)
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+
+
+def test_a_resolution_that_is_no_whole_number_of_tokens_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(BadInput, match="no multiple of 8"):
+        NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 30))
+
+
+def test_noise_is_a_pure_function_and_standard_gumbel() -> None:
+    device = torch.device("cpu")
+    keys = noise_keys([1, 2, 2**62 + 5], 50, device)
+    ids = torch.arange(4000, dtype=torch.int32)
+    noise = torch.stack([gumbel(step, ids) for step in keys])
+    torch.testing.assert_close(gumbel(keys[7, 1:2], ids[100:200]), noise[7, 1:2, 100:200], rtol=0, atol=0)
+    torch.testing.assert_close(noise_keys([2], 50, device)[:, 0], keys[:, 1], rtol=0, atol=0)
+    # Mean and variance of the standard Gumbel distribution: Euler's constant and pi^2 / 6.
+    assert abs(noise.mean().item() - 0.5772) < 0.01
+    assert abs(noise.var().item() - 1.6449) < 0.02
+    flat = noise.flatten(1)
+    assert np.abs(np.corrcoef(flat[:10].numpy()) - np.eye(10)).max() < 0.05
+
+
+def test_noise_is_finite_for_every_hash() -> None:
+    extremes = torch.tensor([0, -1, 2**31 - 1, -(2**31), 511, 512], dtype=torch.int32)
+    assert from_bits(extremes).isfinite().all()
+
+
+def test_gumbel_sampling_has_the_distribution_it_should() -> None:
+    target = torch.tensor([0.5, 0.25, 0.15, 0.1])
+    keys = noise_keys(list(range(20_000)), 1, torch.device("cpu"))[0]
+    ids = torch.arange(4, dtype=torch.int32)
+    drawn, sound = sample(target.log().expand(20_000, 4), keys, ids, DrawProtocol("test", 32))
+    assert sound.all()
+    found = torch.bincount(drawn, minlength=4) / 20_000
+    assert (found - target).abs().max() < 0.015
+
+
+def test_guidance_is_the_published_formula() -> None:
+    logits = torch.randn(4, 9)
+    positive, negative = logits[:2].log_softmax(-1), logits[2:].log_softmax(-1)
+    for scale in (0.5, 3.0, 6.0):
+        published = negative + scale * (positive - negative)
+        torch.testing.assert_close(guide(logits, scale).log_softmax(-1), published.log_softmax(-1))
+
+
+def test_top_k_and_top_p_keep_what_they_should() -> None:
+    scores = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert narrow(scores, 2, 1.0).isfinite().tolist() == [[True, True, False, False]]
+    assert narrow(scores, 0, 0.7).isfinite().tolist() == [[True, True, False, False]]
+    assert narrow(scores, 0, 0.1).isfinite().tolist() == [[True, False, False, False]]
+    assert narrow(scores, 0, 1.0).isfinite().all()

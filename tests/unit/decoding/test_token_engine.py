@@ -1,0 +1,360 @@
+"""What engines do with draws: waves, failures that keep the others, the same tokens by every way."""
+
+import dataclasses
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sar_eval.decoding.linear import Linear
+from sar_eval.decoding.loop import BatchDecoder, Decoded, GraphedStep
+from sar_eval.decoding.memory import draw_bytes, fitting, free_bytes, kv_bytes
+from sar_eval.engines.hf import HfEngine
+from sar_eval.engines.native import NativeEngine
+from sar_eval.errors import BadInput, DeviceLost
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.prompting import PRESETS, SIMPLEAR_PREFIXES, prompt_texts
+from sar_eval.families.shape import Shape
+from sar_eval.tensors.out_of_memory import is_out_of_memory
+from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
+
+PROTOCOL = DrawProtocol("test", 32, guidance=3.0, negative_prompt="a cross")
+TEXTS = ["a photo of a red star", "a ring", "a sketch of two blue circles and a green heart", "a cross"]
+
+
+def _draws(number: int = 6) -> list[Draw]:
+    return [make_draw(Prompt(f"p{i}", TEXTS[i % 4]), i, run_seed=7) for i in range(number)]
+
+
+def _tokens(engine: NativeEngine | HfEngine, number: int = 6) -> dict[str, tuple[int, ...]]:
+    with engine:
+        found = list(engine.generate(_draws(number)))
+    assert all(g.error is None and len(g.tokens) == 16 for g in found)
+    return {g.key: g.tokens for g in found}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"guidance": 1.0},
+        {"guidance": 6.0, "top_k": 9, "temperature": 0.8},
+        {"top_p": 0.7},
+        {"temperature": 0.0},
+        {"full_vocab": True},
+    ],
+    ids=str,
+)
+def test_every_way_draws_the_same_tokens(tiny_checkpoint: Path, changes: dict[str, float]) -> None:
+    protocol = dataclasses.replace(PROTOCOL, **changes)
+    expected = _tokens(HfEngine(str(tiny_checkpoint), protocol))
+    assert len(set(expected.values())) >= 3  # greedy, two of the texts end alike
+    assert _tokens(NativeEngine(str(tiny_checkpoint), protocol, batch_size=4)) == expected
+    for window in (1, 3, 16):
+        engine = NativeEngine(str(tiny_checkpoint), protocol, speculate=True, window=window)
+        assert _tokens(engine) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_draws_the_same_tokens(tiny_checkpoint: Path) -> None:
+    expected = _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL))
+    assert _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, compile=True)) == expected
+
+
+def test_slots_that_nobody_has_filled_are_not_looked_at(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where captured steps look at a rounded number of slots."""
+    expected = _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL))
+    monkeypatch.setattr(BatchDecoder, "_length", lambda self, filled: self.room + self.steps - 1)
+    assert _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL)) == expected
+
+
+def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bookkeeping around CUDA graphs, with a recorder in the place of the card."""
+
+    class Graph:
+        def __init__(self) -> None:
+            self.calls: list[int] = []
+
+        def pool(self) -> str:
+            return "pool"
+
+        def replay(self) -> None:
+            done.extend(self.calls)
+
+    @contextmanager
+    def capture(graph: Graph, pool: str | None, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        pools.append(pool)
+        before = len(done)
+        yield
+        graph.calls = done[before:]
+        del done[before:]  # a captured step is noted, not done
+
+    done: list[int] = []
+    pools: list[str | None] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    step = GraphedStep(done.append)
+    for length in (256, 256, 256, 512, 512, 256):
+        step(length)
+    assert done == [256, 256, 256, 512, 512, 256]
+    assert pools == [None, "pool"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_packed_weights_give_the_same_product(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype)
+    for rows in (1, 8, 50):
+        x = torch.randn(rows, 2, 64).to(dtype)
+        with torch.inference_mode():
+            product, plain = Linear(weight, bias)(x), F.linear(x, weight, bias)
+        torch.testing.assert_close(product, plain, rtol=0.02, atol=0.02)
+    assert not Linear(weight.float()).packed
+
+
+def test_text_tokens_are_counted_and_become_code_0(tiny_checkpoint: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOL, full_vocab=True)
+    with NativeEngine(str(tiny_checkpoint), protocol) as engine:
+        found = list(engine.generate(_draws()))
+    assert sum(g.out_of_range_tokens for g in found) > 0
+    assert all(g.out_of_range_tokens <= g.tokens.count(0) and max(g.tokens) < 64 for g in found)
+
+
+def test_speculation_tells_its_steps(tiny_checkpoint: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOL, temperature=0)  # a picture that soon repeats itself
+    with NativeEngine(str(tiny_checkpoint), protocol, speculate=True) as engine:
+        steps = [g.steps for g in engine.generate(_draws())]
+    assert all(4 <= number <= 15 for number in steps)
+    assert min(steps) < 15
+    with NativeEngine(str(tiny_checkpoint), protocol) as engine:
+        assert {g.steps for g in engine.generate(_draws())} == {15}
+
+
+def _with_long_prompt() -> list[Draw]:
+    return [make_draw(Prompt("long", " ".join(["red ring"] * 150)), 0, 7), *_draws(2)]
+
+
+def test_a_prompt_that_is_too_long_fails_alone(tiny_checkpoint: Path) -> None:
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        found = {g.key: g for g in engine.generate(_with_long_prompt())}
+    assert found["long/0"].error == (
+        "the prompt takes 302 tokens, and 240 fit beside 16 visual tokens: "
+        "shorten it, or cut it with --truncate"
+    )
+    assert [found[d.key].error for d in _draws(2)] == [None, None]
+
+
+def test_truncate_keeps_the_beginning_and_the_image_token(tiny_checkpoint: Path) -> None:
+    protocol = dataclasses.replace(PROTOCOL, truncate=True)
+    with NativeEngine(str(tiny_checkpoint), protocol) as engine:
+        [cut, _] = engine.prompts(_with_long_prompt()[:1])
+        whole = engine.checkpoint.prompt_ids(_with_long_prompt()[0].prompt.text)
+        [generation] = engine.generate(_with_long_prompt()[:1])
+    assert (len(cut), cut[:-1], cut[-1]) == (240, whole[:239], whole[-1])
+    assert generation.error is None
+
+
+def test_a_nan_fails_its_own_draw_and_is_named(tiny_checkpoint: Path) -> None:
+    for engine in (
+        NativeEngine(str(tiny_checkpoint), PROTOCOL),
+        NativeEngine(str(tiny_checkpoint), PROTOCOL, speculate=True),
+    ):
+        with engine:
+            word = engine.checkpoint.text_tokenizer.token_to_id("star")
+            engine.decoder.embedding[word] = torch.nan
+            found = {g.key: g for g in engine.generate(_draws(4))}
+        told = "the scores of visual token 0 are no numbers (NaN or infinite)"
+        assert (found["p0/0"].error, found["p0/0"].image) == (told, None)
+        assert all(found[f"p{i}/{i}"].error is None for i in (1, 2, 3))
+
+
+class _Small(NativeEngine):
+    """Memory for two draws, or none."""
+
+    room = 2
+
+    def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
+        if len(draws) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        return super().decode_tokens(draws)
+
+
+def test_waves_are_halved_where_memory_runs_out(tiny_checkpoint: Path) -> None:
+    expected = _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL), 9)
+    assert _tokens(_Small(str(tiny_checkpoint), PROTOCOL, batch_size=9), 9) == expected
+
+
+def test_a_picture_that_never_fits_is_a_failure_with_a_reason(tiny_checkpoint: Path) -> None:
+    engine = _Small(str(tiny_checkpoint), PROTOCOL)
+    engine.room = 0
+    with engine:
+        found = list(engine.generate(_draws(3)))
+    assert [g.error for g in found] == ["out of memory for a single picture on cpu"] * 3
+
+
+def test_finished_waves_are_given_before_a_later_one_breaks(tiny_checkpoint: Path) -> None:
+    class Breaking(NativeEngine):
+        waves = 0
+
+        def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
+            self.waves += 1
+            if self.waves == 3:
+                raise RuntimeError("broken")
+            return super().decode_tokens(draws)
+
+    with Breaking(str(tiny_checkpoint), PROTOCOL, batch_size=2) as engine:
+        found = engine.generate(_draws(6))
+        given = [next(found).key, next(found).key]
+        with pytest.raises(RuntimeError, match="broken"):
+            next(found)
+    assert given == ["p0/0", "p1/1"]
+
+
+@pytest.mark.parametrize(
+    ("room", "told"), [(1, None), (0, "out of memory while its tokens became pixels on cpu")]
+)
+def test_pixels_are_made_one_by_one_where_memory_is_short(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, room: int, told: str | None
+) -> None:
+    plain = VisualTokenizer.decode
+
+    def decode(self: VisualTokenizer, codes: torch.Tensor, rows: int) -> torch.Tensor:
+        if len(codes) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, codes, rows)
+
+    monkeypatch.setattr(VisualTokenizer, "decode", decode)
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        assert {g.error for g in engine.generate(_draws())} == {told}
+
+
+def test_swapped_files_of_the_visual_tokenizer_are_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    here = tiny_checkpoint.parent / "tokenizer"
+    for name, source in (("encoder", "decoder"), ("decoder", "encoder"), ("config", "config")):
+        kind = "json" if name == "config" else "jit"
+        shutil.copy(here / f"{source}.{kind}", tmp_path / f"{name}.{kind}")
+    swapped = NativeEngine(str(tiny_checkpoint), PROTOCOL, visual_tokenizer=str(tmp_path))
+    with swapped as engine, pytest.raises(BadInput, match=r"are encoder\.jit and decoder\.jit swapped"):
+        list(engine.generate(_draws(1)))
+
+
+def test_a_lost_gpu_is_not_tried_again_in_the_same_process(tiny_checkpoint: Path) -> None:
+    class Lost(NativeEngine):
+        def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+
+    engine = Lost(str(tiny_checkpoint), PROTOCOL)
+    engine.device = "cuda"
+    with pytest.raises(DeviceLost, match=r"cuda: CUDA error: device-side assert triggered$"):
+        engine._attempt(lambda: engine.decode_tokens(_draws(1)))
+
+
+def test_waves_are_equal_and_as_large_as_memory_allows(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    plain = BatchDecoder.run
+    monkeypatch.setattr(BatchDecoder, "run", lambda self, *a: sizes.append(self.draws) or plain(self, *a))
+    _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=5), 12)
+    assert sizes == [4, 4, 4]
+    shape = NativeEngine(str(tiny_checkpoint), PROTOCOL).checkpoint.shape
+    one = draw_bytes(shape, 4, 2, 11 + 16, 64)
+    monkeypatch.setattr("sar_eval.decoding.memory.free_bytes", lambda device: int(one * 2.9 / 0.85))
+    sizes.clear()
+    _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=5), 6)
+    assert sizes == [2, 2, 2]
+
+
+def test_buffers_serve_one_block_after_another(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU new buffers would mean new graphs."""
+    made = []
+    plain = BatchDecoder.__init__
+    monkeypatch.setattr(BatchDecoder, "__init__", lambda self, *a: made.append(a[3]) or plain(self, *a))
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
+        first = {g.key: g.tokens for g in engine.generate(_draws(2))}
+        second = {g.key: g.tokens for g in engine.generate(_draws(4)[2:])}
+        assert made == [2]
+        again = {g.key: g.tokens for g in engine.generate(_draws(4))}
+    assert made == [2, 4]
+    assert first | second == again
+
+
+def test_memory_is_planned_from_the_shape() -> None:
+    shape = Shape(896, 4864, 24, 14, 2, 64, 215_672, 1e6, 1e-6, True, 32_768)
+    assert kv_bytes(shape, 2) == 12_288  # the figure of the paper's 0.5B model in bfloat16
+    assert draw_bytes(shape, 2, 2, 4160, 64_000) == 2 * 4160 * 12_288 + 64_000 * 28
+    assert (fitting(1000, 100), fitting(10, 100)) == (8, 1)
+    assert free_bytes("cpu") > 10**8
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)
+def test_memory_errors_are_told_from_others(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_webp_is_the_same_picture(tiny_checkpoint: Path) -> None:
+    pictures = {}
+    for form in ("png", "webp"):
+        with NativeEngine(str(tiny_checkpoint), PROTOCOL, image_format=form) as engine:
+            [generation] = engine.generate(_draws(1))
+        with Image.open(io.BytesIO(generation.image or b"")) as picture:
+            assert picture.format == form.upper()
+            pictures[form] = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(pictures["png"], pictures["webp"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"image_format": "jpeg"}, "unknown image format 'jpeg': png or webp"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"window": 0}, "window is 0"),
+    ],
+)
+def test_options_that_cannot_work(tiny_checkpoint: Path, options: dict[str, object], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        NativeEngine(str(tiny_checkpoint), PROTOCOL, **options)
+
+
+def test_a_picture_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(BadInput, match="256 visual tokens; the checkpoint has 256 positions"):
+        NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 128))
+
+
+def test_random_prefixes_come_from_the_draws_seed() -> None:
+    preset = PRESETS["simplear-paper"]
+    protocol = DrawProtocol("simplear-paper", 1024, **preset)
+    draws = [make_draw(Prompt(f"p{i}", "a dog"), 0, 0) for i in range(400)]
+    texts = [prompt_texts(protocol, draw) for draw in draws]
+    assert texts == [prompt_texts(protocol, draw) for draw in draws]
+    assert {prompt.removesuffix("a dog") for prompt, _ in texts} == set(SIMPLEAR_PREFIXES)
+    assert {n.removesuffix(preset["negative_prompt"]) for _, n in texts} == set(SIMPLEAR_PREFIXES)
+    same = sum(p.removesuffix("a dog") == n.removesuffix(preset["negative_prompt"]) for p, n in texts)
+    assert same < 60  # two prefixes, drawn one without the other
+
+
+def test_the_fixed_prefix_is_not_for_the_negative_prompt() -> None:
+    protocol = DrawProtocol("simplear", 1024, **PRESETS["simplear"])
+    prompt, negative = prompt_texts(protocol, make_draw(Prompt("p", "a dog"), 0, 0))
+    assert prompt == "A highly realistic image of a dog"
+    assert negative.startswith("An image of aerial view, overexposed")

@@ -1,0 +1,197 @@
+"""The detector's parts that need no reference data."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="needs the extra geneval")
+from sar_eval.errors import BadInput
+from sar_eval.networks.mask2former import network as mask2former
+from sar_eval.networks.mask2former.mmdet_weights import _merged, infer_config
+from sar_eval.networks.mask2former.network import MEAN, STD, Mask2Former, prepare, to_instances
+
+
+@pytest.mark.parametrize("color", [(255, 0, 0), (0, 0, 255), (0, 255, 0)])
+def test_channels_keep_their_order_and_their_mean(color) -> None:
+    picture = prepare(np.full((40, 60, 3), color, np.uint8))
+    for channel in range(3):
+        expected = (color[channel] - MEAN[channel]) / STD[channel]
+        height, width = picture.resized
+        assert picture.pixels[channel, :height, :width].mean() == pytest.approx(expected, abs=1e-4)
+    assert MEAN[0] > MEAN[2]  # red first
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "padded"),
+    [
+        ((1024, 1024), (800, 800), (800, 800)),
+        ((200, 320), (800, 1280), (800, 1280)),
+        ((143, 97), (1179, 800), (1184, 800)),
+        ((100, 400), (333, 1333), (352, 1344)),
+        ((1, 1), (800, 800), (800, 800)),
+        ((1, 5000), (1, 1333), (32, 1344)),
+    ],
+)
+def test_sizes_follow_mmcv(size, resized, padded) -> None:
+    picture = prepare(np.zeros((*size, 3), np.uint8))
+    assert (picture.size, picture.resized) == (size, resized)
+    assert tuple(picture.pixels.shape) == (3, *padded)
+    assert (picture.pixels[:, resized[0] :] == 0).all()
+    assert (picture.pixels[:, :, resized[1] :] == 0).all()
+
+
+def test_merged_patches_go_by_columns() -> None:
+    """mmdet: channel, row, column. transformers: (0, 0), (1, 0), (0, 1), (1, 1), channels inside."""
+    names = torch.tensor(
+        [100 * c + 10 * row + col for c in range(3) for row in range(2) for col in range(2)]
+    )
+    expected = [100 * c + 10 * row + col for col in range(2) for row in range(2) for c in range(3)]
+    assert _merged(names[None].float())[0].tolist() == expected
+
+
+def test_the_official_shape_is_read_off_its_tensors() -> None:
+    """Swin-S at full size, on torch's meta device: shapes without memory."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    backbone = SwinConfig(
+        embed_dim=96,
+        depths=[2, 2, 18, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=7,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = Mask2FormerConfig(backbone_config=backbone, num_labels=80)
+    with torch.device("meta"):
+        model = Mask2FormerForUniversalSegmentation(config)
+    found = infer_config(model.state_dict())
+    for name in ("embed_dim", "depths", "num_heads", "window_size", "out_features"):
+        assert list(np.atleast_1d(found["backbone_config"][name])) == list(
+            np.atleast_1d(getattr(backbone, name))
+        )
+    for name, value in found.items():
+        if name != "backbone_config":
+            assert value == getattr(config, name), name
+
+
+def _logits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Query 0 sees class 2 in the upper left quarter, query 1 class 0 on the right, query 2 nothing."""
+    classes = torch.full((3, 4), -9.0)
+    classes[0, 2], classes[1, 0], classes[2, 3] = 9.0, 9.0, 9.0
+    masks = torch.full((3, 8, 8), -9.0)
+    masks[0, :4, :4] = 9.0
+    masks[1, :, 6:] = 9.0
+    return classes, masks
+
+
+def test_boxes_end_one_past_their_last_pixel() -> None:
+    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    found = sorted(to_instances(*_logits(), picture, 0.3), key=lambda instance: instance.label)
+    assert [instance.label for instance in found] == [0, 2]
+    assert found[1].box[:2] == (0, 0)
+    assert found[1].box[2:] == pytest.approx((32, 32), abs=2)
+    assert found[0].box[2:] == (64, 64)
+    assert 0.9 < found[1].mask.sum() / (found[1].box[2] * found[1].box[3]) <= 1  # a round corner
+    assert found[1].score > 0.9
+
+
+def test_an_empty_mask_scores_nothing() -> None:
+    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    classes, masks = _logits()
+    found = to_instances(classes, torch.full_like(masks, -5.0), picture, -1.0)
+    assert {instance.score for instance in found} == {0.0}
+    assert {instance.box for instance in found} == {(0.0, 0.0, 0.0, 0.0)}
+    assert to_instances(classes, torch.full_like(masks, -5.0), picture, 0.0) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_threshold_keeps_what_the_full_result_would(seed) -> None:
+    """At each final and each class score itself and just below, where one step of rounding would tell."""
+    torch.manual_seed(seed)
+    classes, masks = torch.randn(12, 6) * 3, torch.randn(12, 8, 16) * 2
+    masks[:3] -= 3  # little or nothing inside
+    masks[3:6] = 40  # so sure that the final score is the class score
+    picture = mask2former.Prepared(torch.zeros(3, 32, 64), (30, 51), (45, 77))
+    full = to_instances(classes, masks, picture, -1.0)
+    assert len(full) == 60
+    scores = {instance.score for instance in full}
+    sure = set(classes.softmax(-1)[:, :-1].flatten().tolist())
+    assert scores & sure
+    for least in sorted(scores | sure | {score * (1 - 1e-6) for score in sure}):
+        few = to_instances(classes, masks, picture, least)
+        wanted = [instance for instance in full if instance.score > least]
+        assert [(i.label, i.score, i.box) for i in few] == [(i.label, i.score, i.box) for i in wanted]
+        assert all((a.mask == b.mask).all() for a, b in zip(few, wanted, strict=True))
+
+
+def test_masks_of_hopeless_classes_are_never_scaled(monkeypatch) -> None:
+    scaled = []
+    real = mask2former._masks
+
+    def counted(logits, picture):
+        scaled.append(len(logits))
+        return real(logits, picture)
+
+    monkeypatch.setattr(mask2former, "_masks", counted)
+    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    to_instances(*_logits(), picture, 0.3)
+    to_instances(*_logits(), picture, -1.0)
+    assert scaled == [2, 3]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_answers_numbers_near_those_of_float32(tiny_detector, dtype) -> None:
+    """With the whole model in bfloat16 a CPU answers NaN at this size, with all of it under autocast
+    queries look where they must not (an error of 1.3).
+    """
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    picture = [prepare(cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_CUBIC))]
+    exact = Mask2Former(tiny_detector).logits(picture)
+    for rough, fine in zip(Mask2Former(tiny_detector, dtype=dtype).logits(picture), exact, strict=True):
+        assert rough.dtype == torch.float32
+        off = ((rough - fine).square().mean() / fine.square().mean()).sqrt()
+        assert 0 < float(off) < 0.1
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_not_an_empty_picture(
+    tiny_detector, monkeypatch
+) -> None:
+    detector = Mask2Former(tiny_detector)
+    nothing = (torch.full((1, 20, 81), float("nan")), torch.zeros(1, 20, 200, 200))
+    monkeypatch.setattr(detector, "logits", lambda pictures: nothing)
+    with pytest.raises(BadInput, match="NaN or infinity on cpu in float32"):
+        detector.detect([np.zeros((64, 64, 3), np.uint8)])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_rgb_picture(image) -> None:
+    with pytest.raises(BadInput, match="needs RGB uint8"):
+        prepare(image)
+
+
+def test_files_that_are_no_detector(tmp_path) -> None:
+    with pytest.raises(BadInput, match="sar-eval fetch geneval"):
+        Mask2Former(tmp_path / "absent.pth")
+    torch.save({"state_dict": {"backbone.norm0.weight": torch.ones(3)}}, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match="no Mask2Former checkpoint of mmdet"):
+        Mask2Former(tmp_path / "other.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    with pytest.raises(BadInput, match="no Mask2Former checkpoint of mmdet"):
+        Mask2Former(tmp_path / "broken.pth")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(BadInput, match="no converted Mask2Former"):
+        Mask2Former(tmp_path / "broken.safetensors")
+
+
+def test_other_tensors_are_named() -> None:
+    one, other = {"a": torch.ones(2), "c": torch.ones(1)}, {"a": torch.ones(3), "b": torch.ones(1)}
+    with pytest.raises(BadInput, match=r"1 missing \(b.*1 not the model's \(c.*1 of another shape \(a"):
+        mask2former.check_fit(one, other)

@@ -1,0 +1,202 @@
+"""What the stages do with engines and judges that misbehave, and with what an earlier start left."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sar_eval.errors import SpecMismatch
+from sar_eval.runtime.blocks import make_blocks
+from sar_eval.spec import RunSpec
+from sar_eval.stages.generate import BlockWriter, GenerateTask, _draw_block
+from sar_eval.stages.judge import _judge_block
+from sar_eval.stages.resume import prepare
+from sar_eval.stages.summarize import summarize
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import row_generation, row_verdict
+from sar_eval.suites.geneval.scoring import scores_by_task
+from sar_eval.types import Draw, Generation, Verdict
+
+
+class Scripted:
+    """An engine and a judge that answer each key as they are told, and otherwise well."""
+
+    version = "1"
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+
+    def generate(self, draws):
+        for draw in draws:
+            for answer in self.answers.get(draw.prompt.tag, [{"image": b"png"}]):
+                yield Generation(draw.key, draw.seed, (1,), **answer)
+
+    def judge(self, items):
+        for prompt, generation in items:
+            for answer in self.answers.get(prompt.tag, [{"score": 1.0, "passed": True}]):
+                yield Verdict(generation.key, "shapes", "1", **answer)
+
+
+class Ahead(Scripted):
+    """Begins draws; after `breaks_after` pictures of a block it breaks."""
+
+    def __init__(self, breaks_after: int = 1000) -> None:
+        super().__init__()
+        self.breaks_after, self.begun = breaks_after, list[str]()
+
+    def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
+        self.begun += [draw.key for draw in draws]
+        for number, generation in enumerate(self.generate(draws)):
+            if number >= self.breaks_after:
+                raise RuntimeError("the card is gone")
+            wave = Future[list[Generation]]()
+            wave.set_result([generation])
+            yield wave
+
+
+@pytest.fixture
+def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    with run.lock():
+        prepare(spec, run)
+    return run
+
+
+def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
+    for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
+        with ThreadPoolExecutor(1) as executor:
+            stored = _draw_block(engine, BlockWriter(spec, folder, number, draws), executor)
+            assert isinstance(stored, Future) == hasattr(engine, "begin")
+            if isinstance(stored, Future):
+                stored.result()
+
+
+def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdict]:
+    prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
+    for number in range(len(make_blocks(folder.read_prompts(), spec))):
+        _judge_block(judge, folder, spec, number, prompts)
+    return {row["key"]: row_verdict(row) for row in folder.verdicts("shapes").rows()}
+
+
+def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) -> None:
+    _draw(spec, folder, Scripted(colors=[], counting=[{}]))
+    found = {row["key"]: row_generation(row) for row in folder.generations.rows()}
+    assert len(found) == 24
+    silent = {key for key, generation in found.items() if generation.error == "the engine gave no image"}
+    assert {key.split("-")[0] for key in silent} == {"colors", "counting"}
+    assert len(silent) == 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "told"),
+    [
+        ({"passed": True}, 1.0, None),
+        ({"passed": False}, 0.0, None),
+        ({}, None, "the judge gave no score"),
+        ({"score": math.nan}, None, "the judge's score is nan"),
+        ({"score": 0.5, "error": "broken"}, None, "broken"),
+    ],
+)
+def test_every_verdict_has_a_score_or_an_error(
+    spec: RunSpec, folder: RunFolder, answer: dict, score: float | None, told: str | None
+) -> None:
+    _draw(spec, folder, Scripted())
+    found = _judge(spec, folder, Scripted(colors=[answer]))
+    verdict = found["colors-000/0"]
+    assert (verdict.score, verdict.error) == (score, told)
+    summary = summarize(spec, folder)
+    assert summary.complete == (told is None)
+    assert summary.judged == 24 - (4 if told else 0)
+
+
+def test_twice_the_same_key_is_a_fault(spec: RunSpec, folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        _draw(spec, folder, Scripted(colors=[{"image": b"a"}, {"image": b"b"}]))
+    _draw(spec, folder, Scripted())
+    with pytest.raises(ValueError, match="twice"):
+        _judge(spec, folder, Scripted(colors=[{"score": 1.0}, {"score": 0.0}]))
+
+
+def test_giving_up_keeps_the_pictures_that_are_there(spec: RunSpec, folder: RunFolder) -> None:
+    blocks = make_blocks(folder.read_prompts(), spec)
+    _draw(spec, folder, Scripted(colors=[{"error": "first"}]))
+    number = next(i for i, block in enumerate(blocks) if any(d.prompt.tag == "colors" for d in block))
+    failed = BlockWriter(spec, folder, number, blocks[number]).store_failure("given up")
+    rows = folder.generations.block(number)
+    assert failed == sum(d.prompt.tag == "colors" for d in blocks[number])
+    assert {row["error"] for row in rows if not row["key"].startswith("colors")} <= {None}
+    assert {row["error"] for row in rows if row["key"].startswith("colors")} == {"given up"}
+
+
+def test_a_verdict_on_a_picture_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
+    _draw(spec, folder, Scripted())
+    _judge(spec, folder, Scripted())
+    folder.generations.paths()[0].unlink()
+    summary = summarize(spec, folder, partial=True)
+    assert (summary.generated, summary.judged, summary.failed) == (16, 16, 8)
+    assert (summary.metrics[0].n, summary.partial) == (16, True)
+
+
+def test_an_incomplete_run_has_no_scores_unless_they_are_asked_for(
+    spec: RunSpec, folder: RunFolder
+) -> None:
+    _draw(spec, folder, Scripted())
+    _judge(spec, folder, Scripted())
+    whole = summarize(spec, folder, partial=True)
+    assert (whole.complete, whole.partial, len(whole.metrics)) == (True, False, 11)
+    folder.generations.paths()[0].unlink()
+    holes = summarize(spec, folder)
+    assert (holes.complete, holes.partial, holes.metrics) == (False, False, ())
+
+
+def test_drawing_again_keeps_the_judge(spec: RunSpec, folder: RunFolder) -> None:
+    from dataclasses import replace
+
+    plain = replace(spec, judge="", judge_version="", judge_options={}, fold="", benchmark="free")
+    with folder.lock():
+        assert prepare(plain, folder).judge == "shapes"
+        assert prepare(replace(spec, judge_options={"threshold": 0.9}), folder).judge_options == {
+            "threshold": 0.9
+        }
+        with pytest.raises(SpecMismatch, match=r"seed: 0 there, 5 asked"):
+            prepare(replace(spec, seed=5), folder)
+
+
+def test_scores_are_grouped_by_task_and_prompt(spec: RunSpec, folder: RunFolder) -> None:
+    prompts = folder.read_prompts()
+    verdicts = {
+        f"{p.id}/{i}": Verdict(f"{p.id}/{i}", "shapes", "1", float(i)) for p in prompts for i in (0, 1)
+    }
+    verdicts["colors-000/1"] = Verdict("colors-000/1", "shapes", "1", error="unreadable")
+    scores = scores_by_task(prompts, verdicts)
+    assert scores["counting"] == [[0.0, 1.0], [0.0, 1.0]]
+    assert scores["colors"] == [[0.0], [0.0, 1.0]]
+
+
+def test_a_task_is_small_enough_to_be_sent_to_a_worker(spec: RunSpec, tmp_path: Path) -> None:
+    import pickle
+
+    assert len(pickle.dumps(GenerateTask(spec, tmp_path))) < 4000
+
+
+def test_what_an_engine_gave_before_it_broke_is_kept_and_not_drawn_again(
+    spec: RunSpec, folder: RunFolder
+) -> None:
+    with pytest.raises(RuntimeError, match="the card is gone"):
+        _draw(spec, folder, Ahead(breaks_after=5))
+    rows = list(folder.generations.rows())
+    assert [row["error"] for row in rows] == [None] * 5 + ["the engine broke before this image"] * 3
+    kept = {row["key"] for row in rows if row["error"] is None}
+    engine = Ahead()
+    _draw(spec, folder, engine)
+    assert len(engine.begun) == 24 - 5
+    assert kept.isdisjoint(engine.begun)
+    assert [row["error"] for row in folder.generations.rows()] == [None] * 24
+
+
+def test_a_block_that_broke_before_any_picture_is_not_stored(spec: RunSpec, folder: RunFolder) -> None:
+    with pytest.raises(RuntimeError):
+        _draw(spec, folder, Ahead(breaks_after=0))
+    assert not list(folder.generations.paths())

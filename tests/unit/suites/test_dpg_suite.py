@@ -1,0 +1,168 @@
+"""DPG-Bench's official files as a suite: order kept, every inconsistency named."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sar_eval.errors import BadInput
+from sar_eval.suites.dpg.questions import Question, read_questions
+from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
+from sar_eval.suites.prompts import load_suite
+
+HEAD = (*COLUMNS[:2], "keywords", *COLUMNS[2:])
+
+
+def _row(item: str = "a", number: object = 1, dependency: object = 0, **changes: str) -> list[str]:
+    cells = {
+        "item_id": item,
+        "text": f"a picture of {item}",
+        "keywords": "",
+        "proposition_id": str(number),
+        "dependency": str(dependency),
+        "category_broad": "entity",
+        "category_detailed": "whole",
+        "tuple": f"entity - whole ({item})",
+        "question_natural_language": f"Is there {item}, number {number}?",
+    }
+    return [(cells | changes)[name] for name in HEAD]
+
+
+def _table(folder: Path, *rows: list[str], head: tuple[str, ...] = HEAD) -> Path:
+    path = folder / "dpg_bench.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return path
+
+
+def _files(folder: Path, **texts: str) -> Path:
+    (folder / "prompts").mkdir()
+    for item, text in texts.items():
+        (folder / "prompts" / f"{item}.txt").write_text(text)
+    return folder
+
+
+def test_order_questions_and_texts_survive(tmp_path: Path) -> None:
+    table = _table(tmp_path, _row("b", 2, "3, 1"), _row("b", 1), _row("b", 3), _row("a"))
+    found = import_suite(table)
+    assert found.notes == ()
+    assert [(p.id, p.text) for p in found.prompts] == [("b", "a picture of b"), ("a", "a picture of a")]
+    questions = read_questions(found.prompts[0].checks)
+    assert [q.id for q in questions] == [2, 1, 3]
+    assert questions[0] == Question(
+        2, "Is there b, number 2?", (3, 1), "entity", "whole", "entity - whole (b)"
+    )
+
+
+def test_a_suite_file_reads_back_to_the_same_prompts(tmp_path: Path) -> None:
+    rows = (_row("b", 2, 1, text='with "quotes",\n a new line and \u2028'), _row("b"), _row("1", 1, 7))
+    found = import_suite(_table(tmp_path, *rows))
+    (tmp_path / "dpg.jsonl").write_bytes(to_lines(found.prompts))
+    assert load_suite(tmp_path / "dpg.jsonl").prompts == found.prompts
+
+
+def test_the_folder_gives_the_texts_that_pictures_are_drawn_from(tmp_path: Path) -> None:
+    table = _table(tmp_path, _row("a"), _row("b"), _row("c"), _row("d", text=""), _row("e"))
+    _files(tmp_path, a="a picture of a\n", b="another text", d="from the file", e=" \n", lonely="x")
+    found = import_suite(tmp_path)
+    texts = {prompt.id: prompt.text for prompt in found.prompts}
+    assert texts == {
+        "a": "a picture of a",
+        "b": "another text",
+        "c": "a picture of c",
+        "d": "from the file",
+        "e": "a picture of e",
+    }
+    folder = tmp_path / "prompts"
+    assert set(found.notes) == {
+        f"{table}:3: text differs from {folder}/b.txt, which counts",
+        f"{folder}/c.txt: missing; the text of {table}:4 counts",
+        f"{table}:5: no text of d; that of {folder}/d.txt counts",
+        f"{folder}/e.txt: empty; the text of {table}:6 counts",
+        f"{folder}/lonely.txt: no questions in {table}: left out of the suite",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ([_row(), _row(number=2, dependency="1,9")], r":3: dependency 9 of a is no question of it"),
+        (
+            [_row(dependency=2), _row(number=2, dependency=1)],
+            r":2: dependencies of a go in a circle \(1, 2\)",
+        ),
+        ([_row(), _row(dependency=1)], r":3: proposition_id 1 of a once more after .*:2; this row counts"),
+        ([_row(), _row("b"), _row("a", 2)], r":4: a goes on after rows of other items"),
+        ([_row(), _row(number=2, text="other")], r":3: text of a differs from .*:2, which counts"),
+        (
+            [_row(), _row(number=2, category_detailed="hole", tuple="entity - hole (a)")],
+            r":3: unknown category 'entity - hole' \(1 rows\)",
+        ),
+        ([_row(category_broad="mood")], r":2: unknown category 'mood - whole' \(1 rows\)"),
+        (
+            [_row(tuple="global (a)"), _row(number=2, tuple="global (b)")],
+            r":2: tuple says 'global', the columns 'entity - whole'.*\(2 rows\)",
+        ),
+    ],
+)
+def test_blemishes_are_told_and_do_not_stop_the_import(tmp_path: Path, rows, note) -> None:
+    found = import_suite(_table(tmp_path, *rows))
+    assert len([told for told in found.notes if re.search(note, told)]) == 1, found.notes
+    for prompt in found.prompts:
+        assert read_questions(prompt.checks)
+
+
+def test_of_two_rows_with_one_id_the_later_stands_in_the_earlier_ones_place(tmp_path: Path) -> None:
+    rows = (_row(), _row(number=2), _row(question_natural_language="Later?"))
+    questions = read_questions(import_suite(_table(tmp_path, *rows)).prompts[0].checks)
+    assert [(q.id, q.text) for q in questions] == [(1, "Later?"), (2, "Is there a, number 2?")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], r"dpg_bench.csv has no rows"),
+        ([_row(number="one")], r":2: proposition_id has 'one', which is no whole number"),
+        ([_row(number="1.0")], r":2: proposition_id has '1.0'"),
+        ([_row(number="")], r":2: proposition_id has ''"),
+        ([_row(number=0)], r":2: proposition_id is 0"),
+        ([_row(), _row(number=2, dependency="1;2")], r":3: dependency has '1;2'"),
+        ([_row(dependency="")], r":2: dependency has ''"),
+        ([_row(dependency=-1)], r":2: dependency has '-1'"),
+        ([_row(question_natural_language=" ")], r":2: no question_natural_language"),
+        ([_row(item="")], r":2: no item_id"),
+        ([_row(item="../a")], r":2: item_id '../a' is not safe as a file name"),
+        ([_row(), _row(item="A")], r":3: item_id 'A' differs from 'a' only in case"),
+        ([_row(text="")], r":2: no text of a, neither here nor in prompts/a.txt"),
+        ([[*_row(), "more"]], r":2: more cells than columns"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_line(tmp_path: Path, rows, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        import_suite(_table(tmp_path, *rows))
+
+
+def test_files_that_are_no_table(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no .*dpg_bench.csv: give ELLA's folder dpg_bench, or its"):
+        import_suite(tmp_path)
+    with pytest.raises(BadInput, match=r":1: no column 'dependency'"):
+        import_suite(_table(tmp_path, _row(), head=tuple(h.replace("dep", "ind") for h in HEAD)))
+    (tmp_path / "dpg_bench.csv").write_bytes(b"item_id\n\xff")
+    with pytest.raises(BadInput, match="is not UTF-8"):
+        import_suite(tmp_path)
+    (tmp_path / "dpg_bench.csv").write_text(",".join(HEAD) + '\na,"never closed')
+    with pytest.raises(BadInput, match=r":2: broken CSV"):
+        import_suite(tmp_path)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 5)), min_size=1))
+def test_whatever_the_order_of_rows_no_item_is_lost(tmp_path_factory, rows) -> None:
+    table = _table(tmp_path_factory.mktemp("table"), *(_row(*row) for row in rows))
+    found = import_suite(table)
+    assert [prompt.id for prompt in found.prompts] == list(dict.fromkeys(item for item, _, _ in rows))
+    kept = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
+    assert kept == len({(item, number) for item, number, _ in rows})
+    assert all(note.startswith(f"{table}:") for note in found.notes)
