@@ -1,7 +1,6 @@
 """Fixtures shared by all tests."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,17 +10,15 @@ import pytest
 
 from sar_eval.spec import RunSpec
 from sar_eval.types import DrawProtocol
+from tests.parity_data import FULL, unpacked
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def parity() -> Path:
-    """Reference data made with the official code; it is not part of the project."""
-    path = Path(os.environ.get("SAR_EVAL_PARITY", ROOT.parent / "shared" / "parity"))
-    if not path.is_dir():
-        pytest.skip(f"no parity data in {path} (set SAR_EVAL_PARITY)")
-    return path
+def parity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reference data made with the official code: the full folder where it is, else the committed part."""
+    return FULL if FULL.is_dir() else unpacked(tmp_path_factory.mktemp("parity"))
 
 
 @pytest.fixture

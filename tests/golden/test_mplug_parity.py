@@ -18,6 +18,8 @@ from sar_eval.networks.mplug.shape import MplugShape
 from sar_eval.networks.mplug.tokenizer import START
 from sar_eval.networks.mplug.vqa import MplugVqa
 from sar_eval.networks.mplug.weights import ROLES, expected_counts, expected_shapes, role_of
+from tests.mplug_recipe import write_weights
+from tests.parity_data import needs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VARIANTS = ("stride6_distill", "stride3_plain")
@@ -32,6 +34,8 @@ class Case:
     def __init__(self, source, folder) -> None:
         for file in source.iterdir():
             shutil.copyfile(file, folder / file.name)
+        if not (folder / "pytorch_model.bin").exists():
+            write_weights(folder)
         self.vqa = MplugVqa(folder)
         self.tensors = load_file(source / "expected.safetensors")
         self.told = json.loads((source / "expected.json").read_text())
@@ -62,7 +66,7 @@ class Case:
 @pytest.fixture(scope="module", params=VARIANTS)
 def case(request, parity, tmp_path_factory):
     with torch.inference_mode():
-        yield Case(parity / "mplug" / request.param, tmp_path_factory.mktemp(request.param))
+        yield Case(needs(parity / "mplug" / request.param), tmp_path_factory.mktemp(request.param))
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
