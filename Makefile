@@ -26,9 +26,9 @@ tests: $(VENV)/.dev
 all-tests: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or not slow"
 
-# The documentation as a site that opens from disk: build/site/index.html.
+# The documentation as a site that opens from disk: build/site/index.html. (With --quiet, --strict sees no warning.)
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The engine vllm on a real vLLM for CPUs, which wants a torch of its own; see docs/engines.md.
 vllm-tests: $(VLLM)/.tests
