@@ -6,7 +6,7 @@ DEMO := build/demo
 
 VLLM := .venv-vllm
 
-.PHONY: demo test lint types tests all-tests vllm-tests demo-checkpoints speed clean
+.PHONY: demo test lint types tests all-tests docs vllm-tests demo-checkpoints speed clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sar-eval run shapes --ckpt demo:sft
@@ -25,6 +25,10 @@ tests: $(VENV)/.dev
 
 all-tests: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or not slow"
+
+# The documentation as a site that opens from disk: build/site/index.html. (With --quiet, --strict sees no warning.)
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The engine vllm on a real vLLM for CPUs, which wants a torch of its own; see docs/engines.md.
 vllm-tests: $(VLLM)/.tests
@@ -54,6 +58,10 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 # The shipped demo checkpoints from nothing; see docs/demo-checkpoints.md for times and curves.

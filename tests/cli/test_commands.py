@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sar_eval import __version__
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,7 +38,7 @@ def test_a_prompt_file_is_checked(sar_eval) -> None:
 
 
 def test_version(sar_eval) -> None:
-    assert sar_eval("--version").stdout == "sar-eval 0.1.0\n"
+    assert sar_eval("--version").stdout == f"sar-eval {__version__}\n"
 
 
 @pytest.mark.slow
