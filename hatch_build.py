@@ -7,11 +7,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# Pattern in the repository to folder in the package; `spec.shipped` looks there first.
+# Pattern in the repository to folder in the package; `recipe.shipped` looks there first.
 SHIPPED = {
     "benchmarks/*.toml": "sar_eval/recipes",
     "prompts/*": "sar_eval/prompt_files",
-    "reports/published.json": "sar_eval",
+    "reports/published.json": "sar_eval/report",
 }
 
 

@@ -17,12 +17,12 @@ WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
 
 
 class Engine(Protocol):
-    """Draws pictures. A context manager, so that weights and devices are let go at the end.
+    """Draws images. A context manager, so that weights and devices are let go at the end.
 
-    `version` changes whenever the same draw may come out another picture.
+    `version` changes whenever the same draw may come out another image.
 
     Two methods more are used where they are there: `begin(draws)` gives a future of the generations of
-    one wave after the other and leaves the making of pictures to a thread (`decoding.token_engine`), so
+    one wave after the other and leaves the making of images to a thread (`decoding.token_engine`), so
     that the next block can be begun meanwhile; the static `gpus(options)` tells how many GPUs one worker
     takes.
     """
@@ -41,11 +41,11 @@ class Engine(Protocol):
 
 
 class Judge(Protocol):
-    """Looks at pictures. A context manager, for the same reason.
+    """Looks at images. A context manager, for the same reason.
 
     Made with `device` ("cpu" or "cuda") and the recipe's judge options as keyword arguments.
 
-    `version` changes whenever the same picture may get another verdict.
+    `version` changes whenever the same image may get another verdict.
     """
 
     version: str
@@ -62,12 +62,12 @@ class Judge(Protocol):
 
 
 class Answerer(Protocol):
-    """Answers questions about pictures. A context manager, for the same reason.
+    """Answers questions about images. A context manager, for the same reason.
 
     Made with `device` ("cpu" or "cuda") and options as keyword arguments.
 
     `version` names the network and its weights; it changes whenever the same question about the same
-    picture may get another answer.
+    image may get another answer.
     """
 
     version: str
@@ -79,11 +79,11 @@ class Answerer(Protocol):
     ) -> None: ...
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each picture (RGB uint8 `[H, W, 3]`), in the order given.
+        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the order given.
 
-        A picture's answers depend on nothing but itself and its questions.
+        An image's answers depend on nothing but itself and its questions.
         """
         ...
 

@@ -89,7 +89,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a question-answering network says to one question about one picture.
+    """What a question-answering network says to one question about one image.
 
     Attributes:
         text: in its own words.
@@ -108,11 +108,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object found in a picture.
+    """One object found in an image.
 
     Attributes:
         name: its class.
-        box: in pixels of the picture.
+        box: in pixels of the image.
         score: the detector's confidence, 0 to 1.
         color: the classifier's colour for this box, if it was asked.
         colors: the classifier's probability of every colour, if it was asked.
@@ -199,7 +199,7 @@ class DrawProtocol:
         temperature: 0 takes the likeliest token.
         top_k: only the k likeliest visual tokens; 0 keeps all.
         top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
-        resolution: side of the square picture in pixels.
+        resolution: side of the square image in pixels.
         prefixes: a set of prefixes (see `families.prompting`), of which each branch of each draw gets one
             by the draw's seed, in place of `prefix`; "" for none.
         full_vocab: sample from text tokens too, as the reference does; they become code 0.

@@ -20,7 +20,7 @@ from tests.mplug_recipe import digest, read_weights
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "data"
 SIMPLEAR = ("config.json", "expected.json", "model.safetensors")
-VARIANT = "mplug/stride6_distill"  # as the released judge: momentum copies, picture tokens not rewritten
+VARIANT = "mplug/stride6_distill"  # as the released judge: momentum copies, image tokens not rewritten
 WHOLE = (
     "geneval/evaluation_metadata.jsonl",
     "geneval/object_names.txt",

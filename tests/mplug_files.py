@@ -3,7 +3,7 @@
     from tests.mplug_files import write_tiny_mplug
     folder = write_tiny_mplug(tmp_path / "mplug")    # then weights=str(folder)
 
-It answers yes, no and other things: which, the weights' chance decides by picture and question.
+It answers yes, no and other things: which, the weights' chance decides by image and question.
 """
 
 import json
@@ -71,7 +71,7 @@ def write_tiny_mplug(
         seed: of the weights.
         distill: with the momentum copy of everything.
         wrapper: name the state dict is wrapped in, its keys then begin with `model.`; "" for none.
-        stride: `stride_layer`; 1 lets the last fusion layer rewrite the picture's tokens.
+        stride: `stride_layer`; 1 lets the last fusion layer rewrite the image's tokens.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = vocabulary()

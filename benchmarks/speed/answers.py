@@ -3,10 +3,10 @@
     python benchmarks/speed/answers.py [--images 1] [--questions 15] [--device cuda] [--small]
 
 The straightforward way is what the original's pipeline does: for each question resize and see the
-picture, read the question, and search with all beams tiled, each step over the whole text so far and
+image, read the question, and search with all beams tiled, each step over the whole text so far and
 over keys and values computed anew for each beam. It is written out below from the same modules and
 weights, and its answers must be the same. Weights are random, of the full size unless `--small`,
-with a decoder that mostly says yes or no and ends, as the trained one does; pictures are made up.
+with a decoder that mostly says yes or no and ends, as the trained one does; images are made up.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ class Plain:
 
 
 @torch.inference_mode()
-def straightforward(vqa: MplugVqa, picture: np.ndarray, question: str, rules: Rules) -> tuple[str, int]:
+def straightforward(vqa: MplugVqa, image: np.ndarray, question: str, rules: Rules) -> tuple[str, int]:
     """One question's answer by a full pass, and the steps it took."""
     encoded, network = vqa.words.encode(question), vqa.network
     ids = torch.tensor([encoded.ids], device=vqa.device)
     mask = torch.arange(LENGTH, device=vqa.device)[None] < encoded.length
-    tokens = network.see(vqa.pixels([vqa.prepare(picture)]))
+    tokens = network.see(vqa.pixels([vqa.prepare(image)]))
     text, tokens, _ = network.fusion_encoder(network.text_encoder(ids, mask), mask, tokens, [1])
     plain = Plain(vqa, text, mask, tokens)
     found = search(plain.start(), plain, rules)[0]
@@ -117,11 +117,11 @@ def straightforward(vqa: MplugVqa, picture: np.ndarray, question: str, rules: Ru
 
 
 def products(shape: MplugShape, questions: int) -> dict[str, float]:
-    """Least floating-point operations of a picture with its questions and two-token answers.
+    """Least floating-point operations of an image with its questions and two-token answers.
 
     Two for each weight and token of a product; attention's two products; nothing else.
     """
-    tokens, width, text = shape.picture_tokens, shape.vision_width, LENGTH * questions
+    tokens, width, text = shape.image_tokens, shape.vision_width, LENGTH * questions
     own, layer = 8 * shape.hidden**2, 8 * shape.hidden**2 + 4 * shape.hidden * shape.inner
     looks = questions * (1 + shape.beams)  # rows of the decoder: one step of one beam, one of all
     vision = shape.vision_layers * tokens * (24 * width**2 + 4 * tokens * width)
@@ -129,7 +129,7 @@ def products(shape: MplugShape, questions: int) -> dict[str, float]:
     across = 4 * shape.hidden**2 + 4 * tokens * shape.hidden
     return {
         "vision tower": vision + 2 * tokens * width * shape.hidden,
-        "keys and values of the picture": memory,
+        "keys and values of the image": memory,
         "questions and fusion": text * (shape.text_layers * layer + shape.fusion_layers * (layer + across)),
         "decoder": looks * shape.decoder_layers * (layer + across)
         + text * shape.decoder_layers * own / 2
@@ -168,7 +168,7 @@ def main() -> None:
     torch.set_num_threads(told.threads)
     chance = np.random.default_rng(0)
     coarse = [Image.fromarray(chance.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(told.images)]
-    pictures = [np.asarray(one.resize((1024, 1024))) for one in coarse]
+    images = [np.asarray(one.resize((1024, 1024))) for one in coarse]
     texts = [
         f"Is there a {NAMES[n % 16]} left the {NAMES[(n // 16 + n + 5) % 16]}?"
         for n in range(told.questions)
@@ -180,15 +180,15 @@ def main() -> None:
     def ours() -> list[str]:
         found: list[str] = []
         for start in range(0, told.images, told.batch):
-            part = [vqa.prepare(picture) for picture in pictures[start : start + told.batch]]
+            part = [vqa.prepare(image) for image in images[start : start + told.batch]]
             replies = vqa.answer(part, [texts] * len(part))
             found += [reply.text for own in replies for reply in own if reply]
         return found
 
     def plainly() -> list[tuple[str, int]]:
-        return [straightforward(vqa, picture, text, rules) for picture in pictures for text in texts]
+        return [straightforward(vqa, image, text, rules) for image in images for text in texts]
 
-    vqa.answer([vqa.prepare(pictures[0])], [texts[:1]])  # warm
+    vqa.answer([vqa.prepare(images[0])], [texts[:1]])  # warm
     best = peak(vqa.device)
     began = time.perf_counter()
     fast = ours()
@@ -215,10 +215,10 @@ def report(
     parts = products(vqa.shape, told.questions)
     least = sum(parts.values()) * told.images / best
     print("| way | seconds | questions/s | ratio |\n|---|---:|---:|---:|")
-    rows = {"one pass a question": seconds[1], "one pass a picture": seconds[0], "arithmetic alone": least}
+    rows = {"one pass a question": seconds[1], "one pass an image": seconds[0], "arithmetic alone": least}
     for name, taken in rows.items():
         print(f"| {name} | {taken:.2f} | {number / taken:.2f} | {seconds[1] / taken:.1f}x |")
-    print(f"\nArithmetic of a picture at {best / 1e9:.0f} GFLOP/s (a 2048 x 2048 product here):", end=" ")
+    print(f"\nArithmetic of an image at {best / 1e9:.0f} GFLOP/s (a 2048 x 2048 product here):", end=" ")
     print(", ".join(f"{name} {amount / 1e9:.0f} GFLOP" for name, amount in parts.items()))
     said = {text for text, _ in slow}
     count = {text: sum(text == other for other, _ in slow) for text in sorted(said)}

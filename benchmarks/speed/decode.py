@@ -1,6 +1,6 @@
 """Decoding speed of the engines on random weights of the real shape: no download, one run, one table.
 
-    python benchmarks/speed/decode.py                      # CPU: 0.5B, bfloat16, a part of a picture
+    python benchmarks/speed/decode.py                      # CPU: 0.5B, bfloat16, a part of an image
     python benchmarks/speed/decode.py --device cuda --side 64 --images 1 8 64
     python benchmarks/speed/decode.py --vllm .venv-vllm/bin/python         # and the engine vllm
 
@@ -321,7 +321,7 @@ def serve(bench: Bench, variant: str, images: int) -> None:
 
         def run(orders: list[Order] = orders) -> Decoded:
             drawn = engine.driver.draw(orders)
-            assert all(len(picture.tokens) == bench.tokens for picture in drawn), drawn
+            assert all(len(image.tokens) == bench.tokens for image in drawn), drawn
             return Decoded(*[torch.zeros(1)] * 3, [bench.tokens - 1])
 
         row = bench.measure(number, variant, run, TEXT + VISUAL if whole else VISUAL, 1)
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--shape", default="0.5B", choices=SHAPES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--side", type=int, default=8, help="visual tokens along one side of a picture")
+    parser.add_argument("--side", type=int, default=8, help="visual tokens along one side of an image")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--variants", nargs="+", default=["hf", "native", "speculate", *ON_VLLM])
     parser.add_argument("--rounds", type=int, default=3, help="of all variants; the fastest of each counts")
@@ -381,7 +381,7 @@ def main() -> None:
         base.setdefault(row.images, row.images * row.tokens / row.seconds)
     device = torch.cuda.get_device_name() if options.device != "cpu" else platform.processor() or "CPU"
     print(f"{datetime.date.today()}, {device}, {options.threads} threads, torch {torch.__version__}")
-    print(f"{options.shape}, {options.dtype}, guidance 6, {bench.tokens} tokens a picture; ", end="")
+    print(f"{options.shape}, {options.dtype}, guidance 6, {bench.tokens} tokens an image; ", end="")
     print(f"copy bandwidth {bandwidth:.1f} GB/s; command: {json.dumps(sys.argv[1:])}\n")
     lines = [HEADER, ["---"] * len(HEADER), *(row.cells(base[row.images], bandwidth) for row in rows)]
     print("\n".join("| " + " | ".join(line) + " |" for line in lines))

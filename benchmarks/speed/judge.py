@@ -4,7 +4,7 @@
 
 Without `--weights` and `--clip-weights` the networks have the official shapes and random weights
 (drawn once, in a temporary folder): their speed is the same, their verdicts mean nothing, and so
-the count of flipped verdicts is printed for real weights only. Pictures are made up unless
+the count of flipped verdicts is printed for real weights only. Images are made up unless
 `--images` names a folder of them.
 """
 
@@ -91,7 +91,7 @@ class Clock:
 
 
 def stages(data: list[bytes], judge: GenEvalJudge, batch: int, least: float) -> dict[str, float]:
-    """Seconds of each step for all pictures, one after the other (a run overlaps decoding)."""
+    """Seconds of each step for all images, one after the other (a run overlaps decoding)."""
     clock, detector = Clock(judge.device), judge._detector
     assert isinstance(detector, Mask2Former)
 
@@ -118,7 +118,7 @@ def stages(data: list[bytes], judge: GenEvalJudge, batch: int, least: float) -> 
 
 
 def checks_of(path: Path) -> dict:
-    """The metadata of the official layout beside a picture, or a question that any picture can answer."""
+    """The metadata of the official layout beside an image, or a question that any image can answer."""
     metadata = path.parent.parent / "metadata.jsonl"
     if metadata.is_file():
         return json.loads(metadata.read_text())
@@ -126,7 +126,7 @@ def checks_of(path: Path) -> dict:
 
 
 def verdicts(data: list[bytes], checks: list[dict], judge: GenEvalJudge) -> list[bool | None]:
-    """Whether each picture passes."""
+    """Whether each image passes."""
     items = [
         (Prompt(f"{i:05d}", "", asked["tag"], asked), Generation(f"{i:05d}/0", i, image=one))
         for i, (one, asked) in enumerate(zip(data, checks, strict=True))

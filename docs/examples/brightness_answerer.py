@@ -1,4 +1,4 @@
-"""Says whether a picture is brighter than a limit, whatever it is asked."""
+"""Says whether an image is brighter than a limit, whatever it is asked."""
 
 from collections.abc import Iterator, Sequence
 from typing import Self
@@ -26,10 +26,10 @@ class Brightness:
         return None  # let them go here
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each picture (RGB uint8 `[H, W, 3]`), in the order given."""
-        for pixels, questions in pictures:
+        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the order given."""
+        for pixels, questions in images:
             brightness = float(pixels.mean() / 255)
             yes = brightness > self.limit
             yield [Answer("yes" if yes else "no", yes, soft=round(brightness, 6)) for _ in questions]

@@ -1,4 +1,4 @@
-"""Engine vllm from Python: pictures of a few prompts, and rollouts with log-probabilities.
+"""Engine vllm from Python: images of a few prompts, and rollouts with log-probabilities.
 
 .venv-vllm/bin/python docs/examples/draw_with_vllm.py
 """

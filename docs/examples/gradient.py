@@ -26,7 +26,7 @@ class Gradient:
         return None  # let them go here
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
-        """One picture for each draw; the same seed gives the same picture."""
+        """One image for each draw; the same seed gives the same image."""
         for draw in draws:
             color = np.random.default_rng(draw.seed).integers(0, 256, 3)
             ramp = np.linspace(0, 1, self.side)[None, :, None] * np.ones((self.side, 1, 1))

@@ -1,4 +1,4 @@
-"""How colourful a picture is: the mean saturation of its pixels."""
+"""How colourful an image is: the mean saturation of its pixels."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ class Saturation:
         return None  # let them go here
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each picture; `score` is the mean saturation, 0 to 1."""
+        """One verdict for each image; `score` is the mean saturation, 0 to 1."""
         for _, generation in items:
-            with Image.open(io.BytesIO(generation.image or b"")) as picture:
-                score = float(np.asarray(picture.convert("HSV"))[..., 1].mean() / 255)
+            with Image.open(io.BytesIO(generation.image or b"")) as image:
+                score = float(np.asarray(image.convert("HSV"))[..., 1].mean() / 255)
             passed = score >= self.least
             reason = "" if passed else f"saturation {score:.2f} is below {self.least}"
             yield Verdict(generation.key, "saturation", self.version, score, passed, reason)

@@ -1,1 +1,1 @@
-"""Networks that answer questions about pictures: one file each, the file name is the name."""
+"""Networks that answer questions about images: one file each, the file name is the name."""

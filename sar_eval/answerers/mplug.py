@@ -42,7 +42,7 @@ class MplugAnswerer:
             device: of torch.
             weights: folder of the original files; "" for the fetched ones.
             dtype: of the network; float32 is official.
-            batch_size: pictures of one pass; each brings all its questions.
+            batch_size: images of one pass; each brings all its questions.
 
         Raises:
             BadInput: a value out of range, or weights that are not there.
@@ -69,18 +69,18 @@ class MplugAnswerer:
         del self._model
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each picture; a question without a word gets an error.
+        """One answer for each question of each image; a question without a word gets an error.
 
         Raises:
-            BadInput: an array that is no RGB picture, or a network that answers NaN.
+            BadInput: an array that is no RGB image, or a network that answers NaN.
         """
         with ThreadPoolExecutor(RESIZING_THREADS) as pool:
             # Ahead of the network: resizing lets go of Python's lock.
-            prepared = pool.map(self._model.prepare, [pixels for pixels, _ in pictures])
-            for start in range(0, len(pictures), self.batch_size):
-                questions = [asked for _, asked in pictures[start : start + self.batch_size]]
+            prepared = pool.map(self._model.prepare, [pixels for pixels, _ in images])
+            for start in range(0, len(images), self.batch_size):
+                questions = [asked for _, asked in images[start : start + self.batch_size]]
                 batch = [next(prepared) for _ in questions]
                 for replies in self._model.answer(batch, questions):
                     yield [_answer(reply) for reply in replies]

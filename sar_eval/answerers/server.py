@@ -115,20 +115,20 @@ class ServerAnswerer:
         return None
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
         """Answers in the order given; a request that failed for good is an answer with an error.
 
         Raises:
-            Incomplete: after the last picture, if the server is gone: it neither answered nor lists the
+            Incomplete: after the last image, if the server is gone: it neither answered nor lists the
                 model any more. What it answered before is given.
         """
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
-            urls = list(pool.map(data_url, [pixels for pixels, _ in pictures]))
+            urls = list(pool.map(data_url, [pixels for pixels, _ in images]))
             asked: list[list[Future[Answer]]] = [
                 [pool.submit(self._ask, url, question) for question in questions]
-                for url, (_, questions) in zip(urls, pictures, strict=True)
+                for url, (_, questions) in zip(urls, images, strict=True)
             ]
             for answers in asked:
                 yield [answer.result() for answer in answers]
@@ -165,11 +165,11 @@ class ServerAnswerer:
             return reply
 
     def _payload(self, url: str, question: str) -> dict[str, Json]:
-        picture = {"type": "image_url", "image_url": {"url": url}}
+        image = {"type": "image_url", "image_url": {"url": url}}
         text = {"type": "text", "text": put(self.options.prompt, question)}
         return {
             "model": self.options.model,
-            "messages": [{"role": "user", "content": [picture, text]}],
+            "messages": [{"role": "user", "content": [image, text]}],
             "temperature": 0,
             "max_tokens": self.options.max_tokens,
         }
@@ -203,7 +203,7 @@ def _told(trouble: Trouble, url: str, key: str) -> str:
 
 
 def data_url(pixels: NDArray[np.uint8]) -> str:
-    """An RGB picture [H, W, 3] as a PNG in a URL: lossless, at its own size."""
+    """An RGB image [H, W, 3] as a PNG in a URL: lossless, at its own size."""
     return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 

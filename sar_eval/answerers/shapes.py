@@ -41,10 +41,10 @@ class ShapesAnswerer:
         return None
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each picture (RGB uint8 `[H, W, 3]`), in the order given."""
-        for pixels, questions in pictures:
+        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the order given."""
+        for pixels, questions in images:
             found = [detection for detection in detect(pixels) if detection.score >= THRESHOLD]
             yield [_answer(question, found) for question in questions]
 

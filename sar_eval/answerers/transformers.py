@@ -100,12 +100,12 @@ class TransformersAnswerer:
         del self._network
 
     def answer(
-        self, pictures: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each picture, in the order given."""
-        pairs = [(pixels, put(self.prompt, text)) for pixels, questions in pictures for text in questions]
+        """One answer for each question of each image, in the order given."""
+        pairs = [(pixels, put(self.prompt, text)) for pixels, questions in images for text in questions]
         answers = self._answers(pairs)
-        for _, questions in pictures:
+        for _, questions in images:
             yield [next(answers) for _ in questions]
 
     def _answers(self, pairs: Sequence[tuple[NDArray[np.uint8], str]]) -> Iterator[Answer]:

@@ -16,8 +16,8 @@ from sar_eval.suites.dpg.scoring import (
     EXACT_YES,
     QUIRKS,
     ROW_ORDER,
+    Image,
     Item,
-    Picture,
     Reference,
     count,
     l1,
@@ -30,7 +30,7 @@ SCALE = 100
 ORDER = ("global", "entity", "attribute", "relation", "other")  # of L1 in ELLA's tables
 # What the other quirks do hangs on a few prompts that the question file names; prompts are no sample of it.
 SAMPLED = (ROW_ORDER, EXACT_YES)
-Row = tuple[str, str, float]  # L1, L2, score of one question about one picture
+Row = tuple[str, str, float]  # L1, L2, score of one question about one image
 
 
 class DpgFold:
@@ -65,11 +65,11 @@ def read_items(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> li
     for prompt in prompts:
         questions = read_questions(prompt.checks, f"prompt {prompt.id}")
         drawn = sorted(scored.get(prompt.id, ()), key=lambda found: found[0])
-        items.append(Item(prompt.id, questions, tuple(_picture(questions, v) for _, v in drawn)))
+        items.append(Item(prompt.id, questions, tuple(_image(questions, v) for _, v in drawn)))
     return items
 
 
-def _picture(questions: Sequence[Question], verdict: Verdict) -> Picture:
+def _image(questions: Sequence[Question], verdict: Verdict) -> Image:
     evidence = verdict.evidence if isinstance(verdict.evidence, dict) else {}
     rows: Json = evidence.get("questions")
     try:
@@ -84,12 +84,12 @@ def _picture(questions: Sequence[Question], verdict: Verdict) -> Picture:
             f"the verdict on {verdict.key} by judge {verdict.judge!r} does not answer its prompt's "
             "questions: the fold dpg reads verdicts of the judge vqa on this suite; judge the run again"
         )
-    return Picture(answers, yes, soft)
+    return Image(answers, yes, soft)
 
 
 def _corrected(items: Sequence[Item]) -> list[Metric]:
     """Means over images, and over all images' answers of a category, after zeroing."""
-    counted = [[[c.counted for c in count(i.questions, p.yes)] for p in i.pictures] for i in items]
+    counted = [[[c.counted for c in count(i.questions, p.yes)] for p in i.images] for i in items]
     rows = [
         [
             (question.category, label(question), float(score))
@@ -104,7 +104,7 @@ def _corrected(items: Sequence[Item]) -> list[Metric]:
 
 def _soft(items: Sequence[Item]) -> list[Metric]:
     """The mean probability of yes, nothing zeroed, if the network tells it for every answer."""
-    told = [[picture.soft for picture in item.pictures] for item in items]
+    told = [[image.soft for image in item.images] for item in items]
     scores = [
         [_mean([p for p in soft if p is not None]) for soft in images if None not in soft]
         for images in told

@@ -31,7 +31,7 @@ SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps betwe
 @app.command()
 def scenes(
     out: Out,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many pictures.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many images.")],
     style: Annotated[
         str, typer.Option(help="clean, tidy, noisy or grainy; see docs/demo-checkpoints.md.")
     ] = "clean",
@@ -44,7 +44,7 @@ def scenes(
     if style not in LATTICE:
         raise BadInput(f"unknown style {style!r}: {', '.join(LATTICE)}")
     made = make_scenes(out, number, style=style, seed=seed)
-    typer.echo(f"{made} captioned pictures in {out}")
+    typer.echo(f"{made} captioned images in {out}")
 
 
 @app.command()

@@ -76,7 +76,7 @@ def prefill(
     different = list(dict.fromkeys(map(tuple, prompts)))
     place = {prompt: number for number, prompt in enumerate(different)}
     length = max(map(len, different))
-    # What follows a shorter prompt here lies in slots that its picture overwrites before it sees them.
+    # What follows a shorter prompt here lies in slots that its image overwrites before it sees them.
     tokens = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in different], device=device)
     positions = torch.arange(length, device=device).expand(len(different), -1)
     small = decoder.new_cache(len(different), length)
@@ -109,7 +109,7 @@ class BatchDecoder:
             protocol: guidance, temperature, top-k and top-p are used.
             draws: B; with guidance there are 2B rows.
             room: tokens of the longest prompt.
-            steps: N, tokens of a picture.
+            steps: N, tokens of an image.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.draws, self.room, self.steps = draws, room, steps
@@ -197,7 +197,7 @@ class GraphedStep:
     def _capture(self, length: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
-        # Another thread makes pictures meanwhile; what it does must not spoil the capture.
+        # Another thread makes images meanwhile; what it does must not spoil the capture.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self.step(length)
         return graph

@@ -25,7 +25,7 @@ def draw_bytes(shape: Shape, itemsize: int, branches: int, slots: int, vocabular
         shape: of the decoder.
         itemsize: bytes of a number of the weights' dtype.
         branches: 2 with guidance, else 1.
-        slots: tokens of prompt and picture.
+        slots: tokens of prompt and image.
         vocabulary: tokens sampled from.
     """
     cache = branches * slots * kv_bytes(shape, itemsize)

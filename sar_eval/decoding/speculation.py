@@ -42,7 +42,7 @@ class Speculation:
             vocabulary: what is sampled from.
             protocol: guidance, temperature, top-k and top-p are used.
             prompts: token ids of B prompted rows, then (with guidance) of their B negative rows.
-            keys: noise keys int32 `[N, B, 2]` of a picture of N tokens, a square number.
+            keys: noise keys int32 `[N, B, 2]` of an image of N tokens, a square number.
             window: positions sampled by one forward.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
@@ -96,7 +96,7 @@ class Speculation:
         return places + self.vocabulary.first, sound
 
     def _guess(self, places: Tensor) -> None:
-        """First guesses: the token above, often the same in pictures; in the first row the last one."""
+        """First guesses: the token above, often the same in images; in the first row the last one."""
         before = places[:, :1] - 1
         source = torch.where(places >= self.side, places - self.side, before)
         self.drawn.scatter_(1, places, self.drawn.gather(1, source))

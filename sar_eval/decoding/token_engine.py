@@ -1,7 +1,7 @@
-"""What engines that sample visual tokens have in common: prompts in, waves of draws, pictures out.
+"""What engines that sample visual tokens have in common: prompts in, waves of draws, images out.
 
 An engine of this kind says how a wave's tokens come about (`decode_tokens`); this file says which draws
-make a wave, what is a failure, and when pictures are made: those of one wave while the next decodes.
+make a wave, what is a failure, and when images are made: those of one wave while the next decodes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
-from sar_eval.decoding.encode_images import AT_ONCE, check_format, make_pictures
+from sar_eval.decoding.encode_images import AT_ONCE, check_format, make_images
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
@@ -70,7 +70,7 @@ class TokenEngine:
         if self.steps >= self.checkpoint.shape.positions:
             raise BadInput(
                 f"resolution {protocol.resolution} takes {self.steps} visual tokens; the checkpoint "
-                f"has {self.checkpoint.shape.positions} positions for prompt and picture"
+                f"has {self.checkpoint.shape.positions} positions for prompt and image"
             )
 
     def __enter__(self) -> Self:
@@ -114,19 +114,19 @@ class TokenEngine:
         return self.batch_size
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
-        """Draw in waves, in the order given; what cannot be drawn has an error instead of a picture."""
+        """Draw in waves, in the order given; what cannot be drawn has an error instead of an image."""
         last: Future[list[Generation]] | None = None
-        for pictures in self.begin(draws):
+        for images in self.begin(draws):
             if last is not None:
                 yield from last.result()
-            last = pictures
+            last = images
         if last is not None:
             yield from last.result()
 
     def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
-        """The pictures of one wave after the other, as soon as its tokens are there.
+        """The images of one wave after the other, as soon as its tokens are there.
 
-        A thread makes the pictures; when the last wave is given, other draws may be begun.
+        A thread makes the images; when the last wave is given, other draws may be begun.
         """
         told = {draw.key: self._too_long(draw) for draw in draws}
         yield _settled([Generation(d.key, d.seed, error=told[d.key]) for d in draws if told[d.key]])
@@ -134,7 +134,7 @@ class TokenEngine:
             if isinstance(decoded, str):
                 yield _settled([Generation(draw.key, draw.seed, error=decoded) for draw in wave])
             else:
-                yield self.image_executor.submit(self._pictures, wave, decoded, seconds)
+                yield self.image_executor.submit(self._images, wave, decoded, seconds)
 
     def _waves(self, waiting: deque[Draw]) -> Iterator[tuple[list[Draw], Decoded | str, float]]:
         """Waves with their codes, or with the error of a single draw that does not fit in memory.
@@ -153,7 +153,7 @@ class TokenEngine:
                 waiting.extendleft(reversed(wave))
                 limit = number // 2
             else:
-                yield wave, f"out of memory for a single picture on {self.device}", 0.0
+                yield wave, f"out of memory for a single image on {self.device}", 0.0
 
     def _attempt(self, work: Callable[[], Result]) -> Result | None:
         """The work's result, or None if memory was not enough.
@@ -178,11 +178,11 @@ class TokenEngine:
     def after_out_of_memory(self) -> None:
         """Let go of buffers that a smaller wave does without."""
 
-    def _pictures(self, wave: list[Draw], decoded: Decoded, seconds: float) -> list[Generation]:
+    def _images(self, wave: list[Draw], decoded: Decoded, seconds: float) -> list[Generation]:
         import torch
 
         began = time.perf_counter()
-        # A stream of its own: the next wave's forwards need not wait for these pictures.
+        # A stream of its own: the next wave's forwards need not wait for these images.
         on_gpu = self.device != "cpu"
         with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
             files = self._files(decoded)
@@ -193,13 +193,13 @@ class TokenEngine:
         return [self._generation(decoded, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
 
     def _files(self, decoded: Decoded) -> list[bytes] | None:
-        """Encoded pictures, made one by one where memory is short; None if even that is too much."""
+        """Encoded images, made one by one where memory is short; None if even that is too much."""
         import torch
 
         threads = torch.get_num_threads()
         for at_once in (AT_ONCE, 1):
             setting = (self.visual, decoded.codes, self.side, self.image_format, threads, at_once)
-            files = self._attempt(partial(make_pictures, *setting))
+            files = self._attempt(partial(make_images, *setting))
             if files is not None:
                 return files
         return None
@@ -245,7 +245,7 @@ class TokenEngine:
         )
 
 
-def _settled(pictures: list[Generation]) -> Future[list[Generation]]:
+def _settled(images: list[Generation]) -> Future[list[Generation]]:
     future: Future[list[Generation]] = Future()
-    future.set_result(pictures)
+    future.set_result(images)
     return future

@@ -63,7 +63,7 @@ class Decoder:
         """Final hidden states `[R, T, hidden]`, after the last norm.
 
         Each row stands at its own positions, so prompts of any lengths share a batch without padding
-        between prompt and picture. A token sees its row's slots up to its own.
+        between prompt and image. A token sees its row's slots up to its own.
 
         Args:
             tokens: ids `[R, T]`; their keys and values go to the slots `positions`.

@@ -1,4 +1,4 @@
-"""Guided drawing on an unmodified vLLM: two requests a picture, sampled together."""
+"""Guided drawing on an unmodified vLLM: two requests an image, sampled together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sar_eval.vllm_guided.guidance_check import Deviation
     from sar_eval.vllm_guided.pairing import Layout
 
-WAVE = 128  # pictures in flight, as in `native`
+WAVE = 128  # images in flight, as in `native`
 PROMPT = 64  # tokens a row that a step's budget has for prompts, unless it is given
-SHARE_OF_GPU = 0.8  # vLLM's part; sampling and pictures need some beside it
+SHARE_OF_GPU = 0.8  # vLLM's part; sampling and images need some beside it
 CPU_BLOCK = 128  # tokens of a block of vLLM's cache on the CPU
 LONG = 4096  # tokens of a prompt that the budget has room for at least
 OURS = (  # vLLM's options that this engine sets itself, or cannot keep pairs in step with
@@ -32,7 +32,7 @@ OURS = (  # vLLM's options that this engine sets itself, or cannot keep pairs in
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A sampled picture as a policy-gradient trainer wants it.
+    """A sampled image as a policy-gradient trainer wants it.
 
     Attributes:
         key: of the draw.
@@ -57,7 +57,7 @@ class VllmEngine(TokenEngine):
     """Draws with a SimpleAR-shaped checkpoint on vLLM.
 
     The noise is the other engines', so in float32 the tokens are theirs. docs/engines.md explains how the
-    two rows of a picture stay together.
+    two rows of an image stay together.
     """
 
     speed_options = (
@@ -209,7 +209,7 @@ class VllmEngine(TokenEngine):
         return min(lengths * token, int(free_bytes("cpu") * SHARE / 2))
 
     def check(self) -> Deviation:
-        """Sample two tokens of a few pictures and compare them with plain PyTorch."""
+        """Sample two tokens of a few images and compare them with plain PyTorch."""
         from sar_eval.decoding.load import load_decoder
         from sar_eval.decoding.loop import Vocabulary
         from sar_eval.vllm_guided.driver import VllmDriver
@@ -221,8 +221,8 @@ class VllmEngine(TokenEngine):
         vocabulary = Vocabulary(decoder, visual, self.protocol.full_vocab)
         orders = telling(decoder, vocabulary, self.orders(_check_draws()))
         drawn = VllmDriver(self.driver.engine, self.layout, min(2, self.steps), self.waves).draw(orders)
-        for picture in drawn:
-            picture.tokens = [t - vocabulary.first for t in self.layout.outward(picture.tokens)]
+        for image in drawn:
+            image.tokens = [t - vocabulary.first for t in self.layout.outward(image.tokens)]
         rounding = self.rounding or ROUNDING[self.dtype]
         return check_guidance(decoder, vocabulary, orders, drawn, rounding)
 
@@ -259,23 +259,23 @@ class VllmEngine(TokenEngine):
         from sar_eval.decoding.loop import Decoded
 
         drawn = self.driver.draw(self.orders(draws))
-        rows = [self._codes(picture) for picture in drawn]
+        rows = [self._codes(image) for image in drawn]
         return Decoded(
             torch.tensor([codes for codes, _ in rows]),
-            torch.tensor([picture.failed_at for picture in drawn]),
+            torch.tensor([image.failed_at for image in drawn]),
             torch.tensor([outside for _, outside in rows]),
             [self.steps - 1] * len(drawn),
-            [picture.error for picture in drawn],
+            [image.error for image in drawn],
         )
 
-    def _codes(self, picture: Drawn) -> tuple[list[int], int]:
+    def _codes(self, image: Drawn) -> tuple[list[int], int]:
         """Codes, text tokens as code 0, filled up where there are none; how many were text."""
-        codes = [token if token < self.layout.codes else 0 for token in picture.tokens]
-        outside = sum(token >= self.layout.codes for token in picture.tokens)
+        codes = [token if token < self.layout.codes else 0 for token in image.tokens]
+        outside = sum(token >= self.layout.codes for token in image.tokens)
         return codes + [0] * (self.steps - len(codes)), outside
 
     def rollouts(self, draws: Sequence[Draw]) -> list[Rollout]:
-        """Sample tokens with their log-probabilities, no pictures; for a policy-gradient trainer."""
+        """Sample tokens with their log-probabilities, no images; for a policy-gradient trainer."""
         told = [self._too_long(draw) for draw in draws]
         orders = self.orders([d for d, error in zip(draws, told, strict=True) if not error], scored=True)
         sampled = iter(zip(orders, self.driver.draw(orders), strict=True))
@@ -284,14 +284,14 @@ class VllmEngine(TokenEngine):
             for draw, error in zip(draws, told, strict=True)
         ]
 
-    def _rollout(self, key: str, order: Order, picture: Drawn) -> Rollout:
+    def _rollout(self, key: str, order: Order, image: Drawn) -> Rollout:
         prompt = order.prompts[0]
-        if error := picture.error or ("its scores are no numbers" if picture.failed_at >= 0 else ""):
+        if error := image.error or ("its scores are no numbers" if image.failed_at >= 0 else ""):
             return Rollout(key, prompt, error=error)
-        drawn_from, alone = tuple(picture.scores[0]), tuple(picture.scores[-1])
+        drawn_from, alone = tuple(image.scores[0]), tuple(image.scores[-1])
         if len(order.prompts) == 1:
             alone = () if order.top_k or order.top_p < 1 else drawn_from
-        return Rollout(key, prompt, tuple(self.layout.outward(picture.tokens)), drawn_from, alone)
+        return Rollout(key, prompt, tuple(self.layout.outward(image.tokens)), drawn_from, alone)
 
 
 def _check_draws() -> list[Draw]:

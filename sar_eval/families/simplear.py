@@ -64,7 +64,7 @@ class Checkpoint:
 
     @cached_property
     def native_resolution(self) -> int:
-        """Side in pixels of the pictures it was trained on (1024 unless `sar_eval.json` says so)."""
+        """Side in pixels of the images it was trained on (1024 unless `sar_eval.json` says so)."""
         place = self.folder / "sar_eval.json"
         told = _read_json(place) if place.is_file() else {}
         return _number({"resolution": 1024, **told}, "resolution", place)

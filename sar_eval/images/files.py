@@ -1,4 +1,4 @@
-"""Pictures that others made: reading them, and finding which file shows which draw."""
+"""Images that others made: reading them, and finding which file shows which draw."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ LAYOUTS = {
     "geneval": "00000/metadata.jsonl and 00000/samples/*.png",
     "manifest": "manifest.jsonl or manifest.csv with `file` and `prompt_id` or `prompt`",
     "named": "<prompt id>_<index>.png, <prompt id>/<index>.png, or <prompt id>.png where there is one",
-    "grids": "<prompt id>.png with the four pictures of its prompt as 2x2, where there are four a prompt",
+    "grids": "<prompt id>.png with the four images of its prompt as 2x2, where there are four a prompt",
 }
 GRID_TILES = 4
 JPEG = b"\xff\xd8\xff"
-SINGLE = "if there is one picture a prompt, say --images-per-prompt 1"
+SINGLE = "if there is one image a prompt, say --images-per-prompt 1"
 SAMPLE = 64  # files that are looked at to find out how all of them were put together
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Encoded picture to RGB uint8 [H, W, 3], turned as its EXIF says, without its alpha.
+    """Encoded image to RGB uint8 [H, W, 3], turned as its EXIF says, without its alpha.
 
     Raises:
-        BadInput: the bytes are no readable picture.
+        BadInput: the bytes are no readable image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"unreadable picture: {error}") from error
+        raise BadInput(f"unreadable image: {error}") from error
 
 
-def read_picture(generation: Generation) -> NDArray[np.uint8]:
-    """A generation's picture as RGB uint8 [H, W, 3], if it shows anything.
+def read_image(generation: Generation) -> NDArray[np.uint8]:
+    """A generation's image as RGB uint8 [H, W, 3], if it shows anything.
 
     Raises:
-        BadInput: there is no picture, it is unreadable, or all of one colour.
+        BadInput: there is no image, it is unreadable, or all of one colour.
     """
     if generation.image is None:
-        raise BadInput(f"no picture: {generation.error}")
+        raise BadInput(f"no image: {generation.error}")
     pixels = decode_image(generation.image)
     if bool((pixels == pixels[0, 0]).all()):
-        raise BadInput("blank picture")
+        raise BadInput("blank image")
     return pixels
 
 
@@ -79,7 +79,7 @@ class ImageFolder:
         files: draw key to file.
         size: (width, height) in pixels of most files.
         sizes: file to its own size; None where its header cannot be read.
-        grid: how four pictures lie in each file, if they do.
+        grid: how four images lie in each file, if they do.
         form: the formats that grids were found in.
         note: a doubt that the reader should know of ("" for none).
     """
@@ -99,17 +99,17 @@ class ImageFolder:
 
     @property
     def resolution(self) -> int:
-        """The longer side of one picture in pixels."""
+        """The longer side of one image in pixels."""
         return max(self.grid.tile if self.grid else self.size)
 
     def __str__(self) -> str:
-        """How large the pictures are and what they were cut from."""
+        """How large the images are and what they were cut from."""
         if self.grid:
             return f"2x2 grids ({self.form}), {self.grid}"
         return f"{self.size[0]}x{self.size[1]}"
 
     def missing(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Ids of the prompts that have no picture at all."""
+        """Ids of the prompts that have no image at all."""
         there = {key.rpartition("/")[0] for key in self.files}
         return [prompt.id for prompt in prompts if prompt.id not in there]
 
@@ -129,11 +129,11 @@ def _file_digest(path: Path) -> str:
 def find_images(folder: Path, prompts: Sequence[Prompt], images_per_prompt: int) -> ImageFolder:
     """Tell a folder's layout by what lies in it, and give each draw its file.
 
-    One file for each prompt, where four pictures of each are expected, is taken for a 2x2 grid.
+    One file for each prompt, where four images of each are expected, is taken for a 2x2 grid.
 
     Raises:
-        BadInput: no such folder, no known layout, grids that cannot be cut, or pictures that are nobody's
-            (another suite, more pictures of a prompt than asked for).
+        BadInput: no such folder, no known layout, grids that cannot be cut, or images that are nobody's
+            (another suite, more images of a prompt than asked for).
     """
     if not folder.is_dir():
         raise BadInput(f"no folder {folder}")
@@ -143,15 +143,15 @@ def find_images(folder: Path, prompts: Sequence[Prompt], images_per_prompt: int)
     for prompt, index, path in read(folder, prompts):
         key = f"{prompt.id}/{index}"
         if key in files:
-            raise BadInput(f"{path} and {files[key]} are both picture {index} of prompt {prompt.id!r}")
+            raise BadInput(f"{path} and {files[key]} are both image {index} of prompt {prompt.id!r}")
         if index >= images_per_prompt:
             raise BadInput(
-                f"{path} is picture {index} (from 0) of prompt {prompt.id!r}, but {images_per_prompt} "
+                f"{path} is image {index} (from 0) of prompt {prompt.id!r}, but {images_per_prompt} "
                 "a prompt are expected: say how many there are with --images-per-prompt"
             )
         files[key] = path
     if not files:
-        raise BadInput(f"{folder} has the layout {layout}, but no picture of this suite in it")
+        raise BadInput(f"{folder} has the layout {layout}, but no image of this suite in it")
     images = ImageFolder(layout, files, {path: _size(path) for path in dict.fromkeys(files.values())})
     if layout == "grids":
         _find_grid(images, folder)
@@ -163,14 +163,14 @@ def _layout(folder: Path, prompts: Sequence[Prompt], images_per_prompt: int) -> 
         return "manifest"
     if next(folder.glob("*/metadata.jsonl"), None) is not None:
         return "geneval"
-    if named := [*_pictures(folder), *_pictures(folder, "*/*")]:
+    if named := [*_images(folder), *_images(folder, "*/*")]:
         bare = _are_bare(folder, named, {prompt.id for prompt in prompts})
         return "grids" if bare and images_per_prompt == GRID_TILES else "named"
     known = "; ".join(f"{name}: {what}" for name, what in LAYOUTS.items())
-    raise BadInput(f"no pictures found in {folder}; known layouts are {known}")
+    raise BadInput(f"no images found in {folder}; known layouts are {known}")
 
 
-def _pictures(folder: Path, pattern: str = "*") -> Iterator[Path]:
+def _images(folder: Path, pattern: str = "*") -> Iterator[Path]:
     return (path for path in sorted(folder.glob(pattern)) if path.suffix.lower() in SUFFIXES)
 
 
@@ -187,8 +187,8 @@ def _geneval(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, 
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """Pictures by the number in their name, counted from 0 even where the names are not."""
-    files = list(_pictures(folder))
+    """Images by the number in their name, counted from 0 even where the names are not."""
+    files = list(_images(folder))
     if odd := [path for path in files if not path.stem.isdecimal()]:
         raise BadInput(f"{odd[0]}: a sample's name must be a number")
     by_number = sorted((int(path.stem), path) for path in files)
@@ -237,7 +237,7 @@ def _are_bare(folder: Path, paths: Sequence[Path], ids: Collection[str]) -> bool
 
 def _named(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
     by_id = {prompt.id: prompt for prompt in prompts}
-    paths = [*_pictures(folder), *_pictures(folder, "*/*")]
+    paths = [*_images(folder), *_images(folder, "*/*")]
     if _are_bare(folder, paths, by_id):
         yield from ((by_id[_name(folder, path)], 0, path) for path in paths)
         return
@@ -262,7 +262,7 @@ def _some(paths: Sequence[Path]) -> str:
 
 def _grids(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
     by_id = {prompt.id: prompt for prompt in prompts}
-    for path in _pictures(folder):
+    for path in _images(folder):
         yield from ((by_id[_name(folder, path)], index, path) for index in range(GRID_TILES))
 
 
@@ -275,30 +275,30 @@ def _find_grid(images: ImageFolder, folder: Path) -> None:
     paths = sorted(path for path, size in images.sizes.items() if size == images.size)
     looks = [look for path in paths[:: -(-len(paths) // SAMPLE) or 1] if (look := _look(path))]
     if not looks:
-        raise BadInput(f"{folder}: none of the pictures can be read")
+        raise BadInput(f"{folder}: none of the images can be read")
     images.grid = Counter(grid for grid, _, _ in looks).most_common(1)[0][0]
     images.form = "/".join(sorted({form for _, form, _ in looks}))
     if images.grid is None:
         size = f"{images.size[0]}x{images.size[1]} pixels"
         raise BadInput(f"{folder}: {size} cannot be cut into 2x2 and show no padding; {SINGLE}")
     if 2 * sum(single for _, _, single in looks) > len(looks):
-        images.note = f"the files run on across their middle, as single pictures do; {SINGLE}"
+        images.note = f"the files run on across their middle, as single images do; {SINGLE}"
 
 
 def _look(path: Path) -> tuple[Grid | None, str, bool] | None:
-    """A file's grid, its format, and whether it looks like a single picture; None if it is unreadable."""
+    """A file's grid, its format, and whether it looks like a single image; None if it is unreadable."""
     try:
         data = path.read_bytes()
         pixels = decode_image(data)
     except (OSError, BadInput):
-        return None  # told when the picture is taken in
+        return None  # told when the image is taken in
     grid = detect_grid(pixels, lossy=is_lossy(data))
     form = "JPEG" if data.startswith(JPEG) else "WebP" if data[8:12] == b"WEBP" else "PNG"
     return grid, form, grid is not None and not grid.padding and looks_single(pixels)
 
 
 def is_lossy(data: bytes) -> bool:
-    """Whether an encoded picture's pixels are only about those that went in (JPEG, most WebP)."""
+    """Whether an encoded image's pixels are only about those that went in (JPEG, most WebP)."""
     return data.startswith(JPEG) or (data[8:12] == b"WEBP" and data[12:16] != b"VP8L")
 
 
@@ -324,7 +324,7 @@ def _whole(value: Any, where: str) -> int:
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as picture:
-            return picture.size
+        with Image.open(path) as image:
+            return image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return None  # told as unreadable when the picture is taken in
+        return None  # told as unreadable when the image is taken in

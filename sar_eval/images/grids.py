@@ -1,4 +1,4 @@
-"""Four pictures of one prompt in one file: a 2x2 grid, with or without padding, found and cut exactly.
+"""Four images of one prompt in one file: a 2x2 grid, with or without padding, found and cut exactly.
 
 torchvision's `make_grid` and `save_image` put `padding` lines (2 unless told) of one grey value (0
 unless told) between the tiles and around them; others put them only between. DPG-Bench's own script
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 16  # lines; wider ones are the pictures' own
+MOST = 16  # lines; wider ones are the images' own
 PLAIN = 0.35  # share of a typical line's distance from the padding's value that a padding line may have
 NOISE = 2.0  # grey levels by which JPEG changes a plain line at the least
 GREY = 40.0  # largest difference between the channels of a padding into which JPEG smeared colour
@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How four tiles lie in one picture.
+    """How four tiles lie in one image.
 
     Attributes:
         tile: (width, height) of each.
@@ -43,19 +43,19 @@ class Grid:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the whole picture."""
+        """(width, height) of the whole image."""
         extra = self.padding * (3 if self.around else 1)
         return 2 * self.tile[0] + extra, 2 * self.tile[1] + extra
 
     def cut(self, pixels: Pixels) -> list[Pixels]:
-        """The four tiles of a picture `[H, W, 3]` of this size, row by row."""
+        """The four tiles of an image `[H, W, 3]` of this size, row by row."""
         width, height = self.tile
         first = self.padding if self.around else 0
         xs, ys = ((first, first + side + self.padding) for side in self.tile)
         return [pixels[y : y + height, x : x + width] for y in ys for x in xs]
 
     def fits(self, pixels: Pixels, *, lossy: bool = False) -> bool:
-        """Whether a picture has this size, and this padding (or more plain lines)."""
+        """Whether an image has this size, and this padding (or more plain lines)."""
         if pixels.shape[1::-1] != self.size:
             return False
         between, around = plain_lines(pixels, lossy=lossy) if self.padding else (0, 0)
@@ -67,9 +67,9 @@ class Grid:
 
 
 def detect_grid(pixels: Pixels, *, lossy: bool = False) -> Grid | None:
-    """How a picture uint8 `[H, W, 3]` was put together, or None if it cannot be cut into 2x2.
+    """How an image uint8 `[H, W, 3]` was put together, or None if it cannot be cut into 2x2.
 
-    Without a padding, any picture of even sides can be a grid: that a picture is one is not looked at.
+    Without a padding, any image of even sides can be a grid: that an image is one is not looked at.
 
     Args:
         pixels: RGB.
@@ -89,7 +89,7 @@ def detect_grid(pixels: Pixels, *, lossy: bool = False) -> Grid | None:
 def plain_lines(pixels: Pixels, *, lossy: bool = False) -> tuple[int, int]:
     """How many lines of one grey value lie around the middle of both axes, and along every edge.
 
-    The value is that of the picture's middle. The first count has the parity of the sides, so that it
+    The value is that of the image's middle. The first count has the parity of the sides, so that it
     lies in the middle; 0 where the sides' parities differ.
     """
     height, width = pixels.shape[:2]
@@ -133,7 +133,7 @@ def _run(plain: NDArray[np.bool_]) -> int:
 
 
 def looks_single(pixels: Pixels) -> bool:
-    """Whether a picture of even sides runs on across its middle, along both axes.
+    """Whether an image of even sides runs on across its middle, along both axes.
 
     The middle of a grid without padding is an edge, unless the tiles meet in one plain colour.
     """
@@ -150,5 +150,5 @@ def _runs_on(lines: Pixels) -> bool:
 
 
 def join(tiles: Sequence[Pixels]) -> Pixels:
-    """Four tiles of one size as one picture without padding, row by row."""
+    """Four tiles of one size as one image without padding, row by row."""
     return np.concatenate([np.concatenate(tiles[:2], 1), np.concatenate(tiles[2:], 1)])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sar_eval.errors import BadInput
-from sar_eval.images.files import DECODING_THREADS, read_picture
+from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.images.masks import encode_mask
 from sar_eval.suites.geneval.verdict import Ruling, Thresholds, keep, read_thresholds, rule
 from sar_eval.suites.geneval.vocabulary import CLASSES, COLORS
@@ -41,13 +41,13 @@ class Detector(Protocol):
     """What finds objects."""
 
     def detect(self, images: Sequence[Pixels], least: float) -> list[list[Instance]]:
-        """Instances of each RGB picture with a score above `least`, best first."""
+        """Instances of each RGB image with a score above `least`, best first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How pictures are looked at, beside the thresholds.
+    """How images are looked at, beside the thresholds.
 
     Attributes:
         detector: "mask2former" (ours, on transformers) or "mmdet" (the original, if installed).
@@ -55,7 +55,7 @@ class Options:
         clip: CLIP's architecture, a name of open_clip's or a .json file.
         clip_weights: its weights; "" for the fetched ones.
         dtype: of both networks; float32 is what figures should be published with.
-        batch_size: pictures of one pass of the detector.
+        batch_size: images of one pass of the detector.
     """
 
     detector: str = "mask2former"
@@ -68,7 +68,7 @@ class Options:
 
 @dataclass(slots=True)
 class _Look:
-    """A picture on its way to a verdict."""
+    """An image on its way to a verdict."""
 
     prompt: Prompt
     generation: Generation
@@ -124,7 +124,7 @@ class GenEvalJudge:
         return Mask2Former(self.weights, device=self.device, dtype=self.options.dtype)
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each picture; an unreadable or blank one gets an error instead of a score."""
+        """One verdict for each image; an unreadable or blank one gets an error instead of a score."""
         looks = [_Look(prompt, generation) for prompt, generation in items]
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
             decoded = pool.map(_pixels, looks)
@@ -138,8 +138,8 @@ class GenEvalJudge:
 
     def _detect(self, looks: Sequence[_Look]) -> None:
         least = min(self.thresholds.threshold, self.thresholds.counting_threshold)
-        pictures = [look.pixels for look in looks if look.pixels is not None]
-        for look, instances in zip(looks, self._detector.detect(pictures, least), strict=True):
+        images = [look.pixels for look in looks if look.pixels is not None]
+        for look, instances in zip(looks, self._detector.detect(images, least), strict=True):
             look.instances = instances
             look.detections = [Detection(CLASSES[i.label], i.box, i.score) for i in instances]
 
@@ -181,9 +181,9 @@ def colored(checks: Json, look: _Look, thresholds: Thresholds) -> list[int]:
 def crop(pixels: Pixels, instance: Instance) -> Image.Image:
     """The object's box with everything outside its mask painted over."""
     x0, y0, x1, y1 = (round(edge) for edge in instance.box)
-    picture = Image.fromarray(pixels[y0:y1, x0:x1])
+    image = Image.fromarray(pixels[y0:y1, x0:x1])
     mask = Image.fromarray(instance.mask[y0:y1, x0:x1])
-    return Image.composite(picture, Image.new("RGB", picture.size, OUTSIDE), mask)
+    return Image.composite(image, Image.new("RGB", image.size, OUTSIDE), mask)
 
 
 def _pixels(look: _Look) -> tuple[Pixels | None, str | None]:
@@ -191,7 +191,7 @@ def _pixels(look: _Look) -> tuple[Pixels | None, str | None]:
     if not isinstance(checks, dict) or "include" not in checks:
         return None, f"prompt {look.prompt.id!r} has no GenEval checks (include)"
     try:
-        return read_picture(look.generation), None
+        return read_image(look.generation), None
     except BadInput as error:
         return None, str(error)
 

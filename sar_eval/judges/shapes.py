@@ -10,7 +10,7 @@ from typing import Any, Self
 import cv2
 
 from sar_eval.errors import BadInput
-from sar_eval.images.files import read_picture
+from sar_eval.images.files import read_image
 from sar_eval.suites.geneval.verdict import read_thresholds, rule
 from sar_eval.suites.shapes.detect import detect
 from sar_eval.types import Generation, Json, Prompt, Verdict
@@ -42,7 +42,7 @@ class ShapesJudge:
         return None
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each picture; an unreadable one gets an error instead of a score."""
+        """One verdict for each image; an unreadable one gets an error instead of a score."""
         for prompt, generation in items:
             try:
                 yield self._judge_one(prompt, generation)
@@ -52,7 +52,7 @@ class ShapesJudge:
     def _judge_one(self, prompt: Prompt, generation: Generation) -> Verdict:
         if not isinstance(prompt.checks, dict) or "include" not in prompt.checks:
             raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
-        ruling = rule(prompt.checks, detect(read_picture(generation)), self.thresholds)
+        ruling = rule(prompt.checks, detect(read_image(generation)), self.thresholds)
         return Verdict(
             generation.key,
             "shapes",

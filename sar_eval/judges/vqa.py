@@ -1,8 +1,8 @@
-"""Puts each prompt's questions about its picture to a network: DPG-Bench with mPLUG or any other.
+"""Puts each prompt's questions about its image to a network: DPG-Bench with mPLUG or any other.
 
 An answerer (a file of `answerers/`) gives the answers. A question counts if it and all its ancestors in
-the prompt's question graph are answered yes; the score of a picture is the mean over its questions.
-Nothing is scored unless every question of the picture has an answer.
+the prompt's question graph are answered yes; the score of an image is the mean over its questions.
+Nothing is scored unless every question of the image has an answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sar_eval import discover
 from sar_eval.errors import BadInput
-from sar_eval.images.files import DECODING_THREADS, read_picture
+from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.protocols import Answerer
 from sar_eval.suites.dpg.questions import Question, read_questions
 from sar_eval.suites.dpg.scoring import Counted, count
@@ -31,7 +31,7 @@ NAMED = 3  # questions that a reason or an error names
 
 @dataclass(slots=True)
 class _Look:
-    """A picture and what is asked about it, or why nothing can be asked."""
+    """An image and what is asked about it, or why nothing can be asked."""
 
     key: str
     questions: Sequence[Question] = ()
@@ -50,7 +50,7 @@ class VqaJudge:
         Args:
             device: of torch, for the answerer.
             answerer: a name of `sar-eval list`, or `path.py:NAME`.
-            images_at_once: pictures that the answerer gets together; changes speed, not answers.
+            images_at_once: images that the answerer gets together; changes speed, not answers.
             options: of the answerer.
 
         Raises:
@@ -79,7 +79,7 @@ class VqaJudge:
         self.answerer.__exit__(kind, error, trace)
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each picture; one that cannot be asked about gets an error instead of a score.
+        """One verdict for each image; one that cannot be asked about gets an error instead of a score.
 
         What the answerer raises goes on to the caller, after the verdicts that are known by then.
         """
@@ -91,12 +91,12 @@ class VqaJudge:
                 yield from self._ask([look for look in part if look.error is None])
 
     def _ask(self, looks: Sequence[_Look]) -> Iterator[Verdict]:
-        pictures = [
+        images = [
             (look.pixels, [question.text for question in look.questions])
             for look in looks
             if look.pixels is not None
         ]
-        for look, answers in zip(looks, self.answerer.answer(pictures) if looks else (), strict=True):
+        for look, answers in zip(looks, self.answerer.answer(images) if looks else (), strict=True):
             yield self._verdict(look, answers)
 
     def _unseen(self, look: _Look) -> Verdict:
@@ -138,7 +138,7 @@ def _look(item: tuple[Prompt, Generation]) -> _Look:
     prompt, generation = item
     try:
         questions = read_questions(prompt.checks, f"prompt {prompt.id!r}")
-        return _Look(generation.key, questions, read_picture(generation))
+        return _Look(generation.key, questions, read_image(generation))
     except BadInput as error:
         return _Look(generation.key, error=str(error))
 

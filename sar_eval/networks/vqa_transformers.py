@@ -1,8 +1,8 @@
-"""Networks of transformers that answer questions about pictures, without code from elsewhere.
+"""Networks of transformers that answer questions about images, without code from elsewhere.
 
 Three kinds, told by the configuration's `architectures`: networks that choose one of their labels (ViLT)
 or write a word (BLIP), which transformers lists under visual question answering, and those that chat
-about a picture (LLaVA, Qwen-VL, SmolVLM), listed under image-text-to-text.
+about an image (LLaVA, Qwen-VL, SmolVLM), listed under image-text-to-text.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ class VqaNetwork:
             raise BadInput(f"{WHO}: {folder} has no chat template, so nobody knows how to ask it")
 
     @torch.inference_mode()
-    def answer(self, pictures: Sequence[Pixels], questions: Sequence[str]) -> list[Said]:
-        """One answer for each pair of a picture (RGB uint8 [H, W, 3]) and a question, in one pass."""
-        images = [Image.fromarray(pixels) for pixels in pictures]
+    def answer(self, pixels: Sequence[Pixels], questions: Sequence[str]) -> list[Said]:
+        """One answer for each pair of an image (RGB uint8 [H, W, 3]) and a question, in one pass."""
+        images = [Image.fromarray(array) for array in pixels]
         if self.kind == "chat":
             return self._write(self._chat_inputs(images, questions), [False] * len(images))
         said: dict[int, Said] = {}

@@ -48,7 +48,7 @@ def _questions(found: Json) -> list[dict[str, Json]]:
 
 
 def _question(row: Json) -> dict[str, Json] | None:
-    """`counted` is None, and nothing zeroed, where a picture without all answers was not scored."""
+    """`counted` is None, and nothing zeroed, where an image without all answers was not scored."""
     try:
         told = {"id": int(row["id"]), "text": str(row["question"]), "answer": str(row["answer"])}
         return told | {
@@ -102,7 +102,7 @@ def thin(mask: Json) -> Json:
         height, width = mask["size"]
         flat = np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
         step = -(-max(height, width) // MASK_SIDE)
-        # Column-major: rows are the picture's columns.
+        # Column-major: rows are the image's columns.
         small = flat.reshape(width, height)[::step, ::step]
         line = np.concatenate([[False], small.ravel(), [not small[-1, -1]]])
     except (IndexError, KeyError, TypeError, ValueError):

@@ -1,6 +1,6 @@
 """Stage: from a run folder to `report.html`, one page that opens from disk and asks nobody anything.
 
-While the pictures are small they lie inside the page. Else thumbnails and pictures lie beside it in
+While the images are small they lie inside the page. Else thumbnails and images lie beside it in
 `report_assets/`. A run that is not complete gets a report too, and the page says what is missing.
 """
 
@@ -33,7 +33,7 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import Row, row_verdict
 from sar_eval.types import Draw, Json, Metric, Prompt
 
-INLINE_LIMIT = 24_000_000  # bytes of encoded pictures up to which the page holds them itself
+INLINE_LIMIT = 24_000_000  # bytes of encoded images up to which the page holds them itself
 THUMBNAIL = 192  # pixels of the longer side; the gallery's cards are as wide
 ASSETS = "report_assets"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -42,12 +42,12 @@ KINDS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("w
 
 
 @dataclass(slots=True)
-class Pictures:
-    """Where the page finds its pictures: in itself up to `limit` bytes, beyond that in files.
+class Images:
+    """Where the page finds its images: in itself up to `limit` bytes, beyond that in files.
 
     Attributes:
         folder: for the files.
-        limit: bytes of encoded pictures that may lie inside the page.
+        limit: bytes of encoded images that may lie inside the page.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Pictures:
     size: int = 0
 
     def add(self, key: str, kind: str, data: bytes) -> None:
-        """Take an encoded picture of a kind of `KINDS`; the one that crosses the limit moves all out."""
+        """Take an encoded image of a kind of `KINDS`; the one that crosses the limit moves all out."""
         self.size += len(data)
         self.inline[key] = (kind, data)
         if self.size > self.limit:
@@ -66,7 +66,7 @@ class Pictures:
             self.inline.clear()
 
     def source(self, key: str) -> dict[str, str]:
-        """Addresses of the card's (`src`) and the large view's picture (`full`, if another one)."""
+        """Addresses of the card's (`src`) and the large view's image (`full`, if another one)."""
         if key not in self.inline:
             return self.sources.get(key, {})
         kind, data = self.inline[key]
@@ -101,7 +101,7 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
     Args:
         spec: of the run.
         folder: with `summary.json`; generations and verdicts may be missing in part.
-        inline_limit: bytes of encoded pictures that the page holds itself; beyond that they are
+        inline_limit: bytes of encoded images that the page holds itself; beyond that they are
             written to `report_assets/` beside it.
 
     Raises:
@@ -111,20 +111,20 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
     """
     summary = _read_summary(spec, folder)
     prompts = folder.read_prompts()
-    pictures = Pictures(folder.path / ASSETS, inline_limit)
+    images = Images(folder.path / ASSETS, inline_limit)
     columns = ["key", "image", "elapsed_s", "out_of_range_tokens", "error"]
-    drawn = {row["key"]: _drawn(row, pictures) for row in folder.generations.rows(columns)}
+    drawn = {row["key"]: _drawn(row, images) for row in folder.generations.rows(columns)}
     judged, judge_versions = _judged(spec, folder)
     draws = [draw for block in make_blocks(prompts, spec) for draw in block]
     data = {
         "prompts": [_prompt(prompt) for prompt in prompts],
-        "images": list(_images(spec, prompts, draws, drawn, judged, pictures)),
+        "images": list(_images(spec, prompts, draws, drawn, judged, images)),
     }
     facts = _facts(spec, folder, summary, judge_versions, list(drawn.values()))
     path = folder.path / "report.html"
     write_bytes(path, _page(spec, summary, facts, prompts, data).encode())
     # Only now: until the page is replaced, the old one shows the old files.
-    pictures.remove_stale()
+    images.remove_stale()
     return path
 
 
@@ -148,37 +148,37 @@ def _prompt(prompt: Prompt) -> dict[str, Json]:
     return told | {"parents": told_parents(prompt.checks)}
 
 
-def _drawn(row: Row, pictures: Pictures) -> dict[str, Json]:
-    """What the page says of a generation; its picture goes to `pictures`."""
+def _drawn(row: Row, images: Images) -> dict[str, Json]:
+    """What the page says of a generation; its image goes to `images`."""
     seconds, outside = finite(row["elapsed_s"]), row["out_of_range_tokens"]
     told = {"seconds": seconds, "outside": outside, "problem": row["error"]}
     if row["image"] is None or not row["image"]["bytes"]:
-        return told | {"problem": row["error"] or "no picture stored"}
+        return told | {"problem": row["error"] or "no image stored"}
     measured = _measure(row["image"]["bytes"])
     if measured is None:
-        return told | {"problem": row["error"] or "unreadable picture"}
+        return told | {"problem": row["error"] or "unreadable image"}
     kind, size = measured
-    pictures.add(row["key"], kind, row["image"]["bytes"])
+    images.add(row["key"], kind, row["image"]["bytes"])
     return told | {"size": size}
 
 
 def _measure(data: bytes) -> tuple[str, tuple[int, int]] | None:
-    """Kind and (width, height) from the picture's head, or None if no browser would show it."""
+    """Kind and (width, height) from the image's head, or None if no browser would show it."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return (picture.format, picture.size) if picture.format in KINDS else None
+        with Image.open(io.BytesIO(data)) as image:
+            return (image.format, image.size) if image.format in KINDS else None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return None
 
 
 def _thumbnail(data: bytes) -> bytes | None:
-    """WebP of at most `THUMBNAIL` pixels a side; None for a picture that is as small or torn."""
+    """WebP of at most `THUMBNAIL` pixels a side; None for an image that is as small or torn."""
     sink = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if max(picture.size) <= THUMBNAIL:
+        with Image.open(io.BytesIO(data)) as image:
+            if max(image.size) <= THUMBNAIL:
                 return None
-            small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+            small = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except OSError:
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3)
@@ -204,7 +204,7 @@ def _images(
     draws: Iterable[Draw],
     drawn: Mapping[str, dict[str, Json]],
     judged: Mapping[str, dict[str, Json]],
-    pictures: Pictures,
+    images: Images,
 ) -> Iterator[dict[str, Json]]:
     """Every expected draw in suite order, the missing ones too."""
     numbers = {prompt.id: number for number, prompt in enumerate(prompts)}
@@ -215,7 +215,7 @@ def _images(
         # A script would round the 63 bits of a seed, so it travels as text.
         told = {"prompt": numbers[draw.prompt.id], "index": draw.index, "seed": str(draw.seed)}
         problem = {"problem": made["problem"] or verdict["problem"]}
-        yield told | made | verdict | problem | pictures.source(draw.key)
+        yield told | made | verdict | problem | images.source(draw.key)
 
 
 def _facts(
@@ -228,7 +228,7 @@ def _facts(
     """Titled lists of names and values: everything that the run's figures depend on."""
     told = spec.to_json()
     protocol, options = told.pop("protocol"), told.pop("judge_options")
-    if spec.engine == "none":  # pictures of others: how they were drawn is not known
+    if spec.engine == "none":  # images of others: how they were drawn is not known
         protocol = {"name": protocol["name"]}
     judge = {"judge": told.pop("judge"), "version": ", ".join(judge_versions), **options}
     lists = {

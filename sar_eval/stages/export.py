@@ -21,15 +21,15 @@ from sar_eval.types import Prompt
 LAYOUTS = {
     "geneval": "00000/metadata.jsonl and 00000/samples/0000.png, as GenEval's official script reads",
     "folder": "<prompt id>_<index>.png beside manifest.jsonl",
-    "dpg": "<prompt id>.png, one picture or four as 2x2 without padding, as DPG-Bench's script reads",
+    "dpg": "<prompt id>.png, one image or four as 2x2 without padding, as DPG-Bench's script reads",
 }
 
 
 def export(folder: RunFolder, layout: str, out: Path) -> int:
-    """Write the run's pictures as files and return how many pictures are in them.
+    """Write the run's images as files and return how many images are in them.
 
     Raises:
-        BadInput: unknown layout, `out` not empty, nothing to export, or pictures that the layout cannot
+        BadInput: unknown layout, `out` not empty, nothing to export, or images that the layout cannot
             hold (`dpg`: neither one nor four a prompt, or four of several sizes).
         StorageFailed: `out` cannot be written.
     """
@@ -44,11 +44,11 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
     with storage_errors(out):
         number = sum(write(folder, prompts, out))
     if number == 0:
-        raise BadInput(f"{folder.path} holds no pictures yet")
+        raise BadInput(f"{folder.path} holds no images yet")
     return number
 
 
-def _pictures(folder: RunFolder) -> Iterator[Row]:
+def _images(folder: RunFolder) -> Iterator[Row]:
     columns = ["key", "prompt_id", "index", "prompt", "seed", "image"]
     return (row for row in folder.generations.rows(columns) if row["image"] is not None)
 
@@ -60,7 +60,7 @@ def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[in
         (place / "samples").mkdir(parents=True)
         metadata = prompt.checks or {"tag": prompt.tag, "prompt": prompt.text}
         (place / "metadata.jsonl").write_text(json.dumps(metadata))
-    for row in _pictures(folder):
+    for row in _images(folder):
         path = out / f"{numbers[row['prompt_id']]:05d}" / "samples" / f"{row['index']:04d}.png"
         path.write_bytes(_as_png(row["image"]["bytes"]))
         yield 1
@@ -71,15 +71,15 @@ def _as_png(data: bytes) -> bytes:
     if data[8:12] != b"WEBP":
         return data
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.save(buffer, "PNG", compress_level=1)
+    with Image.open(io.BytesIO(data)) as image:
+        image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
     tags = {prompt.id: prompt.tag for prompt in prompts}
     with (out / "manifest.jsonl").open("w") as manifest:
-        for row in _pictures(folder):
+        for row in _images(folder):
             path = out / row["image"]["path"]
             path.write_bytes(row["image"]["bytes"])
             line = {name: row[name] for name in ("key", "prompt_id", "index", "prompt", "seed")}
@@ -89,23 +89,23 @@ def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
 
 
 def _dpg(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
-    """A prompt with fewer pictures than it should have gets no file: a grid has no place for a hole."""
+    """A prompt with fewer images than it should have gets no file: a grid has no place for a hole."""
     del prompts
     each = int(folder.read_manifest()["spec"]["images_per_prompt"])
     if each not in (1, 4):
-        raise BadInput(f"layout dpg holds 1 or 4 pictures a prompt, not {each}: use --layout folder")
-    for prompt, rows in groupby(_pictures(folder), lambda row: str(row["prompt_id"])):
-        pictures = [row["image"]["bytes"] for row in sorted(rows, key=lambda row: int(row["index"]))]
-        if len(pictures) == each:
-            (out / f"{prompt}.png").write_bytes(_one_file(prompt, pictures))
+        raise BadInput(f"layout dpg holds 1 or 4 images a prompt, not {each}: use --layout folder")
+    for prompt, rows in groupby(_images(folder), lambda row: str(row["prompt_id"])):
+        images = [row["image"]["bytes"] for row in sorted(rows, key=lambda row: int(row["index"]))]
+        if len(images) == each:
+            (out / f"{prompt}.png").write_bytes(_one_file(prompt, images))
             yield each
 
 
-def _one_file(prompt: str, pictures: list[bytes]) -> bytes:
-    if len(pictures) == 1 and pictures[0].startswith(b"\x89PNG"):
-        return pictures[0]
-    tiles = [decode_image(data) for data in pictures]
+def _one_file(prompt: str, images: list[bytes]) -> bytes:
+    if len(images) == 1 and images[0].startswith(b"\x89PNG"):
+        return images[0]
+    tiles = [decode_image(data) for data in images]
     if len({tile.shape for tile in tiles}) > 1:
         sizes = ", ".join(f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles)
-        raise BadInput(f"the pictures of prompt {prompt!r} are of several sizes ({sizes}): no grid")
+        raise BadInput(f"the images of prompt {prompt!r} are of several sizes ({sizes}): no grid")
     return encode_png(tiles[0] if len(tiles) == 1 else join(tiles))

@@ -1,4 +1,4 @@
-"""Stage: from a folder of pictures that another tool drew to generations, stored block by block."""
+"""Stage: from a folder of images that another tool drew to generations, stored block by block."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ THREADS = 4  # reading and decoding let go of Python's lock
 def import_images(
     spec: RunSpec, folder: RunFolder, images: ImageFolder, progress: ProgressCallback = no_progress
 ) -> None:
-    """Store every expected picture, or why there is none (lock held, `prepare`d).
+    """Store every expected image, or why there is none (lock held, `prepare`d).
 
     Files are stored byte for byte, tiles of a grid as PNG. Missing, unreadable and wrongly sized
-    pictures, and files that are no grids where the others are, become errors, so that the run is
+    images, and files that are no grids where the others are, become errors, so that the run is
     incomplete and names them. Blocks that are stored already stay.
 
     Raises:
@@ -60,7 +60,7 @@ def _read(draws: Sequence[Draw], images: ImageFolder) -> list[Generation]:
     """The draws that one file shows (or that none does)."""
     path = images.files.get(draws[0].key)
     if path is None:
-        missing = "missing: the folder has no such picture"
+        missing = "missing: the folder has no such image"
         return [Generation(draw.key, draw.seed, error=missing) for draw in draws]
     try:
         data, pixels = _decoded(path, images)
@@ -73,7 +73,7 @@ def _read(draws: Sequence[Draw], images: ImageFolder) -> list[Generation]:
 
 
 def _generation(draw: Draw, path: Path, pixels: NDArray[np.uint8], data: bytes | None = None) -> Generation:
-    """A picture as its file gave it, or cut out of that and encoded without loss."""
+    """An image as its file gave it, or cut out of that and encoded without loss."""
     if bool((pixels == pixels[0, 0]).all()):
         where = str(path) if data else f"{path}, tile {draw.index}"
         return Generation(draw.key, draw.seed, error=f"{where} is blank: one colour all over")
@@ -93,5 +93,5 @@ def _decoded(path: Path, images: ImageFolder) -> tuple[bytes, NDArray[np.uint8]]
         own = "x".join(map(str, images.sizes[path] or ()))
         raise BadInput(f"{path} is {own} pixels, most are {images.size[0]}x{images.size[1]}")
     if images.grid and not images.grid.fits(pixels, lossy=is_lossy(data)):
-        raise BadInput(f"{path} is no grid like the others ({images.grid}): a single picture?")
+        raise BadInput(f"{path} is no grid like the others ({images.grid}): a single image?")
     return data, pixels

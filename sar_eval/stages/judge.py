@@ -135,7 +135,7 @@ def _scored(verdict: Verdict) -> Verdict:
 
 
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
-    """Store an error for every picture that has no verdict from an earlier start; returns how many."""
+    """Store an error for every image that has no verdict from an earlier start; returns how many."""
     table = folder.verdicts(spec.judge)
     keys = [row["key"] for row in folder.generations.block(block, ["key"])]
     found = _earlier(table, block, set(keys))

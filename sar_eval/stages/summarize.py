@@ -31,7 +31,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     rows = list(folder.generations.rows(["key", "error", "steps", "out_of_range_tokens"]))
     drawn = {row["key"]: row["error"] for row in rows}
     verdicts = _verdicts(spec, folder)
-    # A verdict on a picture that is no longer there says nothing of this run.
+    # A verdict on an image that is no longer there says nothing of this run.
     verdicts = {key: v for key, v in verdicts.items() if key in drawn and drawn[key] is None}
     problems = {key: _problem(key, drawn, verdicts, spec) for key in expected}
     failed = sum(p is not None for p in problems.values())

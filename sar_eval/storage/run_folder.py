@@ -24,7 +24,7 @@ from sar_eval.storage.files import read_table, storage_errors, write_bytes
 from sar_eval.storage.schemas import GENERATIONS, PROMPTS, VERDICTS, Row
 from sar_eval.types import Prompt
 
-ROWS_PER_GROUP = 16  # one picture costs the reading of at most this many
+ROWS_PER_GROUP = 16  # one image costs the reading of at most this many
 PART = re.compile(r"part-(\d{6})-([0-9a-f]{16})\.parquet")
 
 

@@ -92,10 +92,10 @@ def read_images(folders: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], st
     for table in read_shards(folders, IMAGE_SCHEMA):
         for row in table.to_pylist():
             try:
-                with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
-                    yield np.asarray(picture.convert("RGB")), row["caption"]
+                with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+                    yield np.asarray(image.convert("RGB")), row["caption"]
             except UnidentifiedImageError as error:
-                raise BadInput(f"unreadable picture with caption {row['caption']!r}: {error}") from error
+                raise BadInput(f"unreadable image with caption {row['caption']!r}: {error}") from error
 
 
 def read_metadata(folders: Sequence[Path]) -> dict[str, str]:

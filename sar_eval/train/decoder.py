@@ -36,7 +36,7 @@ class DecoderOptions:
         learning_rate: peak, after a linear warm-up of `warmup` steps, then a cosine to zero.
         stop_at: end after this step although the schedule goes on (0: at its end). A base for
             fine-tuning need not be annealed.
-        caption_dropout: share of pictures trained without their caption, for guidance.
+        caption_dropout: share of images trained without their caption, for guidance.
     """
 
     steps: int
@@ -139,7 +139,7 @@ def check_tokens(data: Sequence[Path], visual_tokenizer: Path) -> None:
     if encoder is not None and encoder != visual.encoder_digest:
         raise BadInput(
             f"the shards were made with encoder {encoder}, the one in {visual_tokenizer} is "
-            f"{visual.encoder_digest}: name their tokenizer, or tokenize the pictures again"
+            f"{visual.encoder_digest}: name their tokenizer, or tokenize the images again"
         )
 
 
@@ -239,7 +239,7 @@ def attention() -> str:
 def save(model: Any, tokenizer: Any, visual_tokenizer: Path, side: int, out: Path) -> None:
     """Write the decoder in bfloat16 safetensors, its tokenizer, and where the visual tokenizer is.
 
-    `side` is the number of visual tokens along one side of a training picture.
+    `side` is the number of visual tokens along one side of a training image.
     """
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)

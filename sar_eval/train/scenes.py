@@ -17,7 +17,7 @@ from sar_eval.suites.shapes.scenes import Style, sample_scene
 
 
 def make_scenes(out: Path, number: int, *, style: Style, seed: int) -> int:
-    """Write `number` captioned PNG pictures to Parquet shards and return how many were written."""
+    """Write `number` captioned PNG images to Parquet shards and return how many were written."""
     return write_shards(_scenes(number, style, seed), out, IMAGE_SCHEMA)
 
 

@@ -24,13 +24,13 @@ def tokenize(
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Encode every picture of `data` and write token shards; return how many rows there are.
+    """Encode every image of `data` and write token shards; return how many rows there are.
 
     The shards' metadata carries the codebook size and the encoder's digest, so that training
     refuses tokens of another tokenizer.
 
     Raises:
-        BadInput: pictures of several sizes, or `out` already holds files.
+        BadInput: images of several sizes, or `out` already holds files.
     """
     visual = VisualTokenizer(tokenizer, device)
     metadata = {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
@@ -41,11 +41,11 @@ def tokenize(
 def _rows(
     data: Sequence[Path], visual: VisualTokenizer, batch_size: int, progress: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
-    done, pictures = 0, read_images(data)
-    while batch := list(islice(pictures, batch_size)):
-        if len({picture.shape for picture, _ in batch}) > 1:
-            raise BadInput("pictures of several sizes: resize them to one size before tokenizing")
-        codes = visual.encode(torch.from_numpy(np.stack([picture for picture, _ in batch])))
+    done, images = 0, read_images(data)
+    while batch := list(islice(images, batch_size)):
+        if len({image.shape for image, _ in batch}) > 1:
+            raise BadInput("images of several sizes: resize them to one size before tokenizing")
+        codes = visual.encode(torch.from_numpy(np.stack([image for image, _ in batch])))
         for row, (_, caption) in zip(codes.tolist(), batch, strict=True):
             yield {"tokens": row, "caption": caption}
         done += len(batch)

@@ -45,7 +45,7 @@ def train_tokenizer(
     Resumes from `out/state.pt` where there is one. Appends to `out/loss.jsonl`.
 
     Raises:
-        BadInput: the pictures differ in size, or a side is no multiple of 8.
+        BadInput: the images differ in size, or a side is no multiple of 8.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
@@ -61,11 +61,11 @@ def train_tokenizer(
 
 
 def _load(data: Sequence[Path]) -> Tensor:
-    pictures = [picture for picture, _ in read_images(data)]
-    shapes = {picture.shape for picture in pictures}
+    images = [image for image, _ in read_images(data)]
+    shapes = {image.shape for image in images}
     if len(shapes) != 1 or any(side % DOWNSAMPLE for side in next(iter(shapes))[:2]):
-        raise BadInput(f"pictures must share one size, a multiple of {DOWNSAMPLE}; found {sorted(shapes)}")
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        raise BadInput(f"images must share one size, a multiple of {DOWNSAMPLE}; found {sorted(shapes)}")
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _fit(
@@ -98,7 +98,7 @@ def _fit(
 def _step(model: FsqAutoencoder, optimizer: torch.optim.Optimizer, pixels: Tensor) -> float:
     with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
         rebuilt = model(pixels).float()
-    # Shapes are few pixels on much background: what stands out from the picture's mean counts more.
+    # Shapes are few pixels on much background: what stands out from the image's mean counts more.
     weight = 1 + 4 * (pixels - pixels.mean((2, 3), keepdim=True)).abs().clamp(max=1)
     error = (rebuilt - pixels).abs()
     loss = (weight * (error + 4 * error.square())).mean()

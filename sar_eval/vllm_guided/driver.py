@@ -1,7 +1,7 @@
-"""Pairs of requests through vLLM, wave by wave, so that both rows of a picture stay in step.
+"""Pairs of requests through vLLM, wave by wave, so that both rows of an image stay in step.
 
 A wave is certain to be prefilled in one step and never to be preempted: its prompts fit the tokens of a
-step, its requests the batch, the keys and values of the finished pictures the cache. The scheduler stands
+step, its requests the batch, the keys and values of the finished images the cache. The scheduler stands
 still while a wave is handed over. Should a pair fall out of step all the same, its rows end with a mark
 (see `pairing`) and it goes on from the tokens that both rows have.
 """
@@ -19,13 +19,13 @@ from sar_eval.errors import DeviceLost
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.vllm_guided.pairing import Branch, Layout
 
-TRIES = 3  # rounds that a picture on its own may end without a token more
-RESTARTS = 100  # of one picture in all
+TRIES = 3  # rounds that an image on its own may end without a token more
+RESTARTS = 100  # of one image in all
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A picture to draw.
+    """An image to draw.
 
     Attributes:
         prompts: token ids of the checkpoint: the prompt's, and with guidance the negative prompt's.
@@ -50,7 +50,7 @@ class Order:
 
 @dataclass(slots=True)
 class Drawn:
-    """How far a picture has come.
+    """How far an image has come.
 
     Attributes:
         tokens: in the engine's numbering (`Layout`), no marks.
@@ -106,13 +106,13 @@ class Capacity:
         return ""
 
     def at_once(self, prompt: int, branches: int, steps: int) -> int:
-        """How many pictures with prompts of at most so many tokens fit, 0 if not even one does."""
+        """How many images with prompts of at most so many tokens fit, 0 if not even one does."""
         blocks = -(-(prompt + steps) // self.block_size)
         return min(self.requests, self.step_tokens // prompt, self.blocks // blocks) // branches
 
 
 class VllmDriver:
-    """Draws pictures with a vLLM engine that has `GuidedPairs` and `VisualDecoder`."""
+    """Draws images with a vLLM engine that has `GuidedPairs` and `VisualDecoder`."""
 
     def __init__(self, engine: Any, layout: Layout, steps: int, waves: bool = True) -> None:
         """Take an engine.
@@ -120,7 +120,7 @@ class VllmDriver:
         Args:
             engine: a `vllm.v1.engine.llm_engine.LLMEngine`.
             layout: how its token ids are numbered.
-            steps: tokens of a picture.
+            steps: tokens of an image.
             waves: keep to what is certain to stay in step; without, everything is handed over at once.
         """
         self.engine, self.layout, self.steps, self.waves = engine, layout, steps, waves
@@ -156,13 +156,13 @@ class VllmDriver:
             waiting.extendleft(n for n in reversed(again) if not drawn[n].error)
         return drawn
 
-    def _unfinished(self, picture: Drawn) -> bool:
-        return len(picture.tokens) < self.steps and picture.failed_at < 0 and not picture.error
+    def _unfinished(self, image: Drawn) -> bool:
+        return len(image.tokens) < self.steps and image.failed_at < 0 and not image.error
 
     def _next_wave(
         self, waiting: deque[int], orders: Sequence[Order], drawn: list[Drawn], at_once: int
     ) -> list[int]:
-        """The next pictures that fit together; one that does not even fit alone gets its error."""
+        """The next images that fit together; one that does not even fit alone gets its error."""
         wave: list[int] = []
         starts: list[int] = []
         ends: list[int] = []
@@ -179,7 +179,7 @@ class VllmDriver:
                 continue
             waiting.popleft()
             if short:
-                drawn[number].error = f"a picture takes {short}"
+                drawn[number].error = f"an image takes {short}"
                 continue
             wave.append(number)
             starts, ends = begin, end
@@ -215,8 +215,8 @@ class VllmDriver:
         finally:
             self.engine.wake_up(["scheduling"])
 
-    def _hand_over(self, order: Order, picture: Drawn) -> list[str]:
-        """Submit the rows of a picture; a request that vLLM refuses is the picture's error."""
+    def _hand_over(self, order: Order, image: Drawn) -> list[str]:
+        """Submit the rows of an image; a request that vLLM refuses is the image's error."""
         from vllm.exceptions import VLLMError
         from vllm.inputs.engine import tokens_input
 
@@ -225,16 +225,16 @@ class VllmDriver:
         for number, prompt in enumerate(order.prompts):
             if odd := [i for i in prompt if not 0 <= i < self.layout.codes + self.layout.text]:
                 # vLLM would not notice: it was started without a tokenizer.
-                picture.error = f"token id {odd[0]} of its prompt is not in the vocabulary"
+                image.error = f"token id {odd[0]} of its prompt is not in the vocabulary"
                 self.engine.abort_request(names)
                 return []
             name = f"{self._pairs}/{number}"
-            branch = order.branch(str(self._pairs), number > 0, len(picture.tokens))
-            tokens = tokens_input([*self.layout.inward(prompt), *picture.tokens])
+            branch = order.branch(str(self._pairs), number > 0, len(image.tokens))
+            tokens = tokens_input([*self.layout.inward(prompt), *image.tokens])
             try:
                 self.engine.add_request(name, tokens, self._parameters(branch))
             except (ValueError, VLLMError) as error:
-                picture.error = f"vLLM refused it: {_in_short(error)}"
+                image.error = f"vLLM refused it: {_in_short(error)}"
                 self.engine.abort_request(names)
                 return []
             names.append(name)
@@ -258,16 +258,16 @@ class VllmDriver:
             extra_args={ARGUMENT: branch.to_args()},
         )
 
-    def _take_in(self, picture: Drawn, rows: Sequence[Any]) -> None:
+    def _take_in(self, image: Drawn, rows: Sequence[Any]) -> None:
         tokens = [list(row.token_ids) for row in rows]
         common = agreed(tokens, {self.layout.out_of_step, self.layout.fault})
-        picture.tokens = picture.tokens + tokens[0][:common]
+        image.tokens = image.tokens + tokens[0][:common]
         scores = [list(row.logprobs.logprobs[:common]) if row.logprobs else [] for row in rows]
-        picture.scores = tuple([*old, *new] for old, new in zip(picture.scores, scores, strict=False))
+        image.scores = tuple([*old, *new] for old, new in zip(image.scores, scores, strict=False))
         if all(row[common : common + 1] == [self.layout.fault] for row in tokens):
-            picture.failed_at = len(picture.tokens)
-        elif len(picture.tokens) < self.steps:
-            picture.restarts += 1
+            image.failed_at = len(image.tokens)
+        elif len(image.tokens) < self.steps:
+            image.restarts += 1
 
 
 def agreed(rows: Sequence[Sequence[int]], marks: set[int]) -> int:

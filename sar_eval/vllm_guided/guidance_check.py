@@ -1,11 +1,11 @@
 """Is guidance applied, and with these weights? A few tokens of an engine against plain PyTorch.
 
-An engine that quietly ignored the negative branch, or the prompt, would still draw pictures. So before it
-draws any it samples two tokens of a few pictures; each must be a token that the checkpoint's own scores,
+An engine that quietly ignored the negative branch, or the prompt, would still draw images. So before it
+draws any it samples two tokens of a few images; each must be a token that the checkpoint's own scores,
 guided and with the draw's noise, would choose, and have the log-probability that they give it.
 
 The tokens are sampled at the temperature that puts the best guided score `RISE` above the mean one, and
-every other picture with a guidance of at least `TELLING`. At the protocol's own temperature a trained
+every other image with a guidance of at least `TELLING`. At the protocol's own temperature a trained
 checkpoint is often sure of its first tokens, with guidance and without, and a weak guidance changes little:
 that would prove nothing.
 """
@@ -28,7 +28,7 @@ from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided.driver import Drawn, Order
 
 RISE = 6.0  # nats; the best token of thousands is then likelier than another one, but not sure
-TELLING = 6.0  # guidance of every other picture: what a branch left out changes must exceed rounding
+TELLING = 6.0  # guidance of every other image: what a branch left out changes must exceed rounding
 # Deviation in nats that rounding alone may cause where even a wrong engine would hardly deviate.
 ROUNDING = {"float32": 0.001, "bfloat16": 0.05, "float16": 0.02}
 
@@ -45,7 +45,7 @@ class Deviation:
         found: mean over tokens of: what a better token would have had more in score and noise, and the
             differences of the log-probabilities.
         wrong: mean difference of log-probability between the guided distribution and the nearest one that
-            a wrong engine would draw from (one branch alone, another picture's prompts).
+            a wrong engine would draw from (one branch alone, another image's prompts).
     """
 
     found: float
@@ -53,7 +53,7 @@ class Deviation:
 
 
 def telling(decoder: Decoder, vocabulary: Vocabulary, orders: Sequence[Order]) -> list[Order]:
-    """The same pictures, sampled so that their tokens tell most, with log-probabilities.
+    """The same images, sampled so that their tokens tell most, with log-probabilities.
 
     Those of one guidance share a temperature, so that an engine samples them together.
     """
@@ -84,29 +84,29 @@ def check_guidance(
 
     Args:
         decoder, vocabulary: the checkpoint in plain PyTorch, on the CPU.
-        orders: the pictures (see `telling`), two at least.
+        orders: the images (see `telling`), two at least.
         drawn: their first tokens, numbered as the vocabulary's columns, with log-probabilities.
         rounding: nats.
 
     Raises:
-        NotGuided: it deviates more, or a picture has no tokens.
+        NotGuided: it deviates more, or an image has no tokens.
     """
-    for picture in drawn:
-        if picture.error or picture.failed_at >= 0 or not picture.tokens:
+    for image in drawn:
+        if image.error or image.failed_at >= 0 or not image.tokens:
             raise NotGuided(
-                f"the engine could not draw the tokens of its self-check: {picture.error or 'no numbers'}"
+                f"the engine could not draw the tokens of its self-check: {image.error or 'no numbers'}"
             )
     found: list[float] = []
     wrong: dict[str, list[float]] = defaultdict(list)
-    for step in range(min(len(picture.tokens) for picture in drawn)):
-        before = [[token + vocabulary.first for token in picture.tokens[:step]] for picture in drawn]
+    for step in range(min(len(image.tokens) for image in drawn)):
+        before = [[token + vocabulary.first for token in image.tokens[:step]] for image in drawn]
         texts = [[[*p, *b] for p in order.prompts] for order, b in zip(orders, before, strict=True)]
         scores = _scores(decoder, vocabulary, texts)
-        for n, (order, picture) in enumerate(zip(orders, drawn, strict=True)):
-            place = torch.tensor([picture.tokens[step]])
-            told = [row[step] for row in picture.scores[: len(order.prompts)]]
+        for n, (order, image) in enumerate(zip(orders, drawn, strict=True)):
+            place = torch.tensor([image.tokens[step]])
+            told = [row[step] for row in image.scores[: len(order.prompts)]]
             found.append(_deviation(scores[n], order, vocabulary, step, place, told))
-            # At the first token alone: later ones of another picture follow other tokens.
+            # At the first token alone: later ones of another image follow other tokens.
             other = None if step else scores[(n + 1) % len(scores)]
             for name, off in _alternatives(scores[n], other, order, place).items():
                 wrong[name].append(off)
@@ -139,7 +139,7 @@ def _alternatives(rows: Tensor, others: Tensor | None, order: Order, place: Tens
     if len(rows) > 1:
         wrong |= {f"branch {n} alone": row[None] / order.temperature for n, row in enumerate(rows)}
     if others is not None:
-        wrong["another picture's prompts"] = policy_scores(others, _protocol(order))
+        wrong["another image's prompts"] = policy_scores(others, _protocol(order))
     right = log_probabilities(policy_scores(rows, _protocol(order)), place)
     return {name: float(abs(log_probabilities(scores, place) - right)) for name, scores in wrong.items()}
 
@@ -151,10 +151,10 @@ def _protocol(order: Order) -> DrawProtocol:
 def _scores(
     decoder: Decoder, vocabulary: Vocabulary, texts: Sequence[Sequence[Sequence[int]]]
 ) -> list[Tensor]:
-    """Scores `[branches, V]` of the token after each picture's texts, each different text read once."""
-    rows = [row for picture in texts for row in picture]
+    """Scores `[branches, V]` of the token after each image's texts, each different text read once."""
+    rows = [row for image in texts for row in image]
     cache = decoder.new_cache(len(rows), max(map(len, rows)))
     with torch.inference_mode():
         hidden, _ = prefill(decoder, rows, cache, torch.device("cpu"))
         scores: Tensor = vocabulary.head(hidden)
-    return list(scores.split([len(picture) for picture in texts]))
+    return list(scores.split([len(image) for image in texts]))

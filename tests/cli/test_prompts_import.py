@@ -107,8 +107,8 @@ def test_a_suite_that_is_not_there_says_how_to_get_it(sar_eval, cache: Path, tmp
     done = sar_eval("run", "dpg", "--ckpt", "demo:sft", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert hint in done.stderr
-    (tmp_path / "pictures").mkdir()
-    done = sar_eval("score", "dpg", "--images", tmp_path / "pictures")
+    (tmp_path / "images").mkdir()
+    done = sar_eval("score", "dpg", "--images", tmp_path / "images")
     assert done.returncode == 2
     assert hint in done.stderr
 

@@ -1,4 +1,4 @@
-"""A small server that speaks OpenAI's HTTP interface, sees the pictures it is sent, and fails on demand."""
+"""A small server that speaks OpenAI's HTTP interface, sees the images it is sent, and fails on demand."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ COLORS = ("red", "green", "blue")
 
 
 class Chat(ThreadingHTTPServer):
-    """Answers yes if a question names the picture's strongest channel; see `Handler.misbehave`.
+    """Answers yes if a question names the image's strongest channel; see `Handler.misbehave`.
 
     Attributes:
         served: names of the models.
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        picture, question = (part for part in body["messages"][0]["content"])
+        image, question = (part for part in body["messages"][0]["content"])
         name = question["text"].split()[0].strip("?")
         with self.server.lock:
             self.server.sent.append(body)
@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("logprobs") and not self.server.logprobs:
             self.reply({"error": {"message": "logprobs are not supported"}}, 400)
         elif not self.misbehave(name, self.server.asked[name]):
-            self.reply(answer(color(picture["image_url"]["url"]), name, bool(body.get("logprobs"))))
+            self.reply(answer(color(image["image_url"]["url"]), name, bool(body.get("logprobs"))))
 
     def misbehave(self, name: str, time_asked: int) -> bool:
         """What a question's first word makes the server do; whether it did anything."""
@@ -155,11 +155,11 @@ REPLIES: dict[str, Any] = {
 
 
 def color(url: str) -> str:
-    """The strongest channel of a picture in a data URL, which must be lossless."""
+    """The strongest channel of an image in a data URL, which must be lossless."""
     kind, _, data = url.partition(",")
     assert kind == "data:image/png;base64"
-    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-        return COLORS[int(np.asarray(picture).mean((0, 1)).argmax())]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return COLORS[int(np.asarray(image).mean((0, 1)).argmax())]
 
 
 def answer(seen: str, name: str, with_logprobs: bool) -> dict[str, Any]:

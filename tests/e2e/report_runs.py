@@ -41,14 +41,14 @@ def make_prompts(per_task):
 
 def encode(pixels, size=None):
     sink = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    picture = picture.resize((size, size), Image.Resampling.NEAREST) if size else picture
-    picture.save(sink, "PNG")
+    image = Image.fromarray(pixels)
+    image = image.resize((size, size), Image.Resampling.NEAREST) if size else image
+    image.save(sink, "PNG")
     return sink.getvalue()
 
 
 def draw_scene(prompt, rng, size=None):
-    """A picture of the prompt, or (one time in three) of another prompt of its task."""
+    """An image of the prompt, or (one time in three) of another prompt of its task."""
     while True:
         checks = prompt.checks if rng.random() < 0.67 else sample_checks(prompt.tag, rng)
         scene = arrange(checks, rng, style="grainy" if rng.random() < 0.5 else "clean", train=False)

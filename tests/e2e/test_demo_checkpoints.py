@@ -41,8 +41,8 @@ def test_reconstructions_are_judged_right() -> None:
     pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
     rebuilt = [visual.decode(visual.encode(batch), 8) for batch in pixels.split(100)]
     right = [
-        rule(scene.checks, detect(picture.numpy()), Thresholds(0.6, 0.6)).correct
-        for scene, picture in zip(scenes, torch.cat(rebuilt), strict=True)
+        rule(scene.checks, detect(image.numpy()), Thresholds(0.6, 0.6)).correct
+        for scene, image in zip(scenes, torch.cat(rebuilt), strict=True)
     ]
     assert np.mean(right) >= 0.97
 
@@ -58,7 +58,7 @@ def test_fine_tuning_is_seen_in_the_score(sar_eval, tmp_path: Path) -> None:
     assert overall["pretrain"]["high"] < overall["sft"]["low"]
 
 
-def test_speculation_draws_the_same_pictures_in_fewer_steps() -> None:
+def test_speculation_draws_the_same_images_in_fewer_steps() -> None:
     recipe = load_recipe("shapes")
     protocol = DrawProtocol(**{"resolution": 64, **recipe.protocol})
     draws = [make_draw(prompt, 0, 0) for prompt in load_suite(recipe.suite).prompts[::40]]

@@ -154,7 +154,7 @@ def test_official_files_and_mplug_in_scores_out(
 
 
 def _by_hand(told: list[dict], parents: dict[int, tuple[int, ...]]) -> float:
-    """One picture in the script's way: row by row, in place."""
+    """One image in the script's way: row by row, in place."""
     scores = {row["id"]: int(row["answer"] == "yes") for row in told}
     for name, above in parents.items():
         if not all(scores[parent] for parent in above):
@@ -162,17 +162,17 @@ def _by_hand(told: list[dict], parents: dict[int, tuple[int, ...]]) -> float:
     return sum(scores.values()) / len(scores)
 
 
-def test_pictures_that_are_missing_or_broken_are_named_and_count_as_nothing(
+def test_images_that_are_missing_or_broken_are_named_and_count_as_nothing(
     sar_eval, official: dict[str, list[np.ndarray]], tmp_path: Path
 ) -> None:
     weights, run, grids = write_tiny_mplug(tmp_path / "mplug"), tmp_path / "run", tmp_path / "grids"
-    (grids / "7.jpg").write_bytes(b"no picture")
+    (grids / "7.jpg").write_bytes(b"no image")
     (grids / "gone.jpg").unlink()
     words = ("score", "dpg", "--images", grids, "--out", run, "--judge-option", f"weights={weights}")
     done = sar_eval(*words)
     assert done.returncode == 3
-    assert "no picture of 1 of 3 prompts: gone" in done.stderr
-    for word in ("7.jpg: unreadable picture", "gone/0: missing", "INCOMPLETE"):
+    assert "no image of 1 of 3 prompts: gone" in done.stderr
+    for word in ("7.jpg: unreadable image", "gone/0: missing", "INCOMPLETE"):
         assert word in done.stdout, word
     found = rows_of(run)
     assert [key for key, row in found.items() if pd.isna(row["error"])] == [f"first/{i}" for i in range(4)]

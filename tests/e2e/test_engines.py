@@ -1,4 +1,4 @@
-"""Engines and their options from the command line: the same pictures by every way."""
+"""Engines and their options from the command line: the same images by every way."""
 
 import json
 from pathlib import Path

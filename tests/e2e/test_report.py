@@ -101,7 +101,7 @@ def test_counts_beside_the_choices_follow_the_other_filters(page, run):
         assert page.inner_text(f".segment.{state} .count") == str(states[state])
 
 
-def test_a_task_in_the_score_table_filters_the_pictures(page, run):
+def test_a_task_in_the_score_table_filters_the_images(page, run):
     page.click(".scores a:text-is('counting')")
     assert all_keys(page) == run.keys("counting")
     assert page.input_value("#task") == "counting"
@@ -161,7 +161,7 @@ def test_arrows_move_and_escape_closes(page, run):
     page.wait_for_function("key => document.activeElement.dataset.key === key", arg=keys[1])
 
 
-def test_a_link_opens_the_same_picture_under_the_same_filters(watched, run, path):
+def test_a_link_opens_the_same_image_under_the_same_filters(watched, run, path):
     key = run.keys("position", "fail")[0]
     page = watched.open(path, f"#verdict=fail&task=position&image={key}")
     assert key in page.inner_text("#details")
@@ -184,7 +184,7 @@ def test_an_incomplete_run_is_marked_and_names_what_is_missing(page, run):
     assert page.title() == "Partial: demo:sft on shapes"
     for key, why in {
         f"{run.prompts[2].id}/1": "out of memory <b>",
-        f"{run.prompts[3].id}/0": "blank picture",
+        f"{run.prompts[3].id}/0": "blank image",
         f"{run.prompts[-1].id}/1": "not generated",
     }.items():
         assert f"{key}: {why}" in page.inner_text(".problems")
@@ -223,14 +223,14 @@ def test_follows_the_colour_scheme_and_fits_a_phone(watched, path, scheme):
 
 @pytest.fixture
 def large(tmp_path):
-    """Four 320-pixel pictures, so that thumbnails are smaller than they."""
+    """Four 320-pixel images, so that thumbnails are smaller than they."""
     prompts, rng = make_prompts(1)[:2], random.Random(3)
     return make_run(
         tmp_path / "large", prompts, make_spec(), lambda draw: draw_scene(draw.prompt, rng, 320)
     )
 
 
-def test_beyond_the_limit_pictures_lie_beside_the_page(watched, large):
+def test_beyond_the_limit_images_lie_beside_the_page(watched, large):
     page = watched.open(large.write(inline_limit=1000))
     files = {path.name for path in (large.folder.path / report.ASSETS).iterdir()}
     stems = {key.replace("/", "_") for key in large.expected}
@@ -243,11 +243,11 @@ def test_beyond_the_limit_pictures_lie_beside_the_page(watched, large):
         "lazy",
     ]
     page.locator(".card").first.click()
-    page.wait_for_function("document.getElementById('view-picture').naturalWidth === 320")
+    page.wait_for_function("document.getElementById('view-image').naturalWidth === 320")
     assert any(url.endswith(".thumb.webp") for url in watched.requests)
 
 
-def test_stored_pictures_are_the_full_ones_and_stale_ones_go(large):
+def test_stored_images_are_the_full_ones_and_stale_ones_go(large):
     large.write(inline_limit=0)
     assets = large.folder.path / report.ASSETS
     before = {path: path.stat().st_mtime_ns for path in assets.iterdir()}
@@ -272,9 +272,7 @@ def test_a_run_without_judge_or_fold_has_a_report(watched, tmp_path):
 
 
 def test_odd_evidence_does_not_spoil_the_report(watched, tmp_path):
-    run = make_run(
-        tmp_path, make_prompts(1)[:1], make_spec(images_per_prompt=4), lambda draw: b"no picture"
-    )
+    run = make_run(tmp_path, make_prompts(1)[:1], make_spec(images_per_prompt=4), lambda draw: b"no image")
     odd = [
         Verdict(
             "single_object-000/0", "shapes", "2", score=0.31, evidence={"answers": {"</script>": "yes"}}
@@ -287,10 +285,10 @@ def test_odd_evidence_does_not_spoil_the_report(watched, tmp_path):
     page = watched.open(run.write())
     assert page.locator(".card .badge").all_inner_texts()[:3] == ["0.310", "Pass", "Fail"]
     assert page.locator(".card .badge.none").count() == 1
-    assert page.locator(".picture.absent").count() == 4
+    assert page.locator(".image.absent").count() == 4
     page.locator(".card").first.click()
     assert json.loads(page.inner_text("#evidence")) == {"answers": {"</script>": "yes"}}
-    assert page.inner_text("#view-missing") == "unreadable picture"
+    assert page.inner_text("#view-missing") == "unreadable image"
 
 
 @pytest.mark.slow
@@ -298,9 +296,9 @@ def test_odd_evidence_does_not_spoil_the_report(watched, tmp_path):
 def test_5000_images_are_shown_a_few_at_a_time(watched, tmp_path, inline_limit):
     prompts = [replace(p, id=f"{p.id}-{copy}") for copy in range(21) for p in make_prompts(60)][:1250]
     rng = random.Random(0)
-    pictures = [draw_scene(p, rng) for p in prompts[:360]]
+    images = [draw_scene(p, rng) for p in prompts[:360]]
     spec = make_spec(images_per_prompt=4, batch_size=64)
-    run = make_run(tmp_path, prompts, spec, lambda draw: pictures[draw.seed % 360])
+    run = make_run(tmp_path, prompts, spec, lambda draw: images[draw.seed % 360])
     path = run.write(inline_limit=inline_limit)
     page = watched.open(path)
     assert page.locator(".card").count() < 400

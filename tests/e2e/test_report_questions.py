@@ -32,7 +32,7 @@ DEEP = [
 ]
 ROUND = [Question(1, "First?", (2,)), Question(2, "Second?", (1,)), Question(3, "Third?", (3, 9))]
 
-# Of a picture that was not scored, because a question has no answer.
+# Of an image that was not scored, because a question has no answer.
 OPEN = {
     "answerer": "server",
     "questions": [
@@ -80,17 +80,17 @@ def path(tmp_path_factory):
         Prompt("plain", "no questions", "t"),
     ]
     rng = random.Random(2)
-    pictures = {
+    images = {
         f"{prompt.id}/{index}": render(sample_scene(rng, style="clean"))
         for prompt in prompts
         for index in range(2)
     }
-    pictures["deep/0"] = two_circles()
+    images["deep/0"] = two_circles()
     run = make_run(
         tmp_path_factory.mktemp("run"),
         prompts,
         make_spec(benchmark="dpg-shapes", fold="", batch_size=64),
-        lambda draw: encode(pictures[draw.key], 256),
+        lambda draw: encode(images[draw.key], 256),
     )
     verdicts = []
     for key, prompt in run.expected.items():
@@ -101,7 +101,7 @@ def path(tmp_path_factory):
         if prompt.id == "open":
             verdicts.append(Verdict(key, "shapes", "1", evidence=OPEN, error="question 2: timed out"))
             continue
-        found = hostile_evidence() if prompt.id == "round" else evidence(asked, pictures[key])
+        found = hostile_evidence() if prompt.id == "round" else evidence(asked, images[key])
         score = float(np.mean([row["counted"] for row in found["questions"]]))
         verdicts.append(Verdict(key, "shapes", "1", score, evidence=found))
     run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in verdicts])
@@ -153,14 +153,14 @@ def test_circles_and_hostile_text_do_no_harm(watched, path) -> None:
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_answers_of_a_picture_that_was_not_scored_are_shown_and_count_as_nothing(watched, path) -> None:
+def test_answers_of_a_image_that_was_not_scored_are_shown_and_count_as_nothing(watched, path) -> None:
     page = watched.open(path, "#image=open/0")
     second = [2, "none", "no answer", ["timed out"], []]
     assert tree(page) == [[1, "none", "yes", [], [second]]]
     assert page.inner_text("#questions-counted") == "not scored"
 
 
-def test_every_picture_shows_its_own_answers(watched, path) -> None:
+def test_every_image_shows_its_own_answers(watched, path) -> None:
     page = watched.open(path, "#image=composition-001/1")
     suite = {row["id"]: row for row in make_suite(per_task=2)}
     seen = page.locator("#questions .text").all_inner_texts()
@@ -173,7 +173,7 @@ def test_every_picture_shows_its_own_answers(watched, path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 800)])
-def test_the_tree_stays_in_its_panel_beside_the_picture(watched, path, width, height) -> None:
+def test_the_tree_stays_in_its_panel_beside_the_image(watched, path, width, height) -> None:
     watched.page.set_viewport_size({"width": width, "height": height})
     page = watched.open(path, "#image=deep/0")
     panel = page.locator(".panel-body").bounding_box()

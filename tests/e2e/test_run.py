@@ -84,14 +84,14 @@ def test_pandas_arrow_and_duckdb_read_the_run(undisturbed: tuple[Path, Path, dic
 
 
 @pytest.mark.slow
-def test_hugging_face_datasets_shows_the_pictures(
+def test_hugging_face_datasets_shows_the_images(
     undisturbed: tuple[Path, Path, dict], tmp_path: Path
 ) -> None:
     datasets = pytest.importorskip("datasets", reason="the package `datasets` is not installed")
     files = sorted(map(str, (undisturbed[1] / "generations").glob("part-*.parquet")))
     table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
-    picture = table.cast_column("image", datasets.Image())[0]["image"]
-    assert picture.size == (64, 64)
+    image = table.cast_column("image", datasets.Image())[0]["image"]
+    assert image.size == (64, 64)
 
 
 def test_the_same_command_again_does_nothing_new(undisturbed, sar_eval) -> None:
@@ -250,9 +250,7 @@ def test_stages_one_by_one_give_the_same(undisturbed, sar_eval, tmp_path: Path) 
     ).stdout.startswith("48 ")
 
 
-def test_a_run_over_stored_pictures_gone_missing_is_incomplete(
-    undisturbed, sar_eval, tmp_path: Path
-) -> None:
+def test_a_run_over_stored_images_gone_missing_is_incomplete(undisturbed, sar_eval, tmp_path: Path) -> None:
     _, run, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

@@ -1,4 +1,4 @@
-"""`score`: pictures in a folder in, verdicts and a report out."""
+"""`score`: images in a folder in, verdicts and a report out."""
 
 import json
 import shutil
@@ -29,9 +29,9 @@ def few(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, few: Path) -> Path:
-    """Two pictures of each in the official layout, numbered as the official script does."""
-    root = tmp_path / "pictures"
+def images(tmp_path: Path, few: Path) -> Path:
+    """Two images of each in the official layout, numbered as the official script does."""
+    root = tmp_path / "images"
     for number, line in enumerate(few.read_text().splitlines()):
         for index in range(2):
             noise(root / f"{number:05d}" / "samples" / f"{index:05d}.png", 10 * number + index)
@@ -40,7 +40,7 @@ def pictures(tmp_path: Path, few: Path) -> Path:
 
 
 @pytest.fixture
-def words(tiny_clip, tiny_detector, few: Path, pictures: Path, tmp_path: Path) -> list[object]:
+def words(tiny_clip, tiny_detector, few: Path, images: Path, tmp_path: Path) -> list[object]:
     """The command with tiny networks of the real architectures."""
     options = {
         "weights": tiny_detector,
@@ -50,7 +50,7 @@ def words(tiny_clip, tiny_detector, few: Path, pictures: Path, tmp_path: Path) -
         "counting_threshold": 0.05,
     }
     chosen = [word for name, value in options.items() for word in ("--judge-option", f"{name}={value}")]
-    place = ["--images", pictures, "--out", tmp_path / "run", "--suite", few, "-n", 2, "--workers", 1]
+    place = ["--images", images, "--out", tmp_path / "run", "--suite", few, "-n", 2, "--workers", 1]
     return ["score", "geneval", *place, *chosen]
 
 
@@ -62,28 +62,28 @@ def test_images_in_verdicts_and_report_out(sar_eval, words, tmp_path: Path) -> N
     assert (told["expected"], told["generated"], told["judged"], told["failed"]) == (6, 6, 6, 0)
     names = [metric["name"] for metric in told["metrics"]]
     assert names[:3] == ["overall", "task/single_object", "task/counting"]
-    assert told["protocol"]["name"] == "pictures as given, 96x96"
+    assert told["protocol"]["name"] == "images as given, 96x96"
     verdicts = pd.read_parquet(tmp_path / "run" / "verdicts" / "geneval")
     assert len(verdicts) == 6
     boxes = [box for evidence in verdicts["evidence"] for box in json.loads(evidence)["boxes"]]
     assert boxes
     assert all(box["mask"]["size"] == [96, 96] and box["score"] > 0.05 for box in boxes)
-    assert "pictures as given" in (tmp_path / "run" / "report.html").read_text()
+    assert "images as given" in (tmp_path / "run" / "report.html").read_text()
     again = sar_eval(*words, "--json")
     assert json.loads(again.stdout)["metrics"] == told["metrics"]
 
 
 @pytest.mark.slow
 def test_what_is_wrong_with_a_folder_is_named_and_not_scored_away(
-    sar_eval, words, pictures: Path, tmp_path: Path
+    sar_eval, words, images: Path, tmp_path: Path
 ) -> None:
-    (pictures / "00000" / "samples" / "00001.png").unlink()
-    (pictures / "00001" / "samples" / "00000.png").write_bytes(b"no picture")
-    noise(pictures / "00001" / "samples" / "00001.png", 3, (64, 96))
-    Image.new("RGB", (96, 96), "red").save(pictures / "00002" / "samples" / "00000.png")
+    (images / "00000" / "samples" / "00001.png").unlink()
+    (images / "00001" / "samples" / "00000.png").write_bytes(b"no image")
+    noise(images / "00001" / "samples" / "00001.png", 3, (64, 96))
+    Image.new("RGB", (96, 96), "red").save(images / "00002" / "samples" / "00000.png")
     done = sar_eval(*words)
     assert done.returncode == 3
-    for word in ("00000/1: missing", "unreadable picture", "is 64x96 pixels, most are 96x96", "is blank"):
+    for word in ("00000/1: missing", "unreadable image", "is 64x96 pixels, most are 96x96", "is blank"):
         assert word in done.stdout, word
     assert "INCOMPLETE (no scores; --partial gives them)" in done.stdout
     assert "overall" not in done.stdout
@@ -101,9 +101,9 @@ def test_what_is_wrong_with_a_folder_is_named_and_not_scored_away(
 
 
 @pytest.mark.slow
-def test_changed_pictures_are_another_run(sar_eval, words, pictures: Path) -> None:
+def test_changed_images_are_another_run(sar_eval, words, images: Path) -> None:
     assert sar_eval(*words).returncode == 0
-    noise(pictures / "00000" / "samples" / "00000.png", 99)
+    noise(images / "00000" / "samples" / "00000.png", 99)
     done = sar_eval(*words)
     assert done.returncode == 2
     assert "checkpoint_digest" in done.stderr
@@ -139,20 +139,20 @@ def test_official_grids_out_and_back_with_the_same_verdicts(sar_eval, suite, tmp
     ran = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", run)
     assert ran.returncode == 0, ran.stderr
     done = sar_eval("export", run, "--layout", "dpg", "--out", out)
-    assert done.stdout == f"48 pictures in {out}\n"
+    assert done.stdout == f"48 images in {out}\n"
     (out / "position-001.png").rename(tmp_path / "away.png")
     words = ("score", "shapes", "--images", out, "--suite", suite, "--out", back)
     done = sar_eval(*words)
     assert done.returncode == 3
-    assert "44 pictures, layout grids: 2x2 grids (PNG), no padding, 64x64" in done.stderr
-    assert "no picture of 1 of 12 prompts: position-001" in done.stderr
+    assert "44 images, layout grids: 2x2 grids (PNG), no padding, 64x64" in done.stderr
+    assert "no image of 1 of 12 prompts: position-001" in done.stderr
     assert "position-001/3: missing" in done.stdout
     (tmp_path / "away.png").rename(out / "position-001.png")
     shutil.rmtree(back)
     done = sar_eval(*words, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["protocol"]["name"] == (
-        "pictures as given, 2x2 grids (PNG), no padding, 64x64"
+        "images as given, 2x2 grids (PNG), no padding, 64x64"
     )
     columns = ["key", "passed", "score", "reason", "evidence"]
     own, again = (
@@ -175,11 +175,11 @@ def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> No
     assert (done.returncode, "judged in place" in done.stderr) == (2, True)
 
 
-def test_bad_input(sar_eval, words, pictures: Path) -> None:
+def test_bad_input(sar_eval, words, images: Path) -> None:
     done = sar_eval(*words, "--judge-option", "threshold")
     assert (done.returncode, "NAME=VALUE" in done.stderr) == (2, True)
     done = sar_eval(*words, "--detector", "yolo")
     assert (done.returncode, "mask2former or mmdet" in done.stderr) == (2, True)
-    shutil.rmtree(pictures)
+    shutil.rmtree(images)
     done = sar_eval(*words)
     assert (done.returncode, "no folder" in done.stderr) == (2, True)

@@ -221,7 +221,7 @@ def test_labels_are_on_visual_tokens_only(work: Path) -> None:
     tokenizer = build_text_tokenizer(words())
     dataset = TokenDataset([work / "tokens"], tokenizer, DecoderOptions(steps=1, caption_dropout=0.5))
     lengths = {len(dataset[i]["input_ids"]) for i in range(60)}
-    assert min(lengths) == 66, "a dropped caption leaves <|t2i|> <|soi|> and the picture"
+    assert min(lengths) == 66, "a dropped caption leaves <|t2i|> <|soi|> and the image"
     batch = collate([dataset[i] for i in range(8)])
     kept = batch["labels"] != -100
     assert (kept.sum(1) == 64).all()

@@ -40,9 +40,9 @@ def chat():
 
 
 def pixels(color: str) -> np.ndarray:
-    picture = np.full((8, 8, 3), COLORS[color], np.uint8)
-    picture[0, 0] = 0
-    return picture
+    image = np.full((8, 8, 3), COLORS[color], np.uint8)
+    image[0, 0] = 0
+    return image
 
 
 def ask(server: Chat, *questions: str, color: str = "red", **options):
@@ -52,10 +52,10 @@ def ask(server: Chat, *questions: str, color: str = "red", **options):
     return list(answers)
 
 
-def test_questions_are_answered_from_the_picture(chat: Chat) -> None:
-    pictures = [(pixels(color), ["red?", "green?", "blue?"]) for color in COLORS]
+def test_questions_are_answered_from_the_image(chat: Chat) -> None:
+    images = [(pixels(color), ["red?", "green?", "blue?"]) for color in COLORS]
     with ServerAnswerer(url=chat.url + "/", model="judge-7b", concurrency=4) as answerer:
-        found = list(answerer.answer(pictures))
+        found = list(answerer.answer(images))
     assert [[a.yes for a in answers] for answers in found] == np.eye(3, dtype=bool).tolist()
     assert found[0][0].text == "**Yes**, I think."
     assert found[0][0].soft == pytest.approx(0.6 / 0.8)
@@ -67,7 +67,7 @@ def test_questions_are_answered_from_the_picture(chat: Chat) -> None:
     assert chat.keys == {None}
 
 
-def test_the_picture_arrives_as_it_is(chat: Chat) -> None:
+def test_the_image_arrives_as_it_is(chat: Chat) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8)
     with ServerAnswerer(url=chat.url, model="judge-7b", prompt="{question}") as answerer:
         list(answerer.answer([(noise, ["red?"])]))
@@ -185,9 +185,9 @@ def test_the_door_is_checked_before_anything_is_asked(chat: Chat) -> None:
 def test_a_server_that_dies_gives_what_it_gave_and_ends_the_run() -> None:
     with serving(dies_after=4) as server:
         given = []
-        pictures = [(pixels(color), ["red?", "blue?"]) for color in COLORS]
+        images = [(pixels(color), ["red?", "blue?"]) for color in COLORS]
         with ServerAnswerer(url=server.url, model="judge-7b", retries=1, concurrency=1) as answerer:
-            answers = answerer.answer([*pictures, *pictures])
+            answers = answerer.answer([*images, *images])
             with pytest.raises(Incomplete, match="run the same command again"):
                 given.extend(answers)
         assert len(given) == 6
@@ -199,7 +199,7 @@ def test_a_server_that_dies_gives_what_it_gave_and_ends_the_run() -> None:
     with serving() as back:
         answerer._server.url = back.url
         with answerer:
-            assert next(answerer.answer(pictures[:1]))[0].yes
+            assert next(answerer.answer(images[:1]))[0].yes
 
 
 def test_soft_scores_need_one_of_the_two_words() -> None:
@@ -251,9 +251,9 @@ def test_the_version_is_of_the_model_and_the_way_of_asking() -> None:
 
 @pytest.fixture
 def drawn(spec: RunSpec, tmp_path: Path) -> RunFolder:
-    """Five pictures in blocks of three, two questions each; three red, two blue."""
+    """Five images in blocks of three, two questions each; three red, two blue."""
     questions = write_questions([Question(1, "red?"), Question(2, "blue?")])
-    prompts = [Prompt(f"p{i}", "a picture", checks=questions) for i in range(5)]
+    prompts = [Prompt(f"p{i}", "an image", checks=questions) for i in range(5)]
     suite = tmp_path / "asked.jsonl"
     rows = [{"id": p.id, "text": p.text, "checks": p.checks} for p in prompts]
     suite.write_text("\n".join(map(json.dumps, rows)))
@@ -290,7 +290,7 @@ def test_a_server_that_dies_leaves_a_run_that_goes_on_elsewhere(sar_eval, drawn:
     assert "run the same command again to go on" in done.stderr
     assert "Traceback" not in done.stderr
     found = {row["key"]: row_verdict(row) for row in drawn.verdicts("vqa").rows()}
-    # Two pictures had both their answers; the third had one, which its evidence keeps.
+    # Two images had both their answers; the third had one, which its evidence keeps.
     assert {key: v.score for key, v in found.items()} == {"p0/0": 0.5, "p1/0": 0.5, "p2/0": None}
     assert "question 2 ('blue?'): no reply" in (found["p2/0"].error or "")
     assert [row["yes"] for row in found["p2/0"].evidence["questions"]] == [True, None]
@@ -299,7 +299,7 @@ def test_a_server_that_dies_leaves_a_run_that_goes_on_elsewhere(sar_eval, drawn:
         key = ["--judge-option", "api_key_env=JUDGE_KEY"]
         again = sar_eval(*words(drawn, another), *key, env=environment)
         assert again.returncode == 0, again.stderr
-        assert len(another.sent) == 6  # two questions of each of three pictures
+        assert len(another.sent) == 6  # two questions of each of three images
         assert another.keys == {"Bearer very-secret"}
     told = json.loads(again.stdout)
     assert (told["expected"], told["judged"], told["failed"]) == (5, 5, 0)

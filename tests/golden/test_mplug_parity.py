@@ -43,11 +43,11 @@ class Case:
         self.bias = self.vqa.network.text_decoder.cls.predictions.bias
         self.plain = self.bias.clone()
         opened = {name: Image.open(source.parent / "images" / f"{name}.png") for name in IMAGES}
-        self.pictures = {n: self.vqa.prepare(np.asarray(p.convert("RGB"))) for n, p in opened.items()}
+        self.images = {n: self.vqa.prepare(np.asarray(p.convert("RGB"))) for n, p in opened.items()}
 
     @cache  # noqa: B019 - lives as long as the module's fixture
     def seen(self, image):
-        return self.vqa.network.see(self.vqa.pixels([self.pictures[image]]))
+        return self.vqa.network.see(self.vqa.pixels([self.images[image]]))
 
     def read(self, number):
         """Ids, mask and length of a question."""
@@ -74,8 +74,8 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_pictures(case, image) -> None:
-    pixels = case.vqa.pixels([case.pictures[image]])
+def test_images(case, image) -> None:
+    pixels = case.vqa.pixels([case.images[image]])
     assert torch.equal(pixels[0], case.tensors[f"{image}.pixel_values"])
     assert close(case.vqa.network.visual_encoder.visual(pixels)[0], case.tensors[f"{image}.visual"])
     assert close(case.seen(image)[0], case.tensors[f"{image}.image_embeds"])
@@ -107,17 +107,17 @@ def test_fusion_and_the_first_token(case, image) -> None:
 
 @pytest.mark.parametrize("delta", ["base", "long", "short"])
 def test_answers_do_not_depend_on_their_company(case, delta) -> None:
-    """All 180 answers and their ids: all at once, picture by picture, and one by one in another order."""
+    """All 180 answers and their ids: all at once, image by image, and one by one in another order."""
     case.shift(delta)
-    together = case.vqa.answer(list(case.pictures.values()), [case.questions] * len(IMAGES))
+    together = case.vqa.answer(list(case.images.values()), [case.questions] * len(IMAGES))
     expected = {(c["image"], c["question"]): c for c in case.told["cases"] if c["delta"] == delta}
     assert len(expected) == len(IMAGES) * len(case.questions) == 30
     for image, replies in zip(IMAGES, together, strict=True):
-        by_picture = case.vqa.answer([case.pictures[image]], [case.questions])[0]
+        by_image = case.vqa.answer([case.images[image]], [case.questions])[0]
         for number in reversed(range(len(case.questions))):
             told = expected[image, number]
-            alone = case.vqa.answer([case.pictures[image]], [[case.questions[number]]])[0][0]
-            for reply in (replies[number], by_picture[number], alone):
+            alone = case.vqa.answer([case.images[image]], [[case.questions[number]]])[0][0]
+            for reply in (replies[number], by_image[number], alone):
                 assert (reply.text, list(reply.ids)) == (told["answer"], told["answer_ids"])
                 assert (reply.text == "yes") == told["official_yes"]
                 assert reply.soft == pytest.approx(alone.soft, abs=1e-5)

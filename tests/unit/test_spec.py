@@ -31,7 +31,7 @@ def test_flags_override_the_recipe_and_show_in_the_protocols_name() -> None:
     assert other.digest != plain.digest
 
 
-def test_the_digest_knows_what_decides_the_pictures(spec: RunSpec) -> None:
+def test_the_digest_knows_what_decides_the_images(spec: RunSpec) -> None:
     same = [
         {"judge": "other"},
         {"batch_size": 1},

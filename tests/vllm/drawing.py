@@ -1,4 +1,4 @@
-"""Pictures by vLLM and by plain PyTorch, to compare."""
+"""Images by vLLM and by plain PyTorch, to compare."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,16 +70,16 @@ def demo_orders(number: int, guidance: float = 3.0, **how: Any) -> list[Order]:
 
 
 def codes(engine: VllmEngine, drawn: Sequence[Drawn]) -> list[list[int]]:
-    """Visual codes (below 0 for text) of finished pictures."""
+    """Visual codes (below 0 for text) of finished images."""
     assert [(p.error, p.failed_at) for p in drawn] == [("", -1)] * len(drawn)
     return [
-        [token - engine.layout.text for token in engine.layout.outward(picture.tokens)] for picture in drawn
+        [token - engine.layout.text for token in engine.layout.outward(image.tokens)] for image in drawn
     ]
 
 
 @torch.inference_mode()
 def plain_codes(orders: Sequence[Order], steps: int = 64) -> list[list[int]]:
-    """What the engine `native` decodes, one picture after the other."""
+    """What the engine `native` decodes, one image after the other."""
     checkpoint = find_checkpoint("demo:sft")
     decoder = load_decoder(checkpoint, "cpu", "float32")
     first = checkpoint.text_vocabulary

@@ -36,7 +36,7 @@ def _draws() -> list[Draw]:
 
 
 def _plain_scores(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
-    """Scores `[N, V]` of the visual tokens at every place of a picture, by one forward of plain PyTorch."""
+    """Scores `[N, V]` of the visual tokens at every place of an image, by one forward of plain PyTorch."""
     checkpoint = engine.checkpoint
     decoder = load_decoder(checkpoint, "cpu", "float32")
     first = checkpoint.text_vocabulary
@@ -119,7 +119,7 @@ def test_a_vllm_for_another_device_is_told(
         pass
 
 
-def test_a_request_that_vllm_refuses_fails_its_picture_alone() -> None:
+def test_a_request_that_vllm_refuses_fails_its_image_alone() -> None:
     with demo_engine() as engine:
         good, long, strange = demo_orders(3)
         room = engine.checkpoint.shape.positions
@@ -172,10 +172,10 @@ def test_two_processes_may_share_the_weights() -> None:
     with demo_engine(tensor_parallel_size=2) as engine:
         drawn = engine.driver.draw(orders)
         assert codes(engine, drawn) == plain_codes(orders)
-    assert sum(picture.restarts for picture in drawn) == 0
+    assert sum(image.restarts for image in drawn) == 0
 
 
-def test_scores_that_are_no_numbers_fail_their_picture_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_no_numbers_fail_their_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     call = PairSampler.__call__
 
     def spoiled(self: PairSampler, logits: Any, rows: Any) -> None:
@@ -187,8 +187,8 @@ def test_scores_that_are_no_numbers_fail_their_picture_alone(monkeypatch: pytest
     with demo_engine() as engine:
         monkeypatch.setattr(PairSampler, "__call__", spoiled)
         drawn = engine.driver.draw(demo_orders(3))
-    assert [picture.failed_at for picture in drawn] == [-1, 9, -1]
-    assert [len(picture.tokens) for picture in drawn] == [64, 9, 64]
+    assert [image.failed_at for image in drawn] == [-1, 9, -1]
+    assert [len(image.tokens) for image in drawn] == [64, 9, 64]
 
 
 def test_a_pair_that_never_keeps_in_step_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_a_pair_that_never_keeps_in_step_is_given_up(monkeypatch: pytest.MonkeyP
     with demo_engine() as engine:
         monkeypatch.setattr(PairSampler, "__call__", apart)
         drawn = engine.driver.draw(demo_orders(3))
-    assert [len(picture.tokens) for picture in drawn] == [64, 4, 64]
+    assert [len(image.tokens) for image in drawn] == [64, 4, 64]
     assert drawn[1].error == "its two rows were out of step 3 times at the same token"
 
 

@@ -37,10 +37,10 @@ def test_greedy_tokens_are_the_references(parity: Path, tmp_path: Path, name: st
     with reference_engine(widened(folder, tmp_path / "wide"), side, protocol=protocol) as engine:
         drawn = engine.driver.draw(orders)
         found = codes(engine, drawn)
-    tokens = [[code + 120 for code in picture] for picture in found]
+    tokens = [[code + 120 for code in image] for image in found]
     wanted = "full_vocab" if full else "visual_only"
     assert tokens == [case[f"tokens_{wanted}"] for case in cases]
-    assert [picture.restarts for picture in drawn] == [0] * len(cases)
+    assert [image.restarts for image in drawn] == [0] * len(cases)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_sampled_tokens_are_natives_for_any_number_of_pairs(demo: VllmEngine, nu
     orders = demo_orders(number)
     drawn = demo.driver.draw(orders)
     assert codes(demo, drawn) == plain_codes(orders)
-    assert sum(picture.restarts for picture in drawn) == 0
+    assert sum(image.restarts for image in drawn) == 0
 
 
 def test_every_request_has_its_own_way_of_sampling(demo: VllmEngine) -> None:
@@ -70,7 +70,7 @@ def test_every_request_has_its_own_way_of_sampling(demo: VllmEngine) -> None:
     assert codes(demo, demo.driver.draw(orders)) == plain_codes(orders)
 
 
-def test_guidance_off_takes_one_request_a_picture() -> None:
+def test_guidance_off_takes_one_request_a_image() -> None:
     orders = demo_orders(5, guidance=1.0)
     with demo_engine(guidance=1.0) as engine:
         assert engine.arguments()["max_num_seqs"] == 64
@@ -110,7 +110,7 @@ def test_pairs_keep_in_step_or_are_brought_back(scenario: str, waves: bool) -> N
     with demo_engine(waves=waves, batch_size=12, **SCENARIOS[scenario]) as engine:
         drawn = engine.driver.draw(orders)
         assert codes(engine, drawn) == plain_codes(orders)
-    restarts = sum(picture.restarts for picture in drawn)
+    restarts = sum(image.restarts for image in drawn)
     if waves:
         assert restarts == 0
     elif scenario in FALL_APART:
@@ -124,4 +124,4 @@ def test_the_core_may_be_another_process(monkeypatch: pytest.MonkeyPatch, waves:
     with demo_engine(waves=waves, batch_size=12, max_num_seqs=7) as engine:
         drawn = engine.driver.draw(orders)
         assert codes(engine, drawn) == plain_codes(orders)
-    assert not waves or sum(picture.restarts for picture in drawn) == 0
+    assert not waves or sum(image.restarts for image in drawn) == 0

@@ -83,7 +83,7 @@ class ColorClassifier:
         return found
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit vectors float32 `[N, D]` of preprocessed pictures `[N, 3, H, W]`."""
+        """Unit vectors float32 `[N, D]` of preprocessed images `[N, 3, H, W]`."""
         features = self.model.encode_image(images.to(self.device, self.dtype))
         return _unit(features.float())
 

@@ -46,7 +46,7 @@ class MmdetDetector:
             raise BadInput(f"{weights} does not fit mmdet's model: {str(error).splitlines()[0]}") from error
 
     def detect(self, images: Sequence[NDArray[np.uint8]], least: float = 0.0) -> list[list[Instance]]:
-        """Instances of each RGB picture [H, W, 3] with a score above `least`, best first."""
+        """Instances of each RGB image [H, W, 3] with a score above `least`, best first."""
         return [self._detect_one(image, least) for image in images]
 
     def _detect_one(self, image: NDArray[np.uint8], least: float) -> list[Instance]:

@@ -1,10 +1,10 @@
 """Mask2Former on transformers, with mmdet's own preprocessing and instance postprocessing.
 
-What mmdet 3 does for one picture (`inference_detector`, configuration
+What mmdet 3 does for one image (`inference_detector`, configuration
 mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco) is written anew here: load as BGR, resize with
 OpenCV keeping the ratio so that it fits (1333, 800), normalise as RGB, pad with zeros to a multiple
 of 32; take the 100 best of queries x classes, scale mask logits to the padded input, cut the padding
-off, scale to the picture, cut at 0; score = class score x mean sigmoid inside the mask.
+off, scale to the image, cut at 0; score = class score x mean sigmoid inside the mask.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sar_eval.types import Box
 Pixels = NDArray[np.uint8]
 LONG_SIDE, SHORT_SIDE, DIVISOR = 1333, 800, 32
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB
-MOST = 100  # instances of a picture
-# Parts of transformers' model that no picture passes through: the last norm of a Swin classifier,
+MOST = 100  # instances of an image
+# Parts of transformers' model that no image passes through: the last norm of a Swin classifier,
 # and the training loss.
 UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
 
@@ -43,8 +43,8 @@ class Instance:
     Attributes:
         label: class, from 0.
         score: 0 to 1.
-        box: x0, y0, x1, y1 around the mask, in pixels of the picture.
-        mask: [H, W] of the picture.
+        box: x0, y0, x1, y1 around the mask, in pixels of the image.
+        mask: [H, W] of the image.
     """
 
     label: int
@@ -55,7 +55,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A picture ready for the network: `pixels` [3, h, w] padded, `resized` and `size` as (h, w)."""
+    """An image ready for the network: `pixels` [3, h, w] padded, `resized` and `size` as (h, w)."""
 
     pixels: Tensor
     resized: tuple[int, int]
@@ -63,10 +63,10 @@ class Prepared:
 
 
 def prepare(image: Pixels) -> Prepared:
-    """Resize, normalise and pad one RGB picture uint8 [H, W, 3] as mmdet does.
+    """Resize, normalise and pad one RGB image uint8 [H, W, 3] as mmdet does.
 
     Raises:
-        BadInput: another type or shape; such a picture would be judged without a complaint.
+        BadInput: another type or shape; such an image would be judged without a complaint.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise BadInput(f"the detector needs RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -74,7 +74,7 @@ def prepare(image: Pixels) -> Prepared:
     scale = min(LONG_SIDE / max(height, width), SHORT_SIDE / min(height, width))
     # A line thinner than half a pixel keeps one row; mmcv stops there.
     new = (max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
-    # In float: rounding the resized picture to whole levels moves logits by more than a tenth.
+    # In float: rounding the resized image to whole levels moves logits by more than a tenth.
     resized = cv2.resize(image.astype(np.float32), new[::-1], interpolation=cv2.INTER_LINEAR)
     pixels = torch.from_numpy(resized).permute(2, 0, 1)
     pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -160,18 +160,18 @@ class Mask2Former:
             lower(self.model.model.pixel_level_module, self.device.type, self.dtype)
 
     def detect(self, images: Sequence[Pixels], least: float = 0.0) -> list[list[Instance]]:
-        """Instances of each RGB picture [H, W, 3] with a score above `least`, best first.
+        """Instances of each RGB image [H, W, 3] with a score above `least`, best first.
 
-        A picture's result does not depend on the others: only pictures that are padded to one size
+        An image's result does not depend on the others: only images that are padded to one size
         share a pass (mmdet would pad a mixed batch to its largest, which changes the network's input).
 
         Raises:
-            BadInput: a picture that is none, or an answer that is no number (nothing would be found).
+            BadInput: an image that is none, or an answer that is no number (nothing would be found).
         """
         prepared = [prepare(image) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
-        for place, picture in enumerate(prepared):
-            groups.setdefault(tuple(picture.pixels.shape), []).append(place)
+        for place, one in enumerate(prepared):
+            groups.setdefault(tuple(one.pixels.shape), []).append(place)
         found: list[list[Instance]] = [[] for _ in images]
         for places in groups.values():
             classes, masks = self.logits([prepared[place] for place in places])
@@ -187,18 +187,18 @@ class Mask2Former:
         return found
 
     @torch.inference_mode()
-    def logits(self, pictures: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
+    def logits(self, images: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """Class logits `[B, Q, classes + 1]` and mask logits `[B, Q, h / 4, w / 4]`, float32."""
-        pixels = torch.stack([picture.pixels for picture in pictures]).to(self.device)
+        pixels = torch.stack([image.pixels for image in images]).to(self.device)
         told = self.model(pixel_values=pixels, output_auxiliary_logits=False)
         return told.class_queries_logits, told.masks_queries_logits
 
 
 @torch.inference_mode()
 def to_instances(
-    class_logits: Tensor, mask_logits: Tensor, picture: Prepared, least: float = 0.0
+    class_logits: Tensor, mask_logits: Tensor, image: Prepared, least: float = 0.0
 ) -> list[Instance]:
-    """mmdet's instance postprocessing of one picture, in mmdet's order; scores above `least` only.
+    """mmdet's instance postprocessing of one image, in mmdet's order; scores above `least` only.
 
     The mask's share of a score is a mean of sigmoids, at most 1, so what a class score cannot lift
     above `least` is dropped before its mask is scaled up.
@@ -206,7 +206,7 @@ def to_instances(
     Args:
         class_logits: `[Q, classes + 1]`, the last one is "no object".
         mask_logits: `[Q, h / 4, w / 4]`.
-        picture: what they are for.
+        image: what they are for.
         least: bound of the final score.
     """
     scores = class_logits.softmax(-1)[:, :-1]
@@ -214,7 +214,7 @@ def to_instances(
     places = places[best > least]
     queries, labels = places // scores.shape[1], places % scores.shape[1]
     used, rows = queries.unique(return_inverse=True)
-    masks, sureness = _masks(mask_logits[used], picture)
+    masks, sureness = _masks(mask_logits[used], image)
     finals = (scores[queries, labels] * sureness[rows]).tolist()
     boxes = [_box(mask) for mask in masks]
     return [
@@ -224,17 +224,17 @@ def to_instances(
     ]
 
 
-def _masks(logits: Tensor, picture: Prepared) -> tuple[list[NDArray[np.bool_]], Tensor]:
-    """Masks in the picture's own size, and the mean sigmoid inside each `[N]`.
+def _masks(logits: Tensor, image: Prepared) -> tuple[list[NDArray[np.bool_]], Tensor]:
+    """Masks in the image's own size, and the mean sigmoid inside each `[N]`.
 
     One by one: a sum's last digit depends on how many rows are summed beside it, and a score must
     not depend on which other masks were scaled up.
     """
     masks, sureness = [], [logits.new_zeros(0)]
     for one in logits[:, None, None]:
-        scaled = F.interpolate(one, size=picture.pixels.shape[-2:], mode="bilinear", align_corners=False)
-        cut = scaled[..., : picture.resized[0], : picture.resized[1]]
-        full = F.interpolate(cut, size=picture.size, mode="bilinear", align_corners=False)[0, 0]
+        scaled = F.interpolate(one, size=image.pixels.shape[-2:], mode="bilinear", align_corners=False)
+        cut = scaled[..., : image.resized[0], : image.resized[1]]
+        full = F.interpolate(cut, size=image.size, mode="bilinear", align_corners=False)[0, 0]
         inside = full > 0
         sureness.append(((full.sigmoid() * inside).sum() / (inside.sum() + 1e-6)).view(1))
         masks.append(inside.cpu().numpy())

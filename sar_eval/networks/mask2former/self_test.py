@@ -1,7 +1,7 @@
 """Does this device compute the detector as a CPU in float32 does?
 
 Cards were seen that run Mask2Former without an error and find less (geneval issue 14: newer cards with
-old kernels). The same weights look at the same picture twice, here and on the CPU.
+old kernels). The same weights look at the same image twice, here and on the CPU.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Comparison:
 
 
 def compare_devices(weights: Path, device: str, dtype: str = "float32") -> Comparison:
-    """The detector's logits for one picture on `device` against the CPU in float32."""
-    picture = [prepare(_picture())]
-    ours = Mask2Former(weights, device=device, dtype=dtype).logits(picture)
-    theirs = Mask2Former(weights).logits(picture)
+    """The detector's logits for one image on `device` against the CPU in float32."""
+    image = [prepare(_image())]
+    ours = Mask2Former(weights, device=device, dtype=dtype).logits(image)
+    theirs = Mask2Former(weights).logits(image)
     return Comparison(*(_difference(a.cpu(), b) for a, b in zip(ours, theirs, strict=True)))
 
 
@@ -46,7 +46,7 @@ def _difference(found: Any, expected: Any) -> float:
     return worst if np.isfinite(worst) else float("inf")
 
 
-def _picture(side: int = 256) -> NDArray[np.uint8]:
+def _image(side: int = 256) -> NDArray[np.uint8]:
     """Soft blobs of colour, the same on every machine."""
     grid = torch.linspace(0, 3 * torch.pi, side)
     waves = [torch.sin(grid[:, None] * a + grid[None, :] * b) for a, b in ((1, 2), (2, -1), (0.5, 1.5))]

@@ -61,7 +61,7 @@ def check_answers(model: MplugVqa, table: Path) -> Iterator[Check]:
     """Answers of the network against a table of the original's, disagreements first.
 
     Raises:
-        BadInput: a line that is no row, or a picture that cannot be read.
+        BadInput: a line that is no row, or an image that cannot be read.
     """
     rows, agreed = read_table(table), 0
     for image in dict.fromkeys(row.image for row in rows):
@@ -105,12 +105,12 @@ def _row(line: str, path: Path, number: int) -> Row:
 
 
 def _pixels(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """As the original opens a picture: not turned by its EXIF, without its alpha."""
+    """As the original opens an image: not turned by its EXIF, without its alpha."""
     try:
-        with Image.open(row.image) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(row.image) as image:
+            return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"{row.where}: unreadable picture {row.image}: {error}") from error
+        raise BadInput(f"{row.where}: unreadable image {row.image}: {error}") from error
 
 
 def _digest(path: Path) -> Check:

@@ -30,18 +30,18 @@ class Mplug(nn.Module):
         self.text_decoder = TextDecoder(shape)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Tokens `[P, N, hidden]` of normalised pictures `[P, 3, S, S]`."""
+        """Tokens `[P, N, hidden]` of normalised images `[P, 3, S, S]`."""
         tokens: Tensor = self.visn_layer_norm(self.visn_fc(self.visual_encoder.visual(pixels)))
         return tokens
 
     def ask(self, tokens: Tensor, ids: Tensor, mask: Tensor, counts: Sequence[int]) -> Answering:
-        """Read questions and look at the pictures for them.
+        """Read questions and look at the images for them.
 
         Args:
-            tokens: of P pictures, see `see`.
-            ids: of R questions `[R, T]`, sorted by picture.
+            tokens: of P images, see `see`.
+            ids: of R questions `[R, T]`, sorted by image.
             mask: `[R, T]`, True where there is a token.
-            counts: questions of each picture, at least one each.
+            counts: questions of each image, at least one each.
         """
         text = self.text_encoder(ids, mask)
         text, tokens, sizes = self.fusion_encoder(text, mask, tokens, counts)
@@ -60,13 +60,13 @@ class Answering:
     def __init__(
         self, decoder: TextDecoder, text: Tensor, mask: Tensor, tokens: Tensor, counts: Sequence[int]
     ) -> None:
-        """Keys and values of pictures `[P, N, hidden]` and questions `[R, T, hidden]`, once each."""
+        """Keys and values of images `[P, N, hidden]` and questions `[R, T, hidden]`, once each."""
         self.decoder, self.mask = decoder, mask
         layers = list(decoder.bert.encoder)
-        self.pictures = [layer.crossattention.memory(tokens) for layer in layers]
+        self.images = [layer.crossattention.memory(tokens) for layer in layers]
         self.questions = [layer.crossattention.memory(text) for layer in layers]
-        pictures = torch.arange(len(tokens), device=tokens.device)
-        self.owners = pictures.repeat_interleave(torch.tensor(counts, device=tokens.device))
+        images = torch.arange(len(tokens), device=tokens.device)
+        self.owners = images.repeat_interleave(torch.tensor(counts, device=tokens.device))
         self.counts, self.width, self.length = list(counts), 1, 0
         self.past: list[Memory] = []
 
@@ -103,7 +103,7 @@ class Answering:
             mixed = F.scaled_dot_product_attention(layer.attention.queries(rows), *memory)
             x = layer.attention.finish(mixed, rows).view_as(x)
             queries = layer.crossattention.queries(x)
-            seen = (self.pictures[number], self.questions[number], self.mask, self.counts)
+            seen = (self.images[number], self.questions[number], self.mask, self.counts)
             x = layer.feed(layer.crossattention.finish(attend_both(queries, *seen), x))
         self.past, self.width, self.length = past, tokens.shape[1], self.length + 1
         return self.decoder.logits(x)

@@ -46,7 +46,7 @@ class MplugShape:
     """How large each part is, and how an answer is searched.
 
     Attributes:
-        side: of the square picture, in pixels.
+        side: of the square image, in pixels.
         patch: side of a patch.
         vision_width: of CLIP's vision tower, `vision_layers` deep.
         clip_text_layers: of CLIP's text tower, which is stored and never used.
@@ -57,8 +57,8 @@ class MplugShape:
         types: number of token types; only type 0 is used.
         text_layers: of the question encoder.
         stored_layers: of the fusion encoder, of which the last `fusion_layers` run.
-        stride: fusion layer `stride`, `2 * stride`, ... (from 0, of those that run) lets picture and
-            question attend to each other as one text and rewrites the picture's tokens.
+        stride: fusion layer `stride`, `2 * stride`, ... (from 0, of those that run) lets image and
+            question attend to each other as one text and rewrites the image's tokens.
         decoder_layers: of the decoder.
         beams: of the search; an answer has `shortest` to `longest` tokens.
         distilled: the file has a momentum copy of everything.
@@ -87,8 +87,8 @@ class MplugShape:
     distilled: bool
 
     @property
-    def picture_tokens(self) -> int:
-        """Tokens of a picture: its patches and the class token."""
+    def image_tokens(self) -> int:
+        """Tokens of an image: its patches and the class token."""
         return (self.side // self.patch) ** 2 + 1
 
     @property
@@ -98,7 +98,7 @@ class MplugShape:
 
     @property
     def rewriting(self) -> frozenset[int]:
-        """Numbers of the fusion layers that rewrite the picture's tokens."""
+        """Numbers of the fusion layers that rewrite the image's tokens."""
         first = self.running.start
         return frozenset(n for n in self.running if n > first and (n - first) % self.stride == 0)
 

@@ -1,11 +1,11 @@
-"""mPLUG's text parts: BERT layers that read the question, join it with the picture, and answer.
+"""mPLUG's text parts: BERT layers that read the question, join it with the image, and answer.
 
 Architecture: modelscope/models/multi_modal/mplug/modeling_mplug.py (modelscope 1.40.2), after BERT:
 post-norm layers, exact GELU. Parameters carry the original's names.
 
-Rows are questions, sorted by picture. All questions of a picture (and all beams of a question) look
-at one set of keys and values of the picture: they are folded into the queries of one product, so
-nothing of the picture is computed or copied for a question. `counts` says how many rows each picture
+Rows are questions, sorted by image. All questions of an image (and all beams of a question) look
+at one set of keys and values of the image: they are folded into the queries of one product, so
+nothing of the image is computed or copied for a question. `counts` says how many rows each image
 has.
 """
 
@@ -54,8 +54,8 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(self.queries(x), *self.memory(x), attn_mask=mask)
         return self.finish(mixed, x)
 
-    def at_pictures(self, x: Tensor, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows `[R, T, hidden]` look at their pictures' tokens `[P, N, hidden]`."""
+    def at_images(self, x: Tensor, tokens: Tensor, counts: Sequence[int]) -> Tensor:
+        """Rows `[R, T, hidden]` look at their images' tokens `[P, N, hidden]`."""
         keys, values = self.memory(tokens)
         seen = []
         for number, part in enumerate(self.queries(x).split(list(counts))):
@@ -66,16 +66,16 @@ class Attention(nn.Module):
 
 
 def attend_both(
-    queries: Tensor, picture: Memory, question: Memory, mask: Tensor, counts: Sequence[int]
+    queries: Tensor, image: Memory, question: Memory, mask: Tensor, counts: Sequence[int]
 ) -> Tensor:
-    """One softmax over a picture's tokens and a question's, the picture's shared by its questions.
+    """One softmax over an image's tokens and a question's, the image's shared by its questions.
 
     Args:
         queries: `[R, heads, T, width]`.
-        picture: of all pictures, `[P, heads, N, width]` each.
+        image: of all images, `[P, heads, N, width]` each.
         question: of all rows, `[R, heads, L, width]` each.
         mask: `[R, L]`, True where the question has a token.
-        counts: rows of each picture, together R; 0 is allowed.
+        counts: rows of each image, together R; 0 is allowed.
 
     Returns:
         `[R, heads, T, width]`.
@@ -87,11 +87,11 @@ def attend_both(
     for number, (part, own, own_values) in enumerate(parts):
         if len(part) == 0:
             continue
-        keys, values = picture[0][number], picture[1][number]
+        keys, values = image[0][number], image[1][number]
         scores = torch.cat([_fold(part) @ keys.transpose(-1, -2), _fold(own)], -1) * scale
-        at_picture, at_question = scores.softmax(-1).split([keys.shape[1], own.shape[-1]], -1)
+        at_image, at_question = scores.softmax(-1).split([keys.shape[1], own.shape[-1]], -1)
         own_part = _unfold(at_question, len(part)) @ own_values
-        seen.append(_unfold(at_picture @ values, len(part)) + own_part)
+        seen.append(_unfold(at_image @ values, len(part)) + own_part)
     return torch.cat(seen)
 
 
@@ -135,7 +135,7 @@ class _Widened(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, feed-forward part, and attention to the picture where the stack has it."""
+    """Attention, feed-forward part, and attention to the image where the stack has it."""
 
     def __init__(self, shape: MplugShape, *, crossing: bool) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class _Numbered(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """Joins questions with their pictures; holds only the layers that run, by their original numbers."""
+    """Joins questions with their images; holds only the layers that run, by their original numbers."""
 
     def __init__(self, shape: MplugShape) -> None:
         super().__init__()
@@ -213,17 +213,17 @@ class FusionEncoder(nn.Module):
     def forward(
         self, text: Tensor, mask: Tensor, tokens: Tensor, counts: Sequence[int]
     ) -> tuple[Tensor, Tensor, list[int]]:
-        """Questions that have seen their picture, and the pictures' tokens.
+        """Questions that have seen their image, and the images' tokens.
 
         Args:
-            text: questions `[R, T, hidden]`, sorted by picture.
+            text: questions `[R, T, hidden]`, sorted by image.
             mask: `[R, T]`, True where there is a token.
-            tokens: of the pictures `[P, N, hidden]`.
-            counts: questions of each picture.
+            tokens: of the images `[P, N, hidden]`.
+            counts: questions of each image.
 
         Returns:
-            Questions `[R, T, hidden]`; picture tokens as given, or `[R, N, hidden]` where a layer
-            rewrites them for each question; rows of each of those pictures.
+            Questions `[R, T, hidden]`; image tokens as given, or `[R, N, hidden]` where a layer
+            rewrites them for each question; rows of each of those images.
         """
         sizes = list(counts)
         for number, layer in self.encoder:
@@ -232,7 +232,7 @@ class FusionEncoder(nn.Module):
                 sizes = [1] * len(text)
             else:
                 text = layer.attention.among(text, mask[:, None, None])
-                text = layer.feed(layer.crossattention.at_pictures(text, tokens, sizes))
+                text = layer.feed(layer.crossattention.at_images(text, tokens, sizes))
         return text, tokens, sizes
 
 
@@ -241,7 +241,7 @@ def _by_row(tokens: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def _rewrite(layer: Layer, text: Tensor, mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Picture and question as one text; the picture keeps what it was and gets the outcome added."""
+    """Image and question as one text; the image keeps what it was and gets the outcome added."""
     length = tokens.shape[1]
     whole = F.pad(mask, (length, 0), value=True)[:, None, None]
     seen = layer.feed(layer.attention.among(torch.cat([tokens, text], 1), whole))

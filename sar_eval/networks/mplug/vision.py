@@ -21,14 +21,14 @@ class VisionTransformer(nn.Module):
         super().__init__()
         width = shape.vision_width
         self.class_embedding = nn.Parameter(torch.empty(width))
-        self.positional_embedding = nn.Parameter(torch.empty(shape.picture_tokens, width))
+        self.positional_embedding = nn.Parameter(torch.empty(shape.image_tokens, width))
         self.conv1 = nn.Conv2d(3, width, shape.patch, shape.patch, bias=False)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = _Transformer(width, shape.vision_layers)
         self.ln_post = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Tokens `[P, N, width]` of normalised pictures `[P, 3, S, S]`, class token first."""
+        """Tokens `[P, N, width]` of normalised images `[P, 3, S, S]`, class token first."""
         # A product, not the convolution that it is: on a GPU cuDNN rounds float32 to TF32.
         patch, kernel = self.conv1.kernel_size[0], self.conv1.weight.flatten(1)
         patches = F.linear(F.unfold(pixels, patch, stride=patch).transpose(1, 2), kernel)

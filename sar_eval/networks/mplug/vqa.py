@@ -1,7 +1,7 @@
 """mPLUG-large VQA, the network that answers DPG-Bench's questions, in plain torch.
 
 Paper: Li et al., mPLUG, arXiv 2205.12005. Facts: modelscope 1.40.2, `models/multi_modal/mplug` and
-`preprocessors/multi_modal.py`; parity with it is a test. A picture is seen once for all its questions.
+`preprocessors/multi_modal.py`; parity with it is a test. An image is seen once for all its questions.
 
 The network's text is the official answer; DPG counts it only if it is exactly "yes".
 """
@@ -76,10 +76,10 @@ class MplugVqa:
         self.rules = Rules(self.shape.beams, self.shape.shortest, self.shape.longest, START, END)
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """Squash one RGB picture uint8 [H, W, 3] to the network's square, uint8 `[S, S, 3]`.
+        """Squash one RGB image uint8 [H, W, 3] to the network's square, uint8 `[S, S, 3]`.
 
         Raises:
-            BadInput: another type or shape; such a picture would be judged without a complaint.
+            BadInput: another type or shape; such an image would be judged without a complaint.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise BadInput(f"mPLUG needs RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -97,14 +97,14 @@ class MplugVqa:
     def answer(
         self, prepared: Sequence[Tensor], questions: Sequence[Sequence[str]]
     ) -> list[list[Reply | None]]:
-        """A reply to each question of each prepared picture; None where a question has no word.
+        """A reply to each question of each prepared image; None where a question has no word.
 
         Raises:
             BadInput: the network answers NaN or infinity.
         """
         encoded = [[self.words.encode(question) for question in own] for own in questions]
         asked = [[one for one in own if one.length > 2] for own in encoded]
-        seen = [picture for picture, own in zip(prepared, asked, strict=True) if own]
+        seen = [image for image, own in zip(prepared, asked, strict=True) if own]
         replies = iter(self._replies(seen, [own for own in asked if own]))
         return [[next(replies) if one.length > 2 else None for one in own] for own in encoded]
 

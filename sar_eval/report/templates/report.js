@@ -3,7 +3,7 @@
 // they reach the page through textContent and attributes only, never as markup.
 
 const PAGE = 60; // cards added at once; more follow as the reader scrolls
-const PIXELATED = 128; // smaller pictures are enlarged in hard squares
+const PIXELATED = 128; // smaller images are enlarged in hard squares
 const STATES = { pass: "Pass", fail: "Fail", scored: "Scored", none: "No verdict" };
 
 const $ = (id) => document.getElementById(id);
@@ -60,11 +60,11 @@ function tally(field, read) {
   return counts;
 }
 
-function picture(image, size) {
-  const frame = element("span", "picture");
+function imageFrame(image, size) {
+  const frame = element("span", "image-frame");
   if (!image.src) {
     frame.classList.add("absent");
-    frame.append(element("span", "", "No picture"));
+    frame.append(element("span", "", "No image"));
     return frame;
   }
   const made = element("img", Math.max(...image.size) < PIXELATED ? "pixelated" : "");
@@ -88,7 +88,7 @@ function card(image) {
   line.append(badge(image), element("span", "muted", `#${image.index}`));
   const prompt = element("span", "prompt", image.prompt.text);
   prompt.dir = "auto";
-  button.append(picture(image), line, prompt);
+  button.append(imageFrame(image), line, prompt);
   if (explanation(image)) button.append(element("span", "reason", explanation(image)));
   item.append(button);
   return item;
@@ -129,7 +129,7 @@ function apply() {
   showCounts();
   watchEnd();
   // A reader deep in the gallery would be left below the end of a shorter one.
-  if ($("filters").getBoundingClientRect().top <= 0) $("pictures").scrollIntoView();
+  if ($("filters").getBoundingClientRect().top <= 0) $("images").scrollIntoView();
 }
 
 const observer = new IntersectionObserver(
@@ -163,11 +163,11 @@ function buildVerdicts() {
   $("verdicts").append(segment("", "All"), ...states.map((state) => segment(state, STATES[state])));
 }
 
-// The address remembers filters and the open picture, so that a link shows a colleague the same.
+// The address remembers filters and the open image, so that a link shows a colleague the same.
 function writeAddress(key) {
   const told = new URLSearchParams(Object.entries(filters).filter(([, value]) => value));
   if (key) told.set("image", key);
-  history.replaceState(null, "", `#${told.toString() || "pictures"}`);
+  history.replaceState(null, "", `#${told.toString() || "images"}`);
 }
 
 function readAddress() {
@@ -196,6 +196,6 @@ function startGallery() {
     if (!location.hash.includes("=")) return;
     readAddress();
     apply();
-    $("pictures").scrollIntoView();
+    $("images").scrollIntoView();
   });
 }

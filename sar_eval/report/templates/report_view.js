@@ -1,4 +1,4 @@
-// The large view: one picture with its verdict, the judge's boxes over it, and its siblings.
+// The large view: one image with its verdict, the judge's boxes over it, and its siblings.
 
 const INKS = ["#ffb454", "#5cc8ff", "#ff8fc7", "#4fe0a8", "#c8a8ff", "#f2e75c", "#ff8a6b", "#9fd356"];
 const SVG = "http://www.w3.org/2000/svg";
@@ -54,7 +54,7 @@ function drawMask(box) {
   return shape("path", { d: maskPath(box.mask), transform: `scale(${1 / width} ${1 / height})` });
 }
 
-// The rest of the picture goes dark; a tint on the objects would falsify the colours that were judged.
+// The rest of the image goes dark; a tint on the objects would falsify the colours that were judged.
 function showMasks(boxes) {
   const masked = boxes.filter((box) => box.mask);
   const hole = shape("mask", { id: "hole", maskContentUnits: "objectBoundingBox" });
@@ -86,17 +86,17 @@ function showBoxes(image) {
   $("view-found").hidden = boxes.length === 0;
 }
 
-function showPicture(image) {
+function showImage(image) {
   $("frame").hidden = !image.src;
   $("view-missing").hidden = Boolean(image.src);
-  $("view-missing").textContent = image.problem || "No picture";
-  $("view-picture").removeAttribute("src"); // or the last picture stays while a large one loads
+  $("view-missing").textContent = image.problem || "No image";
+  $("view-image").removeAttribute("src"); // or the last image stays while a large one loads
   if (!image.src) return;
   const [width, height] = image.size;
   $("frame").style.setProperty("--ratio", width / height);
-  $("view-picture").className = Math.max(width, height) < PIXELATED ? "pixelated" : "";
-  $("view-picture").alt = `Image for: ${image.prompt.text}`;
-  $("view-picture").src = image.full || image.src;
+  $("view-image").className = Math.max(width, height) < PIXELATED ? "pixelated" : "";
+  $("view-image").alt = `Image for: ${image.prompt.text}`;
+  $("view-image").src = image.full || image.src;
 }
 
 function reasons(image) {
@@ -132,7 +132,7 @@ function sibling(image) {
   button.title = STATES[image.state];
   button.setAttribute("aria-label", `Image ${image.index}: ${STATES[image.state]}`);
   if (image === current) button.setAttribute("aria-current", "true");
-  button.append(picture(image), badge(image));
+  button.append(imageFrame(image), badge(image));
   button.addEventListener("click", () => openView(image));
   item.append(button);
   return item;
@@ -165,7 +165,7 @@ function openView(image) {
   $("view-reason").replaceChildren(...reasons(image));
   $("evidence").textContent = image.evidence || "";
   $("view-evidence").hidden = !image.evidence;
-  showPicture(image);
+  showImage(image);
   showBoxes(image);
   showQuestions(image);
   showDetails(image);

@@ -25,7 +25,7 @@ NUMBER = re.compile(r"\d+(\.\d*)?")
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one question adds to its picture's score.
+    """What one question adds to its image's score.
 
     Attributes:
         counted: 1 or 0.
@@ -74,8 +74,8 @@ def count(questions: Sequence[Question], yes: Sequence[bool]) -> list[Counted]:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture's answers, in the order of its prompt's questions.
+class Image:
+    """One image's answers, in the order of its prompt's questions.
 
     Attributes:
         answers: in the network's words.
@@ -90,11 +90,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A prompt, its questions in the CSV's order, and its judged pictures in drawing order."""
+    """A prompt, its questions in the CSV's order, and its judged images in drawing order."""
 
     id: str
     questions: tuple[Question, ...]
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class Reference:
     """What the official script makes of a suite's answers.
 
     Attributes:
-        scores: item id to its pictures' scores, 0 to 1. The headline is the mean of the items' means.
+        scores: item id to its images' scores, 0 to 1. The headline is the mean of the items' means.
         dropped: ids of the items that it leaves out because they raise an error, in suite order.
-        categories: item id to (L2 category, answer 1 or 0) of its last picture, before zeroing.
+        categories: item id to (L2 category, answer 1 or 0) of its last image, before zeroing.
     """
 
     scores: dict[str, list[float]]
@@ -116,14 +116,14 @@ def reference(items: Sequence[Item], quirks: Sequence[str] = QUIRKS) -> Referenc
     """The script's figures, with the quirks named; without any, scores are those of `count`.
 
     `items` are those of the whole CSV in its order, whose first row is the one that is skipped. Items
-    without pictures are no matter of the script's: it goes through files.
+    without images are no matter of the script's: it goes through files.
     """
     scores, dropped, categories = {}, [], {}
     matching = not all(NUMBER.fullmatch(item.id) for item in items)
     for number, item in enumerate(items):
         skip = int(number == 0 and FIRST_ROW in quirks)
         questions = item.questions[skip:]
-        said = [_said(picture, quirks)[skip:] for picture in item.pictures]
+        said = [_said(image, quirks)[skip:] for image in item.images]
         if not said:
             continue
         # The script looks up what stands before the first dot of a file's name. Where all ids are numbers,
@@ -137,10 +137,10 @@ def reference(items: Sequence[Item], quirks: Sequence[str] = QUIRKS) -> Referenc
     return Reference(scores, tuple(dropped), categories)
 
 
-def _said(picture: Picture, quirks: Sequence[str]) -> tuple[bool, ...]:
+def _said(image: Image, quirks: Sequence[str]) -> tuple[bool, ...]:
     if EXACT_YES in quirks:
-        return tuple(read_exact(answer) for answer in picture.answers)
-    return picture.yes
+        return tuple(read_exact(answer) for answer in image.answers)
+    return image.yes
 
 
 def _fails(questions: Sequence[Question], yes: Sequence[bool]) -> bool:

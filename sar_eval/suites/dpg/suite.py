@@ -175,7 +175,7 @@ def _texts(folder: Path) -> dict[str, _Text]:
 
 
 def _text(rows: Sequence[_Row], file: _Text | None, expected: str, notes: list[str]) -> str:
-    """The prompt file's text, which pictures are drawn from, or else the CSV's."""
+    """The prompt file's text, which images are drawn from, or else the CSV's."""
     first = next((row for row in rows if row.text), rows[0])
     if other := next((row for row in rows if row.text not in ("", first.text)), None):
         notes.append(f"{other.where}: text of {other.item} differs from {first.where}, which counts")

@@ -59,7 +59,7 @@ def read_thresholds(options: Mapping[str, Json], judge: str) -> Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """Whether a picture is correct, why not (one clause a line), and the boxes that counted."""
+    """Whether an image is correct, why not (one clause a line), and the boxes that counted."""
 
     correct: bool
     reason: str
@@ -67,7 +67,7 @@ class Ruling:
 
 
 def rule(checks: Json, detections: Sequence[Detection], options: Thresholds) -> Ruling:
-    """Judge one picture's detections against a prompt's GenEval metadata.
+    """Judge one image's detections against a prompt's GenEval metadata.
 
     `Detection.color` must be set on boxes of classes whose colour is asked for.
     """

@@ -1,6 +1,6 @@
 """Finds plain coloured shapes in pixels, without a network.
 
-A picture's background is its most common colour. What differs from it is cut into connected
+An image's background is its most common colour. What differs from it is cut into connected
 regions; a region's shape is the one whose outline, stretched to the region's box, overlaps it
 best, its colour the nearest of GenEval's ten in CIELAB.
 """
@@ -56,7 +56,7 @@ def _worn(name: str, wear: float) -> NDArray[np.float32]:
 
 
 def detect(image: Pixels) -> list[Detection]:
-    """All shapes of an RGB picture uint8 [H, W, 3], best first."""
+    """All shapes of an RGB image uint8 [H, W, 3], best first."""
     lab = _lab(image)
     distance = np.linalg.norm(lab - _background(image, lab), axis=-1)
     # A blurred edge lies where the contrast is half of the nearby shape's; a halo lies outside it.

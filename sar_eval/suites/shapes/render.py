@@ -55,7 +55,7 @@ def outlines(name: str) -> tuple[NDArray[np.float64], ...]:
 
 
 def shape_mask(name: str, size: int) -> NDArray[np.uint8]:
-    """Coverage (0 to 255) of one shape that fills a `size` x `size` picture."""
+    """Coverage (0 to 255) of one shape that fills a `size` x `size` image."""
     scale = 8
     big = np.zeros((size * scale, size * scale), np.uint8)
     cv2.fillPoly(big, [np.round(p * (size * scale - 1)).astype(np.int32) for p in outlines(name)], 255)
@@ -71,8 +71,8 @@ def render(scene: Scene, noise: np.random.Generator | None = None) -> Image:
         extent = shape.size * SUPERSAMPLING - 1
         polygons = [np.round(p * extent + corner).astype(np.int32) for p in outlines(shape.name)]
         cv2.fillPoly(big, polygons, shape.rgb)
-    picture = cv2.resize(big, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(big, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA)
     if noise is not None:
-        grain = noise.normal(0, 3, picture.shape)
-        return np.asarray(np.clip(picture + grain, 0, 255).round(), np.uint8)
-    return np.asarray(picture, np.uint8)
+        grain = noise.normal(0, 3, image.shape)
+        return np.asarray(np.clip(image + grain, 0, 255).round(), np.uint8)
+    return np.asarray(image, np.uint8)

@@ -50,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture before it is drawn, with the caption that is stored beside it."""
+    """An image before it is drawn, with the caption that is stored beside it."""
 
     shapes: tuple[Shape, ...]
     background: tuple[int, int, int]

@@ -33,7 +33,7 @@ TASKS = ("single_object", "two_object", "counting", "colors", "position", "color
 NUMBERS = ("zero", "one", "two", "three", "four")
 HEADS = (
     "a photo of",
-    "a picture of",
+    "an image of",
     "an image of",
     "a drawing of",
     "a sketch of",
@@ -42,8 +42,8 @@ HEADS = (
     "a rendering of",
 )
 
-# Never shown in training, neither in a picture nor in a caption: one colour for each shape, and
-# four pairs of shapes that never share a picture. The suite marks prompts that need them `unseen`.
+# Never shown in training, neither in an image nor in a caption: one colour for each shape, and
+# four pairs of shapes that never share an image. The suite marks prompts that need them `unseen`.
 HELD_OUT_COLORS = frozenset(
     {
         ("circle", "orange"),
@@ -72,7 +72,7 @@ def is_held_out(objects: Iterable[tuple[str, str | None]]) -> bool:
 
 
 def needs_held_out(checks: Checks) -> bool:
-    """Whether a prompt's checks ask for a combination that no training picture shows."""
+    """Whether a prompt's checks ask for a combination that no training image shows."""
     return is_held_out((item["class"], item.get("color")) for item in checks["include"])
 
 

@@ -57,7 +57,7 @@ def test_both_foldings_on_the_published_scale() -> None:
     assert found["category/entity"].n == 4
     assert found["reference/category/entity"].value == 100
     assert found["reference/category/entity"].n == 1
-    # Zeroed in ours, not in the script's, which looks at the last picture only.
+    # Zeroed in ours, not in the script's, which looks at the last image only.
     assert (found["detail/attribute - color"].value, found["detail/attribute - color"].n) == (50, 2)
     assert (found["reference/detail/attribute - color"].value, found["detail/global"].value) == (100, 100)
     assert list(found)[:2] == ["overall", "category/global"]
@@ -113,7 +113,7 @@ def test_missing_draws_are_left_out_of_both_and_never_zero() -> None:
     assert nothing["quirk/first_row_skipped"].value is None
 
 
-def test_pictures_are_taken_in_drawing_order() -> None:
+def test_images_are_taken_in_drawing_order() -> None:
     verdicts = [
         _verdict(f"chain/{index}", "yes", "yes" if index == 10 else "no") for index in (10, 9, 0, 2)
     ]

@@ -49,14 +49,14 @@ def test_greedy_tokens_are_transformers(tiny_checkpoint: Path) -> None:
             ids.append(code + checkpoint.text_vocabulary)
 
 
-def test_pictures_are_the_decoded_tokens(tiny_checkpoint: Path) -> None:
+def test_images_are_the_decoded_tokens(tiny_checkpoint: Path) -> None:
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
         [generation] = engine.generate(_draws(1))
         pixels = engine.visual.decode(torch.tensor([generation.tokens]), 4)[0].numpy()
     assert generation.image is not None
-    with Image.open(io.BytesIO(generation.image)) as picture:
-        assert picture.size == (32, 32)
-        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    with Image.open(io.BytesIO(generation.image)) as image:
+        assert image.size == (32, 32)
+        np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 def test_a_resolution_that_is_no_whole_number_of_tokens_is_refused(tiny_checkpoint: Path) -> None:

@@ -132,7 +132,7 @@ def test_text_tokens_are_counted_and_become_code_0(tiny_checkpoint: Path) -> Non
 
 
 def test_speculation_tells_its_steps(tiny_checkpoint: Path) -> None:
-    protocol = dataclasses.replace(PROTOCOL, temperature=0)  # a picture that soon repeats itself
+    protocol = dataclasses.replace(PROTOCOL, temperature=0)  # an image that soon repeats itself
     with NativeEngine(str(tiny_checkpoint), protocol, speculate=True) as engine:
         steps = [g.steps for g in engine.generate(_draws())]
     assert all(4 <= number <= 15 for number in steps)
@@ -195,12 +195,12 @@ def test_waves_are_halved_where_memory_runs_out(tiny_checkpoint: Path) -> None:
     assert _tokens(_Small(str(tiny_checkpoint), PROTOCOL, batch_size=9), 9) == expected
 
 
-def test_a_picture_that_never_fits_is_a_failure_with_a_reason(tiny_checkpoint: Path) -> None:
+def test_a_image_that_never_fits_is_a_failure_with_a_reason(tiny_checkpoint: Path) -> None:
     engine = _Small(str(tiny_checkpoint), PROTOCOL)
     engine.room = 0
     with engine:
         found = list(engine.generate(_draws(3)))
-    assert [g.error for g in found] == ["out of memory for a single picture on cpu"] * 3
+    assert [g.error for g in found] == ["out of memory for a single image on cpu"] * 3
 
 
 def test_finished_waves_are_given_before_a_later_one_breaks(tiny_checkpoint: Path) -> None:
@@ -312,15 +312,15 @@ def test_memory_errors_are_told_from_others(error: Exception, expected: bool) ->
     assert is_out_of_memory(error) is expected
 
 
-def test_webp_is_the_same_picture(tiny_checkpoint: Path) -> None:
-    pictures = {}
+def test_webp_is_the_same_image(tiny_checkpoint: Path) -> None:
+    images = {}
     for form in ("png", "webp"):
         with NativeEngine(str(tiny_checkpoint), PROTOCOL, image_format=form) as engine:
             [generation] = engine.generate(_draws(1))
-        with Image.open(io.BytesIO(generation.image or b"")) as picture:
-            assert picture.format == form.upper()
-            pictures[form] = np.asarray(picture.convert("RGB"))
-    np.testing.assert_array_equal(pictures["png"], pictures["webp"])
+        with Image.open(io.BytesIO(generation.image or b"")) as image:
+            assert image.format == form.upper()
+            images[form] = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(images["png"], images["webp"])
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_options_that_cannot_work(tiny_checkpoint: Path, options: dict[str, obje
         NativeEngine(str(tiny_checkpoint), PROTOCOL, **options)
 
 
-def test_a_picture_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
+def test_a_image_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(BadInput, match="256 visual tokens; the checkpoint has 256 positions"):
         NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 128))
 

@@ -27,7 +27,7 @@ from sar_eval.types import Generation, Prompt, make_draw
 
 # Ids as DPG-Bench has them: some end in what looks like an index.
 PROMPTS = [
-    Prompt(name, f"picture {name}") for name in ("12", "stanford_2", "stanford_21", "COCOval_0", "vrd7")
+    Prompt(name, f"image {name}") for name in ("12", "stanford_2", "stanford_21", "COCOval_0", "vrd7")
 ]
 SIZE = (40, 32)
 
@@ -123,12 +123,12 @@ def test_what_is_no_grid_like_the_others_is_an_error_of_its_draws(tmp_path) -> N
         told = rows[f"12/{index}"]["error"]
         assert "is no grid like the others (2 px padding and border, 40x32): a single" in told
         assert "stanford_2.png is 64x64 pixels, most are 86x70" in rows[f"stanford_2/{index}"]["error"]
-        assert rows[f"COCOval_0/{index}"]["error"] == "missing: the folder has no such picture"
+        assert rows[f"COCOval_0/{index}"]["error"] == "missing: the folder has no such image"
         assert rows[f"stanford_21/{index}"]["error"] is None
     assert all(row["image"] is None for row in rows.values() if row["error"])
 
 
-def test_a_black_tile_is_blank_and_not_a_picture(tmp_path) -> None:
+def test_a_black_tile_is_blank_and_not_a_image(tmp_path) -> None:
     write_grids(tmp_path / "in")
     tiles = photos(0)
     tiles[2] = np.zeros_like(tiles[2])
@@ -143,7 +143,7 @@ def test_an_unreadable_grid_is_an_error_of_its_draws(tmp_path) -> None:
     path = tmp_path / "in" / "12.png"
     path.write_bytes(path.read_bytes()[:2000])
     rows = take(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
-    assert all("unreadable picture" in rows[f"12/{index}"]["error"] for index in range(4))
+    assert all("unreadable image" in rows[f"12/{index}"]["error"] for index in range(4))
 
 
 def test_files_that_cannot_be_cut_are_refused(tmp_path) -> None:
@@ -153,16 +153,16 @@ def test_files_that_cannot_be_cut_are_refused(tmp_path) -> None:
         find_images(tmp_path, PROMPTS, 4)
     for path in tmp_path.iterdir():
         path.write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="none of the pictures can be read"):
+    with pytest.raises(BadInput, match="none of the images can be read"):
         find_images(tmp_path, PROMPTS, 4)
 
 
-def test_single_pictures_are_doubted_where_four_are_expected(tmp_path) -> None:
+def test_single_images_are_doubted_where_four_are_expected(tmp_path) -> None:
     for seed, prompt in enumerate(PROMPTS):
         Image.fromarray(photos(seed, 1, (64, 64))[0]).save(tmp_path / f"{prompt.id}.png")
     found = find_images(tmp_path, PROMPTS, 4)
     assert str(found) == "2x2 grids (PNG), no padding, 32x32"
-    assert found.note.endswith("if there is one picture a prompt, say --images-per-prompt 1")
+    assert found.note.endswith("if there is one image a prompt, say --images-per-prompt 1")
     single = find_images(tmp_path, PROMPTS, 1)
     assert (single.layout, str(single), single.note) == ("named", "64x64", "")
     assert sorted(single.files) == sorted(f"{prompt.id}/0" for prompt in PROMPTS)
@@ -204,8 +204,8 @@ def _encoded(pixels: np.ndarray, form: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def make_run(path: Path, pictures: dict[str, bytes | None], each: int) -> RunFolder:
-    """A run whose draws have these encoded pictures, or failed."""
+def make_run(path: Path, images: dict[str, bytes | None], each: int) -> RunFolder:
+    """A run whose draws have these encoded images, or failed."""
     run = RunFolder(path)
     run.write_prompts(PROMPTS)
     spec = resolve_images(load_recipe("shapes"), path, "0", "", 64, {"images_per_prompt": each})
@@ -214,7 +214,7 @@ def make_run(path: Path, pictures: dict[str, bytes | None], each: int) -> RunFol
     for prompt in PROMPTS:
         for index in range(each):
             draw = make_draw(prompt, index, 0)
-            image = pictures[draw.key]
+            image = images[draw.key]
             made = Generation(draw.key, draw.seed, image=image, error=None if image else "broken")
             rows.append(generation_row(prompt, made, "d"))
     run.generations.write(0, rows)
@@ -235,8 +235,8 @@ def test_exported_files_are_read_back_to_the_same_pixels(tmp_path, each, form) -
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{prompt.id}.png" for prompt in PROMPTS
     )
-    with Image.open(tmp_path / "out" / "12.png") as picture:
-        assert (picture.format, picture.size) == ("PNG", (64, 64) if each == 1 else (128, 128))
+    with Image.open(tmp_path / "out" / "12.png") as image:
+        assert (image.format, image.size) == ("PNG", (64, 64) if each == 1 else (128, 128))
     found = find_images(tmp_path / "out", PROMPTS, each)
     assert found.note == ""
     rows = take(tmp_path, found, each=each)
@@ -245,23 +245,23 @@ def test_exported_files_are_read_back_to_the_same_pixels(tmp_path, each, form) -
 
 
 def test_a_prompt_with_a_failed_draw_gets_no_grid(tmp_path) -> None:
-    pictures = {
+    images = {
         f"{prompt.id}/{index}": encode(tile, "png")
         for seed, prompt in enumerate(PROMPTS)
         for index, tile in enumerate(photos(seed))
     }
-    run = make_run(tmp_path / "run", {**pictures, "12/1": None}, 4)
+    run = make_run(tmp_path / "run", {**images, "12/1": None}, 4)
     assert export(run, "dpg", tmp_path / "out") == 16
     assert not (tmp_path / "out" / "12.png").exists()
 
 
 def test_what_no_official_file_can_hold_is_refused(tmp_path) -> None:
-    pictures = {
+    images = {
         f"{prompt.id}/{index}": encode(photos(index, 1, (32, 32 + 2 * index))[0], "png")
         for prompt in PROMPTS
         for index in range(4)
     }
-    with pytest.raises(BadInput, match=r"layout dpg holds 1 or 4 pictures a prompt, not 2"):
-        export(make_run(tmp_path / "two", pictures, 2), "dpg", tmp_path / "out-two")
+    with pytest.raises(BadInput, match=r"layout dpg holds 1 or 4 images a prompt, not 2"):
+        export(make_run(tmp_path / "two", images, 2), "dpg", tmp_path / "out-two")
     with pytest.raises(BadInput, match=r"prompt '12' are of several sizes \(32x32, 32x34, 32x36, 32x38\)"):
-        export(make_run(tmp_path / "four", pictures, 4), "dpg", tmp_path / "out-four")
+        export(make_run(tmp_path / "four", images, 4), "dpg", tmp_path / "out-four")

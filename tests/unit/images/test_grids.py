@@ -1,4 +1,4 @@
-"""2x2 grids: found, cut to the pixel, and told from single pictures."""
+"""2x2 grids: found, cut to the pixel, and told from single images."""
 
 import io
 
@@ -70,7 +70,7 @@ def test_grids_without_padding_are_cut_in_the_middle(seed, size) -> None:
 @pytest.mark.parametrize("quality", [50, 60, 75, 90, 95])
 @pytest.mark.parametrize("padding", [1, 2, 4, 8])
 def test_padding_is_found_through_the_noise_of_jpeg(quality, padding) -> None:
-    """One line of padding drowns once in some 300 pictures; a folder goes by what most files show."""
+    """One line of padding drowns once in some 300 images; a folder goes by what most files show."""
     rng, right = np.random.default_rng(quality), 0
     for number in range(40):
         size = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
@@ -79,7 +79,7 @@ def test_padding_is_found_through_the_noise_of_jpeg(quality, padding) -> None:
         pixels = through(grid, "JPEG", quality=quality, subsampling=("4:4:4", "4:2:0")[number // 2 % 2])
         expected = Grid(size, padding, around)
         right += detect_grid(pixels, lossy=True) == expected and expected.fits(pixels, lossy=True)
-        # Cut where the tiles lie: what is left is JPEG's own error, as in the whole picture.
+        # Cut where the tiles lie: what is left is JPEG's own error, as in the whole image.
         error = np.abs(np.subtract(expected.cut(pixels), tiles, dtype=np.float64)).mean()
         assert error <= 2 * np.abs(np.subtract(pixels, grid, dtype=np.float64)).mean()
     assert right >= (39 if padding == 1 else 40)
@@ -96,7 +96,7 @@ def test_jpeg_grids_without_padding_have_none(quality: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(0, 6), st.integers(1, 9), st.sampled_from([0, 255]))
-def test_plain_margins_of_the_pictures_are_not_taken_for_padding(seed, padding, margin, value) -> None:
+def test_plain_margins_of_the_images_are_not_taken_for_padding(seed, padding, margin, value) -> None:
     """Tiles framed in the padding's own colour, as night skies and white backgrounds are."""
     tiles = [
         np.pad(t, ((margin,) * 2,) * 2 + ((0, 0),), constant_values=value) for t in noise(seed, (20, 16))
@@ -119,7 +119,7 @@ def test_what_has_an_odd_side_and_no_padding_cannot_be_cut(size) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 2, 3), (3, 3, 3), (2, 9, 3), (40, 40, 3), (41, 41, 3)])
-def test_tiny_and_plain_pictures_do_no_harm(shape) -> None:
+def test_tiny_and_plain_images_do_no_harm(shape) -> None:
     pixels = np.zeros(shape, np.uint8)
     found = detect_grid(pixels)
     assert (found is None) == bool(shape[0] % 2 or shape[1] % 2)
@@ -137,7 +137,7 @@ def test_another_size_or_no_padding_does_not_fit() -> None:
     assert plain_lines(single) == (0, 0)
 
 
-def test_a_grid_has_an_edge_in_its_middle_and_a_single_picture_has_none() -> None:
+def test_a_grid_has_an_edge_in_its_middle_and_a_single_image_has_none() -> None:
     rng = np.random.default_rng(6)
     for _ in range(50):
         single, tiles = photo(rng, (96, 96)), [photo(rng, (48, 48)) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Whose picture is which: the layouts of foreign folders."""
+"""Whose image is which: the layouts of foreign folders."""
 
 import io
 import json
@@ -100,7 +100,7 @@ def test_the_digest_is_of_names_and_bytes(tmp_path) -> None:
 def test_the_size_is_the_commonest(tmp_path) -> None:
     folder = folders(tmp_path)
     odd = save(folder / "00000" / "samples" / "0001.png", size=(9, 9))
-    (folder / "00001" / "samples" / "0001.png").write_bytes(b"no picture")
+    (folder / "00001" / "samples" / "0001.png").write_bytes(b"no image")
     found = find_images(folder, PROMPTS, 2)
     assert found.size == (8, 6)
     assert found.sizes[odd] == (9, 9)
@@ -134,7 +134,7 @@ def _twice(folder: Path) -> None:
         (_broken, "is no JSON"),
         (_named_oddly, r"grid\.png: a sample's name must be a number"),
         (_one_more, "--images-per-prompt"),
-        (_twice, "are both picture 1"),
+        (_twice, "are both image 1"),
     ],
 )
 def test_folders_that_do_not_fit_are_named(tmp_path, spoil, why) -> None:
@@ -171,7 +171,7 @@ def test_unknown_layouts_and_folders(tmp_path) -> None:
         find_images(tmp_path, PROMPTS, 2)
 
 
-def test_pictures_are_turned_as_their_exif_says_and_lose_their_alpha() -> None:
+def test_images_are_turned_as_their_exif_says_and_lose_their_alpha() -> None:
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[..., 0], pixels[..., 3] = 200, 10
     exif = Image.Exif()
@@ -183,9 +183,9 @@ def test_pictures_are_turned_as_their_exif_says_and_lose_their_alpha() -> None:
     assert (found[..., 0] == 200).all()
 
 
-def test_a_truncated_picture_is_unreadable(tmp_path) -> None:
+def test_a_truncated_image_is_unreadable(tmp_path) -> None:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    with pytest.raises(BadInput, match="unreadable picture"):
+    with pytest.raises(BadInput, match="unreadable image"):
         decode_image(data[: len(data) // 2])

@@ -49,9 +49,9 @@ def prompt(number: int, **checks) -> Prompt:
     return Prompt(f"{number:05d}", "a photo", "colors", {"tag": "colors", **checks})
 
 
-def seen(judge, picture: np.ndarray) -> list[str]:
-    """What the tiny network takes the picture for, best first."""
-    return [CLASSES[instance.label] for instance in judge._detector.detect([picture], 0.05)[0]]
+def seen(judge, image: np.ndarray) -> list[str]:
+    """What the tiny network takes the image for, best first."""
+    return [CLASSES[instance.label] for instance in judge._detector.detect([image], 0.05)[0]]
 
 
 def test_a_found_object_gets_a_colour_and_evidence(judge) -> None:
@@ -92,12 +92,12 @@ def test_what_is_there_passes_and_what_is_not_fails(judge) -> None:
 
 
 def test_verdicts_do_not_depend_on_the_company(judge) -> None:
-    pictures = [noise(3), noise(4, 48, 80), noise(5), noise(6)]
+    images = [noise(3), noise(4, 48, 80), noise(5), noise(6)]
     items = []
-    for i, picture in enumerate(pictures):
-        names = seen(judge, picture)
+    for i, image in enumerate(images):
+        names = seen(judge, image)
         include = [{"class": names[0], "count": 1, "color": COLORS[i]}]
-        items.append((prompt(i, include=include), Generation(f"{i:05d}/0", i, image=png(picture))))
+        items.append((prompt(i, include=include), Generation(f"{i:05d}/0", i, image=png(image))))
     together = list(judge.judge(items))
     for item, verdict in zip(items, together, strict=True):
         alone = next(judge.judge([item]))
@@ -105,20 +105,20 @@ def test_verdicts_do_not_depend_on_the_company(judge) -> None:
         assert [b["box"] for b in alone.evidence["boxes"]] == [b["box"] for b in verdict.evidence["boxes"]]
 
 
-def test_pictures_without_a_verdict_say_why(judge) -> None:
+def test_images_without_a_verdict_say_why(judge) -> None:
     include = [{"class": "dog", "count": 1}]
     blank = np.full((32, 32, 3), 7, np.uint8)
     items = [
-        (prompt(0, include=include), Generation("00000/0", 0, image=b"no picture")),
+        (prompt(0, include=include), Generation("00000/0", 0, image=b"no image")),
         (prompt(1, include=include), Generation("00001/0", 0, image=png(blank))),
         (prompt(2, include=include), Generation("00002/0", 0, error="engine fell over")),
         (replace(prompt(3), checks=None), Generation("00003/0", 0, image=png(noise(1)))),
     ]
     errors = [verdict.error for verdict in judge.judge(items)]
     assert [error.split(":")[0] for error in errors] == [
-        "unreadable picture",
-        "blank picture",
-        "no picture",
+        "unreadable image",
+        "blank image",
+        "no image",
         "prompt '00003' has no GenEval checks (include)",
     ]
     assert list(judge.judge([])) == []

@@ -43,7 +43,7 @@ def png(color: str) -> bytes:
 def ask(*texts: str, number: int = 0) -> Prompt:
     """A prompt with these questions; each one's parent is the one before."""
     questions = [Question(i, text, (i - 1,) if i > 1 else ()) for i, text in enumerate(texts, 1)]
-    return Prompt(f"p{number}", "a picture", checks=write_questions(questions))
+    return Prompt(f"p{number}", "an image", checks=write_questions(questions))
 
 
 def item(prompt: Prompt, color: str, index: int = 0) -> tuple[Prompt, Generation]:
@@ -55,7 +55,7 @@ def judged(items, **options):
         return list(judge.judge(items))
 
 
-def test_a_picture_is_scored_by_its_questions_with_evidence() -> None:
+def test_a_image_is_scored_by_its_questions_with_evidence() -> None:
     [verdict] = judged([item(ask("is it red?", "long: is it red?", "is it blue?", "red again?"), "red")])
     assert (verdict.judge, verdict.judge_version) == ("vqa", "1+vqa_answerers+reading-1")
     assert (verdict.score, verdict.error, verdict.passed) == (0.5, None, None)
@@ -90,7 +90,7 @@ def test_reasons_name_some_and_count_the_rest() -> None:
     assert (good.score, good.reason) == (1.0, "")
 
 
-def test_a_question_without_an_answer_leaves_its_picture_unscored() -> None:
+def test_a_question_without_an_answer_leaves_its_image_unscored() -> None:
     prompt = ask("red?", "nothing", "maybe", "red?")
     [verdict] = judged([item(prompt, "red")])
     assert verdict.score is None
@@ -103,13 +103,13 @@ def test_a_question_without_an_answer_leaves_its_picture_unscored() -> None:
     assert all("counted" not in row for row in rows)
 
 
-def test_pictures_that_nobody_can_be_asked_about_say_why(tmp_path: Path) -> None:
+def test_images_that_nobody_can_be_asked_about_say_why(tmp_path: Path) -> None:
     log = tmp_path / "log"
     prompt = ask("red?")
     blank = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(blank, "PNG")
     items = [
-        (prompt, Generation("p0/0", 0, image=b"no picture")),
+        (prompt, Generation("p0/0", 0, image=b"no image")),
         (prompt, Generation("p0/1", 0, image=blank.getvalue())),
         (prompt, Generation("p0/2", 0, error="engine fell over")),
         (replace(prompt, checks=None), Generation("p0/3", 0, image=png("red"))),
@@ -118,9 +118,9 @@ def test_pictures_that_nobody_can_be_asked_about_say_why(tmp_path: Path) -> None
     ]
     found = {v.key: v for v in judged(items, log=str(log))}
     assert [found[f"p0/{i}"].error.split(":")[0] for i in range(5)] == [
-        "unreadable picture",
-        "blank picture",
-        "no picture",
+        "unreadable image",
+        "blank image",
+        "no image",
         "prompt 'p0'",
         "prompt 'p0'",
     ]
@@ -130,7 +130,7 @@ def test_pictures_that_nobody_can_be_asked_about_say_why(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 8])
-def test_pictures_are_given_to_the_answerer_together(at_once: int, tmp_path: Path) -> None:
+def test_images_are_given_to_the_answerer_together(at_once: int, tmp_path: Path) -> None:
     items = [item(ask("is it red?", "is it blue?", number=i), color) for i, color in enumerate(COLORS)]
     found = judged(items, images_at_once=at_once, log=str(tmp_path / "log"))
     assert [(v.key, v.score) for v in found] == [("p0/0", 0.5), ("p1/0", 0.0), ("p2/0", 0.0)]
@@ -193,7 +193,7 @@ def test_an_answerer_is_found_beside_the_recipe(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(spec: RunSpec, tmp_path: Path) -> tuple[RunSpec, RunFolder]:
-    """Six pictures in two blocks, drawn: red red red, blue red green."""
+    """Six images in two blocks, drawn: red red red, blue red green."""
     prompts = [ask("is it red?", "is it green?", number=i) for i in range(6)]
     suite = tmp_path / "asked.jsonl"
     rows = [{"id": p.id, "text": p.text, "checks": p.checks} for p in prompts]

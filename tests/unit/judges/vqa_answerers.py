@@ -8,7 +8,7 @@ from sar_eval.types import Answer
 
 
 class Reading:
-    """Says yes to every colour word of a question that is the picture's strongest channel.
+    """Says yes to every colour word of a question that is the image's strongest channel.
 
     What else a question can ask for: `nothing` (no answer), `maybe` (neither yes nor no), `long` (cut).
     """
@@ -24,12 +24,12 @@ class Reading:
     def __exit__(self, *error: object) -> None:
         self.open = False
 
-    def answer(self, pictures) -> Iterator[Sequence[Answer]]:
-        """Notes how many pictures came together."""
+    def answer(self, images) -> Iterator[Sequence[Answer]]:
+        """Notes how many images came together."""
         if self.log:
             with Path(self.log).open("a") as file:
-                file.write(f"{len(pictures)}\n")
-        for pixels, questions in pictures:
+                file.write(f"{len(images)}\n")
+        for pixels, questions in images:
             channel = ("red", "green", "blue")[int(pixels.mean((0, 1)).argmax())]
             yield [self._say(question, channel) for question in questions]
 
@@ -43,15 +43,15 @@ class Reading:
 
 
 class Dying(Reading):
-    """Dies at the first green picture as long as the file `sick` is there."""
+    """Dies at the first green image as long as the file `sick` is there."""
 
     def __init__(self, *, device: str = "cpu", sick: str, log: str = "") -> None:
         super().__init__(device=device, log=log)
         self.sick = Path(sick)
 
-    def answer(self, pictures) -> Iterator[Sequence[Answer]]:
+    def answer(self, images) -> Iterator[Sequence[Answer]]:
         """Gives what comes before it."""
-        for (pixels, _), answers in zip(pictures, super().answer(pictures), strict=True):
+        for (pixels, _), answers in zip(images, super().answer(images), strict=True):
             if self.sick.exists() and int(pixels.mean((0, 1)).argmax()) == 1:
                 raise ConnectionError("the network is gone")
             yield answers

@@ -14,11 +14,11 @@ from sar_eval.networks.mask2former.network import MEAN, STD, Mask2Former, prepar
 
 @pytest.mark.parametrize("color", [(255, 0, 0), (0, 0, 255), (0, 255, 0)])
 def test_channels_keep_their_order_and_their_mean(color) -> None:
-    picture = prepare(np.full((40, 60, 3), color, np.uint8))
+    image = prepare(np.full((40, 60, 3), color, np.uint8))
     for channel in range(3):
         expected = (color[channel] - MEAN[channel]) / STD[channel]
-        height, width = picture.resized
-        assert picture.pixels[channel, :height, :width].mean() == pytest.approx(expected, abs=1e-4)
+        height, width = image.resized
+        assert image.pixels[channel, :height, :width].mean() == pytest.approx(expected, abs=1e-4)
     assert MEAN[0] > MEAN[2]  # red first
 
 
@@ -34,11 +34,11 @@ def test_channels_keep_their_order_and_their_mean(color) -> None:
     ],
 )
 def test_sizes_follow_mmcv(size, resized, padded) -> None:
-    picture = prepare(np.zeros((*size, 3), np.uint8))
-    assert (picture.size, picture.resized) == (size, resized)
-    assert tuple(picture.pixels.shape) == (3, *padded)
-    assert (picture.pixels[:, resized[0] :] == 0).all()
-    assert (picture.pixels[:, :, resized[1] :] == 0).all()
+    image = prepare(np.zeros((*size, 3), np.uint8))
+    assert (image.size, image.resized) == (size, resized)
+    assert tuple(image.pixels.shape) == (3, *padded)
+    assert (image.pixels[:, resized[0] :] == 0).all()
+    assert (image.pixels[:, :, resized[1] :] == 0).all()
 
 
 def test_merged_patches_go_by_columns() -> None:
@@ -85,8 +85,8 @@ def _logits() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_boxes_end_one_past_their_last_pixel() -> None:
-    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
-    found = sorted(to_instances(*_logits(), picture, 0.3), key=lambda instance: instance.label)
+    image = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    found = sorted(to_instances(*_logits(), image, 0.3), key=lambda instance: instance.label)
     assert [instance.label for instance in found] == [0, 2]
     assert found[1].box[:2] == (0, 0)
     assert found[1].box[2:] == pytest.approx((32, 32), abs=2)
@@ -96,12 +96,12 @@ def test_boxes_end_one_past_their_last_pixel() -> None:
 
 
 def test_an_empty_mask_scores_nothing() -> None:
-    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    image = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
     classes, masks = _logits()
-    found = to_instances(classes, torch.full_like(masks, -5.0), picture, -1.0)
+    found = to_instances(classes, torch.full_like(masks, -5.0), image, -1.0)
     assert {instance.score for instance in found} == {0.0}
     assert {instance.box for instance in found} == {(0.0, 0.0, 0.0, 0.0)}
-    assert to_instances(classes, torch.full_like(masks, -5.0), picture, 0.0) == []
+    assert to_instances(classes, torch.full_like(masks, -5.0), image, 0.0) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -111,14 +111,14 @@ def test_every_threshold_keeps_what_the_full_result_would(seed) -> None:
     classes, masks = torch.randn(12, 6) * 3, torch.randn(12, 8, 16) * 2
     masks[:3] -= 3  # little or nothing inside
     masks[3:6] = 40  # so sure that the final score is the class score
-    picture = mask2former.Prepared(torch.zeros(3, 32, 64), (30, 51), (45, 77))
-    full = to_instances(classes, masks, picture, -1.0)
+    image = mask2former.Prepared(torch.zeros(3, 32, 64), (30, 51), (45, 77))
+    full = to_instances(classes, masks, image, -1.0)
     assert len(full) == 60
     scores = {instance.score for instance in full}
     sure = set(classes.softmax(-1)[:, :-1].flatten().tolist())
     assert scores & sure
     for least in sorted(scores | sure | {score * (1 - 1e-6) for score in sure}):
-        few = to_instances(classes, masks, picture, least)
+        few = to_instances(classes, masks, image, least)
         wanted = [instance for instance in full if instance.score > least]
         assert [(i.label, i.score, i.box) for i in few] == [(i.label, i.score, i.box) for i in wanted]
         assert all((a.mask == b.mask).all() for a, b in zip(few, wanted, strict=True))
@@ -128,14 +128,14 @@ def test_masks_of_hopeless_classes_are_never_scaled(monkeypatch) -> None:
     scaled = []
     real = mask2former._masks
 
-    def counted(logits, picture):
+    def counted(logits, image):
         scaled.append(len(logits))
-        return real(logits, picture)
+        return real(logits, image)
 
     monkeypatch.setattr(mask2former, "_masks", counted)
-    picture = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
-    to_instances(*_logits(), picture, 0.3)
-    to_instances(*_logits(), picture, -1.0)
+    image = mask2former.Prepared(torch.zeros(3, 32, 32), (32, 32), (64, 64))
+    to_instances(*_logits(), image, 0.3)
+    to_instances(*_logits(), image, -1.0)
     assert scaled == [2, 3]
 
 
@@ -145,20 +145,18 @@ def test_lower_precision_answers_numbers_near_those_of_float32(tiny_detector, dt
     queries look where they must not (an error of 1.3).
     """
     pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
-    picture = [prepare(cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_CUBIC))]
-    exact = Mask2Former(tiny_detector).logits(picture)
-    for rough, fine in zip(Mask2Former(tiny_detector, dtype=dtype).logits(picture), exact, strict=True):
+    image = [prepare(cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_CUBIC))]
+    exact = Mask2Former(tiny_detector).logits(image)
+    for rough, fine in zip(Mask2Former(tiny_detector, dtype=dtype).logits(image), exact, strict=True):
         assert rough.dtype == torch.float32
         off = ((rough - fine).square().mean() / fine.square().mean()).sqrt()
         assert 0 < float(off) < 0.1
 
 
-def test_an_answer_that_is_no_number_is_an_error_and_not_an_empty_picture(
-    tiny_detector, monkeypatch
-) -> None:
+def test_an_answer_that_is_no_number_is_an_error_and_not_an_empty_image(tiny_detector, monkeypatch) -> None:
     detector = Mask2Former(tiny_detector)
     nothing = (torch.full((1, 20, 81), float("nan")), torch.zeros(1, 20, 200, 200))
-    monkeypatch.setattr(detector, "logits", lambda pictures: nothing)
+    monkeypatch.setattr(detector, "logits", lambda images: nothing)
     with pytest.raises(BadInput, match="NaN or infinity on cpu in float32"):
         detector.detect([np.zeros((64, 64, 3), np.uint8)])
 
@@ -172,7 +170,7 @@ def test_an_answer_that_is_no_number_is_an_error_and_not_an_empty_picture(
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_picture(image) -> None:
+def test_what_is_no_rgb_image(image) -> None:
     with pytest.raises(BadInput, match="needs RGB uint8"):
         prepare(image)
 

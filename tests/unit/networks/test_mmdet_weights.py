@@ -38,7 +38,7 @@ def make(path: Path, rename=lambda name: name) -> Path:
     return path
 
 
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     pixels = torch.arange(96 * 96 * 3).reshape(96, 96, 3).remainder(251).to(torch.uint8)
     return prepare(pixels.numpy())
 
@@ -89,7 +89,7 @@ def test_the_kept_file_gives_the_same_logits_and_digest(tmp_path) -> None:
     assert kept.stat().st_mtime_ns == stamp
     assert len({first.digest, again.digest, direct.digest}) == 1
     for other in (again, direct):
-        for one, two in zip(first.logits([picture()]), other.logits([picture()]), strict=True):
+        for one, two in zip(first.logits([image()]), other.logits([image()]), strict=True):
             assert torch.equal(one, two)
 
 

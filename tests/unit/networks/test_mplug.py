@@ -38,7 +38,7 @@ def answerer(tmp_path_factory):
         yield answerer
 
 
-def pictures(number: int = 5) -> list[np.ndarray]:
+def images(number: int = 5) -> list[np.ndarray]:
     chance = np.random.default_rng(0)
     sizes = [(48, 48), (64, 40), (20, 90)]
     coarse = [Image.fromarray(chance.integers(0, 255, (4, 4, 3), np.uint8)) for _ in range(number)]
@@ -237,15 +237,15 @@ def test_a_kept_file_of_another_configuration_is_not_used(folder) -> None:
 
 
 def test_answers_are_of_all_kinds_and_do_not_depend_on_their_company(answerer) -> None:
-    """Pictures with other numbers of questions, with none, and with one that has no word."""
+    """Images with other numbers of questions, with none, and with one that has no word."""
     asked = [QUESTIONS, QUESTIONS[:1], [], [*QUESTIONS[2:], "  "], QUESTIONS[::-1]]
-    found = list(answerer.answer(list(zip(pictures(), asked, strict=True))))
+    found = list(answerer.answer(list(zip(images(), asked, strict=True))))
     assert [len(answers) for answers in found] == [len(own) for own in asked]
     texts = {answer.text for answers in found for answer in answers}
     assert {"yes", "no"} < texts
-    for picture, questions, answers in zip(pictures(), asked, found, strict=True):
+    for image, questions, answers in zip(images(), asked, found, strict=True):
         for question, answer in zip(questions, answers, strict=True):
-            alone = next(answerer.answer([(picture, [question])]))[0]
+            alone = next(answerer.answer([(image, [question])]))[0]
             assert (alone.text, alone.yes, alone.error) == (answer.text, answer.yes, answer.error)
             assert alone.soft == pytest.approx(answer.soft, abs=1e-5)
             assert answer.error or answer.yes == (answer.text == "yes")
@@ -254,7 +254,7 @@ def test_answers_are_of_all_kinds_and_do_not_depend_on_their_company(answerer) -
 
 
 def test_half_precision_answers_much_the_same(answerer) -> None:
-    asked = [(picture, QUESTIONS) for picture in pictures()]
+    asked = [(image, QUESTIONS) for image in images()]
     exact = [answer for answers in answerer.answer(asked) for answer in answers]
     with MplugAnswerer(weights=str(answerer.folder), dtype="bfloat16") as other:
         rough = [answer for answers in other.answer(asked) for answer in answers]
@@ -263,19 +263,19 @@ def test_half_precision_answers_much_the_same(answerer) -> None:
 
 
 def test_the_soft_score_is_yes_against_no_at_the_first_token(answerer) -> None:
-    model, picture = answerer._model, pictures(1)[0]
+    model, image = answerer._model, images(1)[0]
     encoded = model.words.encode(QUESTIONS[0])
     ids, mask = torch.tensor([encoded.ids]), torch.arange(25)[None] < encoded.length
-    tokens = model.network.see(model.pixels([model.prepare(picture)]))
+    tokens = model.network.see(model.pixels([model.prepare(image)]))
     chances = model.network.ask(tokens, ids, mask, [1]).start(101)[0].softmax(-1)
     yes, no = chances[model.words.yes], chances[model.words.no]
-    answer = next(answerer.answer([(picture, QUESTIONS[:1])]))[0]
+    answer = next(answerer.answer([(image, QUESTIONS[:1])]))[0]
     assert answer.soft == pytest.approx(float(yes / (yes + no)), abs=1e-5)
 
 
 def test_a_long_question_is_cut_and_says_so(answerer) -> None:
-    picture = pictures(1)[0]
-    long, cut, short = next(answerer.answer([(picture, [LONG, LONG + "car", QUESTIONS[0]])]))
+    image = images(1)[0]
+    long, cut, short = next(answerer.answer([(image, [LONG, LONG + "car", QUESTIONS[0]])]))
     assert (long.truncated, cut.truncated, short.truncated) == (True, True, False)
     assert (long.text, long.soft) == (cut.text, pytest.approx(cut.soft, abs=1e-6))
 
@@ -297,7 +297,7 @@ def test_special_words_are_no_part_of_an_answer(answerer) -> None:
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_an_array_that_is_no_picture(answerer, array) -> None:
+def test_an_array_that_is_no_image(answerer, array) -> None:
     with pytest.raises(BadInput, match=r"needs RGB uint8 \[H, W, 3\]"):
         list(answerer.answer([(array, QUESTIONS)]))
 
@@ -308,16 +308,16 @@ def test_a_network_that_answers_nan_is_named(folder) -> None:
         MplugAnswerer(weights=str(folder)) as answerer,
         pytest.raises(BadInput, match="NaN or infinity on cpu"),
     ):
-        list(answerer.answer([(pictures(1)[0], QUESTIONS)]))
+        list(answerer.answer([(images(1)[0], QUESTIONS)]))
 
 
 def test_a_rewriting_fusion_layer_in_mixed_company(tmp_path) -> None:
     with MplugAnswerer(weights=str(write_tiny_mplug(tmp_path / "m", stride=1))) as answerer:
         assert answerer._model.shape.rewriting == {3}
         asked = [QUESTIONS, QUESTIONS[:1], QUESTIONS[1:]]
-        found = list(answerer.answer(list(zip(pictures(3), asked, strict=True))))
-        for picture, questions, answers in zip(pictures(3), asked, found, strict=True):
-            alone = [next(answerer.answer([(picture, [question])]))[0].text for question in questions]
+        found = list(answerer.answer(list(zip(images(3), asked, strict=True))))
+        for image, questions, answers in zip(images(3), asked, found, strict=True):
+            alone = [next(answerer.answer([(image, [question])]))[0].text for question in questions]
             assert alone == [answer.text for answer in answers]
 
 

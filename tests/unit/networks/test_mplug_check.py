@@ -27,11 +27,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def table(tmp_path, folder):
-    """A picture beside a table of what our network answers itself."""
-    picture = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    """An image beside a table of what our network answers itself."""
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
     with MplugAnswerer(weights=str(folder)) as answerer:
-        answers = next(answerer.answer([(picture, QUESTIONS)]))
+        answers = next(answerer.answer([(image, QUESTIONS)]))
     pairs = zip(QUESTIONS, answers, strict=True)
     rows = [{"image": "a.png", "question": question, "answer": answer.text} for question, answer in pairs]
     (tmp_path / "table.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -102,8 +102,8 @@ def test_the_digest_of_the_download(folder) -> None:
         ("{", "table.jsonl:1 is no JSON"),
         ("[]", "table.jsonl:1: image must be text"),
         ('\n{"image": "a.png", "question": "x"}', "table.jsonl:2: answer must be text"),
-        ('{"image": "b.png", "question": "x", "answer": "y"}', "table.jsonl:1: unreadable picture .*b.png"),
-        ('{"image": "table.jsonl", "question": "x", "answer": "y"}', "unreadable picture"),
+        ('{"image": "b.png", "question": "x", "answer": "y"}', "table.jsonl:1: unreadable image .*b.png"),
+        ('{"image": "table.jsonl", "question": "x", "answer": "y"}', "unreadable image"),
     ],
 )
 def test_a_table_that_cannot_be_read(folder, table, content, named) -> None:

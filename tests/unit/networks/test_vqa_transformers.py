@@ -43,7 +43,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+def image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
 
 
@@ -168,21 +168,21 @@ def llava(tmp_path_factory) -> Path:
     return folder
 
 
-def answers(folder: Path, pictures, **options):
+def answers(folder: Path, images, **options):
     with TransformersAnswerer(model=str(folder), **options) as answerer:
-        return [list(found) for found in answerer.answer(pictures)]
+        return [list(found) for found in answerer.answer(images)]
 
 
 @pytest.mark.parametrize("name", ["vilt", "blip", "llava"])
 def test_answers_do_not_depend_on_the_company(name: str, request) -> None:
     folder = request.getfixturevalue(name)
-    pictures = [
-        (picture(0), QUESTIONS),
-        (picture(1, 64, 64), QUESTIONS[:1]),
-        (picture(2, 40, 80), QUESTIONS[1:]),
+    images = [
+        (image(0), QUESTIONS),
+        (image(1, 64, 64), QUESTIONS[:1]),
+        (image(2, 40, 80), QUESTIONS[1:]),
     ]
-    together = answers(folder, pictures, batch_size=16, prompt="{question}", max_new_tokens=3)
-    alone = answers(folder, pictures, batch_size=1, prompt="{question}", max_new_tokens=3)
+    together = answers(folder, images, batch_size=16, prompt="{question}", max_new_tokens=3)
+    alone = answers(folder, images, batch_size=1, prompt="{question}", max_new_tokens=3)
     assert [len(found) for found in together] == [4, 1, 3]
     for one, many in zip(chain(*alone), chain(*together), strict=True):
         assert (one.text, one.yes, one.error) == (many.text, many.yes, many.error)
@@ -194,7 +194,7 @@ def test_answers_do_not_depend_on_the_company(name: str, request) -> None:
 def test_a_label_network_is_read_as_its_own_class_reads_it(vilt: Path) -> None:
     model = transformers.ViltForQuestionAnswering.from_pretrained(vilt).eval()
     processor = transformers.ViltProcessor.from_pretrained(vilt)
-    pixels = picture(3)
+    pixels = image(3)
     [found] = answers(vilt, [(pixels, QUESTIONS)])
     for question, answer in zip(QUESTIONS, found, strict=True):
         with torch.inference_mode():
@@ -208,9 +208,9 @@ def test_a_label_network_is_read_as_its_own_class_reads_it(vilt: Path) -> None:
 def test_a_question_that_is_too_long_is_cut_and_told(vilt: Path, blip: Path) -> None:
     long = "is there a " + "big " * 30 + "dog ?"
     for folder in (vilt, blip):
-        [found] = answers(folder, [(picture(4), [QUESTIONS[0], long])])
+        [found] = answers(folder, [(image(4), [QUESTIONS[0], long])])
         assert [answer.truncated for answer in found] == [False, True]
-        [same] = answers(folder, [(picture(4), [long + " red ?"])])
+        [same] = answers(folder, [(image(4), [long + " red ?"])])
         assert same[0].text == found[1].text
         assert same[0].soft == pytest.approx(found[1].soft, abs=1e-5)
 
@@ -240,7 +240,7 @@ def greedy(folder: Path, pixels: np.ndarray, question: str, tokens: int) -> tupl
 
 
 def test_a_chat_model_writes_what_is_likeliest(llava: Path) -> None:
-    pixels = picture(5)
+    pixels = image(5)
     [found] = answers(llava, [(pixels, QUESTIONS)], max_new_tokens=3)
     for question, answer in zip(QUESTIONS, found, strict=True):
         text, soft = greedy(llava, pixels, f"{question} Answer with yes or no.", 3)
@@ -252,7 +252,7 @@ def test_a_chat_model_writes_what_is_likeliest(llava: Path) -> None:
 def test_a_writing_network_says_what_its_own_class_says(blip: Path) -> None:
     model = transformers.BlipForQuestionAnswering.from_pretrained(blip).eval()
     processor = transformers.BlipProcessor.from_pretrained(blip)
-    pixels = picture(6)
+    pixels = image(6)
     [found] = answers(blip, [(pixels, QUESTIONS)], max_new_tokens=4)
     for question, answer in zip(QUESTIONS, found, strict=True):
         inputs = processor(pixels, question, return_tensors="pt")
@@ -387,5 +387,5 @@ def test_kinds_and_digests(vilt: Path, blip: Path, llava: Path) -> None:
     assert [kind_of(folder) for folder in (vilt, blip, llava)] == ["vqa", "vqa", "chat"]
     assert len({find_network(str(folder))[1] for folder in (vilt, blip, llava)}) == 3
     network = VqaNetwork(llava, device="cpu", dtype="bfloat16", max_new_tokens=2)
-    [said] = network.answer([picture(7)], [QUESTIONS[0]])
+    [said] = network.answer([image(7)], [QUESTIONS[0]])
     assert 0 < said.yes + said.no < 1

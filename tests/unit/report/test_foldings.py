@@ -113,9 +113,9 @@ def test_summary_and_report_keep_scale_foldings_and_quirks(tmp_path) -> None:
     spec = RunSpec("dpg", "dpg", **given, protocol=protocol, judge="vqa", images_per_prompt=1)
     folder = RunFolder(tmp_path)
     folder.write_prompts(prompts)
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
-    draws = [Generation(f"{prompt.id}/0", 1, image=picture.getvalue()) for prompt in prompts]
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "PNG")
+    draws = [Generation(f"{prompt.id}/0", 1, image=image.getvalue()) for prompt in prompts]
     pairs = zip(prompts, draws, strict=True)
     folder.generations.write(0, [generation_row(prompt, draw, spec.digest) for prompt, draw in pairs])
     rows = [{"id": 1, "answer": "yes.", "yes": True}, {"id": 2, "answer": "yes", "yes": True}]

@@ -47,7 +47,7 @@ def test_questions_and_the_rest_of_the_evidence() -> None:
     assert json.loads(told["evidence"]) == {"answerer": "mplug"}
 
 
-def test_answers_to_a_picture_that_was_not_scored() -> None:
+def test_answers_to_a_image_that_was_not_scored() -> None:
     known = {name: value for name, value in ANSWERED.items() if name not in ("zeroed_by", "counted")}
     failed = known | {"id": 3, "answer": "", "yes": None, "soft": None, "error": "timed out"}
     evidence = {"questions": [known, failed]}

@@ -50,9 +50,9 @@ def test_webp_becomes_png_for_genevals_scripts(tmp_path: Path) -> None:
     export(run, "geneval", tmp_path / "out")
     export(run, "folder", tmp_path / "flat")
     for path in (tmp_path / "out/00000/samples/0000.png", tmp_path / "flat/colors-000_0.webp"):
-        with Image.open(path) as picture:
-            assert picture.format == path.suffix[1:].upper()
-            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), pixels)
+        with Image.open(path) as image:
+            assert image.format == path.suffix[1:].upper()
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
 
 
 def test_flat_folder_with_manifest(folder: RunFolder, tmp_path: Path) -> None:

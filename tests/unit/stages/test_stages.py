@@ -40,7 +40,7 @@ class Scripted:
 
 
 class Ahead(Scripted):
-    """Begins draws; after `breaks_after` pictures of a block it breaks."""
+    """Begins draws; after `breaks_after` images of a block it breaks."""
 
     def __init__(self, breaks_after: int = 1000) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_twice_the_same_key_is_a_fault(spec: RunSpec, folder: RunFolder) -> None
         _judge(spec, folder, Scripted(colors=[{"score": 1.0}, {"score": 0.0}]))
 
 
-def test_giving_up_keeps_the_pictures_that_are_there(spec: RunSpec, folder: RunFolder) -> None:
+def test_giving_up_keeps_the_images_that_are_there(spec: RunSpec, folder: RunFolder) -> None:
     blocks = make_blocks(folder.read_prompts(), spec)
     _draw(spec, folder, Scripted(colors=[{"error": "first"}]))
     number = next(i for i, block in enumerate(blocks) if any(d.prompt.tag == "colors" for d in block))
@@ -130,7 +130,7 @@ def test_giving_up_keeps_the_pictures_that_are_there(spec: RunSpec, folder: RunF
     assert {row["error"] for row in rows if row["key"].startswith("colors")} == {"given up"}
 
 
-def test_a_verdict_on_a_picture_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
+def test_a_verdict_on_a_image_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
     _draw(spec, folder, Scripted())
     _judge(spec, folder, Scripted())
     folder.generations.paths()[0].unlink()
@@ -196,7 +196,7 @@ def test_what_an_engine_gave_before_it_broke_is_kept_and_not_drawn_again(
     assert [row["error"] for row in folder.generations.rows()] == [None] * 24
 
 
-def test_a_block_that_broke_before_any_picture_is_not_stored(spec: RunSpec, folder: RunFolder) -> None:
+def test_a_block_that_broke_before_any_image_is_not_stored(spec: RunSpec, folder: RunFolder) -> None:
     with pytest.raises(RuntimeError):
         _draw(spec, folder, Ahead(breaks_after=0))
     assert not list(folder.generations.paths())

@@ -12,8 +12,8 @@ from sar_eval.suites.dpg.scoring import (
     QUIRKS,
     ROW_ORDER,
     Counted,
+    Image,
     Item,
-    Picture,
     ancestors,
     count,
     l1,
@@ -50,8 +50,8 @@ def _answers(draw: st.DrawFn, questions: list[Question]) -> list[str]:
     return draw(st.lists(said, min_size=len(questions), max_size=len(questions)))
 
 
-def _picture(answers: list[str]) -> Picture:
-    return Picture(tuple(answers), tuple(answer.startswith("yes") for answer in answers))
+def _image(answers: list[str]) -> Image:
+    return Image(tuple(answers), tuple(answer.startswith("yes") for answer in answers))
 
 
 def test_a_no_zeroes_its_descendants_and_names_the_parents() -> None:
@@ -107,9 +107,9 @@ def test_a_question_counts_if_it_and_all_that_it_rests_on_are_yes(questions, dat
 
 @given(sorted_graphs(), st.data())
 def test_the_script_agrees_where_parents_stand_in_earlier_rows(questions, data) -> None:
-    picture = _picture(_answers(data.draw, questions))
-    item = Item("a", tuple(questions), (picture,))
-    exact = [answer == "yes" for answer in picture.answers]
+    image = _image(_answers(data.draw, questions))
+    item = Item("a", tuple(questions), (image,))
+    exact = [answer == "yes" for answer in image.answers]
     found = reference([item], [quirk for quirk in QUIRKS if quirk != FIRST_ROW])
     counted = [c.counted for c in count(questions, exact)]
     assert found.scores == {"a": [pytest.approx(sum(counted) / len(counted))]}
@@ -119,20 +119,20 @@ def test_the_script_agrees_where_parents_stand_in_earlier_rows(questions, data) 
 @given(st.lists(graphs(), min_size=1, max_size=4), st.data())
 def test_without_quirks_the_script_counts_as_we_do(suite, data) -> None:
     items = [
-        Item(f"{number}", tuple(questions), (_picture(_answers(data.draw, questions)),))
+        Item(f"{number}", tuple(questions), (_image(_answers(data.draw, questions)),))
         for number, questions in enumerate(suite)
     ]
     found = reference(items, ())
     assert found.dropped == ()
     for item in items:
-        counted = [c.counted for c in count(item.questions, item.pictures[0].yes)]
+        counted = [c.counted for c in count(item.questions, item.images[0].yes)]
         assert found.scores[item.id] == [pytest.approx(sum(counted) / len(counted))]
 
 
 def _suite(parents: dict[int, tuple[int, ...]], *answers: list[str]) -> list[Item]:
     """One item under test, behind another one that loses its first row."""
-    first = Item("first", tuple(_graph({1: (), 2: ()})), (_picture(["yes", "yes"]),))
-    return [first, Item("a", tuple(_graph(parents)), tuple(map(_picture, answers)))]
+    first = Item("first", tuple(_graph({1: (), 2: ()})), (_image(["yes", "yes"]),))
+    return [first, Item("a", tuple(_graph(parents)), tuple(map(_image, answers)))]
 
 
 def test_zeros_of_later_rows_come_too_late() -> None:
@@ -152,7 +152,7 @@ def test_a_missing_parent_drops_the_item_where_it_is_looked_up() -> None:
     assert reference(looked_up).dropped == ("a",)
     assert reference(looked_up).categories.keys() == {"first"}
     assert reference(looked_up, [q for q in QUIRKS if q != DROPPED]).scores["a"] == [1, 0]
-    # The search stops at the first no; one picture that gets past it is enough to fail.
+    # The search stops at the first no; one image that gets past it is enough to fail.
     parents = {1: (), 2: (1, 9)}
     assert reference(_suite(parents, ["no", "yes"])).dropped == ()
     assert reference(_suite(parents, ["no", "yes"], ["yes", "yes"])).dropped == ("a",)
@@ -160,23 +160,23 @@ def test_a_missing_parent_drops_the_item_where_it_is_looked_up() -> None:
 
 def test_the_first_row_is_never_asked() -> None:
     alone, child = _graph({1: ()}), _graph({1: (), 2: (1,)})
-    other = Item("b", tuple(alone), (_picture(["yes"]),))
-    only = reference([Item("a", tuple(alone), (_picture(["no"]),)), other])
+    other = Item("b", tuple(alone), (_image(["yes"]),))
+    only = reference([Item("a", tuple(alone), (_image(["no"]),)), other])
     assert (only.dropped, only.scores) == (("a",), {"b": [1]})
-    rests = reference([Item("a", tuple(child), (_picture(["yes", "yes"]),)), other])
+    rests = reference([Item("a", tuple(child), (_image(["yes", "yes"]),)), other])
     assert rests.dropped == ("a",)
-    free = reference([Item("a", tuple(_graph({1: (), 2: ()})), (_picture(["no", "yes"]),)), other])
+    free = reference([Item("a", tuple(_graph({1: (), 2: ()})), (_image(["no", "yes"]),)), other])
     assert free.scores["a"] == [1]
 
 
 def test_ids_that_the_script_cannot_match() -> None:
-    questions, seen = tuple(_graph({1: (), 2: ()})), (_picture(["yes", "yes"]),)
+    questions, seen = tuple(_graph({1: (), 2: ()})), (_image(["yes", "yes"]),)
     numbers = [Item("0", questions, seen), Item("1.5", questions, seen)]
     assert reference(numbers).dropped == ("0", "1.5")
     assert reference([*numbers, Item("x", questions)]).dropped == ("1.5",)
 
 
-def test_categories_are_of_the_last_picture_before_zeroing() -> None:
+def test_categories_are_of_the_last_image_before_zeroing() -> None:
     items = _suite({1: (), 2: (1,)}, ["no", "no"], ["no", "yes"])
     assert [yes for _, yes in reference(items).categories["a"]] == [0, 1]
 

@@ -19,7 +19,7 @@ HEAD = (*COLUMNS[:2], "keywords", *COLUMNS[2:])
 def _row(item: str = "a", number: object = 1, dependency: object = 0, **changes: str) -> list[str]:
     cells = {
         "item_id": item,
-        "text": f"a picture of {item}",
+        "text": f"an image of {item}",
         "keywords": "",
         "proposition_id": str(number),
         "dependency": str(dependency),
@@ -49,7 +49,7 @@ def test_order_questions_and_texts_survive(tmp_path: Path) -> None:
     table = _table(tmp_path, _row("b", 2, "3, 1"), _row("b", 1), _row("b", 3), _row("a"))
     found = import_suite(table)
     assert found.notes == ()
-    assert [(p.id, p.text) for p in found.prompts] == [("b", "a picture of b"), ("a", "a picture of a")]
+    assert [(p.id, p.text) for p in found.prompts] == [("b", "an image of b"), ("a", "an image of a")]
     questions = read_questions(found.prompts[0].checks)
     assert [q.id for q in questions] == [2, 1, 3]
     assert questions[0] == Question(
@@ -64,17 +64,17 @@ def test_a_suite_file_reads_back_to_the_same_prompts(tmp_path: Path) -> None:
     assert load_suite(tmp_path / "dpg.jsonl").prompts == found.prompts
 
 
-def test_the_folder_gives_the_texts_that_pictures_are_drawn_from(tmp_path: Path) -> None:
+def test_the_folder_gives_the_texts_that_images_are_drawn_from(tmp_path: Path) -> None:
     table = _table(tmp_path, _row("a"), _row("b"), _row("c"), _row("d", text=""), _row("e"))
-    _files(tmp_path, a="a picture of a\n", b="another text", d="from the file", e=" \n", lonely="x")
+    _files(tmp_path, a="an image of a\n", b="another text", d="from the file", e=" \n", lonely="x")
     found = import_suite(tmp_path)
     texts = {prompt.id: prompt.text for prompt in found.prompts}
     assert texts == {
-        "a": "a picture of a",
+        "a": "an image of a",
         "b": "another text",
-        "c": "a picture of c",
+        "c": "an image of c",
         "d": "from the file",
-        "e": "a picture of e",
+        "e": "an image of e",
     }
     folder = tmp_path / "prompts"
     assert set(found.notes) == {

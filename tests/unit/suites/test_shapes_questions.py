@@ -143,11 +143,11 @@ def _zeroed(rows, yes: dict[int, bool]) -> list[int]:
     return [number for number, is_yes in left.items() if not is_yes]
 
 
-def test_a_picture_does_not_depend_on_its_neighbours() -> None:
-    pictures = [(render(scene), TEXTS[::7]) for _, scene in scenes("clean", 4)]
+def test_a_image_does_not_depend_on_its_neighbours() -> None:
+    images = [(render(scene), TEXTS[::7]) for _, scene in scenes("clean", 4)]
     with ShapesAnswerer() as answerer:
-        together = list(answerer.answer(pictures))
-        assert together == [list(next(iter(answerer.answer([picture])))) for picture in pictures]
+        together = list(answerer.answer(images))
+        assert together == [list(next(iter(answerer.answer([image])))) for image in images]
         assert all(answer.soft is None for answers in together for answer in answers)
 
 

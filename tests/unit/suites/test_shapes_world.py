@@ -1,4 +1,4 @@
-"""The demo world: its pictures, its suite, its judge."""
+"""The demo world: its images, its suite, its judge."""
 
 import io
 import json
@@ -92,19 +92,19 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_unjudgeable_pictures_are_errors_not_zeros() -> None:
+def test_unjudgeable_images_are_errors_not_zeros() -> None:
     prompt = Prompt(
         "a", "a ring", checks={"tag": "single_object", "include": [{"class": "ring", "count": 1}]}
     )
     blank = Generation("a/0", 0, image=_png(np.full((64, 64, 3), 90, np.uint8)))
     red = Generation("a/2", 0, image=_png(np.full((64, 64, 3), (214, 30, 36), np.uint8)))
-    broken = Generation("a/1", 0, image=b"no picture")
+    broken = Generation("a/1", 0, image=b"no image")
     unchecked = [(Prompt("x", "a ring", checks=checks), blank) for checks in (None, {"questions": []}, [1])]
     with ShapesJudge() as judge:
         verdicts = list(judge.judge([(prompt, blank), (prompt, red), (prompt, broken), *unchecked]))
     assert all(v.score is None and v.passed is None for v in verdicts)
     reasons = [v.error for v in verdicts]
-    assert reasons[:2] == ["blank picture"] * 2
+    assert reasons[:2] == ["blank image"] * 2
     assert "unreadable" in reasons[2]
     assert reasons[3:] == ["prompt 'x' has no GenEval checks (include)"] * 3
 

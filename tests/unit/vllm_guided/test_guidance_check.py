@@ -41,21 +41,21 @@ def _telling(name: str, guidance: float) -> list[Order]:
 @torch.inference_mode()
 def _draw(decoder: Decoder, vocabulary: Vocabulary, order: Order) -> Drawn:
     """Two tokens as an engine would draw them."""
-    picture = Drawn()
+    image = Drawn()
     for step in range(2):
         scores = []
         for prompt in order.prompts:
-            ids = [*prompt, *(token + vocabulary.first for token in picture.tokens)]
+            ids = [*prompt, *(token + vocabulary.first for token in image.tokens)]
             cache = decoder.new_cache(1, len(ids))
             positions = torch.arange(len(ids))[None]
             hidden = decoder.forward(torch.tensor([ids]), positions, cache, len(ids))
             scores.append(vocabulary.head(hidden[:, -1]).float())
         policy = policy_scores(torch.cat(scores), order.branch("", False, 0).protocol)
         token = (policy + gumbel(keys_at([order.seed], [step]), vocabulary.ids)).argmax(-1)
-        picture.tokens.append(int(token))
-        picture.scores[0].append(float(log_probabilities(policy, token)))
-        picture.scores[1].append(float(log_probabilities(scores[0] / order.temperature, token)))
-    return picture
+        image.tokens.append(int(token))
+        image.scores[0].append(float(log_probabilities(policy, token)))
+        image.scores[1].append(float(log_probabilities(scores[0] / order.temperature, token)))
+    return image
 
 
 @pytest.mark.parametrize("guidance", [1.0, 1.5, 6.0])
@@ -75,7 +75,7 @@ WRONG: dict[str, Callable[[Orders], Orders]] = {
     "negative prompt ignored": lambda o: [replace(x, prompts=(x.prompts[0],) * 2) for x in o],
     "branches swapped": lambda o: [replace(x, prompts=x.prompts[::-1]) for x in o],
     "half the guidance": lambda o: [replace(x, guidance=x.guidance / 2) for x in o],
-    "another picture's prompt": lambda o: [
+    "another image's prompt": lambda o: [
         replace(x, prompts=(y.prompts[0], x.prompts[1])) for x, y in zip(o, [*o[1:], o[0]], strict=True)
     ],
     "another seed": lambda o: [replace(x, seed=x.seed + 1) for x in o],
@@ -93,7 +93,7 @@ def test_wrong_engines_are_refused_at_half_precision_too(name: str, guidance: fl
         check_guidance(decoder, vocabulary, orders, drawn, ROUNDING["bfloat16"])
 
 
-def test_other_weights_and_lost_pictures_are_refused() -> None:
+def test_other_weights_and_lost_images_are_refused() -> None:
     decoder, vocabulary = _load("demo:sft", "float32")
     orders = _telling("demo:sft", 3.0)
     drawn = [_draw(*_load("demo:pretrain", "float32"), order) for order in orders]

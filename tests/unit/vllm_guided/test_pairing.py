@@ -51,23 +51,23 @@ def _rows(branch: Branch, tokens: int, places: tuple[int, int]) -> list[Row]:
 
 @pytest.mark.parametrize("layout", [LAYOUT, FULL])
 @pytest.mark.parametrize("scored", [False, True])
-def test_each_picture_gets_the_token_of_plain_sampling(layout: Layout, scored: bool) -> None:
+def test_each_image_gets_the_token_of_plain_sampling(layout: Layout, scored: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(7, layout.columns, generator=generator) * 3
     before = logits.clone()
-    pictures = [
+    images = [
         (Branch("a", False, 11, 0, 3.0, 1.0, 0, 1.0, scored), 4, (5, 0)),
         (Branch("b", False, 12, 6, 6.0, 0.7, 20, 0.9, scored), 0, (2, 4)),
     ]
     alone = Branch("c", False, 13, 0, 1.0, 1.0, 0, 1.0, scored)
-    rows = [row for branch, tokens, places in pictures for row in _rows(branch, tokens, places)]
+    rows = [row for branch, tokens, places in images for row in _rows(branch, tokens, places)]
     PairSampler(layout, CPU)(logits, [rows[3], rows[0], Row(1, alone, 9), rows[2], rows[1]])
     names = torch.arange(layout.codes, dtype=torch.int32)
     columns = torch.arange(layout.codes)
     if layout.full:
         names = torch.cat([names, torch.arange(-layout.text, 0, dtype=torch.int32)])
         columns = torch.cat([columns, torch.arange(layout.codes + 2, layout.vocabulary)])
-    for branch, tokens, places in [*pictures, (alone, 9, (1,))]:
+    for branch, tokens, places in [*images, (alone, 9, (1,))]:
         seen = before[list(places)][:, columns]
         keys = keys_at([branch.seed], [branch.start + tokens])
         [place], _ = sample(seen, keys, names, branch.protocol)
@@ -101,7 +101,7 @@ def test_rows_out_of_step_get_the_mark_and_no_token(fault: str) -> None:
     assert all(logits[row.place].argmax() == LAYOUT.out_of_step for row in rows)
 
 
-def test_scores_that_are_no_numbers_end_their_picture_alone() -> None:
+def test_scores_that_are_no_numbers_end_their_image_alone() -> None:
     logits = torch.randn(4, LAYOUT.columns)
     logits[1, 5] = torch.nan
     rows = _rows(Branch("a", False, 1, 0, 3.0), 0, (0, 1)) + _rows(Branch("b", False, 2, 0, 3.0), 0, (2, 3))

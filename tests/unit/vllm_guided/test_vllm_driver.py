@@ -52,21 +52,21 @@ def test_waves_fit_and_leave_nobody_out(
         assert len(prompts) <= requests
         assert sum(prompts) <= step_tokens
         assert sum(-(-(length + 20) // 4) for length in prompts) <= blocks
-    failed = [n for n, picture in enumerate(drawn) if picture.error]
+    failed = [n for n, image in enumerate(drawn) if image.error]
     assert sorted(told + failed) == list(range(len(orders)))
     for n in failed:
         prompts = [len(p) for p in orders[n].prompts]
         assert driver.capacity.shortage(prompts, [length + 20 for length in prompts])
 
 
-def test_a_picture_too_large_for_the_memory_says_what_is_short() -> None:
+def test_a_image_too_large_for_the_memory_says_what_is_short() -> None:
     driver = _driver(Capacity(8, 100, 10, 4))
     drawn = [Drawn()]
     assert driver._next_wave(deque([0]), _pairs([(4, 4)]), drawn, 1) == []
-    assert drawn[0].error == "a picture takes 12 blocks of 4 tokens, the cache has 10"
+    assert drawn[0].error == "an image takes 12 blocks of 4 tokens, the cache has 10"
 
 
-def test_a_picture_that_cannot_go_on_in_one_step_begins_anew() -> None:
+def test_a_image_that_cannot_go_on_in_one_step_begins_anew() -> None:
     driver = _driver(Capacity(8, 20, 100, 4))
     drawn = [Drawn(tokens=[1] * 15, restarts=2)]
     assert driver._next_wave(deque([0]), _pairs([(4, 4)]), drawn, 1) == [0]

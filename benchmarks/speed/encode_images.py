@@ -1,6 +1,6 @@
-"""What it costs to file a picture: PNG by compression level, lossless WebP, in bytes and milliseconds.
+"""What it costs to file an image: PNG by compression level, lossless WebP, in bytes and milliseconds.
 
-    python benchmarks/speed/pictures.py [--size 1024] [IMAGE ...]
+    python benchmarks/speed/encode_images.py [--size 1024] [IMAGE ...]
 
 Without images a made one is measured: smooth shades with a little grain, about as hard as a photograph.
 All ways are measured round by round, so that a noisy machine disturbs them alike.
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("images", nargs="*", type=Path)
     parser.add_argument("--size", type=int, default=1024)
     options = parser.parse_args()
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in options.images]
-    pictures = pictures or [made(options.size)]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in options.images]
+    images = images or [made(options.size)]
     ways = {f"PNG level {level}": (lambda p, n=level: png(p, n)) for level in (0, 1, 2, 3, 4, 6, 9)}
     ways |= {
         f"WebP quality {q} method {m}": (lambda p, q=q, m=m: webp(p, q, m))
@@ -65,12 +65,12 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, way in ways.items():
             began = time.perf_counter()
-            sizes[name] = sum(len(way(picture)) for picture in pictures)
-            seconds[name].append((time.perf_counter() - began) / len(pictures))
+            sizes[name] = sum(len(way(image)) for image in images)
+            seconds[name].append((time.perf_counter() - began) / len(images))
     base = statistics.median(seconds["PNG level 6"])
-    raw = sum(picture.size for picture in pictures)
+    raw = sum(image.size for image in images)
     print(f"{datetime.date.today()}, {platform.processor() or 'CPU'}, one thread; {' '.join(sys.argv)}\n")
-    print("| way | ms a picture | ratio to level 6 | bytes of raw |\n| --- | --- | --- | --- |")
+    print("| way | ms an image | ratio to level 6 | bytes of raw |\n| --- | --- | --- | --- |")
     for name in ways:
         middle = statistics.median(seconds[name])
         print(f"| {name} | {middle * 1e3:.0f} | {base / middle:.1f}x | {sizes[name] / raw:.1%} |")
