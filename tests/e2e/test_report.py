@@ -15,8 +15,8 @@ import pytest
 from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, make_spec
 
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report.page import evidence as report_evidence
-from sar_eval.report.page import page as report
+from sar_eval.report import evidence as report_evidence
+from sar_eval.report import page as report
 from sar_eval.report.page import write_report
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.summarize import summarize
