@@ -10,7 +10,7 @@ import pytest
 from sar_eval.errors import SpecMismatch
 from sar_eval.runtime.blocks import make_blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.generate import BlockWriter, GenerateTask, _draw_block
+from sar_eval.stages.generate import BlockWriter, GenerateTask, _draw_block, begins_ahead
 from sar_eval.stages.judge import _judge_block
 from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
@@ -68,7 +68,7 @@ def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
     for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
         with ThreadPoolExecutor(1) as executor:
             stored = _draw_block(engine, BlockWriter(spec, folder, number, draws), executor)
-            assert isinstance(stored, Future) == hasattr(engine, "begin")
+            assert isinstance(stored, Future) == begins_ahead(engine)
             if isinstance(stored, Future):
                 stored.result()
 
@@ -200,3 +200,29 @@ def test_a_block_that_broke_before_any_image_is_not_stored(spec: RunSpec, folder
     with pytest.raises(RuntimeError):
         _draw(spec, folder, Ahead(breaks_after=0))
     assert not list(folder.generations.paths())
+
+
+class PlainSubclass(Ahead):
+    """Overrides `generate` alone: that is what must be called."""
+
+    def generate(self, draws):
+        for draw in draws:
+            yield Generation(draw.key, draw.seed, (7,), b"png", provenance={"wave_size": 1})
+
+
+def test_a_subclass_that_overrides_generate_alone_is_called(spec: RunSpec, folder: RunFolder) -> None:
+    engine = PlainSubclass()
+    assert begins_ahead(Ahead())
+    assert not begins_ahead(engine)
+    _draw(spec, folder, engine)
+    assert {tuple(row["tokens"]) for row in folder.generations.rows()} == {(7,)}
+    assert engine.begun == []
+
+
+def test_rows_say_what_made_them(spec: RunSpec, folder: RunFolder) -> None:
+    """Its engine, device and versions by the stage, what the engine knows better by the engine."""
+    draws = make_blocks(folder.read_prompts(), spec)[0]
+    writer = BlockWriter(spec, folder, 0, draws, {"engine": "plain", "device": "cpu"})
+    writer.store(PlainSubclass().generate(draws))
+    provenance = [row_generation(row).provenance for row in folder.generations.rows()]
+    assert provenance == [{"device": "cpu", "engine": "plain", "wave_size": 1}] * len(draws)

@@ -1,0 +1,70 @@
+"""What a resume keeps, refuses and says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sar_eval.engines.native import NativeEngine
+from sar_eval.errors import SpecMismatch
+from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.progress import ProgressEvent, no_progress
+from sar_eval.spec import RunSpec
+from sar_eval.stages.generate import BlockWriter
+from sar_eval.stages.resume import kept_settings, prepare, unfinished_blocks
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.types import Draw, Generation
+
+
+@pytest.fixture
+def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    with run.lock():
+        prepare(spec, run)
+    return run
+
+
+def test_another_batch_size_is_not_taken_and_that_is_said(spec: RunSpec, folder: RunFolder) -> None:
+    asked = replace(spec, batch_size=3)
+    kept = prepare(asked, folder)
+    assert kept.batch_size == 8
+    assert kept_settings(spec, kept) == []
+    [note] = kept_settings(asked, kept)
+    assert note.startswith("the batch size stays 8, with which this run was begun (3 was asked for)")
+
+
+def test_options_about_speed_may_change(spec: RunSpec, folder: RunFolder) -> None:
+    asked = replace(
+        spec, engine_options={"speculate": True}, engine_speed_options=NativeEngine.speed_options
+    )
+    assert prepare(asked, folder).engine_options == {"speculate": True}
+    with pytest.raises(SpecMismatch, match=r"engine_options: \{\} there, \{'quantization': 'fp8'\} asked"):
+        prepare(replace(spec, engine_options={"quantization": "fp8"}), folder)
+
+
+def test_blocks_that_are_left(spec: RunSpec, folder: RunFolder) -> None:
+    blocks = make_blocks(folder.read_prompts(), spec)
+    _store(spec, folder, 0, blocks[0])
+    _store(spec, folder, 1, blocks[1], error="broken")
+    events: list[ProgressEvent] = []
+    everything = range(len(blocks))
+    left = unfinished_blocks("generate", folder.generations, blocks, everything, events.append, "made")
+    assert (left, events) == ([1, 2], [ProgressEvent("generate", 8, 24)])
+
+
+def test_a_damaged_part_is_said_and_left_to_do(spec: RunSpec, folder: RunFolder) -> None:
+    blocks = make_blocks(folder.read_prompts(), spec)
+    path = _store(spec, folder, 0, blocks[0])
+    path.write_bytes(path.read_bytes()[:-1])
+    events: list[ProgressEvent] = []
+    left = unfinished_blocks("generate", folder.generations, blocks, [0], events.append, "made")
+    assert left == [0]
+    assert [event.note for event in events] == ["", f"damaged part {path.name} will be made again"]
+    assert unfinished_blocks("generate", folder.generations, blocks, [], no_progress, "made") == []
+
+
+def _store(spec: RunSpec, folder: RunFolder, block: int, draws: list[Draw], error: str = "") -> Path:
+    image = None if error else b"png"
+    generations = (Generation(d.key, d.seed, image=image, error=error or None) for d in draws)
+    BlockWriter(spec, folder, block, draws).store(generations)
+    return next(path for path in folder.generations.paths() if path.name.startswith(f"part-{block:06d}"))
