@@ -1,4 +1,4 @@
-"""From a name to the object that does the work, importing nothing else.
+"""Find an engine, judge, answerer or benchmark by its name, importing nothing else.
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point

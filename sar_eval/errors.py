@@ -7,13 +7,13 @@ from __future__ import annotations
 
 
 class SarEvalError(Exception):
-    """Base of every error that is told to the user without a traceback."""
+    """Base of every error that the command line prints as one message, without a traceback."""
 
     exit_code = 2
 
 
 class BadInput(SarEvalError):
-    """Something the user gave is wrong; the message says what, where and how to mend it."""
+    """The user's input is wrong; the message says what, where and how to mend it."""
 
 
 class MissingExtra(BadInput):

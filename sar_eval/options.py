@@ -57,7 +57,7 @@ class WhatToDraw:
 
     suite: Path | None = option("Another prompt file for the benchmark.", "run")
     images_per_prompt: int | None = option(
-        "Draws of each prompt.", "spec", "--images-per-prompt", "-n", low=1, high=100_000
+        "Images of each prompt.", "spec", "--images-per-prompt", "-n", low=1, high=100_000
     )
     seed: int | None = option("Seed of the run.", "spec")
 
@@ -66,7 +66,7 @@ class WhatToDraw:
 class HowToDraw:
     """The engine, and the protocol that it draws under."""
 
-    engine: str | None = option("Who draws; see `sar-eval list`.", "spec")
+    engine: str | None = option("Engine that draws the images; see `sar-eval list`.", "spec")
     engine_option: list[str] | None = option(
         "An option of the engine; may be repeated.", "engine", panel=MACHINE, metavar="NAME=VALUE"
     )
@@ -113,7 +113,7 @@ class HowToDraw:
 class HowToJudge:
     """The judge, and how its verdicts become figures."""
 
-    judge: str | None = option("Who looks; see `sar-eval list`.", "spec")
+    judge: str | None = option("Judge that gives the verdicts; see `sar-eval list`.", "spec")
     fold: str | None = option("", "spec")
     judge_option: list[str] | None = option(
         "An option of the judge; may be repeated.", "judge", metavar="NAME=VALUE"

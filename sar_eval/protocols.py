@@ -1,4 +1,4 @@
-"""The seams: what engines, judges, answerers and benchmarks must offer. Nothing inherits from them."""
+"""The seams: the interfaces of engines, judges, answerers and benchmarks. Nothing inherits from them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
 
 
 class Engine(Protocol):
-    """Draws images. A context manager, so that weights and devices are let go at the end.
+    """Draws images. A context manager: weights are loaded on entry and released on exit.
 
-    `version` changes whenever the same draw may come out another image.
+    Made as `ENGINE(checkpoint, protocol, device=..., dtype=..., batch_size=..., **options)`. The
+    constructor checks its options and loads nothing.
 
-    Two methods more are used where they are there: `begin(draws)` gives a future of the generations of
-    one wave after the other and leaves the making of images to a thread (`decoding.token_engine`), so
-    that the next block can be begun meanwhile; the static `gpus(options)` tells how many GPUs one worker
-    takes.
+    `version` changes whenever the same draw may give another image.
+
+    Optional, used where they are defined:
+
+    - `begin(draws)`: yields one future of generations per wave, and decodes images in a thread
+      (`decoding.token_engine`), so that the next block begins meanwhile. A subclass that overrides
+      `generate` alone is called by `generate`.
+    - `gpus(options)`, static: how many GPUs one worker takes.
+    - `speed_options`: names of the options that no image depends on. They may change on a resume.
     """
 
     version: str
@@ -41,11 +47,14 @@ class Engine(Protocol):
 
 
 class Judge(Protocol):
-    """Looks at images. A context manager, for the same reason.
+    """Gives verdicts on images. A context manager: weights are loaded on entry and released on exit.
 
     Made with `device` ("cpu" or "cuda") and the recipe's judge options as keyword arguments.
 
     `version` changes whenever the same image may get another verdict.
+
+    Optional: `speed_options`, names of the options that no verdict depends on; `path_options`, names of
+    options that are paths of files whose bytes are in the version. Neither is in the judge's digest.
     """
 
     version: str
@@ -62,12 +71,12 @@ class Judge(Protocol):
 
 
 class Answerer(Protocol):
-    """Answers questions about images. A context manager, for the same reason.
+    """Answers questions about images. A context manager: weights are loaded on entry, released on exit.
 
     Made with `device` ("cpu" or "cuda") and options as keyword arguments.
 
     `version` names the network and its weights; it changes whenever the same question about the same
-    image may get another answer.
+    image may get another answer. `speed_options` and `path_options` as of a judge.
     """
 
     version: str

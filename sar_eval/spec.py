@@ -31,11 +31,11 @@ class RunSpec:
         fold: the module under `benchmarks/` whose `BENCHMARK` folds the verdicts ("" for none).
         suite: the prompt file.
         suite_digest: of its contents.
-        checkpoint, checkpoint_digest: what draws.
-        protocol: how it draws.
-        engine, engine_version, engine_options: who draws.
-        engine_speed_options: names of the engine's options that no image depends on, as it says itself.
-        judge, judge_version, judge_options: who looks at the images ("" for nobody).
+        checkpoint, checkpoint_digest: the weights, and the digest of their bytes.
+        protocol: how images are sampled.
+        engine, engine_version, engine_options: what draws with it.
+        engine_speed_options: names of the engine's options that no image depends on.
+        judge, judge_version, judge_options: what gives the verdicts ("" for none).
         judge_speed_options, judge_path_options: names of the judge's options that no verdict depends on:
             those about speed, and paths of files whose bytes are in its version.
         images_per_prompt: draws of each prompt.
@@ -67,7 +67,7 @@ class RunSpec:
 
     @property
     def digest(self) -> str:
-        """Of what decides the images: not the judge, the batch size, names, or where files lie."""
+        """Hash of what decides the images: not the judge, the batch size, names, or paths."""
         parts = asdict(self)
         del parts["protocol"]["name"]
         for name in NOT_IN_DIGEST:
@@ -77,7 +77,7 @@ class RunSpec:
 
     @property
     def judge_digest(self) -> str:
-        """Of what decides the verdicts on given images."""
+        """Hash of what decides the verdicts on the images."""
         return self._judge_digest({*self.judge_speed_options, *self.judge_path_options})
 
     @property

@@ -1,4 +1,4 @@
-"""The core types that every part of sar-eval speaks in: plain, frozen, standard library only."""
+"""The core types that all parts of sar-eval exchange: plain, frozen, standard library only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Generation:
         out_of_range_tokens: sampled tokens outside the visual range (only with `full_vocab`).
         error: why there is no image.
         provenance: what made it (engine, versions, device, wave size); no part of what the draw is.
-        steps: forwards of the decoder after the prompt (0 if the engine does not tell).
+        steps: forward passes of the decoder after the prompt (0 if unknown).
     """
 
     key: str
@@ -75,7 +75,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of one generation. Unscored is None, never NaN and never 0."""
+    """A judge's result for one generation. Unscored is None, never NaN and never 0."""
 
     key: str
     judge: str
@@ -89,12 +89,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a question-answering network says to one question about one image.
+    """A network's answer to one question about one image.
 
     Attributes:
-        text: in its own words.
+        text: as the network wrote it.
         yes: whether that counts as yes; None where it is neither yes nor no.
-        soft: probability of yes, 0 to 1; None if the network does not tell.
+        soft: probability of yes, 0 to 1; None if the network does not give one.
         truncated: the question was longer than the network reads, and its end was cut off.
         error: why there is no answer.
     """
@@ -151,8 +151,8 @@ class Summary:
     """The outcome of a run, as `summary.json` stores it.
 
     An incomplete run has metrics only if they were asked for (`partial`): they are then of what is
-    there, and say so. `steps_per_image` is the mean number of the decoder's forwards after the prompt,
-    None if the engine does not tell; `out_of_range_tokens` counts text tokens drawn as code 0.
+    there, and say so. `steps_per_image` is the mean number of forward passes of the decoder after the
+    prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0.
     """
 
     spec_digest: str

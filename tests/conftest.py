@@ -10,9 +10,19 @@ import pytest
 
 from sar_eval.spec import RunSpec
 from sar_eval.types import DrawProtocol
+from tests.browser import skipped_note
 from tests.parity_data import FULL, unpacked
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say once, in the last lines, what a missing browser left untested, and how to install one."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if note := skipped_note([str(report.longrepr) for report in skipped]):
+        terminalreporter.write_sep("=", note, yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -32,15 +32,15 @@ def info(
     from sar_eval.stages.describe import describe
 
     keep_offline(local_only)
-    told = describe(ckpt, visual_tokenizer or "", dtype)
+    facts = describe(ckpt, visual_tokenizer or "", dtype)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(facts, indent=2))
         return
-    for name, value in told.items():
-        typer.echo(f"{name.replace('_', ' '):<26} {_words(value)}")
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):<26} {_readable(value)}")
 
 
-def _words(value: Any) -> str:
+def _readable(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {_words(part)}" for name, part in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_readable(part)}" for name, part in value.items())
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -42,5 +42,5 @@ def fetch(
         typer.echo(path)
         if not file.sha256:
             noted = noted_sha256(path)
-            told = f"that of the first download is noted: {noted}" if noted else "and none was noted"
-            typer.echo(f"  no checksum is published; {told}")
+            first = f"that of the first download is noted: {noted}" if noted else "and none was noted"
+            typer.echo(f"  no checksum is published; {first}")

@@ -102,7 +102,7 @@ class LiveProgress:
 
     def _show(self, name: str, total: int, done: int, added: int, failed: int) -> None:
         stage, _, worker = name.partition("/")
-        # A worker's first block began with the stage, not when it was told.
+        # A worker's first block began with the stage, not when its first event arrived.
         began = self.rates[stage].began if stage in self.rates else time.monotonic()
         rate = self.rates.setdefault(name, _Rate(began))
         if name not in self.bars:
@@ -121,19 +121,19 @@ class LineProgress:
     """A line when a stage starts and ends, and now and then between."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.rate, self.told = console, _Rate(time.monotonic()), 0.0
+        self.console, self.rate, self.last_line_at = console, _Rate(time.monotonic()), 0.0
 
     def __call__(self, event: ProgressEvent) -> None:
         """Print one event, unless the last line is recent."""
         if event.worker is None and not event.note:
-            self.rate, self.told = _Rate(time.monotonic()), time.monotonic()
+            self.rate, self.last_line_at = _Rate(time.monotonic()), time.monotonic()
             self._print(f"{event.stage}: {event.done} of {event.total} images are there already")
             return
         if event.note:
             self._print(event.note)
         rate = self.rate.add(event.added)
-        if event.done == event.total or time.monotonic() - self.told > LOG_EVERY_S:
-            self.told = time.monotonic()
+        if event.done == event.total or time.monotonic() - self.last_line_at > LOG_EVERY_S:
+            self.last_line_at = time.monotonic()
             failed = f", {event.failed} failed" if event.failed else ""
             self._print(f"{event.stage}: {event.done}/{event.total} images, {rate}{failed}")
 
@@ -152,8 +152,8 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
     if summary.steps_per_image is not None:
         outside = f", {summary.out_of_range_tokens} text tokens drawn as code 0"
-        told = f"{summary.steps_per_image:.1f} decoder steps an image"
-        console.print(told + (outside if summary.out_of_range_tokens else ""), highlight=False)
+        steps = f"{summary.steps_per_image:.1f} decoder steps an image"
+        console.print(steps + (outside if summary.out_of_range_tokens else ""), highlight=False)
     if not summary.complete:
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")

@@ -51,12 +51,12 @@ def make(
     typer.echo(f"{len(rows)} prompts in {out}")
 
 
-SuiteOfOthers = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
+FetchedSuite = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
 
 
 @app.command("import")
 def import_(
-    suite: SuiteOfOthers,
+    suite: FetchedSuite,
     source: Annotated[Path, typer.Option("--from", help="ELLA's folder dpg_bench, or its CSV alone.")],
     out: Annotated[
         Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
@@ -69,7 +69,7 @@ def import_(
 
 @app.command()
 def fetch(
-    suite: SuiteOfOthers,
+    suite: FetchedSuite,
     out: Annotated[
         Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
     ] = None,
@@ -109,9 +109,9 @@ def _import_dpg(source: Path, out: Path | None) -> None:
         typer.echo(note)
     questions = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
     number = len(found.prompts)
-    told = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
+    official = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
     typer.echo(
-        f"{number:,} prompts{told} with {questions:,} questions in {path}, "
+        f"{number:,} prompts{official} with {questions:,} questions in {path}, "
         f"digest {load_suite(path).digest}; {len(found.notes)} notes"
     )
 

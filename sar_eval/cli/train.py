@@ -194,12 +194,12 @@ def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
 def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
     import time
 
-    told = 0.0
+    last = 0.0
 
     def show(step: int, steps: int | None, loss: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > 20 or step == steps:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > 20 or step == steps:
+            last = time.monotonic()
             total = f"/{steps}" if steps else ""
             tail = f"  loss {loss:.4f}" if loss else ""
             console.print(f"{what}: {step}{total}{tail}", highlight=False, soft_wrap=True)

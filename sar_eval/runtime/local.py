@@ -1,4 +1,4 @@
-"""Worker processes that claim blocks one by one from the parent and survive each other's death."""
+"""Worker processes that take blocks from the parent's queue; one that dies is replaced."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Task(Protocol):
     """What workers do; it is pickled into each of them."""
 
     def open(self, slot: WorkerSlot) -> AbstractContextManager[Callable[[int], Any]]:
-        """Load what is needed once; gives the function that does one block.
+        """Load what is needed once; yields the function that runs one block.
 
         It returns the block's result, or a future of it: then the worker begins its next block while
-        this one's result comes about.
+        the future completes.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """A finished block: its result, or the error that it was given up with."""
+    """A finished block: its result, or the error after which no more tries were made."""
 
     block: int
     worker: int
@@ -63,7 +63,7 @@ class _Worker:
 def run_blocks(
     task: Task, blocks: Iterable[int], slots: Sequence[WorkerSlot]
 ) -> Generator[BlockResult, None, None]:
-    """Do every block once, in worker processes, one for each slot; results in order of completion.
+    """Run every block once, in worker processes, one for each slot; results in order of completion.
 
     A worker that dies is replaced and its blocks redone, up to three times.
 
@@ -89,7 +89,7 @@ def run_blocks(
 def _handle_message(
     worker: _Worker, task: Task, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
 ) -> list[BlockResult]:
-    """Take one message (or the death) of a worker and give it its next block."""
+    """Receive one message (or the exit) of a worker and send it its next block."""
     try:
         kind, content = worker.connection.recv()
     except (EOFError, OSError):  # OSError: killed in the middle of a message
@@ -117,16 +117,16 @@ def _handle_message(
 def _try_again(
     worker: _Worker, number: int, error: str, waiting: deque[int], tries: Counter[int | None]
 ) -> list[BlockResult]:
-    """Put the worker's first blocks back, or give those up that failed too often."""
-    given_up = []
+    """Requeue the worker's first blocks; those that failed too often become results with an error."""
+    exhausted = []
     for block in [worker.blocks.popleft() for _ in range(number)]:
         tries[block] += 1
         if tries[block] >= MAX_TRIES:
             message = f"given up after {MAX_TRIES} tries: {error}"
-            given_up.append(BlockResult(block, worker.slot.index, error=message))
+            exhausted.append(BlockResult(block, worker.slot.index, error=message))
         else:
             waiting.appendleft(block)
-    return given_up
+    return exhausted
 
 
 def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
@@ -141,7 +141,7 @@ def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
 def _dispatch(
     worker: _Worker, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
 ) -> None:
-    """Give an idle worker a block, and one to go on with if there are enough for all; or let it go."""
+    """Send an idle worker a block, and one to prefetch if there are enough for all; or end the worker."""
     try:
         if waiting and not worker.blocks:
             _send(worker, waiting.popleft())
@@ -196,7 +196,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _checking_for_ctrl_c() -> Iterator[Callable[[], None]]:
-    """Gives a check that raises KeyboardInterrupt if Ctrl-C was pressed and nobody stopped for it.
+    """Yields a check that raises KeyboardInterrupt if Ctrl-C was pressed and the exception got lost.
 
     Python drops an exception that a signal raises inside a finalizer or a callback of C code; the
     run would then go on to its end.
@@ -223,7 +223,7 @@ def _checking_for_ctrl_c() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _blocking_ctrl_c() -> Iterator[None]:
-    """Hold Ctrl-C back while a child is started: it inherits that, from its first instruction on."""
+    """Block SIGINT while a child is started: it inherits the mask, from its first instruction on."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -247,7 +247,7 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
 
 
 def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
-    """The worker's life: open the task, then block after block until None."""
+    """Main function of a worker: open the task, then run block after block until None arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -268,7 +268,7 @@ def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
 
 
 def _send_fatal(connection: Connection, error: SarEvalError) -> None:
-    """Tell the error that ends the run; the parent's answer is a signal, at which to end at once."""
+    """Send the error that ends the run; the parent answers with SIGTERM, at which to exit at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection.send(("stop", error))
 
@@ -281,10 +281,9 @@ def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _serve(connection: Connection, run_block: Callable[[int], Any]) -> None:
-    """Do block after block until None, and tell their results in that order.
+    """Run block after block until None, and send their results in that order.
 
-    A block whose result is still pending about is waited for when the next one is done, or when there is
-    none to begin.
+    A pending result is waited for when the next block is done, or when there is none to begin.
     """
     pending: Future[Any] | None = None
     while True:
@@ -300,8 +299,8 @@ def _serve(connection: Connection, run_block: Callable[[int], Any]) -> None:
 
 
 def _receive_block(connection: Connection, pending: Future[Any] | None) -> int | None:
-    """The next block to do; None if none comes while a result still comes about, or ever again."""
-    # The parent sends one when it hears of the last: to look only once would be to look too early.
+    """The next block; None if none arrives while a result is pending, or the parent has no more."""
+    # The parent sends one when it receives the last result: polling only once would be too early.
     while pending is not None and not connection.poll(POLL_S):
         if pending.done():
             return None
@@ -313,12 +312,12 @@ def _try(work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "done", work()
     except DeviceLost as error:
-        # This process has no use for its device any more; the parent starts another one.
+        # This process cannot use its device any more; the parent starts another one.
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
     except SarEvalError as error:
         return "stop", error
-    except Exception as error:  # noqa: BLE001 - told to the parent, which tries again or records it
+    except Exception as error:  # noqa: BLE001 - sent to the parent, which retries or records it
         return "failed", _describe(error)
 
 

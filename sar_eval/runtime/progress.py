@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """One step of a stage, for whoever shows progress.
+    """One step of a stage, for whatever shows progress.
 
     Attributes:
-        stage: "generate" or "judge".
+        stage: "generate", "import" or "judge".
         done, total: images, those of an earlier start included.
         failed: images of this stage without a result so far.
-        worker: who finished them; None when the stage starts.
+        worker: index of the worker that finished them; None when the stage starts.
         added: images that this step finished.
-        note: something worth telling (a damaged part, a block given up).
+        note: something worth showing (a damaged part, a block given up).
     """
 
     stage: str

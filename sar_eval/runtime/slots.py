@@ -46,7 +46,7 @@ def make_slots(
 
 
 def sharing_memory(slots: Sequence[WorkerSlot]) -> list[WorkerSlot]:
-    """The slots that are really used, each told how many of them share its device's memory."""
+    """Slots whose environment says how many of them share their device's memory."""
     devices = [slot.environment.get("CUDA_VISIBLE_DEVICES", slot.device) for slot in slots]
     number = Counter(devices)
     return [

@@ -46,7 +46,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
     yield _vllm()
     yield _gpu()
-    yield detector(gpus() if torch_sees_gpus() else [])
+    yield detector_self_test(gpus() if torch_sees_gpus() else [])
     yield _disk(folder)
     yield from (_checkpoint(name) for name in demo_names())
     yield from (_recipe(name) for name in recipe_names())
@@ -113,10 +113,10 @@ def _gpu() -> Finding:
     return Finding("gpu", True if found else None, ", ".join(found) or "none found: work goes to the CPU")
 
 
-def detector(cards: list[str], device: str = "cuda") -> Finding:
-    """GenEval's detector on `device` against the CPU, where there is a card to doubt and weights to use."""
+def detector_self_test(gpu_names: list[str], device: str = "cuda") -> Finding:
+    """Compare GenEval's detector on `device` with the CPU, if there is a GPU and the weights are here."""
     name = "detector self-test"
-    if not cards:
+    if not gpu_names:
         return Finding(name, None, "no GPU: the CPU in float32 is what others are compared with")
     try:
         weights = find_weights("mask2former")
@@ -125,15 +125,15 @@ def detector(cards: list[str], device: str = "cuda") -> Finding:
         found = compare_devices(weights, device)
     except (SarEvalError, ImportError, RuntimeError) as error:
         return Finding(name, None if isinstance(error, SarEvalError) else False, str(error))
-    told = f"logits differ by {max(found.classes, found.masks):.1e} of the greatest"
+    difference = f"logits differ by {max(found.classes, found.masks):.1e} of the greatest"
     if found.ok:
-        return Finding(name, True, f"agrees with the CPU: {told}")
-    return Finding(name, False, f"{told}: do not judge on this card; another torch build may mend it")
+        return Finding(name, True, f"agrees with the CPU: {difference}")
+    return Finding(name, False, f"{difference}: do not judge on this card; another torch build may mend it")
 
 
 def _disk(folder: Path) -> Finding:
-    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    free = shutil.disk_usage(there).free / 1e9
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     return Finding("disk", free > 1, f"{free:.0f} GB free for {folder}")
 
 
@@ -148,8 +148,8 @@ def _checkpoint(name: str) -> Finding:
 def _recipe(name: str) -> Finding:
     try:
         recipe = load_recipe(name)
-        if told := missing_suite(recipe.suite):
-            return Finding(f"benchmark {name}", None, told)
+        if missing := missing_suite(recipe.suite):
+            return Finding(f"benchmark {name}", None, missing)
         return Finding(f"benchmark {name}", True, f"{len(read_suite(recipe.suite).prompts)} prompts")
     except SarEvalError as error:
         return Finding(f"benchmark {name}", False, str(error))

@@ -3,7 +3,7 @@
 A download goes to `<name>.part` and takes its name after its checksum fits. What an interrupted one
 left is gone on with (HTTP Range), two processes at once make one download (a file lock). Where no
 checksum is published, that of the first download is noted, and later ones must have it; that the
-first one came whole is then told by its length alone.
+first one is complete is then known by its length alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sar_eval.tensors.published_weights import RemoteFile, cache_folder, note_of
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a new byte
 TIMEOUT_S = 30.0
-Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0 if not told)
+Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all (0 if unknown)
 
 
 def fetch(

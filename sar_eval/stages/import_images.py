@@ -20,7 +20,7 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row
 from sar_eval.types import Draw, Generation
 
-THREADS = 4  # reading and decoding let go of Python's lock
+THREADS = 4  # reading and decoding release the GIL
 
 
 def import_images(

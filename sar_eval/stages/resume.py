@@ -66,7 +66,7 @@ def unfinished_blocks(
     progress: ProgressCallback,
     redo: str,
 ) -> list[int]:
-    """Numbers of the blocks whose stored part is not whole and free of errors; tells what is there.
+    """Numbers of the blocks whose stored part is not whole and free of errors; reports what is stored.
 
     Temporary files and damaged parts are removed first.
 

@@ -59,8 +59,8 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
 
 
 def _mean_steps(rows: list[Row]) -> float | None:
-    told = [row["steps"] for row in rows if row["steps"]]
-    return sum(told) / len(told) if told else None
+    steps = [row["steps"] for row in rows if row["steps"]]
+    return sum(steps) / len(steps) if steps else None
 
 
 def _verdicts(spec: RunSpec, folder: RunFolder) -> dict[str, Verdict]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from tests.browser import CHROMIUM, NO_BROWSER
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ def browser():
     """Chromium, or a skipped test where it or playwright is not installed."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome")
+        pytest.skip(NO_BROWSER)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser

@@ -35,6 +35,6 @@ def test_what_the_doctor_says(devices, there, ok, word, tiny_detector, monkeypat
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
     if there:
         monkeypatch.setattr(doctor, "find_weights", lambda name: tiny_detector)
-    finding = doctor.detector(devices, device="cpu")
+    finding = doctor.detector_self_test(devices, device="cpu")
     assert finding.ok is ok
     assert word in finding.detail
