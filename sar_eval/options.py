@@ -7,6 +7,7 @@ means not asked for: the recipe's value holds, else the default.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
@@ -45,9 +46,36 @@ class Option:
     high: float | None = None
     above: float | None = None
 
+    def check(self, name: str, value: Json) -> None:
+        """Refuse a value out of range.
+
+        Raises:
+            BadInput: naming the option, the value and the range.
+        """
+        if self.low is self.above is None:
+            return
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and self._holds(value):
+            return
+        shown = f"{'--' if self.target == 'run' else ''}{name.replace('_', '-')}"
+        raise BadInput(f"{shown} is {value!r}: it must {self._range()}")
+
+    def _holds(self, value: float) -> bool:
+        low, high = (
+            -math.inf if self.low is None else self.low,
+            math.inf if self.high is None else self.high,
+        )
+        return low <= value <= high and (self.above is None or value > self.above)
+
+    def _range(self) -> str:
+        if self.high is None:
+            return f"be at least {self.low}"
+        between = f"above {self.above} and at most at" if self.low is None else f"between {self.low} and"
+        return f"lie {between} {self.high}"
+
 
 def option(help: str, target: Target, *flags: str, default: Any = None, **known: Any) -> Any:  # noqa: A002
-    """A dataclass field that is an option (see `Option`)."""
+    """A dataclass field that is an option (see `Option`); with `default=MISSING` it must be given."""
     return field(default=default, metadata={"option": Option(help, target, flags, **known)})
 
 
@@ -129,10 +157,8 @@ class WhereToRun:
     """The run folder, and the workers."""
 
     out: Path | None = option("Run folder; by default runs/<benchmark>-<checkpoint>-<digest>.", "run")
-    workers: int | None = option(
-        "Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1, high=100_000
-    )
-    threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1, high=100_000)
+    workers: int | None = option("Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1)
+    threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1)
     devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
 
 
@@ -173,13 +199,4 @@ def check_value(name: str, value: Json) -> None:
     Raises:
         BadInput: naming the option, the value and the range.
     """
-    known = declared()[name]
-    if known.low is None and known.above is None:
-        return
-    low = known.low if known.low is not None else known.above
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and low <= value <= known.high and value != known.above:
-        return
-    between = f"above {known.above} and at most at" if known.above is not None else f"between {low} and"
-    shown = f"{'--' if known.target == 'run' else ''}{name.replace('_', '-')}"
-    raise BadInput(f"{shown} is {value!r}: it must lie {between} {known.high}")
+    declared()[name].check(name, value)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from sar_eval.errors import BadInput
-from sar_eval.options import Option, asked, check_value, names_of, option, options_of
+from sar_eval.options import Option, asked, names_of, option, options_of
 
 Ckpt = Annotated[
     str,
@@ -101,7 +101,7 @@ def _flags(group: type, without: Collection[str]) -> list[inspect.Parameter]:
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=None if field.default is MISSING else field.default,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=Annotated[kinds[field.name], _typer_option(field.name, known)],
         )
         for field, known in options_of(group)
@@ -121,7 +121,7 @@ def _check_run_options(group: Any) -> None:
     for field, known in options_of(type(group)):
         value = getattr(group, field.name)
         if known.target == "run" and known.low is not None and value is not None:
-            check_value(field.name, value)
+            known.check(field.name, value)
 
 
 def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sar_eval.cli.options import with_options
 from sar_eval.errors import BadInput, Incomplete
+from sar_eval.options import option
+
+if TYPE_CHECKING:
+    from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
     help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft.", no_args_is_help=True
@@ -22,9 +28,6 @@ Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in a
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Rows of one step on one device.")]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Visual = Annotated[Path, typer.Option("--tokenizer", help="Folder with encoder.jit and decoder.jit.")]
-StopAt = Annotated[
-    int, typer.Option("--stop-at", min=0, help="End after this step of the schedule; 0 is at its end.")
-]
 SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between resumable states.")]
 
 
@@ -106,55 +109,59 @@ def tokenize(
     typer.echo(f"{rows} rows of tokens in {out}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderTraining:
+    """What `pretrain` and `sft` are asked for."""
+
+    data: list[Path] = option("Folder of shards; give it again for more.", "run", default=MISSING)
+    tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
+    out: Path = option("The folder to write.", "run", default=MISSING)
+    steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)
+    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1)
+    learning_rate: float | None = option("Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run")
+    seed: int = option("Seed of weights, order and noise.", "run", default=0)
+    save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
+    stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)
+
+    def options(self, learning_rate: float) -> DecoderOptions:
+        """As `train.decoder` takes them; `learning_rate` where none was asked for."""
+        from sar_eval.train.decoder import DecoderOptions
+
+        return DecoderOptions(
+            self.steps,
+            self.batch_size,
+            learning_rate if self.learning_rate is None else self.learning_rate,
+            seed=self.seed,
+            save_every=self.save_every,
+            stop_at=self.stop_at,
+        )
+
+
 @app.command()
-def pretrain(
-    data: Data,
-    tokenizer: Visual,
-    out: Out,
-    steps: Steps,
-    batch_size: Batch = 64,
-    learning_rate: Rate = 2e-3,
-    seed: Seed = 0,
-    save_every: SaveEvery = 500,
-    stop_at: StopAt = 0,
-) -> None:
+@with_options()
+def pretrain(training: DecoderTraining) -> None:
     """Train a decoder of the demo's shape from random weights on token shards."""
     _need_train()
-    from sar_eval.train.decoder import DecoderOptions
     from sar_eval.train.pretrain import pretrain as run
 
-    options = DecoderOptions(
-        steps, batch_size, learning_rate, seed=seed, save_every=save_every, stop_at=stop_at
-    )
-    with _showing("pretrain", out) as show:
-        run(data, tokenizer, out, options, show)
-    typer.echo(f"checkpoint in {out}")
+    with _showing("pretrain", training.out) as show:
+        run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
+    typer.echo(f"checkpoint in {training.out}")
 
 
 @app.command()
+@with_options()
 def sft(
     ckpt: Annotated[Path, typer.Option("--ckpt", help="Checkpoint folder to start from.")],
-    data: Data,
-    tokenizer: Visual,
-    out: Out,
-    steps: Steps,
-    batch_size: Batch = 64,
-    learning_rate: Rate = 5e-4,
-    seed: Seed = 0,
-    save_every: SaveEvery = 500,
-    stop_at: StopAt = 0,
+    training: DecoderTraining,
 ) -> None:
     """Fine-tune a checkpoint on a small clean set of token shards."""
     _need_train()
-    from sar_eval.train.decoder import DecoderOptions
     from sar_eval.train.sft import sft as run
 
-    options = DecoderOptions(
-        steps, batch_size, learning_rate, seed=seed, save_every=save_every, stop_at=stop_at
-    )
-    with _showing("sft", out) as show:
-        run(ckpt, data, tokenizer, out, options, show)
-    typer.echo(f"checkpoint in {out}")
+    with _showing("sft", training.out) as show:
+        run(ckpt, training.data, training.tokenizer, training.out, training.options(5e-4), show)
+    typer.echo(f"checkpoint in {training.out}")
 
 
 def _need_train() -> None:

@@ -33,8 +33,8 @@ TASKS = ("single_object", "two_object", "counting", "colors", "position", "color
 NUMBERS = ("zero", "one", "two", "three", "four")
 HEADS = (
     "a photo of",
-    "an image of",
-    "an image of",
+    "a picture of",
+    "a picture of",
     "a drawing of",
     "a sketch of",
     "a painting of",
