@@ -32,10 +32,10 @@ def judge(
         BadInput: the folder's verdicts were given under other judge options.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    _check_judge(spec, folder)
     blocks = make_blocks(folder.read_prompts(), spec)
     stored = set(folder.generations.stored_blocks())
     todo = unfinished_blocks("judge", folder.verdicts(spec.judge), blocks, stored, progress, "judged")
+    _check_judge(spec, folder)  # now that damaged parts are gone
     total = sum(len(blocks[i]) for i in stored)
     done, failed = total - sum(len(blocks[i]) for i in todo), 0
     with closing(run_blocks(JudgeTask(spec, folder.path), todo, slots)) as results:
