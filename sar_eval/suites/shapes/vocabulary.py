@@ -34,7 +34,7 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 HEADS = (
     "a photo of",
     "a picture of",
-    "a picture of",
+    "an image of",
     "a drawing of",
     "a sketch of",
     "a painting of",
