@@ -70,7 +70,7 @@ def test_it_is_resumed(sar_eval, run: Path) -> None:
 
 def _check_provenance(run: Path) -> None:
     parts = f"read_parquet('{run}/generations/*.parquet', union_by_name = true)"
-    rows = duckdb.sql(f"select key, provenance from {parts} order by key").fetchall()  # noqa: S608
+    rows = duckdb.sql(f"select key, provenance from {parts} order by key").fetchall()
     found = [json.loads(provenance) for _, provenance in rows if provenance is not None]
     assert (len(rows), len(found)) == (12, 4)
     for provenance in found:
