@@ -4,10 +4,10 @@
     python benchmarks/speed/decode.py --device cuda --side 64 --images 1 8 64
     python benchmarks/speed/decode.py --vllm .venv-vllm/bin/python         # and the engine vllm
 
-vLLM has an environment of its own, so another process draws with it, on the same weights, when it is told
-to; the others wait. Every variant decodes the same prompts with guidance 6. `hf` is the yardstick:
-transformers' own decoder, two forwards a token. Bytes a step are what a step must read at least: the layers
-and the rows of the head that are sampled from, once a forward, and each row's filled cache.
+vLLM has an environment of its own, so it is measured in another process, on the same weights, one process
+at a time. Every variant decodes the same prompts with guidance 6. `hf` is the baseline: transformers' own
+decoder, two forwards per token. Bytes a step are the minimum that a step must read: the layers and the rows
+of the head that are sampled from, once per forward, and each row's filled cache.
 """
 
 import argparse
@@ -27,17 +27,20 @@ from typing import Any
 import torch
 
 from sar_eval.decoding.load import load_decoder
-from sar_eval.decoding.loop import BatchDecoder, Decoded, Vocabulary
+from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Vocabulary
 from sar_eval.decoding.memory import kv_bytes
 from sar_eval.decoding.noise import noise_keys
-from sar_eval.decoding.speculation import Speculation
+from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
-from sar_eval.families.shape import Shape
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
-TEXT, VISUAL = 151_672, 64_000  # Qwen2.5's tokenizer with SimpleAR's special tokens; Cosmos' codes
+TEXT_VOCAB_SIZE, CODEBOOK_SIZE = (
+    151_672,
+    64_000,
+)  # Qwen2.5's tokenizer with SimpleAR's special tokens; Cosmos' codes
 SHAPES = {
     "0.5B": {
         "hidden_size": 896,
@@ -58,9 +61,9 @@ SHAPES = {
         "num_attention_heads": 2,
     },
 }
-PROMPT, NEGATIVE = 24, 30  # tokens, about what the protocol gives for a GenEval prompt
+PROMPT_LENGTH, NEGATIVE_LENGTH = 24, 30  # tokens, about those of a GenEval prompt in the protocol
 PROTOCOL = DrawProtocol("speed", 1024, guidance=6.0)
-# Variants on vLLM: its options, and whether the whole head is computed.
+# Variants on vLLM: its options, and whether the full head is computed.
 ON_VLLM: dict[str, tuple[dict[str, Any], bool]] = {
     "vllm": ({}, False),
     "vllm, compiled": ({"enforce_eager": False}, False),
@@ -68,51 +71,51 @@ ON_VLLM: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-class Random(Checkpoint):
-    """A checkpoint of random weights, which are in no file unless `write` puts them there."""
+class RandomCheckpoint(Checkpoint):
+    """A checkpoint of random weights in memory; `write` saves them as files."""
 
     weights: dict[str, torch.Tensor]
     config: dict[str, object]
-    text_vocabulary = TEXT
-    codebook_size = VISUAL
+    text_vocab_size = TEXT_VOCAB_SIZE
+    codebook_size = CODEBOOK_SIZE
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Those in memory, or those of the folder."""
+        """The weights in memory, or those of the folder."""
         if not self.weights:
             return super().read_weights(device, dtype)
         return {name: tensor.to(device, dtype) for name, tensor in self.weights.items()}
 
     def write(self, folder: Path) -> None:
-        """Put it into files, for another process."""
+        """Save it as files, for another process."""
         from safetensors.torch import save_file
 
         save_file(self.weights, folder / "model.safetensors")
-        told = self.config | {"architectures": ["SimpARForCausalLM"]}
-        (folder / "config.json").write_text(json.dumps(told))
+        config = self.config | {"architectures": ["SimpARForCausalLM"]}
+        (folder / "config.json").write_text(json.dumps(config))
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Ids of any text, for the check that the engine makes when it starts."""
+        """Any ids, for the engine's self-check."""
         return [1, *(3 + ord(letter) for letter in text), 2]
 
 
-def make_checkpoint(name: str, folder: Path | None = None) -> Random:
-    """Random weights of a shape, in bfloat16, or those that another process wrote into a folder."""
+def make_checkpoint(name: str, folder: Path | None = None) -> RandomCheckpoint:
+    """Random weights of a shape in bfloat16, or those that another process saved in a folder."""
     config = SHAPES[name] | {
         "model_type": "qwen2",
         "num_key_value_heads": 2,
-        "vocab_size": TEXT + VISUAL,
+        "vocab_size": TEXT_VOCAB_SIZE + CODEBOOK_SIZE,
         "rope_theta": 1e6,
         "rms_norm_eps": 1e-6,
         "max_position_embeddings": 32_768,
         "tie_word_embeddings": True,
     }
-    checkpoint = Random(name, folder or Path(), Path())
+    checkpoint = RandomCheckpoint(name, folder or Path(), Path())
     checkpoint.__dict__ |= {"weights": {} if folder else random_weights(config), "config": config}
     return checkpoint
 
 
 def random_weights(config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Weights of that configuration by name."""
+    """Random weights by name for a configuration."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -125,7 +128,7 @@ def random_weights(config: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 @dataclasses.dataclass
-class Row:
+class Measurement:
     """A measured variant."""
 
     images: int
@@ -136,8 +139,8 @@ class Row:
     step_bytes: float
     peak: float
 
-    def cells(self, base: float, bandwidth: float) -> list[str]:
-        """The row as text; `base` is the tokens/s of the first variant."""
+    def table_row(self, base: float, bandwidth: float) -> list[str]:
+        """A table row; `base` is the tokens/s of the first variant."""
         rate = self.images * self.tokens / self.seconds
         achieved = self.step_bytes * self.steps / self.seconds / 1e9
         return [
@@ -172,21 +175,21 @@ def copy_bandwidth(device: str) -> float:
     target = torch.empty_like(source)
     best = 0.0
     for _ in range(5):
-        began = now(device)
+        started = now(device)
         target.copy_(source)
-        best = max(best, 2 * source.numel() / (now(device) - began) / 1e9)
+        best = max(best, 2 * source.numel() / (now(device) - started) / 1e9)
     return best
 
 
 def now(device: str) -> float:
-    """Seconds, after the device has done what it was given."""
+    """Seconds, after the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def peak_gb(device: str) -> float:
-    """The most memory so far: of the device since the last reset, or of this process."""
+    """Peak memory: of the device since the last reset, or of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -195,41 +198,44 @@ def peak_gb(device: str) -> float:
 class Bench:
     """One shape on one device, all engines on the same prompts."""
 
-    def __init__(self, checkpoint: Random, device: str, dtype: str, side: int) -> None:
-        self.checkpoint, self.device, self.dtype, self.tokens = checkpoint, device, dtype, side**2
+    def __init__(self, checkpoint: RandomCheckpoint, device: str, dtype: str, grid_side: int) -> None:
+        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self.tokens = grid_side**2
         self.itemsize = 4 if dtype == "float32" else 2
 
     def prompts(self, images: int) -> list[list[int]]:
-        """Token ids of the prompted rows and the negative rows."""
+        """Token ids of the prompts, then of the negative prompts."""
         generator = torch.Generator().manual_seed(1)
-        ids = torch.randint(0, TEXT, (images, PROMPT), generator=generator).tolist()
-        return ids + [torch.randint(0, TEXT, (NEGATIVE,), generator=generator).tolist()] * images
+        ids = torch.randint(0, TEXT_VOCAB_SIZE, (images, PROMPT_LENGTH), generator=generator).tolist()
+        negative = torch.randint(0, TEXT_VOCAB_SIZE, (NEGATIVE_LENGTH,), generator=generator).tolist()
+        return ids + [negative] * images
 
-    def bytes_a_step(self, images: int, head_rows: int, forwards: int) -> float:
-        """What a step must read at least."""
-        shape = Shape.read(self.checkpoint.config)
-        query = shape.heads * shape.head_dim
-        layer = shape.hidden * (2 * query + 2 * shape.kv_heads * shape.head_dim + 3 * shape.intermediate)
-        weights = (shape.layers * layer + head_rows * shape.hidden) * self.itemsize
-        filled = 2 * images * (PROMPT + self.tokens / 2) * kv_bytes(shape, self.itemsize)
-        return forwards * weights + filled
+    def step_bytes(self, images: int, head_rows: int, forwards: int) -> float:
+        """The minimum that a step must read."""
+        config = DecoderConfig.from_dict(self.checkpoint.config)
+        query = config.num_attention_heads * config.head_dim
+        key = config.num_key_value_heads * config.head_dim
+        layer = config.hidden_size * (2 * query + 2 * key + 3 * config.intermediate_size)
+        weights = (config.num_hidden_layers * layer + head_rows * config.hidden_size) * self.itemsize
+        cache = 2 * images * (PROMPT_LENGTH + self.tokens / 2) * kv_bytes(config, self.itemsize)
+        return forwards * weights + cache
 
     def measure(
-        self, images: int, variant: str, run: Callable[[], Decoded], head_rows: int, forwards: int
-    ) -> Row:
-        """Time one run (on a GPU the second one)."""
+        self, images: int, variant: str, run: Callable[[], DecodeOutput], head_rows: int, forwards: int
+    ) -> Measurement:
+        """Measure one run (on a GPU the second one)."""
         if self.device != "cpu":
             run()  # captures the graphs
             torch.cuda.reset_peak_memory_stats()
-        began = now(self.device)
-        decoded = run()
-        seconds = now(self.device) - began
-        steps = max(decoded.steps)
-        size = self.bytes_a_step(images, head_rows, forwards)
-        return Row(images, variant, seconds, steps, self.tokens, size, peak_gb(self.device))
+        started = now(self.device)
+        output = run()
+        seconds = now(self.device) - started
+        steps = max(output.steps)
+        size = self.step_bytes(images, head_rows, forwards)
+        return Measurement(images, variant, seconds, steps, self.tokens, size, peak_gb(self.device))
 
-    def rows(self, images: int, decoder: Decoder, variants: list[str]) -> Iterator[Row]:
-        """One round of the variants."""
+    def measurements(self, images: int, decoder: Decoder, variants: list[str]) -> Iterator[Measurement]:
+        """Measure each variant once."""
         if "hf" in variants:
             yield self.hf(images)
         yield self.native(images, decoder)
@@ -237,8 +243,8 @@ class Bench:
             yield self.native(images, decoder, window=8)
 
     @torch.inference_mode()
-    def hf(self, images: int) -> Row:
-        """The yardstick."""
+    def hf(self, images: int) -> Measurement:
+        """Measure the engine `hf`."""
         engine = HfEngine.__new__(HfEngine)
         engine.checkpoint, engine.protocol, engine.device, engine.dtype = (
             self.checkpoint,
@@ -246,90 +252,94 @@ class Bench:
             self.device,
             self.dtype,
         )
-        engine.steps = self.tokens
+        engine.image_tokens = self.tokens
         engine.load()
         prompts, keys = self.prompts(images), self.keys(images)
 
-        def run() -> Decoded:
-            tokens, failed_at = engine.loop(prompts[:images], prompts[images:], keys)
-            return Decoded(tokens, failed_at, failed_at, [self.tokens - 1])
+        def run() -> DecodeOutput:
+            ids, failed_at = engine.decode_ids(prompts[:images], prompts[images:], keys)
+            return DecodeOutput(ids, failed_at, failed_at, [self.tokens - 1])
 
-        return self.measure(images, "hf", run, TEXT + VISUAL, 2)
+        return self.measure(images, "hf", run, TEXT_VOCAB_SIZE + CODEBOOK_SIZE, 2)
 
     def keys(self, images: int) -> torch.Tensor:
-        """The noise of all steps."""
+        """The noise keys of all positions."""
         return noise_keys(list(range(images)), self.tokens, torch.device(self.device))
 
     @torch.inference_mode()
-    def native(self, images: int, decoder: Decoder, *, window: int = 0) -> Row:
-        """Our loop, or our speculation with a window."""
-        vocabulary = Vocabulary(decoder, range(TEXT, TEXT + VISUAL), full=False)
+    def native(self, images: int, decoder: Decoder, *, window: int = 0) -> Measurement:
+        """Measure the engine `native`, with speculation where there is a window."""
+        vocabulary = Vocabulary(decoder, self.checkpoint.visual_ids, full_vocab=False)
         prompts, keys = self.prompts(images), self.keys(images)
-        batch = BatchDecoder(decoder, vocabulary, PROTOCOL, images, NEGATIVE, self.tokens)
+        batch = BatchDecoder(decoder, vocabulary, PROTOCOL, images, NEGATIVE_LENGTH, self.tokens)
 
-        def run() -> Decoded:
+        def run() -> DecodeOutput:
             if window:
-                return Speculation(decoder, vocabulary, PROTOCOL, prompts, keys, window).run()
+                return SpeculativeDecoder(decoder, vocabulary, PROTOCOL, prompts, keys, window).run()
             return batch.run(prompts, keys)
 
-        return self.measure(images, "native --speculate" if window else "native", run, VISUAL, 1)
+        variant = "native --speculate" if window else "native"
+        return self.measure(images, variant, run, CODEBOOK_SIZE, 1)
 
 
-class OnVllm:
-    """The same bench in another environment, one variant, row by row."""
+class VllmBench:
+    """The same bench for one variant on vLLM, in a process of another environment."""
 
     def __init__(self, python: str, variant: str, folder: Path, words: list[str]) -> None:
         command = [python, __file__, *words, "--serve", str(folder), "--variants", variant]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, text=True, **pipes)
-        self.ask("ready")
+        self.request("ready")
 
-    def ask(self, question: str) -> Any:
-        """One line there, one line back."""
+    def request(self, line: str) -> Any:
+        """Send one line and return the JSON object of the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(question, file=self.process.stdin, flush=True)
-        while not (answer := self.process.stdout.readline()).startswith("{"):
-            if not answer:
+        print(line, file=self.process.stdin, flush=True)
+        while not (response := self.process.stdout.readline()).startswith("{"):
+            if not response:
                 raise SystemExit("the process with vLLM has ended: run its command by hand to see why")
-        return json.loads(answer)
+        return json.loads(response)
 
-    def row(self, images: int) -> Row:
-        """Measure."""
-        return Row(**self.ask(str(images)))
+    def measure(self, images: int) -> Measurement:
+        """Measure that number of images."""
+        return Measurement(**self.request(str(images)))
 
 
 def serve(bench: Bench, variant: str, images: int) -> None:
-    """Measure for `OnVllm`, in the environment that has vLLM, until there is no more question."""
+    """Measure for `VllmBench`, in the environment that has vLLM, until its input ends."""
     from sar_eval.engines.vllm import VllmEngine
-    from sar_eval.vllm_guided.driver import Order
+    from sar_eval.vllm_guided.driver import ImageRequest
 
-    options, whole = ON_VLLM[variant]
+    options, full_head = ON_VLLM[variant]
     engine = VllmEngine.__new__(VllmEngine)
     engine.checkpoint, engine.device, engine.dtype = bench.checkpoint, bench.device, bench.dtype
-    engine.protocol = dataclasses.replace(PROTOCOL, full_vocab=whole)
-    engine.batch_size, engine.steps, engine.waves, engine.rounding = images, bench.tokens, True, 0.0
+    engine.protocol = dataclasses.replace(PROTOCOL, full_vocab=full_head)
+    engine.batch_size, engine.image_tokens, engine.waves, engine.rounding = images, bench.tokens, True, 0.0
     engine.options = {"max_num_batched_tokens": 2048} | options
     engine.load()
-    for question in sys.stdin:
-        if question.strip() == "ready":
+    for line in sys.stdin:
+        if line.strip() == "ready":
             print("{}", flush=True)
             continue
-        number = int(question)
+        number = int(line)
         prompts = bench.prompts(number)
-        orders = [Order((tuple(prompts[n]), tuple(prompts[number])), n, 6.0) for n in range(number)]
+        pairs = [(tuple(prompts[n]), tuple(prompts[number])) for n in range(number)]
+        requests = [ImageRequest(pair, n, 6.0) for n, pair in enumerate(pairs)]
 
-        def run(orders: list[Order] = orders) -> Decoded:
-            drawn = engine.driver.draw(orders)
-            assert all(len(image.tokens) == bench.tokens for image in drawn), drawn
-            return Decoded(*[torch.zeros(1)] * 3, [bench.tokens - 1])
+        def run(requests: list[ImageRequest] = requests) -> DecodeOutput:
+            outputs = engine.driver.generate(requests)
+            assert all(len(output.tokens) == bench.tokens for output in outputs), outputs
+            return DecodeOutput(*[torch.zeros(1)] * 3, [bench.tokens - 1])
 
-        row = bench.measure(number, variant, run, TEXT + VISUAL if whole else VISUAL, 1)
-        print(json.dumps(dataclasses.asdict(row)), flush=True)
+        measurement = bench.measure(
+            number, variant, run, TEXT_VOCAB_SIZE + CODEBOOK_SIZE if full_head else CODEBOOK_SIZE, 1
+        )
+        print(json.dumps(dataclasses.asdict(measurement)), flush=True)
 
 
-def start_vllm(options: argparse.Namespace, bench: Bench, folder: Path) -> list[OnVllm]:
-    """A process for each variant on vLLM, if there is an interpreter for them."""
+def start_vllm(options: argparse.Namespace, bench: Bench, folder: Path) -> list[VllmBench]:
+    """Start a process for each variant on vLLM, if `--vllm` is given."""
     variants = [name for name in ON_VLLM if name in options.variants] if options.vllm else []
     if not variants:
         return []
@@ -337,7 +347,7 @@ def start_vllm(options: argparse.Namespace, bench: Bench, folder: Path) -> list[
     names = ("shape", "device", "dtype", "side", "threads")
     words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
     words += ["--images", str(max(options.images))]
-    return [OnVllm(options.vllm, variant, folder, words) for variant in variants]
+    return [VllmBench(options.vllm, variant, folder, words) for variant in variants]
 
 
 def main() -> None:
@@ -349,7 +359,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8, help="visual tokens along one side of an image")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--variants", nargs="+", default=["hf", "native", "speculate", *ON_VLLM])
-    parser.add_argument("--rounds", type=int, default=3, help="of all variants; the fastest of each counts")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of all variants; the fastest of each is reported"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--vllm", metavar="PYTHON", default="", help="interpreter of an environment with vLLM"
@@ -364,17 +376,17 @@ def main() -> None:
         return
     bandwidth = copy_bandwidth(options.device)
     decoder = load_decoder(bench.checkpoint, options.device, options.dtype)
-    best: dict[tuple[int, str], Row] = {}
+    best: dict[tuple[int, str], Measurement] = {}
     with tempfile.TemporaryDirectory() as folder:
-        others = start_vllm(options, bench, Path(folder))
+        vllm_benches = start_vllm(options, bench, Path(folder))
         for _ in range(options.rounds):
             for images in options.images:
-                own = bench.rows(images, decoder, options.variants)
-                for row in [*own, *(other.row(images) for other in others)]:
-                    before = best.setdefault((images, row.variant), row)
-                    best[images, row.variant] = min(row, before, key=lambda r: r.seconds)
-        for other in others:
-            other.process.terminate()
+                own = bench.measurements(images, decoder, options.variants)
+                for row in [*own, *(vllm_bench.measure(images) for vllm_bench in vllm_benches)]:
+                    fastest = best.setdefault((images, row.variant), row)
+                    best[images, row.variant] = min(row, fastest, key=lambda r: r.seconds)
+        for vllm_bench in vllm_benches:
+            vllm_bench.process.terminate()
     rows = sorted(best.values(), key=lambda row: row.images)
     base = {}
     for row in rows:
@@ -383,7 +395,7 @@ def main() -> None:
     print(f"{datetime.date.today()}, {device}, {options.threads} threads, torch {torch.__version__}")
     print(f"{options.shape}, {options.dtype}, guidance 6, {bench.tokens} tokens an image; ", end="")
     print(f"copy bandwidth {bandwidth:.1f} GB/s; command: {json.dumps(sys.argv[1:])}\n")
-    lines = [HEADER, ["---"] * len(HEADER), *(row.cells(base[row.images], bandwidth) for row in rows)]
+    lines = [HEADER, ["---"] * len(HEADER), *(row.table_row(base[row.images], bandwidth) for row in rows)]
     print("\n".join("| " + " | ".join(line) + " |" for line in lines))
 
 

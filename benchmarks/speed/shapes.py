@@ -53,8 +53,8 @@ def flop_per_image(engine: NativeEngine) -> float:
         for layer in engine.decoder.layers
         for t in (layer.qkv, layer.out, layer.gate_up, layer.down)
     )
-    head = engine.checkpoint.codebook_size * engine.decoder.shape.hidden
-    tokens = engine.side**2
+    head = engine.checkpoint.codebook_size * engine.decoder.config.hidden_size
+    tokens = engine.grid_side**2
     return 2 * 2 * tokens * (weights + head)
 
 

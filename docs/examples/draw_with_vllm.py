@@ -1,4 +1,4 @@
-"""Engine vllm from Python: images of a few prompts, and rollouts with log-probabilities.
+"""The engine vllm from Python: images of a few prompts, and rollouts with log-probabilities.
 
 .venv-vllm/bin/python docs/examples/draw_with_vllm.py
 """
@@ -10,20 +10,20 @@ from sar_eval.types import DrawProtocol, Prompt, make_draw
 
 
 def main() -> None:
-    """Draw, then sample the same draws once more as a policy-gradient trainer would."""
+    """Draw images, then sample the same draws as rollouts for a policy-gradient trainer."""
     protocol = DrawProtocol("mine", resolution=64, guidance=3.0)
     texts = ["a photo of one red ring", "a photo of two blue stars"]
     draws = [make_draw(Prompt(f"mine-{n}", text), 0, run_seed=0) for n, text in enumerate(texts)]
-    # Options after the protocol are vLLM's own, by name; the engine is checked before it draws.
+    # max_num_seqs is an option of vLLM; entering the engine starts vLLM and runs the self-check.
     with VllmEngine("demo:sft", protocol, device="cpu", max_num_seqs=8) as engine:
         for generation in engine.generate(draws):
             assert generation.image is not None, generation.error
             Path(f"{generation.key.replace('/', '_')}.png").write_bytes(generation.image)
             print(generation.key, len(generation.tokens), "tokens")
         for rollout in engine.rollouts(draws):
-            guided, alone = sum(rollout.log_probabilities), sum(rollout.conditional)
-            print(f"{rollout.key} log p {guided:.2f} with guidance, {alone:.2f} without")
+            guided, conditional = sum(rollout.log_probabilities), sum(rollout.conditional)
+            print(f"{rollout.key} log p {guided:.2f} with guidance, {conditional:.2f} without")
 
 
-if __name__ == "__main__":  # vLLM may start processes, which import this file again
+if __name__ == "__main__":  # vLLM may start processes, which import this file
     main()

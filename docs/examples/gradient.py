@@ -1,4 +1,4 @@
-"""Draws a colour gradient made of the draw's seed, whatever the prompt says."""
+"""Draws a colour gradient that depends on the draw's seed alone, not on the prompt."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,17 @@ class Gradient:
     version = "1"
 
     def __init__(self, checkpoint: str, protocol: DrawProtocol, **options: object) -> None:
-        self.checkpoint, self.options = checkpoint, options  # what a real engine loads, and how
+        self.checkpoint, self.options = checkpoint, options  # what a real engine loads, with its options
         self.side = protocol.resolution
 
     def __enter__(self) -> Self:
         return self  # load weights here
 
     def __exit__(self, *error: object) -> None:
-        return None  # let them go here
+        return None  # release them here
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
-        """One image for each draw; the same seed gives the same image."""
+        """One image per draw; the same seed gives the same image."""
         for draw in draws:
             color = np.random.default_rng(draw.seed).integers(0, 256, 3)
             ramp = np.linspace(0, 1, self.side)[None, :, None] * np.ones((self.side, 1, 1))

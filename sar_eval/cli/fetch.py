@@ -24,23 +24,23 @@ def fetch(
     """
     from sar_eval.cli.progress import downloading
     from sar_eval.stages.fetch import fetch as download
-    from sar_eval.tensors.published_weights import WHAT, cache_folder, noted_sha256
+    from sar_eval.tensors.published_weights import FILES_BY_BENCHMARK, cache_folder, recorded_sha256
 
-    if benchmark not in WHAT:
-        raise BadInput(f"nothing to fetch for {benchmark!r}: {', '.join(WHAT)}")
+    if benchmark not in FILES_BY_BENCHMARK:
+        raise BadInput(f"nothing to fetch for {benchmark!r}: {', '.join(FILES_BY_BENCHMARK)}")
     if dry_run:
-        for file in WHAT[benchmark]:
+        for file in FILES_BY_BENCHMARK[benchmark]:
             there = "is there" if (cache_folder() / file.name).is_file() else "missing"
-            typer.echo(f"{cache_folder() / file.name}  {there}\n  {file.for_what}\n  {file.url}")
+            typer.echo(f"{cache_folder() / file.name}  {there}\n  {file.purpose}\n  {file.url}")
         return
     try:
         with downloading() as show:
-            paths = download(WHAT[benchmark], progress=show)
+            paths = download(FILES_BY_BENCHMARK[benchmark], progress=show)
     except KeyboardInterrupt as error:
         raise Incomplete("interrupted; run the same command again to go on") from error
-    for file, path in zip(WHAT[benchmark], paths, strict=True):
+    for file, path in zip(FILES_BY_BENCHMARK[benchmark], paths, strict=True):
         typer.echo(path)
         if not file.sha256:
-            noted = noted_sha256(path)
+            noted = recorded_sha256(path)
             first = f"that of the first download is noted: {noted}" if noted else "and none was noted"
             typer.echo(f"  no checksum is published; {first}")

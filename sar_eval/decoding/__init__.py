@@ -1,1 +1,1 @@
-"""The sampling loop: transformer, guidance, sampling, noise, speculation, batching."""
+"""Token decoding in plain PyTorch: transformer, guidance, sampling, noise, batching, speculation."""

@@ -1,4 +1,4 @@
-"""From visual codes to encoded images, beside the decoding of the next ones."""
+"""From visual codes to encoded images."""
 
 from __future__ import annotations
 
@@ -18,39 +18,50 @@ if TYPE_CHECKING:
     from sar_eval.families.cosmos import VisualTokenizer
 
 FORMATS = ("png", "webp")
-AT_ONCE = 8  # images of one forward of the visual tokenizer: 1024 pixels of 128 would be 1.6 GB a layer
+DECODE_BATCH = 8  # images per forward of the visual tokenizer: 128 of 1024 pixels would take 1.6 GB a layer
 
 
-def encode(pixels: NDArray[np.uint8], form: str) -> bytes:
-    """RGB uint8 `[H, W, 3]` as a lossless file: `png` or `webp`.
+def encode(pixels: NDArray[np.uint8], image_format: str) -> bytes:
+    """Encode RGB uint8 `[H, W, 3]` as a lossless file: `png` or `webp`.
 
-    Level 1 of PNG: `benchmarks/speed/encode_images.py` shows what the levels cost and save.
+    PNG is written at level 1: `benchmarks/speed/encode_images.py` measures time and size of the levels.
     """
     buffer = io.BytesIO()
-    if form == "webp":
+    if image_format == "webp":
         Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     else:
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def check_format(form: str) -> None:
-    """Raise BadInput if there is no such format."""
-    if form not in FORMATS:
-        raise BadInput(f"unknown image format {form!r}: {' or '.join(FORMATS)}")
+def check_format(image_format: str) -> None:
+    """Check the name of an image format.
+
+    Raises:
+        BadInput: there is no such format.
+    """
+    if image_format not in FORMATS:
+        raise BadInput(f"unknown image format {image_format!r}: {' or '.join(FORMATS)}")
 
 
-def make_images(
-    visual: VisualTokenizer, codes: Tensor, side: int, form: str, threads: int, at_once: int = AT_ONCE
+def images_from_codes(
+    visual_tokenizer: VisualTokenizer,
+    codes: Tensor,
+    grid_side: int,
+    image_format: str,
+    threads: int,
+    batch_size: int = DECODE_BATCH,
 ) -> list[bytes]:
-    """Encoded images of codes `[B, side * side]`, in order; files are compressed in threads.
+    """Decode codes `[B, grid_side * grid_side]` and encode the images as files, in order.
 
-    Compression lets go of the interpreter, so threads are enough. `at_once` images are decoded by one
-    forward of the visual tokenizer.
+    Files are compressed in threads, which is enough because compression releases the GIL. `batch_size`
+    images are decoded by one forward of the visual tokenizer.
     """
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        waiting = [
-            pool.map(lambda image: encode(image.numpy(), form), visual.decode(some, side))
-            for some in codes.split(at_once)
+        pending = [
+            pool.map(
+                lambda image: encode(image.numpy(), image_format), visual_tokenizer.decode(batch, grid_side)
+            )
+            for batch in codes.split(batch_size)
         ]
-        return [file for files in waiting for file in files]
+        return [file for files in pending for file in files]

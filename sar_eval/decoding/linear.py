@@ -1,4 +1,4 @@
-"""A matrix product with fixed weights, in the layout that the device multiplies fastest."""
+"""A matrix product with fixed weights, stored in the layout that the device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 class Linear:
     """`x @ weight.T + bias` for one weight `[out, in]`.
 
-    In half precision on the CPU, PyTorch brings a weight into the processor's own layout anew in every
+    In half precision on the CPU, PyTorch reorders the weight into the processor's own layout in every
     product, which for a few rows costs more than the product. Here that is done once: 22 instead of
     13 GB/s of weights on two cores, the same numbers (`benchmarks/speed/decode.py`).
     """
@@ -21,7 +21,7 @@ class Linear:
         self.bias = bias
         half = weight.dtype in (torch.bfloat16, torch.float16)
         self.packed = half and weight.device.type == "cpu" and can_pack(weight.dtype)
-        # What torch.compile's CPU backend calls for frozen weights; the 8 is a hint at the rows to come.
+        # The operator of torch.compile's CPU backend for frozen weights; 8 is a hint at the batch size.
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 8) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Linear:
 
 @cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor multiply packed weights, and rightly so: tried once."""
+    """Whether this torch and this processor multiply packed weights correctly; tested once per dtype."""
     weight, x = torch.randn(64, 32).to(dtype), torch.randn(3, 1, 32).to(dtype)
     bias = torch.randn(64).to(dtype)
     try:

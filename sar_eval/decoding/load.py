@@ -1,4 +1,4 @@
-"""A checkpoint's weights on a device: our decoder, or transformers'."""
+"""Load a checkpoint's weights onto a device, into our decoder or into transformers' model."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from sar_eval.families.simplear import Checkpoint
 
 
 def load_decoder(checkpoint: Checkpoint, device: str, dtype: str) -> Decoder:
-    """The decoder's weights on a device.
+    """Load the weights into our decoder.
 
     Raises:
-        BadInput: weights that do not fit `config.json`.
+        BadInput: the weights do not fit `config.json`.
     """
     weights = checkpoint.read_weights(device, getattr(torch, dtype))
-    return Decoder(checkpoint.shape, weights)
+    return Decoder(checkpoint.decoder_config, weights)
 
 
 def load_transformers(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
-    """The weights in transformers' `Qwen2ForCausalLM`, in evaluation mode; never remote code.
+    """Load the weights into transformers' `Qwen2ForCausalLM`, in evaluation mode; no remote code.
 
     Raises:
-        BadInput: weights that do not fit `config.json`.
+        BadInput: the weights do not fit `config.json`.
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     with torch.device("meta"):
         model = Qwen2ForCausalLM(Qwen2Config(**checkpoint.config))
     weights = checkpoint.read_weights(device, getattr(torch, dtype))
-    if checkpoint.shape.tied:
+    if checkpoint.decoder_config.tie_word_embeddings:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     try:
-        wrong = model.load_state_dict(weights, strict=False, assign=True)
+        incompatible = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise BadInput(f"{checkpoint.folder}: {str(error).splitlines()[1].strip()}") from error
-    if wrong.missing_keys:
-        raise BadInput(f"the weights have no tensor {wrong.missing_keys[0]!r}")
-    with torch.device(device):  # computed, not stored, so not on the meta device
+    if incompatible.missing_keys:
+        raise BadInput(f"the weights have no tensor {incompatible.missing_keys[0]!r}")
+    with torch.device(device):  # computed, not stored in the weights, so not on the meta device
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model.eval()

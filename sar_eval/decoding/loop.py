@@ -1,8 +1,8 @@
-"""The sampling loop: prefill the prompts, then one forward a visual token for the whole batch.
+"""The decoding loop: prefill the prompts, then one forward per visual token for the whole batch.
 
-The state of a batch lives in tensors that keep their place, so that a step is a function without
-arguments from the host and without an answer to it: on a GPU it is captured as CUDA graphs and
-replayed, on the CPU it is simply called.
+The state of a batch is kept in tensors that are allocated once, so that a step is a function without
+arguments from the host and without a result to it: on a GPU it is captured as CUDA graphs and replayed,
+on the CPU it is called.
 """
 
 from __future__ import annotations
@@ -15,126 +15,138 @@ from torch import Tensor
 
 from sar_eval.decoding.linear import Linear
 from sar_eval.decoding.sampling import sample
-from sar_eval.decoding.transformer import Cache, Decoder
+from sar_eval.decoding.transformer import Decoder, KVCache
 from sar_eval.types import DrawProtocol
 
-GRAPH_SLOTS = 256  # a captured step looks at a multiple of so many slots
+GRAPH_LENGTH_MULTIPLE = 256  # a captured step attends to a multiple of so many slots
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What the loop gives for B draws of N tokens, on the CPU.
+class DecodeOutput:
+    """The visual tokens of B draws of N tokens, on the CPU.
 
     Attributes:
         codes: visual codes int64 `[B, N]`, raster order.
-        failed_at: int64 `[B]`, the first token whose scores were no numbers; -1 for none.
-        outside: int64 `[B]`, tokens drawn outside the visual range (`full_vocab`) and set to code 0.
+        failed_at: int64 `[B]`, the first token whose scores were NaN or infinite; -1 for none.
+        out_of_range: int64 `[B]`, number of text tokens sampled (`full_vocab`), which become code 0.
         steps: forwards after the prompt, a list of B.
         errors: why a draw has no tokens, a list of B with "" where it has; empty where all have.
     """
 
     codes: Tensor
     failed_at: Tensor
-    outside: Tensor
+    out_of_range: Tensor
     steps: list[int]
     errors: Sequence[str] = ()
 
 
 class Vocabulary:
-    """The rows of the head that are sampled from, and what the noise calls them."""
+    """The token ids that may be sampled: their rows of the head, and the ids of their noise.
 
-    def __init__(self, decoder: Decoder, visual: range, full: bool) -> None:
-        """`visual`: ids of the visual tokens; `full` samples from text tokens too."""
-        first, end = (0, decoder.shape.vocabulary) if full else (visual.start, visual.stop)
-        self.visual, self.first = visual, first
+    Attributes:
+        visual_ids: ids of the visual tokens.
+        first_id: id of the first token that may be sampled; an index into the logits plus this is its id.
+        head: the rows of the head.
+        noise_ids: int32 `[V]`, visual code or, for text tokens, a negative number.
+    """
+
+    def __init__(self, decoder: Decoder, visual_ids: range, full_vocab: bool) -> None:
+        """Select the rows of the head; `full_vocab` also samples from text tokens."""
+        whole = (0, decoder.config.vocab_size)
+        first, end = whole if full_vocab else (visual_ids.start, visual_ids.stop)
+        self.visual_ids, self.first_id = visual_ids, first
         self.head = Linear(decoder.head[first:end])
-        # A visual token has the same noise with and without the text tokens beside it.
-        places = torch.arange(first, end, device=decoder.head.device)
-        self.ids = (places - visual.start).to(torch.int32)
+        # Relative to the first visual id, so that a visual token's noise is the same with and without text.
+        ids = torch.arange(first, end, device=decoder.head.device)
+        self.noise_ids = (ids - visual_ids.start).to(torch.int32)
 
-    def codes(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of token ids `[B, N]`, clamped as the reference does, and how many were outside `[B]`."""
-        codes = tokens - self.visual.start
-        inside = codes.clamp(0, len(self.visual) - 1)
-        return inside.cpu(), (codes != inside).sum(1).cpu()
+    def to_codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of token ids `[B, N]`, clamped as the reference does, and how many were clamped `[B]`."""
+        codes = ids - self.visual_ids.start
+        clamped = codes.clamp(0, len(self.visual_ids) - 1)
+        return clamped.cpu(), (codes != clamped).sum(1).cpu()
 
 
 def prefill(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], cache: Cache, device: torch.device
+    decoder: Decoder, prompts: Sequence[Sequence[int]], cache: KVCache, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Put prompts into a cache, each different one computed once.
+    """Compute the prompts' keys and values; equal prompts are computed once.
 
     Args:
         decoder: the weights.
         prompts: token ids of R rows.
-        cache: of R rows, long enough.
+        cache: filled here; of R rows, with a slot for every prompt token.
         device: of the cache.
 
     Returns:
         Hidden states `[R, hidden]` of the prompts' last tokens, and their lengths int64 `[R, 1]`.
     """
-    different = list(dict.fromkeys(map(tuple, prompts)))
-    place = {prompt: number for number, prompt in enumerate(different)}
-    length = max(map(len, different))
-    # What follows a shorter prompt here lies in slots that its image overwrites before it sees them.
-    tokens = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in different], device=device)
-    positions = torch.arange(length, device=device).expand(len(different), -1)
-    small = decoder.new_cache(len(different), length)
-    hidden = decoder.forward(tokens, positions, small, length)
-    ends = torch.tensor([len(prompt) for prompt in different], device=device)
-    last = hidden[torch.arange(len(different), device=device), ends - 1]
-    rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
-    cache.keys[:, :, :, :length] = small.keys[:, rows]
-    cache.values[:, :, :, :length] = small.values[:, rows]
-    return last[rows], ends[rows, None]
+    unique = list(dict.fromkeys(map(tuple, prompts)))
+    index_of = {prompt: index for index, prompt in enumerate(unique)}
+    length = max(map(len, unique))
+    # Padded on the right: the slots of the padding are overwritten by the image before they are read.
+    tokens = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in unique], device=device)
+    positions = torch.arange(length, device=device).expand(len(unique), -1)
+    unique_cache = decoder.new_cache(len(unique), length)
+    hidden = decoder.forward(tokens, positions, unique_cache, length)
+    lengths = torch.tensor([len(prompt) for prompt in unique], device=device)
+    last = hidden[torch.arange(len(unique), device=device), lengths - 1]
+    indices = torch.tensor([index_of[tuple(prompt)] for prompt in prompts], device=device)
+    cache.keys[:, :, :, :length] = unique_cache.keys[:, indices]
+    cache.values[:, :, :, :length] = unique_cache.values[:, indices]
+    return last[indices], lengths[indices, None]
 
 
 class BatchDecoder:
-    """Decodes batches of one size; its buffers and captured graphs serve one batch after another."""
+    """Decodes batches of one size; its buffers and captured graphs are reused from batch to batch."""
 
     def __init__(
         self,
         decoder: Decoder,
         vocabulary: Vocabulary,
         protocol: DrawProtocol,
-        draws: int,
-        room: int,
-        steps: int,
+        batch_size: int,
+        max_prompt_length: int,
+        image_tokens: int,
     ) -> None:
-        """Make room.
+        """Allocate the buffers.
 
         Args:
             decoder: the weights.
-            vocabulary: what is sampled from.
+            vocabulary: the tokens to sample from.
             protocol: guidance, temperature, top-k and top-p are used.
-            draws: B; with guidance there are 2B rows.
-            room: tokens of the longest prompt.
-            steps: N, tokens of an image.
+            batch_size: B, in draws; with guidance there are 2B rows.
+            max_prompt_length: tokens of the longest prompt.
+            image_tokens: N, tokens of an image.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
-        self.draws, self.room, self.steps = draws, room, steps
+        self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
+        self.image_tokens = image_tokens
         self.branches = 1 if protocol.guidance == 1 else 2
-        device = decoder.norm.device
-        self.cache = decoder.new_cache(draws * self.branches, room + steps - 1)
-        self.keys = torch.zeros((steps, draws, 2), dtype=torch.int32, device=device)
-        self.step, self.failed_at = (torch.zeros(n, dtype=torch.int64, device=device) for n in (1, draws))
-        self.drawn = torch.zeros((draws, steps), dtype=torch.int64, device=device)
-        rows = (draws * self.branches, 1)
-        self.tokens, self.positions = (torch.zeros(rows, dtype=torch.int64, device=device) for _ in "tp")
+        device, rows = decoder.norm.device, batch_size * self.branches
+
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.int64, device=device)
+
+        self.cache = decoder.new_cache(rows, max_prompt_length + image_tokens - 1)
+        self.keys = torch.zeros((image_tokens, batch_size, 2), dtype=torch.int32, device=device)
+        self.step, self.failed_at = zeros(1), zeros(batch_size)
+        self.sampled_ids = zeros(batch_size, image_tokens)
+        self.input_ids, self.positions = zeros(rows, 1), zeros(rows, 1)
         self.sample = torch.compile(sample, dynamic=False) if decoder.compiled else sample
-        graphed = device.type == "cuda"
-        self.advance: Callable[[int], None] = GraphedStep(self._step) if graphed else self._step
+        on_gpu = device.type == "cuda"
+        self.advance: Callable[[int], None] = CudaGraphStep(self._step) if on_gpu else self._step
 
     @property
     def cache_bytes(self) -> int:
-        """What the caches hold on to."""
+        """Bytes of the KV cache."""
         return self.cache.keys.nbytes + self.cache.values.nbytes
 
-    def fits(self, draws: int, room: int) -> bool:
-        """Whether it can serve such a batch."""
-        return draws == self.draws and room <= self.room
+    def fits(self, batch_size: int, max_prompt_length: int) -> bool:
+        """Whether a batch of that size can be decoded with these buffers."""
+        return batch_size == self.batch_size and max_prompt_length <= self.max_prompt_length
 
-    def run(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> Decoded:
+    def run(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> DecodeOutput:
         """Decode B draws.
 
         Args:
@@ -146,49 +158,52 @@ class BatchDecoder:
         self.step.zero_()
         self.failed_at.fill_(-1)
         self.positions.copy_(lengths - 1)
-        self._choose(hidden)
+        self._sample_next(hidden)
         longest = max(map(len, prompts))
-        for step in range(1, self.steps):
-            self.advance(self._length(longest + step))
-        codes, outside = self.vocabulary.codes(self.drawn)
-        return Decoded(codes, self.failed_at.cpu(), outside, [self.steps - 1] * self.draws)
+        for step in range(1, self.image_tokens):
+            self.advance(self._attended_length(longest + step))
+        codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids)
+        steps = [self.image_tokens - 1] * self.batch_size
+        return DecodeOutput(codes, self.failed_at.cpu(), out_of_range, steps)
 
-    def _length(self, filled: int) -> int:
-        """Slots to look at: all that are filled, on a GPU rounded up so that few graphs serve all steps."""
+    def _attended_length(self, filled: int) -> int:
+        """Slots that attention reads: the filled ones, on a GPU rounded up so that few graphs suffice."""
         if self.keys.device.type == "cpu":
             return filled
-        return min(-(-filled // GRAPH_SLOTS) * GRAPH_SLOTS, self.room + self.steps - 1)
+        rounded = -(-filled // GRAPH_LENGTH_MULTIPLE) * GRAPH_LENGTH_MULTIPLE
+        return min(rounded, self.max_prompt_length + self.image_tokens - 1)
 
     def _step(self, length: int) -> None:
-        """One token more for every draw. No value goes to the host."""
-        hidden = self.decoder.forward(self.tokens, self.positions, self.cache, length)
-        self._choose(hidden[:, -1])
+        """Decode one more token of every draw, without a transfer to the host."""
+        hidden = self.decoder.forward(self.input_ids, self.positions, self.cache, length)
+        self._sample_next(hidden[:, -1])
 
-    def _choose(self, hidden: Tensor) -> None:
+    def _sample_next(self, hidden: Tensor) -> None:
+        """Sample from hidden states `[rows, hidden]` and update the state of the batch."""
         logits = self.vocabulary.head(hidden)
         keys = self.keys.index_select(0, self.step)[0]
-        places, sound = self.sample(logits, keys, self.vocabulary.ids, self.protocol)
-        tokens = places + self.vocabulary.first
-        self.drawn.index_copy_(1, self.step, tokens[:, None])
-        first_fault = ~sound & (self.failed_at < 0)
-        self.failed_at.copy_(torch.where(first_fault, self.step, self.failed_at))
-        self.tokens.copy_(tokens.repeat(self.branches)[:, None])
+        indices, finite = self.sample(logits, keys, self.vocabulary.noise_ids, self.protocol)
+        ids = indices + self.vocabulary.first_id
+        self.sampled_ids.index_copy_(1, self.step, ids[:, None])
+        first_failure = ~finite & (self.failed_at < 0)
+        self.failed_at.copy_(torch.where(first_failure, self.step, self.failed_at))
+        self.input_ids.copy_(ids.repeat(self.branches)[:, None])
         self.positions.add_(1)
         self.step.add_(1)
 
 
-class GraphedStep:
-    """A step as CUDA graphs, one for each length, captured when it is first asked for."""
+class CudaGraphStep:
+    """A step as CUDA graphs, one per length, captured when the length is first used."""
 
     def __init__(self, step: Callable[[int], None]) -> None:
         self.step, self.graphs = step, dict[int, torch.cuda.CUDAGraph]()
-        self.warm = False
+        self.warmed_up = False
 
     def __call__(self, length: int) -> None:
-        """Do the step."""
-        if not self.warm:  # the first one loads kernels, which must not happen while a graph is captured
+        """Run the step."""
+        if not self.warmed_up:  # the first run loads kernels, which is not allowed during a capture
             self.step(length)
-            self.warm = True
+            self.warmed_up = True
             return
         if length not in self.graphs:
             self.graphs[length] = self._capture(length)
@@ -197,7 +212,7 @@ class GraphedStep:
     def _capture(self, length: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
-        # Another thread makes images meanwhile; what it does must not spoil the capture.
+        # Another thread encodes images meanwhile; its CUDA calls must not invalidate the capture.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self.step(length)
         return graph

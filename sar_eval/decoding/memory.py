@@ -1,4 +1,4 @@
-"""How many draws fit in a device's memory at once: planned from the shape, not guessed."""
+"""How many draws fit in a device's memory at once, computed from the decoder's configuration."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import os
 
 import torch
 
-from sar_eval.families.shape import Shape
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.protocols import WORKERS_PER_DEVICE
 
-SHARE = 0.85  # of the free memory; the rest is for what the allocator loses between its blocks
-ROOM = 128  # tokens of a prompt, where no prompt is known yet
+MEMORY_UTILIZATION = 0.85  # of the free memory; the rest allows for fragmentation in the allocator
+TYPICAL_PROMPT_TOKENS = 128  # length of a prompt, where no prompt is known yet
 
 
-def kv_bytes(shape: Shape, itemsize: int) -> int:
+def kv_bytes(config: DecoderConfig, itemsize: int) -> int:
     """Bytes of keys and values of one token in one row."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_dim * itemsize
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * itemsize
 
 
-def draw_bytes(shape: Shape, itemsize: int, branches: int, slots: int, vocabulary: int) -> int:
-    """Bytes of one draw in flight.
+def draw_bytes(config: DecoderConfig, itemsize: int, branches: int, length: int, vocab_size: int) -> int:
+    """Bytes of one draw while it is decoded.
 
     Args:
-        shape: of the decoder.
-        itemsize: bytes of a number of the weights' dtype.
+        config: of the decoder.
+        itemsize: bytes of one value in the weights' dtype.
         branches: 2 with guidance, else 1.
-        slots: tokens of prompt and image.
-        vocabulary: tokens sampled from.
+        length: tokens of prompt and image.
+        vocab_size: number of tokens sampled from.
     """
-    cache = branches * slots * kv_bytes(shape, itemsize)
-    # Logits of every branch, and about six float32 or int32 copies while scores and noise are made.
-    return cache + vocabulary * (branches * itemsize + 6 * 4)
+    cache = branches * length * kv_bytes(config, itemsize)
+    # Logits of every branch, and about six float32 or int32 copies while scores and noise are computed.
+    return cache + vocab_size * (branches * itemsize + 6 * 4)
 
 
 def free_bytes(device: str) -> int:
-    """This worker's part of the device's free memory; on the CPU of what the system says is available."""
+    """This worker's share of the device's free memory; on the CPU, of what the system reports available."""
     workers = int(os.environ.get(WORKERS_PER_DEVICE, "1"))
     return _free_bytes(device) // max(1, workers)
 
@@ -49,6 +49,6 @@ def _free_bytes(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def fitting(free: int, one: int) -> int:
-    """How many draws of `one` bytes fit in `free` bytes, at least 1."""
-    return max(1, int(free * SHARE) // one)
+def max_draws(free: int, per_draw: int) -> int:
+    """How many draws of `per_draw` bytes fit in `free` bytes, at least 1."""
+    return max(1, int(free * MEMORY_UTILIZATION) // per_draw)

@@ -1,6 +1,6 @@
 """Sampling noise that is a pure function of (seed, position, token id).
 
-A draw's tokens then depend on nothing but its own logits: not on its batch, its worker, the order
+The tokens of a draw then depend on its own logits alone: not on its batch, its worker, the order of draws
 or a resume; two engines with the same logits sample the same tokens.
 """
 
@@ -24,40 +24,41 @@ def _mix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def noise_keys(seeds: Sequence[int], positions: int, device: torch.device) -> Tensor:
-    """Keys of every step, int32 `[positions, len(seeds), 2]`, made once for a batch of draws."""
-    return torch.from_numpy(_words(seeds, np.arange(positions, dtype=np.uint64)[:, None])).to(device)
+    """Keys of every position, int32 `[positions, len(seeds), 2]`, computed once for a batch of draws."""
+    return torch.from_numpy(_keys(seeds, np.arange(positions, dtype=np.uint64)[:, None])).to(device)
 
 
-def keys_at(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """Keys of one step of each draw at its own position, int32 `[len(seeds), 2]`, on the CPU."""
-    return torch.from_numpy(_words(seeds, np.array(positions, dtype=np.uint64)))
+def noise_keys_at(seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
+    """Keys of each draw at a position of its own, int32 `[len(seeds), 2]`, on the CPU."""
+    return torch.from_numpy(_keys(seeds, np.array(positions, dtype=np.uint64)))
 
 
-def _words(seeds: Sequence[int], positions: NDArray[np.uint64]) -> NDArray[np.int32]:
-    steps = positions * np.uint64(0x9E3779B97F4A7C15)
-    mixed = _mix64(_mix64(np.array(seeds, dtype=np.uint64)) + steps)
-    words = np.stack([mixed & np.uint64(_LOW32), mixed >> np.uint64(32)], -1)
-    return words.astype(np.uint32).view(np.int32)
+def _keys(seeds: Sequence[int], positions: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """The two 32-bit halves of a 64-bit hash of (seed, position)."""
+    increments = positions * np.uint64(0x9E3779B97F4A7C15)
+    mixed = _mix64(_mix64(np.array(seeds, dtype=np.uint64)) + increments)
+    halves = np.stack([mixed & np.uint64(_LOW32), mixed >> np.uint64(32)], -1)
+    return halves.astype(np.uint32).view(np.int32)
 
 
-def _signed(word: int) -> int:
-    return word - (1 << 32) if word >> 31 else word
+def _as_int32(value: int) -> int:
+    return value - (1 << 32) if value >> 31 else value
 
 
 def _mix32(x: Tensor) -> Tensor:
     """A 32-bit integer hash with low bias (multipliers: Wellons' hash prospector, `lowbias32`)."""
     x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D
-    x = (x ^ (x >> 15 & 0x1FFFF)) * _signed(0x846CA68B)
+    x = (x ^ (x >> 15 & 0x1FFFF)) * _as_int32(0x846CA68B)
     return x ^ (x >> 16 & 0xFFFF)
 
 
 def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
     """Standard Gumbel noise float32 `[B, V]` for keys int32 `[B, 2]` and token ids int32 `[V]`."""
     hashed = _mix32(_mix32(tokens[None, :] ^ keys[:, :1]) + keys[:, 1:])
-    return from_bits(hashed)
+    return gumbel_from_bits(hashed)
 
 
-def from_bits(hashed: Tensor) -> Tensor:
-    """Gumbel noise from hashes int32: 23 bits and a half, which float32 holds without rounding to 1."""
+def gumbel_from_bits(hashed: Tensor) -> Tensor:
+    """Gumbel noise from int32 hashes: 23 bits plus one half, which float32 represents below 1."""
     uniform = ((hashed >> 9 & 0x7FFFFF).float() + 0.5) * 2**-23
     return -torch.log(-torch.log(uniform))

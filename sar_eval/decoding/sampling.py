@@ -1,79 +1,79 @@
-"""From logits to the next visual token: guidance, temperature, top-k, top-p, shared noise."""
+"""From logits to the next visual token: guidance, temperature, top-k, top-p, Gumbel noise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from sar_eval.decoding.guidance import apply_guidance
 from sar_eval.decoding.noise import gumbel
 from sar_eval.types import DrawProtocol
 
 
-def guide(logits: Tensor, guidance: float) -> Tensor:
-    """Combine `[2B, V]` logits (B prompted rows, then their B negative rows) to scores float32 `[B, V]`.
-
-    `log p = log p_neg + s (log p_pos - log p_neg)`: classifier-free guidance (arXiv 2207.12598) as
-    SimpleAR's generation script applies it, up to a constant a row: what log-softmax would take from
-    a row's logits is the same for all its tokens, and no token is chosen by it.
-    """
-    positive, negative = logits.float().chunk(2)
-    return torch.lerp(negative, positive, guidance)
-
-
-def narrow(scores: Tensor, top_k: int, top_p: float) -> Tensor:
+def apply_top_k_top_p(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set `[B, V]` scores outside the top k, then outside the nucleus of mass `top_p`, to -inf."""
     if 0 < top_k < scores.shape[-1]:
-        least = scores.topk(top_k, dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < least, -torch.inf)
+        threshold = scores.topk(top_k, dim=-1).values[:, -1:]
+        scores = scores.masked_fill(scores < threshold, -torch.inf)
     if top_p < 1:
-        ordered, places = scores.sort(dim=-1, descending=True)
+        ordered, order = scores.sort(dim=-1, descending=True)
         mass = ordered.softmax(-1).cumsum(-1)
-        # A token stays while the mass before it is below top_p, so the likeliest one always does.
+        # A token is kept while the mass before it is below top_p, so the most likely one is always kept.
         outside = mass - ordered.softmax(-1) >= top_p
-        scores = scores.masked_fill(outside.gather(-1, places.argsort(-1)), -torch.inf)
+        scores = scores.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
     return scores
 
 
-def sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
-    """Draw one token for each of B draws by the Gumbel-max trick.
+def sample(
+    logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
+) -> tuple[Tensor, Tensor]:
+    """Sample one token for each of B draws by the Gumbel-max trick.
 
     Args:
         logits: `[2B, V]` (prompted rows, then negative rows), or `[B, V]` where guidance is 1.
         keys: noise keys int32 `[B, 2]` of this position (see `noise.noise_keys`).
-        ids: what the noise knows the V tokens by, int32 `[V]`.
+        noise_ids: the ids under which the noise of the V tokens is computed, int32 `[V]`.
         protocol: guidance, temperature, top-k and top-p are used.
 
     Returns:
-        Places in V int64 `[B]`, and whether the scores were numbers, boolean `[B]`.
+        Indices into V int64 `[B]`, and whether the scores were finite, boolean `[B]`.
     """
     if logits.device.type != "cpu":
-        return _sample(logits, keys, ids, protocol)
-    # One draw at a time stays in the processor's cache, and gives it the same sums in any batch.
-    drawn = [_sample(logits[i :: len(keys)], keys[i : i + 1], ids, protocol) for i in range(len(keys))]
-    return torch.cat([places for places, _ in drawn]), torch.cat([sound for _, sound in drawn])
+        return _sample(logits, keys, noise_ids, protocol)
+    # One draw at a time fits the CPU's cache, and its sums are the same in a batch of any size.
+    samples = [
+        _sample(logits[i :: len(keys)], keys[i : i + 1], noise_ids, protocol) for i in range(len(keys))
+    ]
+    return torch.cat([indices for indices, _ in samples]), torch.cat([finite for _, finite in samples])
 
 
-def policy_scores(logits: Tensor, protocol: DrawProtocol) -> Tensor:
-    """Unnormalised log-probabilities float32 `[B, V]` that a token is drawn from.
+def process_logits(logits: Tensor, protocol: DrawProtocol) -> Tensor:
+    """Apply guidance, temperature, top-k and top-p; at temperature 0 guidance alone.
 
-    Guidance, temperature, top-k and top-p applied; at temperature 0 the scores before temperature.
-    `logits` as for `sample`.
+    Args:
+        logits: as for `sample`.
+        protocol: how to sample.
+
+    Returns:
+        Scores float32 `[B, V]`: unnormalised log-probabilities of the distribution that is sampled from.
     """
-    scores = guide(logits, protocol.guidance) if protocol.guidance != 1 else logits.float()
+    scores = apply_guidance(logits, protocol.guidance) if protocol.guidance != 1 else logits.float()
     if protocol.temperature == 0:
         return scores
-    return narrow(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+    return apply_top_k_top_p(scores / protocol.temperature, protocol.top_k, protocol.top_p)
 
 
-def log_probabilities(scores: Tensor, places: Tensor) -> Tensor:
-    """Log-probability float32 `[B]` of one place int64 `[B]` in each row of scores `[B, V]`."""
-    return scores.gather(-1, places[:, None])[:, 0] - scores.logsumexp(-1)
+def log_probabilities(scores: Tensor, indices: Tensor) -> Tensor:
+    """Log-probability float32 `[B]` of one index int64 `[B]` in each row of scores `[B, V]`."""
+    return scores.gather(-1, indices[:, None])[:, 0] - scores.logsumexp(-1)
 
 
-def _sample(logits: Tensor, keys: Tensor, ids: Tensor, protocol: DrawProtocol) -> tuple[Tensor, Tensor]:
-    scores = policy_scores(logits, protocol)
+def _sample(
+    logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
+) -> tuple[Tensor, Tensor]:
+    scores = process_logits(logits, protocol)
     if protocol.temperature != 0:
-        scores = scores + gumbel(keys, ids)
+        scores = scores + gumbel(keys, noise_ids)
     best = scores.max(-1)
-    # The greatest of a row with a NaN in it is NaN, so this looks at every token.
+    # The maximum of a row that contains a NaN is NaN, so this checks every token.
     return best.indices, best.values.isfinite()

@@ -1,7 +1,7 @@
-"""What engines that sample visual tokens have in common: prompts in, waves of draws, images out.
+"""Base class of engines that sample visual tokens: prompts, waves of draws, images.
 
-An engine of this kind says how a wave's tokens come about (`decode_tokens`); this file says which draws
-make a wave, what is a failure, and when images are made: those of one wave while the next decodes.
+A subclass decodes the tokens of a wave (`decode_tokens`); this class plans the waves, handles failures and
+has a thread encode the images of one wave while the next wave is decoded.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
-from sar_eval.decoding.encode_images import AT_ONCE, check_format, make_images
+from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Generation
 
 if TYPE_CHECKING:
-    from sar_eval.decoding.loop import Decoded
+    from torch import Tensor
+
+    from sar_eval.decoding.loop import DecodeOutput
 
 Result = TypeVar("Result")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 class TokenEngine:
-    """Base of the engines that draw with a checkpoint of ours."""
+    """Base of the engines for checkpoints of `families`."""
 
     version = ""
-    # Options that no image depends on: they change how it is stored, or name files whose bytes are in the
-    # checkpoint's digest.
+    # Options that do not change an image: they change how it is stored, or name files whose bytes are part
+    # of the checkpoint's digest.
     speed_options: ClassVar[tuple[str, ...]] = ("image_format", "visual_tokenizer")
 
     def __init__(
@@ -47,7 +49,7 @@ class TokenEngine:
         visual_tokenizer: str = "",
         image_format: str = "png",
     ) -> None:
-        """Find and check the checkpoint; weights are loaded on entry.
+        """Find and check the checkpoint; weights are loaded by `__enter__`.
 
         Raises:
             BadInput: the resolution does not fit the checkpoint, or `dtype` or format is unknown.
@@ -58,26 +60,25 @@ class TokenEngine:
         self.checkpoint: Checkpoint = find_checkpoint(checkpoint, visual_tokenizer)
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
         self.image_format = image_format
-        self.side, rest = divmod(protocol.resolution, self.checkpoint.downsample)
-        if rest or self.side < 1:
+        self.grid_side, rest = divmod(protocol.resolution, self.checkpoint.downsample)
+        if rest or self.grid_side < 1:
             raise BadInput(
                 f"resolution {protocol.resolution} is no multiple of {self.checkpoint.downsample}, "
-                f"the visual tokenizer's pixels a token"
+                f"the visual tokenizer's pixels per token"
             )
-        self.steps = self.side**2
-        # A block's texts are tokenized once, however often its waves are planned anew.
-        self._ids = lru_cache(maxsize=2 * batch_size)(self._tokenize)
-        if self.steps >= self.checkpoint.shape.positions:
+        self.image_tokens = self.grid_side**2
+        positions = self.checkpoint.decoder_config.max_position_embeddings
+        if self.image_tokens >= positions:
             raise BadInput(
-                f"resolution {protocol.resolution} takes {self.steps} visual tokens; the checkpoint "
-                f"has {self.checkpoint.shape.positions} positions for prompt and image"
+                f"resolution {protocol.resolution} takes {self.image_tokens} visual tokens; the checkpoint "
+                f"has {positions} positions for prompt and image"
             )
 
     def __enter__(self) -> Self:
         from sar_eval.families.cosmos import VisualTokenizer
 
-        # First, so that what plans with the free memory of the device finds it there.
-        self.visual = VisualTokenizer(self.checkpoint.visual_folder, self.device)
+        # Before the decoder, whose planning then sees the memory that is left.
+        self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
         self.load()
         self.image_executor = ThreadPoolExecutor(1)
         return self
@@ -87,11 +88,11 @@ class TokenEngine:
     ) -> None:
         self.image_executor.shutdown()
         self.unload()
-        del self.visual, self.image_executor
+        del self.visual_tokenizer, self.image_executor
 
     @cached_property
     def device_name(self) -> str:
-        """What the device calls itself: "cpu", or the name of the card."""
+        """The name of the GPU, or `cpu`."""
         import torch
 
         return "cpu" if self.device == "cpu" else torch.cuda.get_device_name()
@@ -101,72 +102,72 @@ class TokenEngine:
         raise NotImplementedError
 
     def unload(self) -> None:
-        """Let go of the decoder."""
+        """Release the decoder."""
         raise NotImplementedError
 
-    def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
-        """The visual codes of a wave."""
+    def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave."""
         raise NotImplementedError
 
     def wave_limit(self, draws: Sequence[Draw]) -> int:
-        """How many of these draws to decode at once."""
+        """Maximum number of these draws in one wave."""
         del draws
         return self.batch_size
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
-        """Draw in waves, in the order given; what cannot be drawn has an error instead of an image."""
-        last: Future[list[Generation]] | None = None
-        for images in self.begin(draws):
-            if last is not None:
-                yield from last.result()
-            last = images
-        if last is not None:
-            yield from last.result()
+        """Draw in waves, in the given order; a draw that fails has an error instead of an image."""
+        previous: Future[list[Generation]] | None = None
+        for current in self.begin(draws):
+            if previous is not None:
+                yield from previous.result()
+            previous = current
+        if previous is not None:
+            yield from previous.result()
 
     def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
-        """The images of one wave after the other, as soon as its tokens are there.
+        """Yield a future of the generations of each wave, as soon as its tokens are decoded.
 
-        A thread makes the images; when the last wave is given, other draws may be begun.
+        A thread encodes the images; after the last wave other draws may be begun.
         """
-        told = {draw.key: self._too_long(draw) for draw in draws}
-        yield _settled([Generation(d.key, d.seed, error=told[d.key]) for d in draws if told[d.key]])
-        for wave, decoded, seconds in self._waves(deque(draw for draw in draws if not told[draw.key])):
-            if isinstance(decoded, str):
-                yield _settled([Generation(draw.key, draw.seed, error=decoded) for draw in wave])
+        errors = {draw.key: self._length_error(draw) for draw in draws}
+        yield _completed([Generation(d.key, d.seed, error=errors[d.key]) for d in draws if errors[d.key]])
+        for wave, output, seconds in self._waves(deque(draw for draw in draws if not errors[draw.key])):
+            if isinstance(output, str):
+                yield _completed([Generation(draw.key, draw.seed, error=output) for draw in wave])
             else:
-                yield self.image_executor.submit(self._images, wave, decoded, seconds)
+                yield self.image_executor.submit(self._generations, wave, output, seconds)
 
-    def _waves(self, waiting: deque[Draw]) -> Iterator[tuple[list[Draw], Decoded | str, float]]:
-        """Waves with their codes, or with the error of a single draw that does not fit in memory.
+    def _waves(self, waiting: deque[Draw]) -> Iterator[tuple[list[Draw], DecodeOutput | str, float]]:
+        """Waves with their output and seconds per draw, or with the error of a draw too large for memory.
 
-        Waves are of equal size, and half of it where memory runs out.
+        Waves are of equal size, which is halved when memory runs out.
         """
         limit = self.wave_limit(waiting)
         while waiting:
-            number = -(-len(waiting) // -(-len(waiting) // limit))
-            wave = [waiting.popleft() for _ in range(number)]
-            began = time.perf_counter()
-            decoded = self._attempt(partial(self.decode_tokens, wave))
-            if decoded is not None:
-                yield wave, decoded, (time.perf_counter() - began) / number
-            elif number > 1:
+            size = -(-len(waiting) // -(-len(waiting) // limit))
+            wave = [waiting.popleft() for _ in range(size)]
+            started = time.perf_counter()
+            output = self._none_if_out_of_memory(partial(self.decode_tokens, wave))
+            if output is not None:
+                yield wave, output, (time.perf_counter() - started) / size
+            elif size > 1:
                 waiting.extendleft(reversed(wave))
-                limit = number // 2
+                limit = size // 2
             else:
                 yield wave, f"out of memory for a single image on {self.device}", 0.0
 
-    def _attempt(self, work: Callable[[], Result]) -> Result | None:
-        """The work's result, or None if memory was not enough.
+    def _none_if_out_of_memory(self, function: Callable[[], Result]) -> Result | None:
+        """The function's result, or None if it ran out of memory.
 
         Raises:
-            DeviceLost: the GPU does not answer any more.
+            DeviceLost: the GPU failed.
         """
         import torch
 
         from sar_eval.tensors.out_of_memory import is_out_of_memory
 
         try:
-            return work()
+            return function()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 self.after_out_of_memory()
@@ -176,76 +177,91 @@ class TokenEngine:
             raise
 
     def after_out_of_memory(self) -> None:
-        """Let go of buffers that a smaller wave does without."""
+        """Release buffers that a smaller wave does not need."""
 
-    def _images(self, wave: list[Draw], decoded: Decoded, seconds: float) -> list[Generation]:
+    def _generations(self, wave: list[Draw], output: DecodeOutput, seconds: float) -> list[Generation]:
         import torch
 
-        began = time.perf_counter()
-        # A stream of its own: the next wave's forwards need not wait for these images.
+        started = time.perf_counter()
+        # A separate stream, so that the next wave's forwards do not wait for these images.
         on_gpu = self.device != "cpu"
         with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
-            files = self._files(decoded)
+            files = self._encode(output.codes)
         if files is None:
-            error = f"out of memory while its tokens became pixels on {self.device}"
+            error = f"out of memory while its tokens were decoded to pixels on {self.device}"
             return [Generation(draw.key, draw.seed, error=error) for draw in wave]
-        seconds += (time.perf_counter() - began) / len(wave)
-        return [self._generation(decoded, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
+        seconds += (time.perf_counter() - started) / len(wave)
+        return [self._generation(output, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
 
-    def _files(self, decoded: Decoded) -> list[bytes] | None:
-        """Encoded images, made one by one where memory is short; None if even that is too much."""
+    def _encode(self, codes: Tensor) -> list[bytes] | None:
+        """Encoded images, decoded one by one if memory runs out; None if that does not fit either."""
         import torch
 
         threads = torch.get_num_threads()
-        for at_once in (AT_ONCE, 1):
-            setting = (self.visual, decoded.codes, self.side, self.image_format, threads, at_once)
-            files = self._attempt(partial(make_images, *setting))
+        for batch_size in (DECODE_BATCH, 1):
+            arguments = (
+                *(self.visual_tokenizer, codes, self.grid_side),
+                *(self.image_format, threads, batch_size),
+            )
+            files = self._none_if_out_of_memory(partial(images_from_codes, *arguments))
             if files is not None:
                 return files
         return None
 
-    def _generation(self, decoded: Decoded, n: int, draw: Draw, file: bytes, seconds: float) -> Generation:
-        if decoded.errors and decoded.errors[n]:
-            return Generation(draw.key, draw.seed, error=decoded.errors[n])
-        fault = int(decoded.failed_at[n])
-        if fault >= 0:
-            error = f"the scores of visual token {fault} are no numbers (NaN or infinite)"
+    def _generation(
+        self, output: DecodeOutput, n: int, draw: Draw, image: bytes, seconds: float
+    ) -> Generation:
+        if output.errors and output.errors[n]:
+            return Generation(draw.key, draw.seed, error=output.errors[n])
+        failed_at = int(output.failed_at[n])
+        if failed_at >= 0:
+            error = f"the scores of visual token {failed_at} are NaN or infinite"
             return Generation(draw.key, draw.seed, error=error)
         return Generation(
             draw.key,
             draw.seed,
-            tuple(decoded.codes[n].tolist()),
-            file,
+            tuple(output.codes[n].tolist()),
+            image,
             seconds,
-            out_of_range_tokens=int(decoded.outside[n]),
-            provenance={"device": self.device_name, "wave_size": len(decoded.steps)},
-            steps=decoded.steps[n],
+            out_of_range_tokens=int(output.out_of_range[n]),
+            provenance={"device": self.device_name, "wave_size": len(output.steps)},
+            steps=output.steps[n],
         )
 
-    def prompts(self, draws: Sequence[Draw]) -> list[list[int]]:
-        """Token ids of the prompted rows, then (with guidance) of the negative rows."""
+    def prompt_ids(self, draws: Sequence[Draw]) -> list[list[int]]:
+        """Token ids of the draws' prompts, then (with guidance) of their negative prompts."""
         texts = [prompt_texts(self.protocol, draw) for draw in draws]
-        rows = [list(self._ids(prompt)) for prompt, _ in texts]
+        ids = [list(self._cached_ids(prompt)) for prompt, _ in texts]
         if self.protocol.guidance != 1:
-            rows += [list(self._ids(negative)) for _, negative in texts]
-        return rows
+            ids += [list(self._cached_ids(negative)) for _, negative in texts]
+        return ids
+
+    @property
+    def max_prompt_length(self) -> int:
+        """Tokens that a prompt may have beside the image."""
+        return self.checkpoint.decoder_config.max_position_embeddings - self.image_tokens
+
+    @cached_property
+    def _cached_ids(self) -> Callable[[str], tuple[int, ...]]:
+        """`_tokenize` with a cache: a block's texts are tokenized once, however often waves are planned."""
+        return lru_cache(maxsize=2 * self.batch_size)(self._tokenize)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
-        ids, room = self.checkpoint.prompt_ids(text), self.checkpoint.shape.positions - self.steps
-        return (*ids[: room - 1], ids[-1]) if len(ids) > room and self.protocol.truncate else tuple(ids)
+        ids, limit = self.checkpoint.prompt_ids(text), self.max_prompt_length
+        return (*ids[: limit - 1], ids[-1]) if len(ids) > limit and self.protocol.truncate else tuple(ids)
 
-    def _too_long(self, draw: Draw) -> str:
-        longest = max(map(len, self.prompts([draw])))
-        room = self.checkpoint.shape.positions - self.steps
-        if longest <= room:
+    def _length_error(self, draw: Draw) -> str:
+        """Why a draw's prompt cannot be used, "" if it can."""
+        longest, limit = max(map(len, self.prompt_ids([draw]))), self.max_prompt_length
+        if longest <= limit:
             return ""
         return (
-            f"the prompt takes {longest} tokens, and {room} fit beside {self.steps} visual tokens: "
+            f"the prompt takes {longest} tokens, and {limit} fit beside {self.image_tokens} visual tokens: "
             "shorten it, or cut it with --truncate"
         )
 
 
-def _settled(images: list[Generation]) -> Future[list[Generation]]:
+def _completed(generations: list[Generation]) -> Future[list[Generation]]:
     future: Future[list[Generation]] = Future()
-    future.set_result(images)
+    future.set_result(generations)
     return future

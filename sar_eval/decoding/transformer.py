@@ -1,7 +1,7 @@
-"""The Qwen2 decoder, inference only: static KV cache, head over a range of rows.
+"""The Qwen2 decoder for inference, with a static KV cache.
 
-Written for reading beside the equations. Weights are the tensors of a Hugging Face checkpoint,
-by their names there; parity with transformers is a test.
+Written to be read beside the equations. Weights are the tensors of a Hugging Face checkpoint, under their
+names there; a test compares the logits with transformers.
 """
 
 from __future__ import annotations
@@ -16,142 +16,149 @@ from torch import Tensor
 
 from sar_eval.decoding.linear import Linear
 from sar_eval.errors import BadInput
-from sar_eval.families.shape import Shape
+from sar_eval.families.decoder_config import DecoderConfig
 
 
-class Cache:
-    """Keys and values `[layers, rows, kv_heads, length, head_dim]`; slot i holds a row's i-th token."""
+class KVCache:
+    """Keys and values `[layers, rows, kv_heads, slots, head_dim]`; slot i holds a row's i-th token."""
 
-    def __init__(self, shape: Shape, rows: int, length: int, like: Tensor) -> None:
-        size = (shape.layers, rows, shape.kv_heads, length, shape.head_dim)
-        # Zeros, not whatever memory holds: a NaN in a slot that nobody may see would still spread.
+    def __init__(self, config: DecoderConfig, rows: int, slots: int, like: Tensor) -> None:
+        """Allocate the cache with the dtype and device of `like`."""
+        size = (config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim)
+        # Zeros, not uninitialised memory: a NaN in a masked slot would still spread.
         self.keys, self.values = like.new_zeros(size), like.new_zeros(size)
-        self.rows = torch.arange(rows, device=like.device)[:, None]
-        self.columns = torch.arange(length, device=like.device)
+        self.row_indices = torch.arange(rows, device=like.device)[:, None]
+        self.slot_indices = torch.arange(slots, device=like.device)
 
 
 class Decoder:
-    """Qwen2 in one device's memory."""
+    """A Qwen2 decoder on one device."""
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor]) -> None:
-        """Take weights by Hugging Face names.
+    def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor]) -> None:
+        """Use weights by their Hugging Face names.
 
         Raises:
             BadInput: a tensor is missing or has another shape than `config.json` says.
         """
-        self.shape, self.compiled = shape, False
-        self.embedding = _take(weights, "model.embed_tokens.weight", (shape.vocabulary, shape.hidden))
-        self.head = self.embedding if shape.tied else _take(weights, "lm_head.weight", self.embedding.shape)
-        self.norm = _take(weights, "model.norm.weight", (shape.hidden,))
-        self.layers = [_Layer(shape, weights, f"model.layers.{i}.") for i in range(shape.layers)]
-        exponents = torch.arange(0, shape.head_dim, 2, device=self.norm.device).float() / shape.head_dim
-        self.frequencies = 1.0 / shape.rope_theta**exponents
+        self.config, self.compiled = config, False
+        embedding = (config.vocab_size, config.hidden_size)
+        self.embedding = _weight(weights, "model.embed_tokens.weight", embedding)
+        tied = config.tie_word_embeddings
+        self.head = self.embedding if tied else _weight(weights, "lm_head.weight", embedding)
+        self.norm = _weight(weights, "model.norm.weight", (config.hidden_size,))
+        layers = range(config.num_hidden_layers)
+        self.layers = [_Layer(config, weights, f"model.layers.{i}.") for i in layers]
+        exponents = torch.arange(0, config.head_dim, 2, device=self.norm.device).float() / config.head_dim
+        self.inverse_frequencies = 1.0 / config.rope_theta**exponents
 
     def compile(self) -> None:
-        """Compile what surrounds attention for steps of one token; one compilation serves all layers."""
-        project = torch.compile(_Layer._project, dynamic=False)
-        finish = torch.compile(_Layer._finish, dynamic=False)
+        """Compile everything but attention for steps of one token; one compilation serves all layers."""
+        before = torch.compile(_Layer._before_attention, dynamic=False)
+        after = torch.compile(_Layer._after_attention, dynamic=False)
         for layer in self.layers:
-            layer.compiled = MethodType(project, layer), MethodType(finish, layer)
+            layer.compiled = MethodType(before, layer), MethodType(after, layer)
         self.compiled = True
 
-    def new_cache(self, rows: int, length: int) -> Cache:
+    def new_cache(self, rows: int, slots: int) -> KVCache:
         """An empty cache on the weights' device."""
-        return Cache(self.shape, rows, length, self.norm)
+        return KVCache(self.config, rows, slots, self.norm)
 
-    def forward(self, tokens: Tensor, positions: Tensor, cache: Cache, length: int) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, cache: KVCache, length: int) -> Tensor:
         """Final hidden states `[R, T, hidden]`, after the last norm.
 
-        Each row stands at its own positions, so prompts of any lengths share a batch without padding
-        between prompt and image. A token sees its row's slots up to its own.
+        Each row has its own positions, so prompts of different lengths share a batch without padding
+        between prompt and image. A token attends to its row's slots up to its own.
 
         Args:
-            tokens: ids `[R, T]`; their keys and values go to the slots `positions`.
-            positions: int64 `[R, T]`, rotary position and slot at once.
+            tokens: ids `[R, T]`; their keys and values are written to the slots `positions`.
+            positions: int64 `[R, T]`, both the rotary position and the slot.
             cache: of R rows.
-            length: how many slots attention looks at, at least the greatest position + 1.
+            length: how many slots attention reads, at least the greatest position + 1.
         """
         x = F.embedding(tokens, self.embedding)
-        angles = positions[..., None].float() * self.frequencies
-        rotation = torch.cat([angles, angles], -1)[:, None]
-        turned = rotation.cos().to(x.dtype), rotation.sin().to(x.dtype)
-        groups = self.shape.heads // self.shape.kv_heads
-        visible = (cache.columns[:length] <= positions[..., None]).repeat(1, groups, 1)[:, None]
-        for number, layer in enumerate(self.layers):
-            x = layer.forward(x, turned, cache, number, positions, visible)
-        return F.rms_norm(x, (self.shape.hidden,), self.norm, self.shape.epsilon)
+        angles = positions[..., None].float() * self.inverse_frequencies
+        angles = torch.cat([angles, angles], -1)[:, None]
+        rotary = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        groups = self.config.num_attention_heads // self.config.num_key_value_heads
+        mask = (cache.slot_indices[:length] <= positions[..., None]).repeat(1, groups, 1)[:, None]
+        for index, layer in enumerate(self.layers):
+            x = layer.forward(x, rotary, cache, index, positions, mask)
+        return F.rms_norm(x, (self.config.hidden_size,), self.norm, self.config.rms_norm_eps)
 
 
 class _Layer:
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], prefix: str) -> None:
-        self.shape = shape
-        query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        widths = {"q": query, "k": key, "v": key}
-        attention = {
-            f"{n}.{part}": _take(weights, f"{prefix}self_attn.{n}_proj.{part}", size)
-            for n, width in widths.items()
-            for part, size in (("weight", (width, shape.hidden)), ("bias", (width,)))
-        }
-        joined = [torch.cat([attention[f"{n}.{part}"] for n in widths]) for part in ("weight", "bias")]
-        self.qkv = Linear(*joined)
-        self.widths = list(widths.values())
-        self.out = Linear(_take(weights, f"{prefix}self_attn.o_proj.weight", (shape.hidden, query)))
-        wide = (shape.intermediate, shape.hidden)
-        parts = [_take(weights, f"{prefix}mlp.{name}_proj.weight", wide) for name in ("gate", "up")]
-        self.gate_up = Linear(torch.cat(parts))
-        self.down = Linear(_take(weights, f"{prefix}mlp.down_proj.weight", wide[::-1]))
-        self.norm1 = _take(weights, f"{prefix}input_layernorm.weight", (shape.hidden,))
-        self.norm2 = _take(weights, f"{prefix}post_attention_layernorm.weight", (shape.hidden,))
-        self.compiled: tuple[Callable[..., Any], Callable[..., Any]] = (self._project, self._finish)
+    def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor], prefix: str) -> None:
+        self.config = config
+        hidden, mlp = config.hidden_size, (config.intermediate_size, config.hidden_size)
+        query = config.num_attention_heads * config.head_dim
+        key = config.num_key_value_heads * config.head_dim
+        self.qkv_sizes = [query, key, key]
+        names = [f"{prefix}self_attn.{n}_proj" for n in "qkv"]
+        sizes = list(zip(names, self.qkv_sizes, strict=True))
+        weight = torch.cat([_weight(weights, f"{name}.weight", (size, hidden)) for name, size in sizes])
+        bias = torch.cat([_weight(weights, f"{name}.bias", (size,)) for name, size in sizes])
+        self.qkv = Linear(weight, bias)
+        self.out = Linear(_weight(weights, f"{prefix}self_attn.o_proj.weight", (hidden, query)))
+        gate_up = [_weight(weights, f"{prefix}mlp.{name}_proj.weight", mlp) for name in ("gate", "up")]
+        self.gate_up = Linear(torch.cat(gate_up))
+        self.down = Linear(_weight(weights, f"{prefix}mlp.down_proj.weight", mlp[::-1]))
+        self.attention_norm = _weight(weights, f"{prefix}input_layernorm.weight", (hidden,))
+        self.mlp_norm = _weight(weights, f"{prefix}post_attention_layernorm.weight", (hidden,))
+        self.compiled: tuple[Callable[..., Any], Callable[..., Any]] = (
+            self._before_attention,
+            self._after_attention,
+        )
 
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        cache: Cache,
-        number: int,
+        rotary: tuple[Tensor, Tensor],
+        cache: KVCache,
+        index: int,
         slots: Tensor,
-        visible: Tensor,
+        mask: Tensor,
     ) -> Tensor:
-        project, finish = self.compiled if x.shape[1] == 1 else (self._project, self._finish)
-        q, k, v = project(x, rotation)
-        keys, values = cache.keys[number], cache.values[number]
-        keys[cache.rows, :, slots] = k.transpose(1, 2)
-        values[cache.rows, :, slots] = v.transpose(1, 2)
-        length = visible.shape[-1]
-        # The heads that share keys are queries of one attention: no copy of keys for each of them.
-        grouped = q.reshape(len(q), self.shape.kv_heads, -1, self.shape.head_dim)
-        mixed = F.scaled_dot_product_attention(
-            grouped, keys[:, :, :length], values[:, :, :length], attn_mask=visible
+        eager = self._before_attention, self._after_attention
+        before_attention, after_attention = self.compiled if x.shape[1] == 1 else eager
+        q, k, v = before_attention(x, rotary)
+        keys, values = cache.keys[index], cache.values[index]
+        keys[cache.row_indices, :, slots] = k.transpose(1, 2)
+        values[cache.row_indices, :, slots] = v.transpose(1, 2)
+        length = mask.shape[-1]
+        # The query heads of one key head become queries of one attention, so that no keys are copied.
+        grouped = q.reshape(len(q), self.config.num_key_value_heads, -1, self.config.head_dim)
+        attended = F.scaled_dot_product_attention(
+            grouped, keys[:, :, :length], values[:, :, :length], attn_mask=mask
         )
-        hidden: Tensor = finish(x, mixed)
+        hidden: Tensor = after_attention(x, attended)
         return hidden
 
-    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned, and values: `[R, heads, T, head_dim]`."""
-        rows, width, _ = x.shape
-        h = F.rms_norm(x, (self.shape.hidden,), self.norm1, self.shape.epsilon)
-        parts = self.qkv(h).split(self.widths, -1)
-        q, k, v = (p.view(rows, width, -1, self.shape.head_dim).transpose(1, 2) for p in parts)
-        return _rotate(q, *rotation), _rotate(k, *rotation), v
+    def _before_attention(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, and values, each `[R, heads, T, head_dim]`."""
+        rows, tokens, _ = x.shape
+        h = F.rms_norm(x, (self.config.hidden_size,), self.attention_norm, self.config.rms_norm_eps)
+        parts = self.qkv(h).split(self.qkv_sizes, -1)
+        q, k, v = (p.view(rows, tokens, -1, self.config.head_dim).transpose(1, 2) for p in parts)
+        return _rotate(q, *rotary), _rotate(k, *rotary), v
 
-    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Attention's projection and the feed-forward part, both added to `x` `[R, T, hidden]`."""
-        rows, width, _ = x.shape
-        mixed = mixed.reshape(rows, self.shape.heads, width, -1)
-        x = x + self.out(mixed.transpose(1, 2).reshape(rows, width, -1))
-        h = F.rms_norm(x, (self.shape.hidden,), self.norm2, self.shape.epsilon)
+    def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Attention's output projection and the MLP, both added to `x` `[R, T, hidden]`."""
+        rows, tokens, _ = x.shape
+        attended = attended.reshape(rows, self.config.num_attention_heads, tokens, -1)
+        x = x + self.out(attended.transpose(1, 2).reshape(rows, tokens, -1))
+        h = F.rms_norm(x, (self.config.hidden_size,), self.mlp_norm, self.config.rms_norm_eps)
         gate, up = self.gate_up(h).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, halves paired as in Qwen2."""
+    """Rotary position embedding; Qwen2 pairs dimension i with i + head_dim / 2."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
-def _take(weights: Mapping[str, Tensor], name: str, size: tuple[int, ...]) -> Tensor:
+def _weight(weights: Mapping[str, Tensor], name: str, size: tuple[int, ...]) -> Tensor:
+    """The tensor of that name, checked to be of that size."""
     if name not in weights:
         raise BadInput(f"the weights have no tensor {name!r}")
     if tuple(weights[name].shape) != tuple(size):

@@ -1,4 +1,4 @@
-"""Batched decoding in plain PyTorch: one forward a step for guided and negative rows together."""
+"""Batched decoding in plain PyTorch: one forward per step for both branches of guidance."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from sar_eval.errors import BadInput
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
-    from sar_eval.decoding.loop import Decoded
+    from sar_eval.decoding.loop import DecodeOutput
 
-WAVE = 128  # from here on the caches' bytes outweigh the weights': more in flight gain little
-ROOM_STEP = 32  # prompts of the next wave are a little longer or shorter: the same buffers serve them
-FEW = 4  # images that speculate together
+MAX_WAVE = 128  # draws; beyond this the KV caches outweigh the weights, and a larger wave gains little
+PROMPT_LENGTH_MULTIPLE = 32  # prompt lengths are rounded up to it, so that waves share the same buffers
+MAX_SPECULATIVE_WAVE = 4  # draws
 
 
 class NativeEngine(TokenEngine):
-    """Draws with a SimpleAR-shaped checkpoint.
+    """Draws with a checkpoint of the SimpleAR family.
 
-    Noise is shared by (seed, position, token id), so a draw's tokens do not depend on its batch, its
-    worker or the order; in float32 they are those of the engine `hf`. docs/engines.md explains the loop.
+    Noise is a function of (seed, position, token id), so a draw's tokens do not depend on its batch, its
+    worker or the order; in float32 they equal those of the engine `hf`. docs/engines.md explains the loop.
     """
 
     version = "2"
@@ -34,17 +34,17 @@ class NativeEngine(TokenEngine):
         *,
         speculate: bool = False,
         window: int = 16,
-        compile: bool = False,  # noqa: A002 - torch's own word
+        compile: bool = False,  # noqa: A002 - torch's own name
         **options: Any,
     ) -> None:
-        """As `TokenEngine`, and:
+        """Like `TokenEngine`, and:
 
         Args:
-            checkpoint: its name.
+            checkpoint: name of the checkpoint.
             protocol: how to draw.
-            speculate: lossless speculation (see `decoding.speculation`), for few images at a time.
-            window: positions that speculation samples at once.
-            compile: let torch compile the step (half a minute at the start; needs a C++ compiler).
+            speculate: lossless speculative decoding (see `decoding.speculation`), for few images at a time.
+            window: positions that speculation samples in one forward.
+            compile: use torch.compile on the step (half a minute at the start; needs a C++ compiler).
             options: those of `TokenEngine`.
 
         Raises:
@@ -56,64 +56,61 @@ class NativeEngine(TokenEngine):
         self.speculate, self.window, self.compile = bool(speculate), window, bool(compile)
 
     def load(self) -> None:
-        """Load the decoder; batch buffers are made when the first wave is known."""
+        """Load the decoder; batch buffers are allocated for the first wave."""
         from sar_eval.decoding.load import load_decoder
         from sar_eval.decoding.loop import BatchDecoder, Vocabulary
 
         self.decoder = load_decoder(self.checkpoint, self.device, self.dtype)
         if self.compile:
             self.decoder.compile()
-        first = self.checkpoint.text_vocabulary
-        visual = range(first, first + self.checkpoint.codebook_size)
-        self.vocabulary = Vocabulary(self.decoder, visual, self.protocol.full_vocab)
+        visual_ids = self.checkpoint.visual_ids
+        self.vocabulary = Vocabulary(self.decoder, visual_ids, self.protocol.full_vocab)
         self.batch: BatchDecoder | None = None
 
     def unload(self) -> None:
-        """Let go of weights and buffers."""
+        """Release weights and buffers."""
         del self.decoder, self.vocabulary, self.batch
 
     def wave_limit(self, draws: Sequence[Draw]) -> int:
         """As many as fit in the free memory beside the weights, at most `batch_size`."""
-        from sar_eval.decoding.memory import draw_bytes, fitting, free_bytes
+        from sar_eval.decoding.memory import draw_bytes, free_bytes, max_draws
 
-        limit = min(self.batch_size, FEW if self.speculate else WAVE)
+        limit = min(self.batch_size, MAX_SPECULATIVE_WAVE if self.speculate else MAX_WAVE)
         if not draws:
             return limit
         branches = 1 if self.protocol.guidance == 1 else 2
-        slots = max(map(len, self.prompts(list(draws)))) + self.steps
-        itemsize, tokens = self.decoder.norm.element_size(), len(self.vocabulary.ids)
-        one = draw_bytes(self.decoder.shape, itemsize, branches, slots, tokens)
-        kept = self.batch.cache_bytes if self.batch is not None else 0  # taken over, or let go
-        return min(limit, fitting(free_bytes(self.device) + kept, one))
+        length = max(map(len, self.prompt_ids(list(draws)))) + self.image_tokens
+        itemsize, vocab_size = self.decoder.norm.element_size(), len(self.vocabulary.noise_ids)
+        per_draw = draw_bytes(self.decoder.config, itemsize, branches, length, vocab_size)
+        allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released
+        return min(limit, max_draws(free_bytes(self.device) + allocated, per_draw))
 
     def after_out_of_memory(self) -> None:
-        """Free the buffers of the wave that was too large."""
+        """Release the buffers of the wave that was too large."""
         import torch
 
         self.batch = None
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
-    def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
-        """Visual codes of a wave."""
+    def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave."""
         import torch
 
         from sar_eval.decoding.loop import BatchDecoder
         from sar_eval.decoding.noise import noise_keys
-        from sar_eval.decoding.speculation import Speculation
+        from sar_eval.decoding.speculation import SpeculativeDecoder
 
-        prompts = self.prompts(draws)
-        room = -(-max(map(len, prompts)) // ROOM_STEP) * ROOM_STEP
-        keys = noise_keys([draw.seed for draw in draws], self.steps, torch.device(self.device))
+        prompts = self.prompt_ids(draws)
+        length = -(-max(map(len, prompts)) // PROMPT_LENGTH_MULTIPLE) * PROMPT_LENGTH_MULTIPLE
+        keys = noise_keys([draw.seed for draw in draws], self.image_tokens, torch.device(self.device))
+        common = (self.decoder, self.vocabulary, self.protocol)
         with torch.inference_mode():
             if self.speculate:
-                setting = (self.decoder, self.vocabulary, self.protocol)
-                return Speculation(*setting, prompts, keys, self.window).run()
-            if self.batch is None or not self.batch.fits(len(draws), room):
-                self.batch = None  # the old buffers go before the new ones come
-                self.batch = BatchDecoder(
-                    self.decoder, self.vocabulary, self.protocol, len(draws), room, self.steps
-                )
+                return SpeculativeDecoder(*common, prompts, keys, self.window).run()
+            if self.batch is None or not self.batch.fits(len(draws), length):
+                self.batch = None  # release the old buffers before new ones are allocated
+                self.batch = BatchDecoder(*common, len(draws), length, self.image_tokens)
             return self.batch.run(prompts, keys)
 
 

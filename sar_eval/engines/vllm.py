@@ -1,4 +1,4 @@
-"""Guided drawing on an unmodified vLLM: two requests an image, sampled together."""
+"""Guided drawing on an unmodified vLLM: two requests per image, sampled together."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
 from sar_eval.types import Draw, DrawProtocol
-from sar_eval.vllm_guided.start import installed
+from sar_eval.vllm_guided.start import installed_version
 
 if TYPE_CHECKING:
-    from sar_eval.decoding.loop import Decoded
-    from sar_eval.vllm_guided.driver import Drawn, Order, VllmDriver
+    from sar_eval.decoding.loop import DecodeOutput
+    from sar_eval.vllm_guided.driver import ImageOutput, ImageRequest, VllmDriver
     from sar_eval.vllm_guided.guidance_check import Deviation
-    from sar_eval.vllm_guided.pairing import Layout
+    from sar_eval.vllm_guided.pairing import TokenLayout
 
-WAVE = 128  # images in flight, as in `native`
-PROMPT = 64  # tokens a row that a step's budget has for prompts, unless it is given
-SHARE_OF_GPU = 0.8  # vLLM's part; sampling and images need some beside it
-CPU_BLOCK = 128  # tokens of a block of vLLM's cache on the CPU
-LONG = 4096  # tokens of a prompt that the budget has room for at least
-OURS = (  # vLLM's options that this engine sets itself, or cannot keep pairs in step with
+MAX_WAVE = 128  # images, as in `native`
+PROMPT_BUDGET = 64  # default of max_num_batched_tokens: prompt tokens per row
+LONG_PROMPT = 4096  # and at least two prompts of that many tokens
+GPU_MEMORY_UTILIZATION = 0.8  # default; sampling and the visual tokenizer need memory beside vLLM
+CPU_BLOCK_SIZE = 128  # tokens of a block of vLLM's KV cache on the CPU
+RESERVED_OPTIONS = (  # vLLM's options that this engine sets itself, or that pairs cannot stay in sync with
     *("model", "hf_overrides", "logits_processors", "logprobs_mode", "skip_tokenizer_init", "dtype"),
     *("max_model_len", "speculative_config", "data_parallel_size", "prefill_context_parallel_size"),
     *("enable_batch_sharded_sampling", "distributed_executor_backend", "max_num_scheduled_tokens"),
@@ -32,17 +32,18 @@ OURS = (  # vLLM's options that this engine sets itself, or cannot keep pairs in
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A sampled image as a policy-gradient trainer wants it.
+    """The tokens of an image with their log-probabilities, for a policy-gradient trainer.
 
     Attributes:
         key: of the draw.
-        prompt_ids: token ids of the prompted row; empty where the prompt is too long.
+        prompt_ids: token ids of the prompt; empty where the prompt is too long.
         completion_ids: sampled token ids, in the checkpoint's numbering.
-        log_probabilities: of the sampled tokens under the distribution they were drawn from (guidance,
-            temperature, top-k and top-p applied).
-        conditional: of the same tokens under the prompted branch alone, at the same temperature, nothing
-            narrowed. Empty where guidance is off and top-k or top-p narrow: one row tells one number.
-        error: why there is none.
+        log_probabilities: of the sampled tokens under the distribution they were sampled from (with
+            guidance, temperature, top-k and top-p).
+        conditional: of the same tokens under the prompted branch alone, at the same temperature, without
+            top-k and top-p. Empty where guidance is off and top-k or top-p are used: a request returns
+            one number per token.
+        error: why there are no tokens.
     """
 
     key: str
@@ -54,10 +55,10 @@ class Rollout:
 
 
 class VllmEngine(TokenEngine):
-    """Draws with a SimpleAR-shaped checkpoint on vLLM.
+    """Draws with a checkpoint of the SimpleAR family on vLLM.
 
-    The noise is the other engines', so in float32 the tokens are theirs. docs/engines.md explains how the
-    two rows of an image stay together.
+    The noise is that of the other engines, so in float32 the tokens are equal. docs/engines.md explains how
+    the two rows of an image stay in sync.
     """
 
     speed_options = (
@@ -84,19 +85,19 @@ class VllmEngine(TokenEngine):
         """As `TokenEngine`, and:
 
         Args:
-            checkpoint: its name.
+            checkpoint: name of the checkpoint.
             protocol: how to draw.
             device, dtype, batch_size, visual_tokenizer, image_format: as for every engine.
-            waves: submit only what is certain to stay in step (see `vllm_guided.driver`).
-            rounding: nats that the check at the start allows at least (see
-                `vllm_guided.guidance_check`); 0 for what the dtype explains. A quantised checkpoint may
-                need more.
-            options: vLLM's own, by name: `tensor_parallel_size`, `gpu_memory_utilization`,
-                `max_num_seqs`, `quantization` and whatever `vllm.EngineArgs` takes.
+            waves: submit only what is certain to stay in sync (see `vllm_guided.driver`).
+            rounding: deviation in nats that the self-check always allows (see
+                `vllm_guided.guidance_check`); 0 for the dtype's default. A quantised checkpoint may need
+                more.
+            options: options of vLLM: `tensor_parallel_size`, `gpu_memory_utilization`, `max_num_seqs`,
+                `quantization` and any other field of `vllm.EngineArgs`.
 
         Raises:
-            MissingExtra: no vLLM is installed.
-            BadInput: it is of another version, or an option is one that this engine sets itself.
+            MissingExtra: vLLM is not installed.
+            BadInput: its version is not supported, or an option is one that this engine sets itself.
         """
         super().__init__(
             checkpoint,
@@ -107,19 +108,21 @@ class VllmEngine(TokenEngine):
             visual_tokenizer=visual_tokenizer,
             image_format=image_format,
         )
-        if taken := set(options) & set(OURS):
-            raise BadInput(f"engine 'vllm' sets {min(taken)} itself, or does not work with it")
+        if reserved := set(options) & set(RESERVED_OPTIONS):
+            raise BadInput(f"engine 'vllm' sets {min(reserved)} itself, or does not work with it")
         if not isinstance(rounding, (int, float)) or rounding < 0:
-            raise BadInput(f"rounding is {rounding!r}: nats, 0 for what the dtype explains")
+            raise BadInput(
+                f"rounding is {rounding!r}: it must be at least 0 (nats); 0 is the default of the dtype"
+            )
         self.waves, self.rounding, self.options = bool(waves), float(rounding), options
-        self.version = f"1 (vllm {installed()})"
+        self.version = f"1 (vllm {installed_version()})"
 
     @staticmethod
     def gpus(options: Mapping[str, Any]) -> int:
-        """GPUs of one worker.
+        """Number of GPUs of one worker.
 
         Raises:
-            BadInput: a number of them that is none.
+            BadInput: a parallel size is no whole number of at least 1.
         """
         sizes = [options.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
         if not all(isinstance(size, int) and size >= 1 for size in sizes):
@@ -129,46 +132,46 @@ class VllmEngine(TokenEngine):
         return int(sizes[0] * sizes[1])
 
     @property
-    def layout(self) -> Layout:
-        """How token ids are numbered inside vLLM."""
-        from sar_eval.vllm_guided.pairing import Layout
+    def layout(self) -> TokenLayout:
+        """The numbering of token ids inside vLLM."""
+        from sar_eval.vllm_guided.pairing import TokenLayout
 
         checkpoint = self.checkpoint
-        return Layout(checkpoint.codebook_size, checkpoint.text_vocabulary, self.protocol.full_vocab)
+        return TokenLayout(checkpoint.codebook_size, checkpoint.text_vocab_size, self.protocol.full_vocab)
 
     def load(self) -> None:
         """Start vLLM with the checkpoint and check that guidance is applied.
 
         Raises:
-            BadInput: vLLM cannot work here, or with these options.
-            NotGuided: its tokens are not those of the guided checkpoint.
+            BadInput: vLLM does not work on this device or with these options.
+            GuidanceCheckFailed: it does not sample from the guided checkpoint.
         """
         from sar_eval.vllm_guided.driver import VllmDriver
-        from sar_eval.vllm_guided.start import start
+        from sar_eval.vllm_guided.start import start_engine
 
-        engine = start(self.arguments(), self.device)
-        self.driver: VllmDriver = VllmDriver(engine, self.layout, self.steps, self.waves)
+        engine = start_engine(self.engine_args(), self.device)
+        self.driver: VllmDriver = VllmDriver(engine, self.layout, self.image_tokens, self.waves)
         try:
-            self.deviation = self.check()
+            self.deviation = self.check_guidance()
         except BaseException:
             self.unload()
             raise
 
     def unload(self) -> None:
-        """End vLLM and its processes."""
+        """Stop vLLM and its processes."""
         self.driver.engine.engine_core.shutdown()
         del self.driver
 
-    def arguments(self) -> dict[str, Any]:
-        """What vLLM is started with: our defaults, the given options, and what must not be changed."""
+    def engine_args(self) -> dict[str, Any]:
+        """Arguments of `vllm.EngineArgs`: defaults, then the user's options, then what is fixed."""
         from sar_eval.vllm_guided.plugin import ARCHITECTURE
 
-        rows = min(self.batch_size, WAVE) * self._branches
-        positions = self.checkpoint.shape.positions
+        rows = min(self.batch_size, MAX_WAVE) * self._branches
+        positions = self.checkpoint.decoder_config.max_position_embeddings
         defaults = {
             "max_num_seqs": rows,
-            "max_num_batched_tokens": max(rows * PROMPT, 2 * min(positions, LONG)),
-            "enable_prefix_caching": False,  # nothing to gain: prompts are a percent of the tokens
+            "max_num_batched_tokens": max(rows * PROMPT_BUDGET, 2 * min(positions, LONG_PROMPT)),
+            "enable_prefix_caching": False,  # no gain: prompts are one percent of the tokens
             "disable_log_stats": True,
             "generation_config": "vllm",
             "use_tqdm_on_load": False,
@@ -176,122 +179,131 @@ class VllmEngine(TokenEngine):
         if self.device == "cpu":
             defaults |= {"enforce_eager": True, "kv_cache_memory_bytes": self._cache_bytes(rows)}
         else:
-            defaults |= {"gpu_memory_utilization": SHARE_OF_GPU}
+            defaults |= {"gpu_memory_utilization": GPU_MEMORY_UTILIZATION}
         layout = self.layout
-        ours = {
+        fixed = {
             "model": str(self.checkpoint.folder),
             "max_model_len": positions,
             "dtype": self.dtype,
             "skip_tokenizer_init": True,
             "hf_overrides": {
                 "architectures": [ARCHITECTURE],
-                "vocab_size": layout.vocabulary,
+                "vocab_size": layout.vocab_size,
                 "sar_eval": asdict(layout),
             },
-            "logits_processors": ["sar_eval.vllm_guided.processor:GuidedPairs"],
-            "logprobs_mode": "processed_logits",  # where the processor leaves log-probabilities
+            "logits_processors": ["sar_eval.vllm_guided.logits_processor:GuidanceLogitsProcessor"],
+            "logprobs_mode": "processed_logits",  # where the logits processor writes log-probabilities
         }
-        return {**defaults, **self.options, **ours}
+        return {**defaults, **self.options, **fixed}
 
     @property
     def _branches(self) -> int:
         return 1 if self.protocol.guidance == 1 else 2
 
     def _cache_bytes(self, rows: int) -> int:
-        """Memory for keys and values of so many rows on the CPU, at most a share of what is free."""
-        from sar_eval.decoding.memory import SHARE, free_bytes, kv_bytes
+        """Size of the KV cache on the CPU for so many rows, limited by the free memory."""
+        from sar_eval.decoding.memory import MEMORY_UTILIZATION, free_bytes, kv_bytes
         from sar_eval.families.simplear import ITEMSIZE
 
-        token = kv_bytes(self.checkpoint.shape, ITEMSIZE[self.dtype])
-        # vLLM wants room for one sequence of full length, too, and keeps one block for itself.
-        lengths = self.checkpoint.shape.positions + rows * (self.steps + CPU_BLOCK) + 2 * CPU_BLOCK
-        # Half of it: weights, scores and other workers want memory as well.
-        return min(lengths * token, int(free_bytes("cpu") * SHARE / 2))
+        config, block = self.checkpoint.decoder_config, CPU_BLOCK_SIZE
+        # vLLM also requires space for one sequence of full length, and reserves one block.
+        tokens = config.max_position_embeddings + rows * (self.image_tokens + block) + 2 * block
+        # Half of the memory: weights, logits and other workers need some as well.
+        limit = int(free_bytes("cpu") * MEMORY_UTILIZATION / 2)
+        return min(tokens * kv_bytes(config, ITEMSIZE[self.dtype]), limit)
 
-    def check(self) -> Deviation:
-        """Sample two tokens of a few images and compare them with plain PyTorch."""
+    def check_guidance(self) -> Deviation:
+        """Sample two tokens of a few images and compare them with plain PyTorch.
+
+        Raises:
+            GuidanceCheckFailed: they deviate.
+        """
         from sar_eval.decoding.load import load_decoder
         from sar_eval.decoding.loop import Vocabulary
         from sar_eval.vllm_guided.driver import VllmDriver
-        from sar_eval.vllm_guided.guidance_check import ROUNDING, check_guidance, telling
+        from sar_eval.vllm_guided.guidance_check import ROUNDING, check_guidance, check_requests
 
-        first = self.checkpoint.text_vocabulary
         decoder = load_decoder(self.checkpoint, "cpu", "float32")
-        visual = range(first, first + self.checkpoint.codebook_size)
-        vocabulary = Vocabulary(decoder, visual, self.protocol.full_vocab)
-        orders = telling(decoder, vocabulary, self.orders(_check_draws()))
-        drawn = VllmDriver(self.driver.engine, self.layout, min(2, self.steps), self.waves).draw(orders)
-        for image in drawn:
-            image.tokens = [t - vocabulary.first for t in self.layout.outward(image.tokens)]
+        vocabulary = Vocabulary(decoder, self.checkpoint.visual_ids, self.protocol.full_vocab)
+        requests = check_requests(decoder, vocabulary, self.requests(_check_draws()))
+        two_tokens = VllmDriver(self.driver.engine, self.layout, min(2, self.image_tokens), self.waves)
+        outputs = two_tokens.generate(requests)
+        for output in outputs:
+            ids = self.layout.to_checkpoint_ids(output.tokens)
+            output.tokens = [token_id - vocabulary.first_id for token_id in ids]
         rounding = self.rounding or ROUNDING[self.dtype]
-        return check_guidance(decoder, vocabulary, orders, drawn, rounding)
+        return check_guidance(decoder, vocabulary, requests, outputs, rounding)
 
     def wave_limit(self, draws: Sequence[Draw]) -> int:
-        """As many as vLLM can take on at once; the driver cuts waves by their very lengths."""
-        limit = min(self.batch_size, WAVE)
+        """As many as vLLM can process at once; the driver splits waves by their exact lengths."""
+        limit = min(self.batch_size, MAX_WAVE)
         if not draws or not self.waves:
             return limit
-        longest = max(map(len, self.prompts(list(draws))))
-        return max(1, min(limit, self.driver.capacity.at_once(longest, self._branches, self.steps)))
+        longest = max(map(len, self.prompt_ids(list(draws))))
+        capacity = self.driver.capacity.max_images(longest, self._branches, self.image_tokens)
+        return max(1, min(limit, capacity))
 
-    def orders(self, draws: Sequence[Draw], scored: bool = False) -> list[Order]:
-        """The draws as vLLM's driver wants them."""
-        from sar_eval.vllm_guided.driver import Order
+    def requests(self, draws: Sequence[Draw], return_log_probabilities: bool = False) -> list[ImageRequest]:
+        """The draws as requests to the driver."""
+        from sar_eval.vllm_guided.driver import ImageRequest
 
-        prompts, number, p = self.prompts(draws), len(draws), self.protocol
+        prompts, number, p = self.prompt_ids(draws), len(draws), self.protocol
         return [
-            Order(
-                tuple(tuple(row) for row in prompts[n::number]),
+            ImageRequest(
+                tuple(tuple(ids) for ids in prompts[n::number]),
                 draw.seed,
                 float(p.guidance),
                 float(p.temperature),
                 p.top_k,
                 float(p.top_p),
-                scored,
+                return_log_probabilities,
             )
             for n, draw in enumerate(draws)
         ]
 
-    def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
-        """Visual codes of a wave."""
+    def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave."""
         import torch
 
-        from sar_eval.decoding.loop import Decoded
+        from sar_eval.decoding.loop import DecodeOutput
 
-        drawn = self.driver.draw(self.orders(draws))
-        rows = [self._codes(image) for image in drawn]
-        return Decoded(
-            torch.tensor([codes for codes, _ in rows]),
-            torch.tensor([image.failed_at for image in drawn]),
-            torch.tensor([outside for _, outside in rows]),
-            [self.steps - 1] * len(drawn),
-            [image.error for image in drawn],
+        outputs = self.driver.generate(self.requests(draws))
+        codes = [self._codes(output) for output in outputs]
+        return DecodeOutput(
+            torch.tensor([image_codes for image_codes, _ in codes]),
+            torch.tensor([output.failed_at for output in outputs]),
+            torch.tensor([out_of_range for _, out_of_range in codes]),
+            [self.image_tokens - 1] * len(outputs),
+            [output.error for output in outputs],
         )
 
-    def _codes(self, image: Drawn) -> tuple[list[int], int]:
-        """Codes, text tokens as code 0, filled up where there are none; how many were text."""
-        codes = [token if token < self.layout.codes else 0 for token in image.tokens]
-        outside = sum(token >= self.layout.codes for token in image.tokens)
-        return codes + [0] * (self.steps - len(codes)), outside
+    def _codes(self, output: ImageOutput) -> tuple[list[int], int]:
+        """Codes with text tokens as code 0, padded with 0 if unfinished; and the number of text tokens."""
+        codebook_size = self.layout.codebook_size
+        codes = [token if token < codebook_size else 0 for token in output.tokens]
+        out_of_range = sum(token >= codebook_size for token in output.tokens)
+        return codes + [0] * (self.image_tokens - len(codes)), out_of_range
 
     def rollouts(self, draws: Sequence[Draw]) -> list[Rollout]:
-        """Sample tokens with their log-probabilities, no images; for a policy-gradient trainer."""
-        told = [self._too_long(draw) for draw in draws]
-        orders = self.orders([d for d, error in zip(draws, told, strict=True) if not error], scored=True)
-        sampled = iter(zip(orders, self.driver.draw(orders), strict=True))
+        """Sample tokens with their log-probabilities, without images; for a policy-gradient trainer."""
+        errors = [self._length_error(draw) for draw in draws]
+        valid = [draw for draw, error in zip(draws, errors, strict=True) if not error]
+        requests = self.requests(valid, return_log_probabilities=True)
+        sampled = iter(zip(requests, self.driver.generate(requests), strict=True))
         return [
             Rollout(draw.key, error=error) if error else self._rollout(draw.key, *next(sampled))
-            for draw, error in zip(draws, told, strict=True)
+            for draw, error in zip(draws, errors, strict=True)
         ]
 
-    def _rollout(self, key: str, order: Order, image: Drawn) -> Rollout:
-        prompt = order.prompts[0]
-        if error := image.error or ("its scores are no numbers" if image.failed_at >= 0 else ""):
+    def _rollout(self, key: str, request: ImageRequest, output: ImageOutput) -> Rollout:
+        prompt = request.prompts[0]
+        if error := output.error or ("its scores are NaN or infinite" if output.failed_at >= 0 else ""):
             return Rollout(key, prompt, error=error)
-        drawn_from, alone = tuple(image.scores[0]), tuple(image.scores[-1])
-        if len(order.prompts) == 1:
-            alone = () if order.top_k or order.top_p < 1 else drawn_from
-        return Rollout(key, prompt, tuple(self.layout.outward(image.tokens)), drawn_from, alone)
+        sampled_from, conditional = tuple(output.log_probabilities[0]), tuple(output.log_probabilities[-1])
+        if len(request.prompts) == 1:
+            conditional = () if request.top_k or request.top_p < 1 else sampled_from
+        ids = tuple(self.layout.to_checkpoint_ids(output.tokens))
+        return Rollout(key, prompt, ids, sampled_from, conditional)
 
 
 def _check_draws() -> list[Draw]:

@@ -1,1 +1,1 @@
-"""What a checkpoint is: its files, prompts, visual codes and pixels."""
+"""Model families: a checkpoint's files, tokenizers, prompts and visual codes."""

@@ -1,9 +1,9 @@
-"""The visual tokenizer: Cosmos' TorchScript pair, or any pair that keeps the same contract.
+"""The visual tokenizer: Cosmos' two TorchScript files, or any two with the same interface.
 
 `encoder.jit` maps `[B, 3, 1, H, W]` in [-1, 1] to `(indices [B, 1, h, w], codes)`, `decoder.jit`
-maps indices back to `[B, 3, 1, H, W]`. `config.json` beside them gives `codebook_size` and
-`downsample` (pixels a token, along one side); without it the values of
-Cosmos-1.0-Tokenizer-DV8x16x16 are taken.
+maps indices back to `[B, 3, 1, H, W]`. `config.json` beside them contains `codebook_size` and
+`downsample` (pixels per token, along one side); without it the values of
+Cosmos-1.0-Tokenizer-DV8x16x16 are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.families.simplear import COSMOS
+from sar_eval.families.simplear import COSMOS_CONFIG
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.tensors.torchscript import load_torchscript
 
 
 class VisualTokenizer:
-    """Pixels to visual codes and back. The two halves are loaded when they are first used."""
+    """Pixels to visual codes and back. Encoder and decoder are loaded when they are first used."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder's `config.json`.
@@ -37,7 +37,7 @@ class VisualTokenizer:
                 raise BadInput(
                     f"no {name} in {folder}: a visual tokenizer is a folder with both .jit files"
                 )
-        config = COSMOS
+        config = COSMOS_CONFIG
         if (folder / "config.json").is_file():
             config = json.loads((folder / "config.json").read_text())
         self.folder, self.device = folder, torch.device(device)
@@ -45,7 +45,7 @@ class VisualTokenizer:
 
     @cached_property
     def encoder_digest(self) -> str:
-        """SHA-256 of `encoder.jit`, 16 hex digits: codes of two encoders mean different things."""
+        """SHA-256 of `encoder.jit`, 16 hex digits; codes of different encoders are not interchangeable."""
         with (self.folder / "encoder.jit").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -58,23 +58,27 @@ class VisualTokenizer:
         return load_torchscript(self.folder / "decoder.jit", self.device)
 
     def _pixels(self, grid: Tensor) -> Tensor:
-        """Pixels `[B, 3, H, W]` of a grid of codes; a file that gives something else is told."""
+        """Decode codes `[B, 1, h, w]` to pixels `[B, 3, H, W]`.
+
+        Raises:
+            BadInput: `decoder.jit` returns something else.
+        """
         try:
-            found = self._decoder(grid)
+            pixels = self._decoder(grid)
         except RuntimeError as error:
-            # A TorchScript function that cannot take codes fails in it; memory and cards fail elsewhere.
+            # Raised by a TorchScript function that is not a decoder; a device's own errors read otherwise.
             if "The following operation failed in the TorchScript interpreter" not in str(error):
                 raise
             if is_out_of_memory(error):
                 raise
-            found = None
+            pixels = None
         shape = (len(grid), 3, 1, *(side * self.downsample for side in grid.shape[2:]))
-        if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+        if not isinstance(pixels, Tensor) or tuple(pixels.shape) != shape:
             raise BadInput(
                 f"{self.folder / 'decoder.jit'} does not turn codes into pixels {list(shape)}: is it "
                 "another file, or are encoder.jit and decoder.jit swapped?"
             )
-        return found.squeeze(2)
+        return pixels.squeeze(2)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -84,10 +88,10 @@ class VisualTokenizer:
         return indices.flatten(1).cpu()
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, rows: int) -> Tensor:
-        """Codes `[B, h * w]` in raster order to RGB uint8 `[B, H, W, 3]`; `rows` is h."""
-        grid = codes.to(self.device).view(len(codes), 1, rows, -1)
+    def decode(self, codes: Tensor, grid_height: int) -> Tensor:
+        """Codes `[B, h * w]` in raster order to RGB uint8 `[B, H, W, 3]`; `grid_height` is h."""
+        grid = codes.to(self.device).view(len(codes), 1, grid_height, -1)
         pixels = self._pixels(grid)
-        # Rounding of torchvision's save_image: scale to 255, add one half, cut off.
+        # Rounding as in torchvision's save_image: scale to 255, add one half, truncate.
         scaled = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
         return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()

@@ -1,4 +1,4 @@
-"""The shape of the demo checkpoints: a small Qwen2 decoder and a word-level text tokenizer."""
+"""Configuration of the demo checkpoints: a small Qwen2 decoder and a word-level text tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPECIAL_TOKENS = (
 
 
 def build_text_tokenizer(words: Sequence[str]) -> Any:
-    """A `PreTrainedTokenizerFast` that splits at spaces and knows exactly these words."""
+    """A `PreTrainedTokenizerFast` that splits at spaces, with exactly these words as its vocabulary."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -30,12 +30,12 @@ def build_text_tokenizer(words: Sequence[str]) -> Any:
     return fast
 
 
-def build_config(text_vocabulary: int, codebook_size: int) -> Any:
+def build_config(text_vocab_size: int, codebook_size: int) -> Any:
     """The demo decoder's `Qwen2Config`: 2.3 M parameters, text ids first, visual ids after them."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
-        vocab_size=text_vocabulary + codebook_size,
+        vocab_size=text_vocab_size + codebook_size,
         hidden_size=192,
         intermediate_size=352,
         num_hidden_layers=6,

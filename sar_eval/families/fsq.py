@@ -1,7 +1,7 @@
 """A small convolutional image tokenizer with finite scalar quantisation (FSQ).
 
-Exported to the two TorchScript files of the Cosmos tokenizer contract, so that the demo and a
-real SimpleAR checkpoint take one code path:
+Exported as two TorchScript files with the interface of the Cosmos tokenizer, so that the demo and a
+real SimpleAR checkpoint share one code path:
 
 * `encoder.jit`: `[B, 3, 1, H, W]` in [-1, 1] to `(indices [B, 1, H/8, W/8] int32, codes)`
 * `decoder.jit`: `indices [B, 1, h, w]` to `[B, 3, 1, 8h, 8w]` in [-1, 1]
@@ -18,7 +18,7 @@ DOWNSAMPLE = 8
 
 
 class Quantizer(nn.Module):
-    """Rounds each of `len(levels)` channels to one of its levels; a code is one mixed-radix number."""
+    """Rounds each of `len(levels)` channels to one of its levels; an index is their mixed-radix number."""
 
     extent: Tensor
     offset: Tensor
@@ -84,24 +84,24 @@ class FsqAutoencoder(nn.Module):
 
     def __init__(self, levels: list[int], width: int = 64) -> None:
         super().__init__()
-        wide = width * 3 // 2
+        hidden = width * 3 // 2
         self.quantizer = Quantizer(levels)
-        # A code sees its own 8x8 pixels only: equal patches get equal codes wherever they stand, so a
-        # decoder over them has nothing to guess but the scene.
+        # A code depends on its own 8x8 pixels only: equal patches get equal codes at any position, so a
+        # language model over the codes has to predict nothing but the scene.
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(DOWNSAMPLE),
             nn.Conv2d(3 * DOWNSAMPLE**2, 4 * width, 1),
             nn.SiLU(),
             nn.Conv2d(4 * width, 4 * width, 1),
             nn.SiLU(),
-            nn.Conv2d(4 * width, wide, 1),
+            nn.Conv2d(4 * width, hidden, 1),
             nn.SiLU(),
-            nn.Conv2d(wide, len(levels), 1),
+            nn.Conv2d(hidden, len(levels), 1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(len(levels), wide, 3, padding=1),
-            Residual(wide),
-            nn.Conv2d(wide, width * 4, 1),
+            nn.Conv2d(len(levels), hidden, 3, padding=1),
+            Residual(hidden),
+            nn.Conv2d(hidden, width * 4, 1),
             nn.PixelShuffle(2),
             Residual(width),
             Residual(width),
@@ -118,7 +118,7 @@ class FsqAutoencoder(nn.Module):
 
 
 class EncoderContract(nn.Module):
-    """`encoder.jit`: the Cosmos discrete-image contract around the encoder."""
+    """`encoder.jit`: the encoder with the interface of the Cosmos discrete image tokenizer."""
 
     def __init__(self, model: FsqAutoencoder) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class EncoderContract(nn.Module):
 
 
 class DecoderContract(nn.Module):
-    """`decoder.jit`: the Cosmos discrete-image contract around the decoder."""
+    """`decoder.jit`: the decoder with the interface of the Cosmos discrete image tokenizer."""
 
     def __init__(self, model: FsqAutoencoder) -> None:
         super().__init__()

@@ -2,10 +2,10 @@
 
 Names: `demo:NAME` ships with sar-eval; a folder; `ORG/NAME` or `ORG/NAME@REVISION` (a branch, tag or
 commit) is downloaded into the hub's own cache, tokenizers and weights only, never code. The visual
-tokenizer is named by `visual_tokenizer` in the folder's `sar_eval.json`, by `--visual-tokenizer`, or is
-the published Cosmos pair.
+tokenizer is specified by `visual_tokenizer` in the folder's `sar_eval.json`, by `--visual-tokenizer`, or is
+the published Cosmos tokenizer.
 
-`SAR_EVAL_OFFLINE=1` or `HF_HUB_OFFLINE=1` takes what the cache holds and asks nobody.
+`SAR_EVAL_OFFLINE=1` or `HF_HUB_OFFLINE=1` uses the cache alone, without any request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Folders of a checkpoint; `name` finds the same files again (a hub name is pinned to its commit)."""
+    """Folders of a checkpoint; `name` identifies the same files later (a hub name has its commit)."""
 
     name: str
     folder: Path
@@ -35,19 +35,20 @@ class Location:
 
 
 def locate(name: str, visual_tokenizer: str = "") -> Location:
-    """Find a checkpoint and its visual tokenizer, downloading what is on the hub only.
+    """Find a checkpoint and its visual tokenizer; what is only on the hub is downloaded.
 
     Raises:
-        UnknownName: nothing is called so.
-        BadInput: the hub has no such repository or revision, or wants a login; or nothing is cached.
-        Incomplete: the download broke off; the same command goes on with it.
+        UnknownName: there is no checkpoint of that name.
+        BadInput: the hub has no such repository or revision, or requires a login; or offline and
+            not cached.
+        Incomplete: the download was interrupted; the same command resumes it.
     """
     pinned, folder = _checkpoint_folder(name)
     return Location(pinned, folder, _visual_folder(folder, visual_tokenizer))
 
 
 def demo_names() -> list[str]:
-    """The checkpoints that ship with sar-eval, as `--ckpt` takes them."""
+    """Names of the checkpoints that ship with sar-eval, as accepted by `--ckpt`."""
     return sorted(f"demo:{path.parent.name}" for path in DEMO.glob("*/model.safetensors"))
 
 
@@ -65,30 +66,30 @@ def _checkpoint_folder(name: str) -> tuple[str, Path]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, demo_names(), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; shipped are {', '.join(demo_names())}"
+    matches = difflib.get_close_matches(name, demo_names(), 1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else f"; shipped are {', '.join(demo_names())}"
     return (
         f"unknown checkpoint {name!r}: it is neither a folder nor a shipped checkpoint nor a hub name "
         f"(ORG/NAME or ORG/NAME@REVISION){hint}"
     )
 
 
-def _visual_folder(folder: Path, given: str) -> Path:
-    """The one asked for, else the one beside the checkpoint, else Cosmos from the hub."""
-    if given and (Path(given).is_dir() or not HUB_NAME.fullmatch(given)):
-        return Path(given).resolve()
-    place = folder / "sar_eval.json"
-    if given or not place.is_file():
+def _visual_folder(folder: Path, requested: str) -> Path:
+    """The requested one, else the one that `sar_eval.json` names, else Cosmos from the hub."""
+    if requested and (Path(requested).is_dir() or not HUB_NAME.fullmatch(requested)):
+        return Path(requested).resolve()
+    path = folder / "sar_eval.json"
+    if requested or not path.is_file():
         try:
-            return snapshot(given or COSMOS_REPO, VISUAL_TOKENIZER_FILES)
+            return snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES)
         except (BadInput, Incomplete) as error:
             hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
     try:
-        named: Any = json.loads(place.read_text())
+        config: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise BadInput(f"{place} is no JSON: {error}") from error
-    named = named.get("visual_tokenizer") if isinstance(named, dict) else None
-    if not isinstance(named, str):
-        raise BadInput(f"{place} names no visual_tokenizer (a folder, as text)")
-    return (folder / named).resolve()
+        raise BadInput(f"{path} is no JSON: {error}") from error
+    name = config.get("visual_tokenizer") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        raise BadInput(f"{path} names no visual_tokenizer (a folder, as text)")
+    return (folder / name).resolve()

@@ -1,4 +1,4 @@
-"""The texts of a draw: prefix, prompt and negative prompt, as a protocol puts them together."""
+"""The texts of a draw: prefix, prompt and negative prompt, combined as the protocol says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sar_eval.types import Draw, DrawProtocol, Json
 
-# Put before prompt and negative prompt by SimpleAR's training and benchmark scripts, one at random each
+# Prepended to prompt and negative prompt by SimpleAR's training and benchmark scripts, one at random each
 # time (`PROMPTS_GEN` in simpar/train/preprocess.py). "a photo of" lacks its space there as well.
 SIMPLEAR_PREFIXES = (
     "",
@@ -35,9 +35,9 @@ SIMPLEAR_PREFIXES = (
 )
 PREFIX_SETS = {"simplear": SIMPLEAR_PREFIXES}
 
-# Put together by hand from the reference (generate.py and simpar/train/t2i_data.py of SimpleAR).
+# Copied by hand from the reference (generate.py and simpar/train/t2i_data.py of SimpleAR).
 PRESETS: Mapping[str, Mapping[str, Json]] = {
-    # The prompts of its demo.
+    # The texts of its demo.
     "simplear": {
         "prefix": "A highly realistic image of ",
         "negative_prompt": "An image of aerial view, overexposed, low quality, deformation, a poor "
@@ -55,15 +55,15 @@ PRESETS: Mapping[str, Mapping[str, Json]] = {
 
 
 def prompt_texts(protocol: DrawProtocol, draw: Draw) -> tuple[str, str]:
-    """What the prompted and the negative branch of a draw are given.
+    """The texts of a draw's prompted and negative branch.
 
-    With a set of prefixes each branch gets one of them, drawn from the draw's seed: the same for any
+    With a set of prefixes each branch gets one of them, chosen by the draw's seed: the same for any
     batch, worker or resume.
     """
-    first, second = protocol.prefix, ""
+    prefix, negative_prefix = protocol.prefix, ""
     if protocol.prefixes:
         choices = PREFIX_SETS[protocol.prefixes]
         noise = hashlib.blake2b(f"prefixes\0{draw.seed}".encode(), digest_size=16).digest()
-        places = int.from_bytes(noise[:8], "big"), int.from_bytes(noise[8:], "big")
-        first, second = (choices[place % len(choices)] for place in places)
-    return first + draw.prompt.text, second + protocol.negative_prompt
+        numbers = int.from_bytes(noise[:8], "big"), int.from_bytes(noise[8:], "big")
+        prefix, negative_prefix = (choices[number % len(choices)] for number in numbers)
+    return prefix + draw.prompt.text, negative_prefix + protocol.negative_prompt

@@ -1,10 +1,10 @@
-"""Checkpoints of the SimpleAR family: whether their files fit together, and how they load.
+"""Checkpoints of the SimpleAR family: finding, checking and reading their files.
 
 A checkpoint is a folder in Hugging Face format (`config.json`, weights, `tokenizer.json`) whose
 vocabulary is the text tokenizer's ids followed by one id for each visual code, and a visual
 tokenizer folder (see `cosmos`). `locate` finds both by name, here or on the hub.
 
-Finding and checking need neither torch nor transformers, so bad input is told at once.
+Finding and checking need neither torch nor transformers, so bad input is reported at once.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.errors import BadInput
-from sar_eval.families.locate import Location, locate
-from sar_eval.families.shape import Shape
+from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.locate import locate
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json of ours.
-COSMOS = {"codebook_size": 64_000, "downsample": 16}
-BEGIN, IMAGE = "<|t2i|>", "<|soi|>"
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Of Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json with these keys.
+COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16}
+BEGIN_TOKEN, IMAGE_TOKEN = "<|t2i|>", "<|soi|>"
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one value
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,29 @@ class Checkpoint:
         return _read_json(self.folder / "config.json")
 
     @cached_property
-    def shape(self) -> Shape:
-        """The decoder's numbers."""
+    def decoder_config(self) -> DecoderConfig:
+        """The decoder's settings in `config.json`."""
         try:
-            return Shape.read(self.config)
+            return DecoderConfig.from_dict(self.config)
         except BadInput as error:
             raise BadInput(f"{self.folder / 'config.json'}: {error}") from error
 
     @cached_property
     def codebook_size(self) -> int:
-        """How many visual codes there are."""
-        return self._visual_number("codebook_size")
+        """Number of visual codes."""
+        return self._visual_config_value("codebook_size")
 
     @cached_property
     def downsample(self) -> int:
-        """Pixels a visual token, along one side."""
-        return self._visual_number("downsample")
+        """Pixels per visual token, along one side."""
+        return self._visual_config_value("downsample")
 
     @cached_property
     def native_resolution(self) -> int:
         """Side in pixels of the images it was trained on (1024 unless `sar_eval.json` says so)."""
-        place = self.folder / "sar_eval.json"
-        told = _read_json(place) if place.is_file() else {}
-        return _number({"resolution": 1024, **told}, "resolution", place)
+        path = self.folder / "sar_eval.json"
+        config = _read_json(path) if path.is_file() else {}
+        return _positive_int({"resolution": 1024, **config}, "resolution", path)
 
     @cached_property
     def text_tokenizer(self) -> Any:
@@ -78,33 +78,38 @@ class Checkpoint:
         try:
             return Tokenizer.from_file(str(path))
         except Exception as error:
-            # The library raises nothing narrower.
+            # The library raises no subclass of Exception.
             raise BadInput(f"{path} is no readable tokenizer: {error}") from error
 
     @cached_property
-    def text_vocabulary(self) -> int:
-        """Number of text ids, special tokens included; visual ids start here."""
+    def text_vocab_size(self) -> int:
+        """Number of text ids, special tokens included; the first visual id."""
         return int(self.text_tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def visual_ids(self) -> range:
+        """Token ids of the visual codes."""
+        return range(self.text_vocab_size, self.text_vocab_size + self.codebook_size)
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """The safetensors files, or where there are none the torch files.
+        """The safetensors files, or the torch files if there are none.
 
         Raises:
-            BadInput: there are none, or the index names one that is not there.
+            BadInput: there are neither, or a file that the index names is missing.
         """
         for index, pattern in (
             ("model.safetensors.index.json", "*.safetensors"),
             ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
         ):
-            found = sorted(self.folder.glob(pattern))
-            place = self.folder / index
-            if place.is_file():
-                named = {str(name) for name in _read_json(place).get("weight_map", {}).values()}
-                if missing := named - {path.name for path in found}:
+            paths = sorted(self.folder.glob(pattern))
+            index_path = self.folder / index
+            if index_path.is_file():
+                shards = {str(name) for name in _read_json(index_path).get("weight_map", {}).values()}
+                if missing := shards - {path.name for path in paths}:
                     raise BadInput(f"no {min(missing)} in {self.folder}, which {index} names")
-            if found:
-                return found
+            if paths:
+                return paths
         raise BadInput(f"no *.safetensors and no pytorch_model*.bin in {self.folder}")
 
     @cached_property
@@ -114,30 +119,30 @@ class Checkpoint:
         Raises:
             BadInput: a file from the hub is not the published one.
         """
-        names = [self.folder / "config.json", self.folder / "tokenizer.json", *self.weight_files]
+        paths = [self.folder / "config.json", self.folder / "tokenizer.json", *self.weight_files]
         visual = (self.visual_folder / n for n in ("config.json", "encoder.jit", "decoder.jit"))
-        names += [path for path in visual if path.is_file()]
+        paths += [path for path in visual if path.is_file()]
         total = hashlib.sha256()
-        for path in names:
+        for path in paths:
             with path.open("rb") as file:
-                told = hashlib.file_digest(file, "sha256")
-            _check_published(path, told.hexdigest())
-            total.update(told.digest())
+                digest = hashlib.file_digest(file, "sha256")
+            _check_published(path, digest.hexdigest())
+            total.update(digest.digest())
         return total.hexdigest()[:16]
 
-    def _visual_number(self, key: str) -> int:
+    def _visual_config_value(self, key: str) -> int:
         path = self.visual_folder / "config.json"
-        return _number(_read_json(path), key, path) if path.is_file() else COSMOS[key]
+        return _positive_int(_read_json(path), key, path) if path.is_file() else COSMOS_CONFIG[key]
 
     def prompt_ids(self, text: str) -> list[int]:
-        """`<|t2i|>` + text + `<|soi|>` as token ids; special tokens inside the text stay words."""
+        """Token ids of `<|t2i|>` + text + `<|soi|>`; special tokens in the text are read as text."""
         tokenizer = self.text_tokenizer
-        begin, image = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(IMAGE)
+        begin, image = tokenizer.token_to_id(BEGIN_TOKEN), tokenizer.token_to_id(IMAGE_TOKEN)
         tokenizer.encode_special_tokens = True
         return [begin, *tokenizer.encode(text, add_special_tokens=False).ids, image]
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The decoder's tensors by Hugging Face name.
+        """Read the decoder's tensors, by Hugging Face name.
 
         Raises:
             BadInput: a file is unreadable.
@@ -148,39 +153,39 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:
-    """The checkpoint called `name` with its visual tokenizer (see `locate`), checked.
+    """Find a checkpoint and its visual tokenizer by name (see `locate`), and check their files.
 
     Raises:
-        UnknownName: there is none.
+        UnknownName: there is no such checkpoint.
         BadInput: its files are missing or do not fit together.
     """
-    found: Location = locate(name, visual_tokenizer)
-    checkpoint = Checkpoint(found.name, found.folder, found.visual_folder)
+    location = locate(name, visual_tokenizer)
+    checkpoint = Checkpoint(location.name, location.folder, location.visual_folder)
     _check(checkpoint)
     return checkpoint
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    for wanted in ("config.json", "tokenizer.json"):
-        if not (checkpoint.folder / wanted).is_file():
-            raise BadInput(f"no {wanted} in checkpoint {checkpoint.folder}")
-    for wanted in ("encoder.jit", "decoder.jit"):
-        if not (checkpoint.visual_folder / wanted).is_file():
-            raise BadInput(f"no {wanted} in {checkpoint.visual_folder}, the visual tokenizer")
+    for name in ("config.json", "tokenizer.json"):
+        if not (checkpoint.folder / name).is_file():
+            raise BadInput(f"no {name} in checkpoint {checkpoint.folder}")
+    for name in ("encoder.jit", "decoder.jit"):
+        if not (checkpoint.visual_folder / name).is_file():
+            raise BadInput(f"no {name} in {checkpoint.visual_folder}, the visual tokenizer")
     _ = checkpoint.weight_files
-    size, text = checkpoint.shape.vocabulary, checkpoint.text_vocabulary
+    size, text = checkpoint.decoder_config.vocab_size, checkpoint.text_vocab_size
     if size - checkpoint.codebook_size != text:
         raise BadInput(
             f"checkpoint {checkpoint.folder}: vocab_size {size} is not {text} text ids "
             f"(tokenizer.json) + {checkpoint.codebook_size} visual codes ({checkpoint.visual_folder})"
         )
-    for token in (BEGIN, IMAGE):
+    for token in (BEGIN_TOKEN, IMAGE_TOKEN):
         if checkpoint.text_tokenizer.token_to_id(token) is None:
             raise BadInput(f"{checkpoint.folder / 'tokenizer.json'} has no special token {token}")
 
 
 def _check_published(path: Path, sha256: str) -> None:
-    """The hub's cache names a large file by its published SHA-256."""
+    """Check a file of the hub's cache, which names large files by their published SHA-256."""
     published = path.resolve().name
     if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", published) and published != sha256:
         raise BadInput(
@@ -189,7 +194,7 @@ def _check_published(path: Path, sha256: str) -> None:
         )
 
 
-def _number(data: dict[str, Any], key: str, path: Path) -> int:
+def _positive_int(data: dict[str, Any], key: str, path: Path) -> int:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadInput(f"{path}: {key} is {value!r}: it must be a whole number of at least 1")

@@ -19,16 +19,16 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
     """
     import torch
 
-    from sar_eval.decoding.memory import ROOM, draw_bytes, fitting, free_bytes, kv_bytes
+    from sar_eval.decoding.memory import TYPICAL_PROMPT_TOKENS, draw_bytes, free_bytes, kv_bytes, max_draws
 
     if dtype not in ITEMSIZE:
         raise BadInput(f"unknown dtype {dtype!r}: {', '.join(ITEMSIZE)}")
     found = find_checkpoint(name, visual_tokenizer)
-    shape, size = found.shape, ITEMSIZE[dtype]
+    config, size = found.decoder_config, ITEMSIZE[dtype]
     side = found.native_resolution // found.downsample
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parameters = _parameters(found)
-    one = draw_bytes(shape, size, 2, ROOM + side**2, found.codebook_size)
+    one = draw_bytes(config, size, 2, TYPICAL_PROMPT_TOKENS + side**2, found.codebook_size)
     free = free_bytes(device)
     return {
         "checkpoint": found.name,
@@ -36,17 +36,17 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
         "digest": found.digest,
         "parameters": parameters,
         "decoder": {
-            "layers": shape.layers,
-            "hidden": shape.hidden,
-            "intermediate": shape.intermediate,
-            "heads": shape.heads,
-            "kv_heads": shape.kv_heads,
-            "head_dim": shape.head_dim,
-            "positions": shape.positions,
-            "tied": shape.tied,
+            "layers": config.num_hidden_layers,
+            "hidden": config.hidden_size,
+            "intermediate": config.intermediate_size,
+            "heads": config.num_attention_heads,
+            "kv_heads": config.num_key_value_heads,
+            "head_dim": config.head_dim,
+            "positions": config.max_position_embeddings,
+            "tied": config.tie_word_embeddings,
         },
-        "text_ids": f"0 to {found.text_vocabulary - 1}",
-        "visual_ids": f"{found.text_vocabulary} to {shape.vocabulary - 1}",
+        "text_ids": f"0 to {found.text_vocab_size - 1}",
+        "visual_ids": f"{found.text_vocab_size} to {config.vocab_size - 1}",
         "visual_codes": found.codebook_size,
         "resolution": {
             "pixels": found.native_resolution,
@@ -55,11 +55,11 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
         },
         "dtype": dtype,
         "weights_bytes": parameters * size,
-        "kv_bytes_per_token": kv_bytes(shape, size),
+        "kv_bytes_per_token": kv_bytes(config, size),
         "image_bytes": one,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "free_bytes": free,
-        "images_at_once": fitting(max(0, free - parameters * size), one),
+        "images_at_once": max_draws(max(0, free - parameters * size), one),
     }
 
 

@@ -18,7 +18,7 @@ from sar_eval.runtime.devices import gpus, torch_sees_gpus
 from sar_eval.runtime.slots import cores
 from sar_eval.suites.locate import missing_suite, read_suite
 from sar_eval.tensors.published_weights import find_weights
-from sar_eval.vllm_guided.start import installed
+from sar_eval.vllm_guided.start import installed_version
 
 REQUIRED = ("torch", "numpy", "pyarrow", "pillow", "opencv-python-headless", "tokenizers", "safetensors")
 EXTRAS = {
@@ -97,7 +97,7 @@ def _package(name: str, extra: str | None) -> Finding:
 
 def _vllm() -> Finding:
     try:
-        return Finding("vllm", True, installed())
+        return Finding("vllm", True, installed_version())
     except MissingExtra as error:
         return Finding("vllm", None, str(error))
     except BadInput as error:
@@ -140,7 +140,7 @@ def _disk(folder: Path) -> Finding:
 def _checkpoint(name: str) -> Finding:
     try:
         found = find_checkpoint(name)
-        return Finding(name, True, f"{found.text_vocabulary} text ids + {found.codebook_size} visual codes")
+        return Finding(name, True, f"{found.text_vocab_size} text ids + {found.codebook_size} visual codes")
     except SarEvalError as error:
         return Finding(name, False, str(error))
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from sar_eval import __version__
 from sar_eval.errors import BadInput, Incomplete, StorageFailed
-from sar_eval.tensors.published_weights import RemoteFile, cache_folder, note_of, noted_sha256
+from sar_eval.tensors.published_weights import RemoteFile, cache_folder, checksum_path, recorded_sha256
 
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a new byte
@@ -156,13 +156,13 @@ def _check(file: RemoteFile, part: Path, path: Path) -> None:
     """Published checksum, else that of the first download, else note this one as the first."""
     with part.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
-    expected = file.sha256 or noted_sha256(path)
+    expected = file.sha256 or recorded_sha256(path)
     if not found.startswith(expected):
         part.unlink()
-        than = "published" if file.sha256 else f"at the first download (noted in {note_of(path)})"
+        than = "published" if file.sha256 else f"at the first download (noted in {checksum_path(path)})"
         raise Incomplete(
             f"{_address(file)} gave other bytes than {than} (SHA-256 {found[: len(expected)]}, "
             f"expected {expected}); they are removed. Run the command again, or get the file elsewhere"
         )
     if not expected:
-        note_of(path).write_text(f"{found}  {path.name}\n")
+        checksum_path(path).write_text(f"{found}  {path.name}\n")

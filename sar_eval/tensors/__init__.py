@@ -1,1 +1,1 @@
-"""Reading files of tensors safely, and where published weights are kept."""
+"""Safe reading of weight files, downloads from the hub, and the cache of published weights."""

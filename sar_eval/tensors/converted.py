@@ -1,4 +1,4 @@
-"""Checkpoints of others, converted once: the result lies beside the source and is read from there."""
+"""Convert third-party weights once; the result is cached beside the source file."""
 
 from __future__ import annotations
 
@@ -16,56 +16,59 @@ from sar_eval.errors import BadInput
 State = dict[str, Tensor]
 
 
-class Converted(NamedTuple):
-    """Tensors by name, and what was noted beside them (`source`: SHA-256 of what they come from)."""
+class ConvertedWeights(NamedTuple):
+    """Tensors by name, and the file's metadata (`source`: SHA-256 of the file they were converted from)."""
 
     state: State
-    notes: dict[str, str]
+    metadata: dict[str, str]
 
 
 def convert_once(
-    source: Path, convert: Callable[[], Converted], what: str, wanted: Mapping[str, str] | None = None
-) -> Converted:
-    """The conversion of a file: the one kept beside it, if it was made of these bytes, else a new one.
+    source: Path,
+    convert: Callable[[], ConvertedWeights],
+    model_name: str,
+    required_metadata: Mapping[str, str] | None = None,
+) -> ConvertedWeights:
+    """Return the cached conversion of a file if its metadata match, else convert and cache it.
 
     Args:
-        source: the file; its conversion is called the same with `.safetensors` after it.
-        convert: makes it.
-        what: it is, for messages.
-        wanted: notes that a kept one must have, beside the digest of its source.
+        source: the file; the cache file has the same name with `.safetensors` appended.
+        convert: the conversion.
+        model_name: for messages.
+        required_metadata: what the cached metadata must contain, beside the digest of the source.
 
     Raises:
         BadInput: what `convert` raises.
     """
-    digest, kept = file_digest(source), source.with_name(f"{source.name}.safetensors")
-    if kept.is_file():
+    digest, cache_path = file_digest(source), source.with_name(f"{source.name}.safetensors")
+    if cache_path.is_file():
         try:
-            found = read_converted(kept, what)
-        except BadInput as error:  # torn: it is made anew
+            cached = read_converted(cache_path, model_name)
+        except BadInput as error:  # damaged
             warnings.warn(f"{error}; converting {source} again", stacklevel=3)
         else:
-            if {**found.notes, **(wanted or {}), "source": digest} == found.notes:
-                return found
-    state, notes = convert()
-    found = Converted(state, {**notes, "source": digest})
-    _keep(found, kept, source.stat().st_mode, what)
-    return found
+            if {**cached.metadata, **(required_metadata or {}), "source": digest} == cached.metadata:
+                return cached
+    state, metadata = convert()
+    converted = ConvertedWeights(state, {**metadata, "source": digest})
+    _write_cache(converted, cache_path, source.stat().st_mode, model_name)
+    return converted
 
 
-def read_converted(path: Path, what: str) -> Converted:
-    """A conversion that was kept.
+def read_converted(path: Path, model_name: str) -> ConvertedWeights:
+    """Read a cached conversion.
 
     Raises:
-        BadInput: unreadable.
+        BadInput: the file is unreadable.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return Converted(state, file.metadata() or {})
+            return ConvertedWeights(state, file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} is no converted {what} ({error})") from error
+        raise BadInput(f"{path} is no converted {model_name} ({error})") from error
 
 
 def file_digest(path: Path) -> str:
@@ -74,16 +77,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _keep(found: Converted, target: Path, mode: int, what: str) -> None:
-    """Write a conversion, readable to whom its source is; a run can do without it."""
+def _write_cache(converted: ConvertedWeights, target: Path, mode: int, model_name: str) -> None:
+    """Write a conversion with the permissions of its source; a failure is only a warning."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        save_file(found.state, partial, metadata=found.notes)
+        save_file(converted.state, partial, metadata=converted.metadata)
         partial.chmod(mode & 0o666)
         partial.replace(target)
     except (SafetensorError, OSError) as error:
         partial.unlink(missing_ok=True)
-        warnings.warn(f"the converted {what} cannot be kept as {target}: {error}", stacklevel=4)
+        warnings.warn(f"the converted {model_name} cannot be kept as {target}: {error}", stacklevel=4)

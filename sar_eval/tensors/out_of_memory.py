@@ -1,4 +1,4 @@
-"""Telling an exhausted memory from other faults."""
+"""Recognise out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory was not enough, on a GPU or on the CPU."""
-    told = str(error)
+    """Whether an exception means that a GPU or the CPU is out of memory."""
+    message = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in message or "out of memory" in message)
     )

@@ -1,4 +1,4 @@
-"""Weights that others publish: what they are, and where the cache keeps them."""
+"""Published weights: their addresses, checksums and paths in the cache."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        name: of the file in the cache, with its folder there if it has one.
+        name: path of the file in the cache folder.
         url: where it is published.
-        sha256: its checksum, or the beginning of it where no more is published; "" where nothing is:
-            the checksum of the first download is then noted beside it (see `noted_sha256`), and every
-            later download must have it.
-        for_what: of one line.
+        sha256: its checksum, or the beginning of it where no more is published; "" where none is: the
+            checksum of the first download is then recorded (see `recorded_sha256`), and every later
+            download must have it.
+        purpose: one line for messages.
     """
 
     name: str
     url: str
     sha256: str
-    for_what: str
+    purpose: str
 
 
 MASK2FORMER = RemoteFile(
@@ -33,14 +33,14 @@ MASK2FORMER = RemoteFile(
     "https://download.openmmlab.com/mmdetection/v2.0/mask2former/"
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco/"
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
-    "743b7d99",  # OpenMMLab ends a file's name with the first eight digits
+    "743b7d99",  # OpenMMLab appends the first eight digits to the file name
     "GenEval's object detector (OpenMMLab, Apache-2.0)",
 )
 CLIP = RemoteFile(
     "ViT-L-14.pt",
     "https://openaipublic.azureedge.net/clip/models/"
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # OpenAI's address has it
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # part of OpenAI's address
     "GenEval's colour classifier (OpenAI, MIT)",
 )
 _MPLUG = "damo/mplug_visual-question-answering_coco_large_en"
@@ -51,15 +51,15 @@ _MPLUG_FILES = {
     "vocab.txt": "its word pieces",
     "configuration.json": "what modelscope calls it",
 }
-# modelscope publishes no checksum that was known here; the form of the address is its hub's, and untried.
+# No checksum published by modelscope was known; the address has the form of its hub and was not tested.
 MPLUG = tuple(
     RemoteFile(
         f"mplug-vqa-large/{name}",
         f"https://www.modelscope.cn/models/{_MPLUG}/resolve/master/{name}",
         "",
-        for_what,
+        purpose,
     )
-    for name, for_what in _MPLUG_FILES.items()
+    for name, purpose in _MPLUG_FILES.items()
 )
 DPG_QUESTIONS = RemoteFile(
     "dpg_bench.csv",
@@ -67,8 +67,8 @@ DPG_QUESTIONS = RemoteFile(
     "",  # none is published
     "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
 )
-FILES = {"mask2former": MASK2FORMER, "clip": CLIP, "mplug": MPLUG[0]}
-WHAT = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # a benchmark's judge needs these
+FILES_BY_NAME = {"mask2former": MASK2FORMER, "clip": CLIP, "mplug": MPLUG[0]}
+FILES_BY_BENCHMARK = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # needed by the benchmark's judge
 
 
 def cache_folder() -> Path:
@@ -79,28 +79,28 @@ def cache_folder() -> Path:
 
 
 def find_weights(name: str) -> Path:
-    """The cached file of a name in `FILES`.
+    """Path of the cached file of a name in `FILES_BY_NAME`.
 
     Raises:
-        BadInput: it is not there; the message says how to get it, with and without a network.
+        BadInput: the file is missing; the message says how to get it, with and without a network.
     """
-    file = FILES[name]
+    file = FILES_BY_NAME[name]
     path = cache_folder() / file.name
     if not path.is_file():
-        benchmark = next(name for name, files in WHAT.items() if file in files)
+        benchmark = next(name for name, files in FILES_BY_BENCHMARK.items() if file in files)
         raise BadInput(
-            f"no {path}: `sar-eval fetch {benchmark}` downloads {file.for_what}; without a network, get "
+            f"no {path}: `sar-eval fetch {benchmark}` downloads {file.purpose}; without a network, get "
             f"{file.url} elsewhere and put it there"
         )
     return path
 
 
-def note_of(path: Path) -> Path:
-    """Where the checksum of a cached file's first download is noted, as `sha256sum` writes it."""
+def checksum_path(path: Path) -> Path:
+    """The file that records the checksum of a cached file's first download, in `sha256sum`'s format."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def noted_sha256(path: Path) -> str:
-    """The noted checksum of a cached file, "" if there is none."""
-    note = note_of(path)
-    return (note.read_text().split() or [""])[0] if note.is_file() else ""
+def recorded_sha256(path: Path) -> str:
+    """The recorded checksum of a cached file, "" if there is none."""
+    record = checksum_path(path)
+    return (record.read_text().split() or [""])[0] if record.is_file() else ""

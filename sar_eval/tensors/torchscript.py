@@ -1,4 +1,4 @@
-"""TorchScript files, which others fixed as their format: the Cosmos tokenizers, OpenAI's CLIP."""
+"""Read and write TorchScript files, the published format of the Cosmos tokenizers and OpenAI's CLIP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sar_eval.errors import BadInput
 
 
 def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
-    """The module in a TorchScript file, in evaluation mode.
+    """Load the module of a TorchScript file, in evaluation mode.
 
     Raises:
-        BadInput: it is none.
+        BadInput: the file is no TorchScript file.
     """
-    with without_advice():
+    with _no_deprecation_warnings():
         try:
             return torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
@@ -28,16 +28,16 @@ def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
 
 
 def save_torchscript(module: torch.nn.Module, path: Path) -> None:
-    """Script a module and write it; a file of that name is replaced whole."""
+    """Script a module and write it; an existing file is replaced atomically."""
     partial = path.with_suffix(".tmp")
-    with without_advice():
+    with _no_deprecation_warnings():
         torch.jit.script(module).save(str(partial))
     partial.replace(path)
 
 
 @contextmanager
-def without_advice() -> Iterator[None]:
-    """Silence torch's advice to leave TorchScript (its class of warning changes with the release)."""
+def _no_deprecation_warnings() -> Iterator[None]:
+    """Ignore torch's deprecation warnings about TorchScript (their class differs between releases)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         yield

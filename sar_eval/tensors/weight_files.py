@@ -1,4 +1,4 @@
-"""Weights in safetensors and torch files, of which nothing but tensors is read."""
+"""Read weights from safetensors and torch files; of a torch file only tensors are unpickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sar_eval.errors import BadInput
 
 
 def read_weight_files(paths: Sequence[Path], device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors by name of several files (`.safetensors`, or torch files), on a device.
+    """Read the tensors of several `.safetensors` or torch files by name, onto a device.
 
     Raises:
         BadInput: a file is unreadable.
@@ -24,32 +24,32 @@ def read_weight_files(paths: Sequence[Path], device: str, dtype: torch.dtype) ->
     weights: dict[str, Tensor] = {}
     for path in paths:
         try:
-            found = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+            tensors = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
         except SafetensorError as error:
             raise BadInput(f"{path} is no readable safetensors file: {error}") from error
-        weights |= {name: tensor.to(device, dtype) for name, tensor in found.items()}
+        weights |= {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
     return weights
 
 
 def read_torch_file(path: Path, wrappers: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Tensors of a torch file, of which nothing but tensors is unpickled.
+    """Read the tensors of a torch file; nothing but tensors is unpickled.
 
     Args:
         path: of the file.
-        wrappers: names under one of which the tensors may lie, instead of at the top.
+        wrappers: keys that may contain the dictionary of tensors, where it is not at the top level.
 
     Raises:
-        BadInput: unreadable, or something else than tensors by name in it.
+        BadInput: the file is unreadable or contains anything but tensors by name.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:
-        # Over junk the unpickler stumbles in every way there is.
+        # On invalid data the unpickler may raise any exception.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is no torch file of tensors alone: {first}") from error
-    if isinstance(found, dict):
-        inside = [found[name] for name in wrappers if isinstance(found.get(name), dict)]
-        found = inside[0] if inside else found
-    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+    if isinstance(content, dict):
+        wrapped = [content[name] for name in wrappers if isinstance(content.get(name), dict)]
+        content = wrapped[0] if wrapped else content
+    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
         raise BadInput(f"{path} holds something else than tensors by name")
-    return found
+    return content

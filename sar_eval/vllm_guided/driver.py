@@ -1,9 +1,9 @@
-"""Pairs of requests through vLLM, wave by wave, so that both rows of an image stay in step.
+"""Sends pairs of requests through vLLM in waves, so that both rows of an image stay in sync.
 
-A wave is certain to be prefilled in one step and never to be preempted: its prompts fit the tokens of a
-step, its requests the batch, the keys and values of the finished images the cache. The scheduler stands
-still while a wave is handed over. Should a pair fall out of step all the same, its rows end with a mark
-(see `pairing`) and it goes on from the tokens that both rows have.
+A wave is certain to be prefilled in one step and never to be preempted: its prompts fit the token budget of
+a step, its requests the batch, the keys and values of the finished images the KV cache. The scheduler is
+paused while a wave is submitted. If a pair gets out of sync all the same, its rows end with a marker (see
+`pairing`) and it is restarted from the tokens that both rows have.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any
 
 from sar_eval.errors import DeviceLost
 from sar_eval.tensors.out_of_memory import is_out_of_memory
-from sar_eval.vllm_guided.pairing import Branch, Layout
+from sar_eval.vllm_guided.pairing import Branch, TokenLayout
 
-TRIES = 3  # rounds that an image on its own may end without a token more
-RESTARTS = 100  # of one image in all
+MAX_STALLED_ROUNDS = 3  # rounds without a new token, of an image in a wave of its own
+MAX_RESTARTS = 100  # of one image in all
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ImageRequest:
     """An image to draw.
 
     Attributes:
-        prompts: token ids of the checkpoint: the prompt's, and with guidance the negative prompt's.
+        prompts: the checkpoint's token ids of the prompt and, with guidance, of the negative prompt.
         seed: of the draw.
         guidance, temperature, top_k, top_p: how to sample.
-        scored: also tell log-probabilities.
+        return_log_probabilities: also return log-probabilities.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -40,28 +40,28 @@ class Order:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    scored: bool = False
+    return_log_probabilities: bool = False
 
-    def branch(self, pair: str, negative: bool, start: int) -> Branch:
-        """What the processor is told about one of its rows."""
-        how = (self.guidance, self.temperature, self.top_k, self.top_p, self.scored)
-        return Branch(pair, negative, self.seed, start, *how)
+    def branch(self, pair_id: str, is_negative: bool, start: int) -> Branch:
+        """One of its branches, for the logits processor."""
+        sampling = (self.guidance, self.temperature, self.top_k, self.top_p, self.return_log_probabilities)
+        return Branch(pair_id, is_negative, self.seed, start, *sampling)
 
 
 @dataclass(slots=True)
-class Drawn:
-    """How far an image has come.
+class ImageOutput:
+    """The tokens of an image, updated from wave to wave.
 
     Attributes:
-        tokens: in the engine's numbering (`Layout`), no marks.
-        scores: log-probabilities of the tokens, for each row.
-        failed_at: the token whose scores were no numbers; -1 for none.
+        tokens: in the engine's numbering (`TokenLayout`), without markers.
+        log_probabilities: of the tokens, for each row (see `PairSampler`).
+        failed_at: the token whose scores were NaN or infinite; -1 for none.
         error: why it cannot be drawn.
-        restarts: how often its rows were out of step.
+        restarts: how often its rows were out of sync.
     """
 
     tokens: list[int] = field(default_factory=list)
-    scores: tuple[list[float], ...] = field(default_factory=lambda: ([], []))
+    log_probabilities: tuple[list[float], ...] = field(default_factory=lambda: ([], []))
     failed_at: int = -1
     error: str = ""
     restarts: int = 0
@@ -69,145 +69,157 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What vLLM can take on at once.
+    """What vLLM can process at once.
 
     Attributes:
-        requests: sequences in the batch (`max_num_seqs`).
-        step_tokens: tokens of one step (`max_num_batched_tokens`).
-        blocks, block_size: of the cache for keys and values, in blocks and tokens.
+        max_num_seqs: sequences in the batch.
+        max_num_batched_tokens: tokens of one step.
+        num_blocks, block_size: of the KV cache, in blocks and tokens.
     """
 
-    requests: int
-    step_tokens: int
-    blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    num_blocks: int
     block_size: int
 
     @classmethod
-    def of(cls, config: Any) -> Capacity:
-        """From vLLM's configuration; one block is never given out."""
+    def from_config(cls, config: Any) -> Capacity:
+        """Read vLLM's configuration; one block is reserved by vLLM."""
         scheduler, cache = config.scheduler_config, config.cache_config
         usable = int(cache.num_gpu_blocks * (1 - scheduler.watermark)) - 1
         return cls(scheduler.max_num_seqs, scheduler.max_num_batched_tokens, usable, cache.block_size)
 
-    def shortage(self, starts: Sequence[int], ends: Sequence[int]) -> str:
+    def shortage(self, start_lengths: Sequence[int], end_lengths: Sequence[int]) -> str:
         """Why sequences cannot be drawn together, "" if they can.
 
         Args:
-            starts: tokens that each sequence is submitted with.
-            ends: tokens that it grows to.
+            start_lengths: tokens that each sequence is submitted with.
+            end_lengths: tokens of each sequence when its image is finished.
         """
-        blocks = sum(-(-length // self.block_size) for length in ends)
-        if len(starts) > self.requests:
-            return f"{len(starts)} sequences, max_num_seqs is {self.requests}"
-        if sum(starts) > self.step_tokens:
-            return f"{sum(starts)} prompt tokens, max_num_batched_tokens is {self.step_tokens}"
-        if blocks > self.blocks:
-            return f"{blocks} blocks of {self.block_size} tokens, the cache has {self.blocks}"
+        blocks = sum(-(-length // self.block_size) for length in end_lengths)
+        if len(start_lengths) > self.max_num_seqs:
+            return f"{len(start_lengths)} sequences, max_num_seqs is {self.max_num_seqs}"
+        if sum(start_lengths) > self.max_num_batched_tokens:
+            return (
+                f"{sum(start_lengths)} prompt tokens, "
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}"
+            )
+        if blocks > self.num_blocks:
+            return f"{blocks} blocks of {self.block_size} tokens, the cache has {self.num_blocks}"
         return ""
 
-    def at_once(self, prompt: int, branches: int, steps: int) -> int:
-        """How many images with prompts of at most so many tokens fit, 0 if not even one does."""
-        blocks = -(-(prompt + steps) // self.block_size)
-        return min(self.requests, self.step_tokens // prompt, self.blocks // blocks) // branches
+    def max_images(self, prompt_length: int, branches: int, image_tokens: int) -> int:
+        """How many images with prompts of at most that length fit, 0 if not even one does."""
+        blocks = -(-(prompt_length + image_tokens) // self.block_size)
+        sequences = min(
+            self.max_num_seqs, self.max_num_batched_tokens // prompt_length, self.num_blocks // blocks
+        )
+        return sequences // branches
 
 
 class VllmDriver:
-    """Draws images with a vLLM engine that has `GuidedPairs` and `VisualDecoder`."""
+    """Draws images with a vLLM engine that uses `GuidanceLogitsProcessor` and `VisualDecoder`."""
 
-    def __init__(self, engine: Any, layout: Layout, steps: int, waves: bool = True) -> None:
-        """Take an engine.
+    def __init__(self, engine: Any, layout: TokenLayout, image_tokens: int, waves: bool = True) -> None:
+        """Read the engine's capacity.
 
         Args:
             engine: a `vllm.v1.engine.llm_engine.LLMEngine`.
-            layout: how its token ids are numbered.
-            steps: tokens of an image.
-            waves: keep to what is certain to stay in step; without, everything is handed over at once.
+            layout: the numbering of its token ids.
+            image_tokens: tokens of an image.
+            waves: submit only what is certain to stay in sync; if false, everything at once.
         """
-        self.engine, self.layout, self.steps, self.waves = engine, layout, steps, waves
-        self.capacity = Capacity.of(engine.vllm_config)
-        self._pairs, self._lost = 0, ""
+        self.engine, self.layout, self.image_tokens, self.waves = engine, layout, image_tokens, waves
+        self.capacity = Capacity.from_config(engine.vllm_config)
+        self._pair_count, self._failure = 0, ""
 
-    def draw(self, orders: Sequence[Order]) -> list[Drawn]:
-        """Draw all of them.
+    def generate(self, requests: Sequence[ImageRequest]) -> list[ImageOutput]:
+        """Draw all requested images.
 
         Raises:
-            DeviceLost: vLLM failed, now or before; what it was given then is still in it.
+            DeviceLost: vLLM failed, in this call or an earlier one, after which it is not usable.
         """
-        if self._lost:
-            raise DeviceLost(self._lost)
-        drawn = [Drawn() for _ in orders]
-        waiting, at_once, idle = deque(range(len(orders))), max(1, len(orders)), 0
+        if self._failure:
+            raise DeviceLost(self._failure)
+        outputs = [ImageOutput() for _ in requests]
+        waiting, limit, stalled = deque(range(len(requests))), max(1, len(requests)), 0
         while waiting:
-            wave = self._next_wave(waiting, orders, drawn, at_once)
-            before = sum(len(drawn[n].tokens) for n in wave)
+            wave = self._next_wave(waiting, requests, outputs, limit)
+            before = sum(len(outputs[n].tokens) for n in wave)
             if not wave:
                 continue
-            self._round({n: orders[n] for n in wave}, drawn)
-            again = [n for n in wave if self._unfinished(drawn[n])]
-            moved = not again or sum(len(drawn[n].tokens) for n in wave) > before
-            idle = 0 if moved or len(wave) > 1 else idle + 1
-            at_once = min(2 * at_once, len(orders)) if moved else max(1, len(wave) // 2)
-            if idle >= TRIES:
-                drawn[wave[0]].error = f"its two rows were out of step {TRIES} times at the same token"
-                idle = 0
-            for n in again:
-                if drawn[n].restarts >= RESTARTS:
-                    drawn[n].error = f"its two rows were out of step {RESTARTS} times"
-            waiting.extendleft(n for n in reversed(again) if not drawn[n].error)
-        return drawn
+            self._run_wave({n: requests[n] for n in wave}, outputs)
+            unfinished = [n for n in wave if self._is_unfinished(outputs[n])]
+            progress = not unfinished or sum(len(outputs[n].tokens) for n in wave) > before
+            stalled = 0 if progress or len(wave) > 1 else stalled + 1
+            limit = min(2 * limit, len(requests)) if progress else max(1, len(wave) // 2)
+            if stalled >= MAX_STALLED_ROUNDS:
+                times = f"{MAX_STALLED_ROUNDS} times at the same token"
+                outputs[wave[0]].error = f"its two rows were out of sync {times}"
+                stalled = 0
+            for n in unfinished:
+                if outputs[n].restarts >= MAX_RESTARTS:
+                    outputs[n].error = f"its two rows were out of sync {MAX_RESTARTS} times"
+            waiting.extendleft(n for n in reversed(unfinished) if not outputs[n].error)
+        return outputs
 
-    def _unfinished(self, image: Drawn) -> bool:
-        return len(image.tokens) < self.steps and image.failed_at < 0 and not image.error
+    def _is_unfinished(self, output: ImageOutput) -> bool:
+        return len(output.tokens) < self.image_tokens and output.failed_at < 0 and not output.error
 
     def _next_wave(
-        self, waiting: deque[int], orders: Sequence[Order], drawn: list[Drawn], at_once: int
+        self,
+        waiting: deque[int],
+        requests: Sequence[ImageRequest],
+        outputs: list[ImageOutput],
+        limit: int,
     ) -> list[int]:
-        """The next images that fit together; one that does not even fit alone gets its error."""
+        """Take the next images that fit together; one that does not fit alone gets an error."""
         wave: list[int] = []
         starts: list[int] = []
         ends: list[int] = []
-        while waiting and len(wave) < at_once:
+        while waiting and len(wave) < limit:
             number = waiting[0]
-            prompts = [len(prompt) for prompt in orders[number].prompts]
-            begin = [*starts, *(length + len(drawn[number].tokens) for length in prompts)]
-            end = [*ends, *(length + self.steps for length in prompts)]
-            short = self.capacity.shortage(begin, end) if self.waves else ""
-            if short and wave:
+            output = outputs[number]
+            lengths = [len(prompt) for prompt in requests[number].prompts]
+            new_starts = [*starts, *(length + len(output.tokens) for length in lengths)]
+            new_ends = [*ends, *(length + self.image_tokens for length in lengths)]
+            shortage = self.capacity.shortage(new_starts, new_ends) if self.waves else ""
+            if shortage and wave:
                 break
-            if short and drawn[number].tokens:  # too long to go on with in one step, but not to begin with
-                drawn[number] = Drawn(restarts=drawn[number].restarts)
+            if shortage and output.tokens:  # too long to be prefilled with its tokens, but not without
+                outputs[number] = ImageOutput(restarts=output.restarts)
                 continue
             waiting.popleft()
-            if short:
-                drawn[number].error = f"an image takes {short}"
+            if shortage:
+                output.error = f"an image takes {shortage}"
                 continue
             wave.append(number)
-            starts, ends = begin, end
+            starts, ends = new_starts, new_ends
         return wave
 
-    def _round(self, wave: dict[int, Order], drawn: list[Drawn]) -> None:
-        """Hand a wave over, wait for all of it, take in what its rows agree on."""
-        requests: dict[int, list[str]] = {}
+    def _run_wave(self, wave: dict[int, ImageRequest], outputs: list[ImageOutput]) -> None:
+        """Submit a wave, wait until all of it is finished, and collect the tokens its pairs agree on."""
+        request_ids: dict[int, list[str]] = {}
         finished: dict[str, Any] = {}
         try:
-            with self._standing_still():
-                for number, order in wave.items():
-                    requests[number] = self._hand_over(order, drawn[number])
+            with self._paused_scheduler():
+                for number, request in wave.items():
+                    request_ids[number] = self._submit(request, outputs[number])
             while self.engine.has_unfinished_requests():
                 finished |= {out.request_id: out.outputs[0] for out in self.engine.step() if out.finished}
         except Exception as error:
-            self._lost = f"vLLM failed: {_in_short(error)}"
+            self._failure = f"vLLM failed: {_summary(error)}"
             if is_out_of_memory(error):
-                self._lost += (
+                self._failure += (
                     "; give it less with --engine-option gpu_memory_utilization=0.7, or a smaller batch"
                 )
-            raise DeviceLost(self._lost) from error
-        for number, names in requests.items():
-            if names:
-                self._take_in(drawn[number], [finished[name] for name in names])
+            raise DeviceLost(self._failure) from error
+        for number, ids in request_ids.items():
+            if ids:
+                self._collect(outputs[number], [finished[request_id] for request_id in ids])
 
     @contextmanager
-    def _standing_still(self) -> Iterator[None]:
+    def _paused_scheduler(self) -> Iterator[None]:
         """Keep the scheduler from starting with half a wave (the core may be another process)."""
         self.engine.sleep(0, "keep")
         try:
@@ -215,66 +227,71 @@ class VllmDriver:
         finally:
             self.engine.wake_up(["scheduling"])
 
-    def _hand_over(self, order: Order, image: Drawn) -> list[str]:
-        """Submit the rows of an image; a request that vLLM refuses is the image's error."""
+    def _submit(self, request: ImageRequest, output: ImageOutput) -> list[str]:
+        """Submit the rows of an image and return their request ids; a refusal is the image's error."""
         from vllm.exceptions import VLLMError
         from vllm.inputs.engine import tokens_input
 
-        self._pairs += 1
-        names: list[str] = []
-        for number, prompt in enumerate(order.prompts):
-            if odd := [i for i in prompt if not 0 <= i < self.layout.codes + self.layout.text]:
-                # vLLM would not notice: it was started without a tokenizer.
-                image.error = f"token id {odd[0]} of its prompt is not in the vocabulary"
-                self.engine.abort_request(names)
+        self._pair_count += 1
+        request_ids: list[str] = []
+        vocab_size = self.layout.codebook_size + self.layout.text_vocab_size
+        for number, prompt in enumerate(request.prompts):
+            if invalid := [i for i in prompt if not 0 <= i < vocab_size]:
+                # vLLM does not check this: it was started without a tokenizer.
+                output.error = f"token id {invalid[0]} of its prompt is not in the vocabulary"
+                self.engine.abort_request(request_ids)
                 return []
-            name = f"{self._pairs}/{number}"
-            branch = order.branch(str(self._pairs), number > 0, len(image.tokens))
-            tokens = tokens_input([*self.layout.inward(prompt), *image.tokens])
+            request_id = f"{self._pair_count}/{number}"
+            branch = request.branch(str(self._pair_count), number > 0, len(output.tokens))
+            tokens = tokens_input([*self.layout.to_engine_ids(prompt), *output.tokens])
             try:
-                self.engine.add_request(name, tokens, self._parameters(branch))
+                self.engine.add_request(request_id, tokens, self._sampling_params(branch))
             except (ValueError, VLLMError) as error:
-                image.error = f"vLLM refused it: {_in_short(error)}"
-                self.engine.abort_request(names)
+                output.error = f"vLLM refused it: {_summary(error)}"
+                self.engine.abort_request(request_ids)
                 return []
-            names.append(name)
-        return names
+            request_ids.append(request_id)
+        return request_ids
 
-    def _parameters(self, branch: Branch) -> Any:
+    def _sampling_params(self, branch: Branch) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from sar_eval.vllm_guided.processor import ARGUMENT
+        from sar_eval.vllm_guided.logits_processor import CONFIG_KEY
 
         return SamplingParams(
             temperature=0,
-            max_tokens=self.steps - branch.start,
+            max_tokens=self.image_tokens - branch.start,
             ignore_eos=True,
             detokenize=False,
-            stop_token_ids=[self.layout.out_of_step, self.layout.fault],
-            logprobs=0 if branch.scored else None,
-            flat_logprobs=branch.scored,
+            stop_token_ids=[self.layout.out_of_sync_id, self.layout.not_finite_id],
+            logprobs=0 if branch.return_log_probabilities else None,
+            flat_logprobs=branch.return_log_probabilities,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={ARGUMENT: branch.to_args()},
+            extra_args={CONFIG_KEY: branch.to_dict()},
         )
 
-    def _take_in(self, image: Drawn, rows: Sequence[Any]) -> None:
+    def _collect(self, output: ImageOutput, rows: Sequence[Any]) -> None:
+        """Append the tokens that the rows of an image have in common."""
         tokens = [list(row.token_ids) for row in rows]
-        common = agreed(tokens, {self.layout.out_of_step, self.layout.fault})
-        image.tokens = image.tokens + tokens[0][:common]
-        scores = [list(row.logprobs.logprobs[:common]) if row.logprobs else [] for row in rows]
-        image.scores = tuple([*old, *new] for old, new in zip(image.scores, scores, strict=False))
-        if all(row[common : common + 1] == [self.layout.fault] for row in tokens):
-            image.failed_at = len(image.tokens)
-        elif len(image.tokens) < self.steps:
-            image.restarts += 1
+        common = common_prefix_length(tokens, {self.layout.out_of_sync_id, self.layout.not_finite_id})
+        output.tokens = output.tokens + tokens[0][:common]
+        new = [list(row.logprobs.logprobs[:common]) if row.logprobs else [] for row in rows]
+        pairs = zip(output.log_probabilities, new, strict=False)
+        output.log_probabilities = tuple([*before, *added] for before, added in pairs)
+        if all(row[common : common + 1] == [self.layout.not_finite_id] for row in tokens):
+            output.failed_at = len(output.tokens)
+        elif len(output.tokens) < self.image_tokens:
+            output.restarts += 1
 
 
-def agreed(rows: Sequence[Sequence[int]], marks: set[int]) -> int:
-    """How many tokens rows have in common from the start, marks excluded."""
-    same = takewhile(lambda at: len(set(at)) == 1 and at[0] not in marks, zip(*rows, strict=False))
-    return sum(1 for _ in same)
+def common_prefix_length(rows: Sequence[Sequence[int]], markers: set[int]) -> int:
+    """How many tokens rows have in common from the start, up to a marker."""
+    common = takewhile(
+        lambda tokens: len(set(tokens)) == 1 and tokens[0] not in markers, zip(*rows, strict=False)
+    )
+    return sum(1 for _ in common)
 
 
-def _in_short(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

@@ -1,7 +1,7 @@
-"""SimpleAR's decoder for vLLM: Qwen2 with a head over the visual rows alone.
+"""SimpleAR's decoder for vLLM: Qwen2 with a head for visual tokens alone.
 
-An out-of-tree model class, so vLLM stays as it is. The whole head of a 0.5B checkpoint is more than half as
-many bytes as its layers, and of its 215,000 rows 64,000 are ever sampled.
+An out-of-tree model class, so that vLLM needs no change. The full head of a 0.5B checkpoint is more than
+half as many bytes as its layers, and only 64,000 of its 215,000 rows are ever sampled.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
-from sar_eval.vllm_guided.processor import layout_of
+from sar_eval.vllm_guided.logits_processor import layout_from_config
 
 
 class VisualDecoder(Qwen2ForCausalLM):
-    """Qwen2 whose token ids are laid out as `pairing.Layout` says."""
+    """Qwen2 whose token ids are numbered by `pairing.TokenLayout`."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.layout = layout_of(vllm_config)
-        if not self.layout.full and hasattr(self.lm_head, "weight"):
+        self.layout = layout_from_config(vllm_config)
+        if not self.layout.full_vocab and hasattr(self.lm_head, "weight"):
             self.lm_head: Any = ParallelLMHead(
                 self.layout.columns,
                 self.config.hidden_size,
@@ -35,19 +35,19 @@ class VisualDecoder(Qwen2ForCausalLM):
             self.logits_processor = LogitsProcessor(self.layout.columns)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Take the checkpoint's tensors, the tables with a row for each id in our order."""
-        loaded: set[str] = super().load_weights(self._laid_out(weights))
+        """Load the checkpoint's tensors, with the rows of embedding and head in the layout's order."""
+        loaded: set[str] = super().load_weights(self._reordered(weights))
         return loaded
 
-    def _laid_out(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    def _reordered(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
         tied = self.config.tie_word_embeddings
         for name, tensor in weights:
             if name == "model.embed_tokens.weight":
-                table = self.layout.rows(tensor)
+                table = self.layout.reorder_rows(tensor)
                 yield name, table
-                if tied and not self.layout.full:
+                if tied and not self.layout.full_vocab:
                     yield "lm_head.weight", table[: self.layout.columns]
             elif name != "lm_head.weight":
                 yield name, tensor
             elif not tied:
-                yield name, self.layout.rows(tensor)[: self.layout.columns]
+                yield name, self.layout.reorder_rows(tensor)[: self.layout.columns]

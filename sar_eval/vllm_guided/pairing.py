@@ -1,13 +1,13 @@
-"""Guided sampling for rows that come in pairs, and what says which rows belong together.
+"""Guided sampling for two sequences per image, independent of vLLM.
 
-A guided image is two sequences, prompted and negative, that share every visual token. An engine that
-knows nothing of guidance (vLLM) can draw it if one place sees the scores of both rows, samples, and forces
-the token on both. This file is that place and knows no vLLM; `vllm_processor` is its way in.
+A guided image is two sequences, prompted and negative, that share every visual token. An engine without
+guidance (vLLM) can draw it if one function reads the logits of both rows, samples, and forces the token on
+both. `PairSampler` is that function; `logits_processor` calls it from vLLM.
 
-A pair may fall out of step: one row is missing, or a token ahead. Both rows then get a mark in place of a
-token, which ends them, and the driver starts the pair again from the tokens that both have. That loses
-nothing and mixes nothing in: rows that emitted the same token at the same place saw it in the same step,
-for a row that comes later finds its partner gone or ahead, and is marked.
+A pair may get out of sync: one row is missing, or a token ahead. Both rows then get a marker id in place
+of a token, which ends their requests, and the driver restarts the pair from the tokens that both have.
+The result is the same as without the restart: tokens that both rows have at the same position were sampled
+from both rows in the same step, because a row without its partner at the same token gets the marker.
 """
 
 from __future__ import annotations
@@ -20,110 +20,112 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sar_eval.decoding.noise import keys_at
-from sar_eval.decoding.sampling import log_probabilities, policy_scores, sample
+from sar_eval.decoding.noise import noise_keys_at
+from sar_eval.decoding.sampling import log_probabilities, process_logits, sample
 from sar_eval.types import DrawProtocol
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How token ids are numbered where only visual tokens have scores: codes, two marks, text ids.
+class TokenLayout:
+    """The numbering of token ids inside vLLM: visual codes, two marker ids, text ids.
 
-    The scores then are the first columns of the vocabulary, and a token id is its own column.
+    The logits are then the first columns of the vocabulary, and a token id is its own column.
 
     Attributes:
-        codes: number of visual codes.
-        text: number of text ids.
-        full: text tokens are sampled too.
+        codebook_size: number of visual codes.
+        text_vocab_size: number of text ids.
+        full_vocab: text tokens are sampled too.
     """
 
-    codes: int
-    text: int
-    full: bool = False
+    codebook_size: int
+    text_vocab_size: int
+    full_vocab: bool = False
 
     @property
-    def out_of_step(self) -> int:
-        """The mark of a row whose partner is elsewhere."""
-        return self.codes
+    def out_of_sync_id(self) -> int:
+        """The marker of a row whose partner is missing or at another token."""
+        return self.codebook_size
 
     @property
-    def fault(self) -> int:
-        """The mark of scores that are no numbers."""
-        return self.codes + 1
+    def not_finite_id(self) -> int:
+        """The marker of scores that are NaN or infinite."""
+        return self.codebook_size + 1
 
     @property
-    def vocabulary(self) -> int:
-        """Number of ids, marks included."""
-        return self.codes + 2 + self.text
+    def vocab_size(self) -> int:
+        """Number of ids, markers included."""
+        return self.codebook_size + 2 + self.text_vocab_size
 
     @property
     def columns(self) -> int:
-        """Number of ids that have a score."""
-        return self.vocabulary if self.full else self.codes + 2
+        """Number of ids that have a logit."""
+        return self.vocab_size if self.full_vocab else self.codebook_size + 2
 
-    def inward(self, ids: Sequence[int]) -> list[int]:
-        """Ids of the checkpoint (text first, then codes) in this numbering."""
-        return [i - self.text if i >= self.text else i + self.codes + 2 for i in ids]
+    def to_engine_ids(self, ids: Sequence[int]) -> list[int]:
+        """Convert ids of the checkpoint (text first, then codes) to this numbering."""
+        text, codes = self.text_vocab_size, self.codebook_size
+        return [i - text if i >= text else i + codes + 2 for i in ids]
 
-    def outward(self, ids: Sequence[int]) -> list[int]:
-        """Back to the checkpoint's ids; marks have none.
+    def to_checkpoint_ids(self, ids: Sequence[int]) -> list[int]:
+        """Convert ids of this numbering to the checkpoint's ids.
 
         Raises:
-            ValueError: a mark.
+            ValueError: there is a marker id among them.
         """
-        if marks := {self.out_of_step, self.fault} & set(ids):
-            raise ValueError(f"{min(marks)} is a mark, no token")
-        return [i + self.text if i < self.codes else i - self.codes - 2 for i in ids]
+        if markers := {self.out_of_sync_id, self.not_finite_id} & set(ids):
+            raise ValueError(f"{min(markers)} is a marker, not a token")
+        text, codes = self.text_vocab_size, self.codebook_size
+        return [i + text if i < codes else i - codes - 2 for i in ids]
 
-    def rows(self, table: Tensor) -> Tensor:
-        """A table with one row for each of the checkpoint's ids, in this order; marks have rows of 0."""
-        marks = table.new_zeros((2, *table.shape[1:]))
-        return torch.cat([table[self.text :], marks, table[: self.text]])
+    def reorder_rows(self, table: Tensor) -> Tensor:
+        """Reorder a table with one row per checkpoint id to this numbering; markers get rows of 0."""
+        markers = table.new_zeros((2, *table.shape[1:]))
+        return torch.cat([table[self.text_vocab_size :], markers, table[: self.text_vocab_size]])
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One of the one or two sequences of an image, as a request carries it.
+    """One of the one or two sequences of an image; sent to the sampler with its request.
 
     Attributes:
-        pair: the image's name, the same for both branches.
-        negative: whether it is the negative branch.
+        pair_id: identifies the image; the same for both branches.
+        is_negative: whether it is the negative branch.
         seed: of the draw.
-        start: how many visual tokens are in its prompt already.
+        start: number of visual tokens that are already in its prompt.
         guidance, temperature, top_k, top_p: how to sample (see `DrawProtocol`).
-        scored: also tell log-probabilities.
+        return_log_probabilities: also return log-probabilities.
     """
 
-    pair: str
-    negative: bool
+    pair_id: str
+    is_negative: bool
     seed: int
     start: int = 0
     guidance: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    scored: bool = False
+    return_log_probabilities: bool = False
 
-    def to_args(self) -> dict[str, Any]:
-        """As plain data."""
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain data."""
         return asdict(self)
 
     @classmethod
-    def from_args(cls, data: Mapping[str, Any]) -> Branch:
-        """Back from plain data.
+    def from_dict(cls, data: Mapping[str, Any]) -> Branch:
+        """Convert from plain data.
 
         Raises:
-            ValueError: a field is missing, unknown or of another kind.
+            ValueError: a field is missing, unknown or of another type.
         """
-        kinds: dict[str, tuple[type, ...]] = {
+        types: dict[str, tuple[type, ...]] = {
             "str": (str,),
             "bool": (bool,),
             "int": (int,),
             "float": (int, float),
         }
-        known = {field.name: kinds[str(field.type)] for field in fields(cls)}
+        types_of = {field.name: types[str(field.type)] for field in fields(cls)}
         for name, value in data.items():
-            if name not in known or not isinstance(value, known[name]):
+            if name not in types_of or not isinstance(value, types_of[name]):
                 raise ValueError(f"a branch has no {name} = {value!r}")
         try:
             return cls(**data)
@@ -132,7 +134,7 @@ class Branch:
 
     @property
     def protocol(self) -> DrawProtocol:
-        """What `sampling.sample` wants to know."""
+        """The sampling parameters, for `sampling.sample`."""
         return DrawProtocol(
             "branch",
             0,
@@ -144,104 +146,113 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of scores: its place in the tensor, whose it is, and how many tokens that request has."""
+class LogitsRow:
+    """A row of logits: its index in the tensor, its branch, and the tokens its request has sampled."""
 
-    place: int
+    index: int
     branch: Branch
-    tokens: int
+    num_tokens: int
 
 
-Members = tuple[Row, ...]
+PairRows = tuple[LogitsRow, ...]  # one image: its prompted row, and with guidance its negative row
+Forced = tuple[Tensor, Tensor, Tensor]  # row indices, token ids and values, each `[rows]`
 
 
-def in_step(rows: Sequence[Row]) -> bool:
+def in_sync(rows: Sequence[LogitsRow]) -> bool:
     """Whether the rows of one image are complete and at the same token."""
     first = rows[0]
-    wanted = [False] if first.branch.guidance == 1 else [False, True]
-    same = {(row.tokens, row.branch.start) for row in rows}
-    return sorted(row.branch.negative for row in rows) == wanted and len(same) == 1 and first.tokens >= 0
+    expected = [False] if first.branch.guidance == 1 else [False, True]
+    tokens = {(row.num_tokens, row.branch.start) for row in rows}
+    complete = sorted(row.branch.is_negative for row in rows) == expected
+    return complete and len(tokens) == 1 and first.num_tokens >= 0
 
 
 class PairSampler:
     """Samples one token for each image of a batch and forces it on the image's rows."""
 
-    def __init__(self, layout: Layout, device: torch.device) -> None:
-        """Columns get the names that the noise knows them by: a code, or for text a number below 0."""
+    def __init__(self, layout: TokenLayout, device: torch.device) -> None:
+        """Compute the noise id of every column: its code, or for text a negative number."""
         self.layout, self.device = layout, device
-        codes, text = torch.arange(layout.codes), torch.arange(-layout.text, 0)
-        names = torch.cat([codes, text]) if layout.full else codes
-        self.names = names.to(torch.int32).to(device)
+        codes, text = torch.arange(layout.codebook_size), torch.arange(-layout.text_vocab_size, 0)
+        noise_ids = torch.cat([codes, text]) if layout.full_vocab else codes
+        self.noise_ids = noise_ids.to(torch.int32).to(device)
 
-    def __call__(self, logits: Tensor, rows: Sequence[Row]) -> None:
-        """Leave one finite score in each of the rows, that of its token, in place.
+    def __call__(self, logits: Tensor, rows: Sequence[LogitsRow]) -> None:
+        """Set all logits of each row to -inf except that of its token, in place.
 
-        The score is 0; where log-probabilities are asked for (`scored`) it is the token's: in a prompted
-        row under the distribution it was drawn from, in a negative row under the prompted branch alone
-        (the temperature applied, nothing narrowed).
+        That one becomes 0, or with `return_log_probabilities` the token's log-probability: in a prompted
+        row under the distribution it was sampled from, in a negative row under the prompted branch alone
+        (with temperature, without top-k and top-p).
 
         Args:
             logits: float32 `[R, columns]`.
-            rows: those to deal with; others are left as they are.
+            rows: the rows to sample; others are not changed.
         """
         if not rows:
             return
-        images: dict[str, list[Row]] = defaultdict(list)
+        images: dict[str, list[LogitsRow]] = defaultdict(list)
         for row in rows:
-            images[row.branch.pair].append(row)
-        groups: dict[tuple[DrawProtocol, bool], list[Members]] = defaultdict(list)
-        lost: list[int] = []
+            images[row.branch.pair_id].append(row)
+        groups: dict[tuple[DrawProtocol, bool], list[PairRows]] = defaultdict(list)
+        out_of_sync: list[int] = []
         for members in images.values():
-            if in_step(members):
-                ordered = tuple(sorted(members, key=lambda row: row.branch.negative))
-                groups[ordered[0].branch.protocol, ordered[0].branch.scored].append(ordered)
+            if in_sync(members):
+                pair = tuple(sorted(members, key=lambda row: row.branch.is_negative))
+                branch = pair[0].branch
+                groups[branch.protocol, branch.return_log_probabilities].append(pair)
             else:
-                lost += [row.place for row in members]
-        forced = [self._draw(logits, group, *how) for how, group in groups.items()]
-        self._force(logits, lost, forced)
+                out_of_sync += [row.index for row in members]
+        forced = [self._sample(logits, group, *parameters) for parameters, group in groups.items()]
+        self._force(logits, out_of_sync, forced)
 
-    def _draw(
-        self, logits: Tensor, group: Sequence[Members], protocol: DrawProtocol, scored: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Places, tokens and scores of the rows of images that are sampled alike."""
-        prompted = [members[0] for members in group]
-        places = [row.place for row in prompted] + [m[1].place for m in group if len(m) > 1]
+    def _sample(
+        self,
+        logits: Tensor,
+        group: Sequence[PairRows],
+        protocol: DrawProtocol,
+        return_log_probabilities: bool,
+    ) -> Forced:
+        """Sample a token for each image of a group with the same sampling parameters."""
+        prompted = [pair[0] for pair in group]
+        indices = [row.index for row in prompted] + [pair[1].index for pair in group if len(pair) > 1]
         seeds = [row.branch.seed for row in prompted]
-        keys = keys_at(seeds, [row.branch.start + row.tokens for row in prompted])
-        where = self._send(torch.tensor(places))
-        seen = self._without_marks(logits.index_select(0, where))
-        drawn, sound = sample(seen, self._send(keys), self.names, protocol)
-        values = torch.zeros(len(places), device=self.device)
-        if scored:
-            values = self._scores(seen, drawn, protocol).masked_fill(~sound.repeat(2)[: len(places)], 0)
-        columns = torch.where(drawn < self.layout.codes, drawn, drawn + 2)
-        tokens = torch.where(sound, columns, self.layout.fault).repeat(len(places) // len(prompted))
-        return where, tokens, values
+        keys = noise_keys_at(seeds, [row.branch.start + row.num_tokens for row in prompted])
+        row_indices = self._to_device(torch.tensor(indices))
+        token_logits = self._without_markers(logits.index_select(0, row_indices))
+        tokens, finite = sample(token_logits, self._to_device(keys), self.noise_ids, protocol)
+        values = torch.zeros(len(indices), device=self.device)
+        if return_log_probabilities:
+            values = self._log_probabilities(token_logits, tokens, protocol)
+            values = values.masked_fill(~finite.repeat(2)[: len(indices)], 0)
+        columns = torch.where(tokens < self.layout.codebook_size, tokens, tokens + 2)
+        columns = torch.where(finite, columns, self.layout.not_finite_id)
+        return row_indices, columns.repeat(len(indices) // len(prompted)), values
 
-    def _without_marks(self, scores: Tensor) -> Tensor:
-        codes = self.layout.codes
-        visual = scores[:, :codes]
-        return torch.cat([visual, scores[:, codes + 2 :]], 1) if self.layout.full else visual
+    def _without_markers(self, logits: Tensor) -> Tensor:
+        """Drop the columns of the marker ids."""
+        codes = self.layout.codebook_size
+        visual = logits[:, :codes]
+        return torch.cat([visual, logits[:, codes + 2 :]], 1) if self.layout.full_vocab else visual
 
-    def _scores(self, seen: Tensor, tokens: Tensor, protocol: DrawProtocol) -> Tensor:
-        drawn_from = log_probabilities(policy_scores(seen, protocol), tokens)
+    def _log_probabilities(self, logits: Tensor, tokens: Tensor, protocol: DrawProtocol) -> Tensor:
+        sampled_from = log_probabilities(process_logits(logits, protocol), tokens)
         if protocol.guidance == 1:
-            return drawn_from
-        alone = seen[: len(tokens)] / (protocol.temperature or 1)
-        return torch.cat([drawn_from, log_probabilities(alone, tokens)])
+            return sampled_from
+        conditional = logits[: len(tokens)] / (protocol.temperature or 1)
+        return torch.cat([sampled_from, log_probabilities(conditional, tokens)])
 
-    def _force(self, logits: Tensor, lost: list[int], forced: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-        if lost:
-            where = self._send(torch.tensor(lost))
-            marks = torch.full_like(where, self.layout.out_of_step)
-            forced = [*forced, (where, marks, torch.zeros(len(lost), device=self.device))]
-        for where, tokens, values in forced:
-            # Everything else goes, so that not even a NaN in the row is taken for its greatest score.
-            logits.index_fill_(0, where, -torch.inf)
-            logits[where, tokens] = values
+    def _force(self, logits: Tensor, out_of_sync: list[int], forced: list[Forced]) -> None:
+        if out_of_sync:
+            indices = self._to_device(torch.tensor(out_of_sync))
+            markers = torch.full_like(indices, self.layout.out_of_sync_id)
+            forced = [*forced, (indices, markers, torch.zeros(len(out_of_sync), device=self.device))]
+        for indices, tokens, values in forced:
+            # Fill the whole row, so that a NaN in it cannot become its maximum.
+            logits.index_fill_(0, indices, -torch.inf)
+            logits[indices, tokens] = values
 
-    def _send(self, values: Tensor) -> Tensor:
-        """To the device, without waiting for it."""
+    def _to_device(self, values: Tensor) -> Tensor:
+        """Copy to the device without waiting for the copy."""
         if self.device.type == "cpu":
             return values
         return values.pin_memory().to(self.device, non_blocking=True)

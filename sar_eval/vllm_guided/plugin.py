@@ -1,4 +1,4 @@
-"""What vLLM calls in each of its processes when it starts, so that it knows our model class."""
+"""vLLM plugin that registers our model class; vLLM calls it in each of its processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ ARCHITECTURE = "SarEvalVisualDecoder"
 
 
 def register() -> None:
-    """Tell vLLM where the class is; entry point of the group `vllm.general_plugins`."""
+    """Register the model class; entry point of the group `vllm.general_plugins`."""
     from vllm import ModelRegistry
 
     ModelRegistry.register_model(ARCHITECTURE, "sar_eval.vllm_guided.model:VisualDecoder")

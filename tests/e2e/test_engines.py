@@ -1,4 +1,4 @@
-"""Engines and their options from the command line: the same images by every way."""
+"""Engines and their options on the command line: all give the same images."""
 
 import json
 from pathlib import Path
@@ -11,28 +11,30 @@ RUN = ("run", "shapes", "--ckpt", "demo:sft", "-n", 1, "--workers", 1, "--json")
 
 
 def _tokens(folder: Path) -> dict[str, tuple[int, ...]]:
-    drawn = pd.read_parquet(folder / "generations").set_index("key")
-    return {key: tuple(tokens) for key, tokens in drawn["tokens"].items()}
+    generations = pd.read_parquet(folder / "generations").set_index("key")
+    return {key: tuple(tokens) for key, tokens in generations["tokens"].items()}
 
 
-def test_every_way_gives_the_same_run(sar_eval, suite: Path, tmp_path: Path) -> None:
-    ways = {
+def test_every_engine_gives_the_same_run(sar_eval, suite: Path, tmp_path: Path) -> None:
+    variants = {
         "native": (),
         "hf": ("--engine", "hf"),
-        "speculated": ("--speculate", "--image-format", "webp", "--engine-option", "window=4"),
+        "speculative": ("--speculate", "--image-format", "webp", "--engine-option", "window=4"),
     }
-    told = {}
-    for name, words in ways.items():
+    summaries = {}
+    for name, words in variants.items():
         done = sar_eval(*RUN, "--suite", suite, "--out", tmp_path / name, *words)
         assert done.returncode == 0, done.stderr
-        told[name] = json.loads(done.stdout)
+        summaries[name] = json.loads(done.stdout)
         assert _tokens(tmp_path / name) == _tokens(tmp_path / "native")
-        assert told[name]["metrics"] == told["native"]["metrics"]
-    assert told["speculated"]["steps_per_image"] < 63 / 1.5 < told["native"]["steps_per_image"] == 63
-    assert told["speculated"]["spec_digest"] == told["native"]["spec_digest"] != told["hf"]["spec_digest"]
+        assert summaries[name]["metrics"] == summaries["native"]["metrics"]
+    steps = {name: summary["steps_per_image"] for name, summary in summaries.items()}
+    assert steps["speculative"] < 63 / 1.5 < steps["native"] == 63
+    digests = {name: summary["spec_digest"] for name, summary in summaries.items()}
+    assert digests["speculative"] == digests["native"] != digests["hf"]
 
 
-def test_a_run_may_go_on_with_speculation_but_not_with_another_vocabulary(
+def test_a_run_may_be_resumed_with_speculation_but_not_with_another_vocabulary(
     sar_eval, suite: Path, tmp_path: Path
 ) -> None:
     words = (*RUN, "--suite", suite, "--out", tmp_path / "run")
@@ -53,9 +55,8 @@ def test_a_preset_is_named_in_the_summary(sar_eval, suite: Path, tmp_path: Path)
     done = sar_eval(*words, "--guidance", 1.5, "--truncate")
     assert done.returncode == 0, done.stderr
     protocol = json.loads(done.stdout)["protocol"]
-    named = {name: protocol[name] for name in ("name", "prefixes", "guidance", "truncate", "resolution")}
     expected = {"prefixes": "simplear", "guidance": 1.5, "truncate": True, "resolution": 64}
-    assert named == {"name": "simplear-paper+", **expected}
+    assert protocol.items() >= {"name": "simplear-paper+", **expected}.items()
     unknown = sar_eval(*RUN, "--protocol", "simpelar")
     assert unknown.returncode == 2
     assert "unknown protocol 'simpelar'; did you mean 'simplear'?" in unknown.stderr

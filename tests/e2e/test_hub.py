@@ -1,4 +1,4 @@
-"""Checkpoints from the hub, with the real client against a server of our own."""
+"""Checkpoints from the hub: the real client against a local server."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The few calls of the hub that a download makes; `folders` maps repositories to their files."""
+    """The endpoints of the hub that a download uses; `folders` maps repositories to their files."""
 
     folders: dict[str, Path]
-    asked: list[str]
+    requests: list[str]
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -29,42 +29,42 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.asked.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/([^/]+))?(/tree/[^/]+)?", path):
-            self._repository(found[1], found[3] or "main", tree=found[4] is not None)
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(found[1], found[3])
+        self.requests.append(f"{self.command} {path}")
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/([^/]+))?(/tree/[^/]+)?", path):
+            self._repository(match[1], match[3] or "main", tree=match[4] is not None)
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._file(match[1], match[3])
         else:
-            self._answer(404, b"{}")
+            self._respond(404, b"{}")
 
     def _repository(self, name: str, revision: str, *, tree: bool) -> None:
         if name == "org/gated":
-            self._answer(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"})
+            self._respond(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"})
         elif name not in self.folders:
-            self._answer(404, b'{"error": "no"}', {"X-Error-Code": "RepoNotFound"})
+            self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", COMMIT):
-            self._answer(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
+            self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
         else:
             files = [path for path in self.folders[name].iterdir() if path.is_file()]
             entries = [
                 {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"} for p in files
             ]
             siblings = [{"rfilename": path.name} for path in files]
-            whole = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-            self._answer(200, json.dumps(entries if tree else whole).encode())
+            repository = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+            self._respond(200, json.dumps(entries if tree else repository).encode())
 
     def _file(self, name: str, file: str) -> None:
         path = self.folders[name] / file
         if not path.is_file():
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+            self._respond(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         data = path.read_bytes()
         etag = hashlib.sha256(data).hexdigest()
-        self._answer(
+        self._respond(
             200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{etag}"'}
         )
 
-    def _answer(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+    def _respond(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(code)
         for key, value in (
             {"Content-Length": str(len(data)), "Content-Type": "application/json"} | (headers or {})
@@ -77,27 +77,30 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
-    """A running hub with `org/tiny` and `org/visual`, and the environment that asks it."""
+    """A running hub with `org/tiny` and `org/visual`, and environment variables that point to it."""
 
-    class Here(Hub):
-        """Its own list of what was asked."""
+    class TestHub(Hub):
+        """With lists of its own."""
 
-    Here.folders = {"org/tiny": tmp_path / "tiny", "org/visual": tiny_checkpoint.parent / "tokenizer"}
-    Here.asked = []
+    TestHub.folders = {"org/tiny": tmp_path / "tiny", "org/visual": tiny_checkpoint.parent / "tokenizer"}
+    TestHub.requests = []
     (tmp_path / "tiny").mkdir()
     for path in tiny_checkpoint.iterdir():
         if path.name != "sar_eval.json":
             (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "tiny" / "modeling_evil.py").write_text("raise SystemExit('ran')")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TestHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    keep = {
+    environment = {
         k: v
         for k, v in os.environ.items()
         if not k.startswith(("HF_", "SAR_EVAL_")) and "proxy" not in k.lower()
     }
-    yield Here, keep | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    yield (
+        TestHub,
+        environment | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"},
+    )
     server.shutdown()
     server.server_close()
 
@@ -106,22 +109,22 @@ INFO = ("ckpt", "info", "--visual-tokenizer", "org/visual", "--json")
 
 
 @pytest.mark.slow
-def test_a_hub_name_is_downloaded_pinned_and_needs_no_second_time(sar_eval, hub) -> None:
+def test_a_hub_name_is_downloaded_once_and_pinned(sar_eval, hub) -> None:
     server, env = hub
     first = sar_eval(*INFO, "org/tiny", env=env)
     assert first.returncode == 0, first.stderr
-    told = json.loads(first.stdout)
-    assert told["checkpoint"] == f"org/tiny@{COMMIT}"
-    assert told["visual_codes"] == 64
-    assert not [line for line in server.asked if line.endswith(".py")]
+    facts = json.loads(first.stdout)
+    assert facts["checkpoint"] == f"org/tiny@{COMMIT}"
+    assert facts["visual_codes"] == 64
+    assert not [line for line in server.requests if line.endswith(".py")]
     again = sar_eval(
         *INFO, f"org/tiny@{COMMIT}", "--local-only", env=env | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     )
-    assert json.loads(again.stdout)["digest"] == told["digest"], again.stderr
+    assert json.loads(again.stdout)["digest"] == facts["digest"], again.stderr
 
 
 @pytest.mark.slow
-def test_a_damaged_file_in_the_cache_is_told(sar_eval, hub) -> None:
+def test_a_damaged_file_in_the_cache_is_reported(sar_eval, hub) -> None:
     _, env = hub
     assert sar_eval(*INFO, "org/tiny", env=env).returncode == 0
     [weights] = Path(env["HF_HOME"]).glob("hub/models--org--tiny/snapshots/*/model.safetensors")
@@ -136,30 +139,30 @@ def test_a_damaged_file_in_the_cache_is_told(sar_eval, hub) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("org/none", "the hub has no 'org/none': check the name and the revision"),
         ("org/tiny@v9", "the hub has no 'org/tiny@v9'"),
         ("org/gated", "accept its terms there, then set HF_TOKEN"),
     ],
 )
-def test_what_the_hub_does_not_give_is_told(sar_eval, hub, name: str, told: str) -> None:
+def test_errors_of_the_hub_are_reported(sar_eval, hub, name: str, message: str) -> None:
     done = sar_eval(*INFO, name, env=hub[1])
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_local_only_asks_nobody(sar_eval, hub) -> None:
+def test_local_only_makes_no_request(sar_eval, hub) -> None:
     server, env = hub
     done = sar_eval(*INFO, "org/tiny", "--local-only", env=env)
-    assert (done.returncode, server.asked) == (2, [])
-    assert "nothing of it is cached and the hub is not asked" in done.stderr
+    assert (done.returncode, server.requests) == (2, [])
+    assert "nothing of it is cached (offline, so the hub was not asked)" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_run_with_a_hub_checkpoint_and_the_plain_engine(
+def test_native_and_hf_give_the_same_run_with_a_hub_checkpoint(
     sar_eval, hub, suite: Path, tmp_path: Path
 ) -> None:
     _, env = hub

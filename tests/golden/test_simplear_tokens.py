@@ -1,4 +1,4 @@
-"""Both engines' loops against the reference's own guided generation on tiny SimpleAR-shaped weights."""
+"""Tokens of both engines equal the reference's own guided generation on tiny weights."""
 
 import json
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from sar_eval.decoding.loop import BatchDecoder, Vocabulary
 from sar_eval.decoding.noise import noise_keys
-from sar_eval.decoding.speculation import Speculation
+from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
-from sar_eval.families.shape import Shape
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
@@ -27,11 +27,13 @@ def _prompts(cases: list[dict[str, Any]]) -> list[list[int]]:
     return [c["prompt_ids"] for c in cases] + [c["negative_ids"] for c in cases] * guided
 
 
-def _native(folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]) -> Any:
-    shape = Shape.read(json.loads((folder / "config.json").read_text()))
-    decoder = Decoder(shape, load_file(folder / "model.safetensors"))
-    visual = range(data["text_vocab"], data["text_vocab"] + data["visual_vocab"])
-    vocabulary = Vocabulary(decoder, visual, protocol.full_vocab)
+def _decoder_inputs(
+    folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
+) -> Any:
+    config = DecoderConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    decoder = Decoder(config, load_file(folder / "model.safetensors"))
+    visual_ids = range(data["text_vocab"], data["text_vocab"] + data["visual_vocab"])
+    vocabulary = Vocabulary(decoder, visual_ids, protocol.full_vocab)
     keys = noise_keys([0] * len(cases), cases[0]["grid"] ** 2, torch.device("cpu"))
     return decoder, vocabulary, _prompts(cases), keys
 
@@ -39,28 +41,28 @@ def _native(folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: l
 def native(
     folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
 ) -> list[list[int]]:
-    decoder, vocabulary, prompts, keys = _native(folder, data, protocol, cases)
-    room = max(map(len, prompts))
+    decoder, vocabulary, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
+    length = max(map(len, prompts))
     with torch.inference_mode():
-        batch = BatchDecoder(decoder, vocabulary, protocol, len(cases), room, len(keys))
+        batch = BatchDecoder(decoder, vocabulary, protocol, len(cases), length, len(keys))
         batch.run(prompts, keys)
-    return batch.drawn.tolist()
+    return batch.sampled_ids.tolist()
 
 
-def speculated(
+def speculative(
     folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
 ) -> list[list[int]]:
-    decoder, vocabulary, prompts, keys = _native(folder, data, protocol, cases)
+    decoder, vocabulary, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
     with torch.inference_mode():
-        speculation = Speculation(decoder, vocabulary, protocol, prompts, keys, window=8)
+        speculation = SpeculativeDecoder(decoder, vocabulary, protocol, prompts, keys, window=8)
         speculation.run()
-    return speculation.drawn[:, : len(keys)].tolist()
+    return speculation.sampled_ids[:, : len(keys)].tolist()
 
 
-class _Files(Checkpoint):
-    """The reference's weights, which have no tokenizers beside them."""
+class _ReferenceFiles(Checkpoint):
+    """The reference's weights, which come without tokenizers."""
 
-    text_vocabulary = 120
+    text_vocab_size = 120
     codebook_size = 1000
 
 
@@ -70,23 +72,25 @@ def hf(
     assert (data["text_vocab"], data["visual_vocab"]) == (120, 1000)
     engine = HfEngine.__new__(HfEngine)
     engine.checkpoint, engine.protocol, engine.device, engine.dtype = (
-        _Files(folder.name, folder, folder),
+        _ReferenceFiles(folder.name, folder, folder),
         protocol,
         "cpu",
         "float32",
     )
-    engine.steps = cases[0]["grid"] ** 2
+    engine.image_tokens = cases[0]["grid"] ** 2
     prompts = _prompts(cases)
-    keys = noise_keys([0] * len(cases), engine.steps, torch.device("cpu"))
+    keys = noise_keys([0] * len(cases), engine.image_tokens, torch.device("cpu"))
     engine.load()
     with torch.inference_mode():
-        return engine.loop(prompts[: len(cases)], prompts[len(cases) :], keys)[0].tolist()
+        return engine.decode_ids(prompts[: len(cases)], prompts[len(cases) :], keys)[0].tolist()
 
 
 @pytest.mark.parametrize("vocabulary", ["visual_only", "full_vocab"])
-@pytest.mark.parametrize("decode", [native, speculated, hf])
+@pytest.mark.parametrize("decode", [native, speculative, hf])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_greedy_tokens_are_the_references(parity: Path, name: str, decode: Decode, vocabulary: str) -> None:
+def test_greedy_tokens_equal_the_references(
+    parity: Path, name: str, decode: Decode, vocabulary: str
+) -> None:
     folder = parity / "simplear" / name
     expected = json.loads((folder / "expected.json").read_text())
     assert {case["cfg_scale"] for case in expected["cases"]} == {1.0, 3.0, 6.0}
@@ -99,7 +103,7 @@ def test_greedy_tokens_are_the_references(parity: Path, name: str, decode: Decod
             assert sum(token < 120 for token in tokens) == case["text_tokens"]
 
 
-@pytest.mark.parametrize("decode", [native, speculated, hf])
+@pytest.mark.parametrize("decode", [native, speculative, hf])
 def test_a_batch_of_all_cases_gives_each_its_own_tokens(parity: Path, decode: Decode) -> None:
     folder = parity / "simplear" / "dev_tied"
     expected = json.loads((folder / "expected.json").read_text())

@@ -1,4 +1,4 @@
-"""The native engine on a CUDA device against the CPU."""
+"""The engine native draws the same tokens on a CUDA device and on the CPU."""
 
 from pathlib import Path
 
@@ -23,5 +23,5 @@ def test_float32_draws_the_cpus_tokens(tiny_checkpoint: Path, temperature: float
         with NativeEngine(str(tiny_checkpoint), protocol, device=device) as engine:
             tokens[device] = engine.decode_tokens(draws).codes
     agreeing = (tokens["cpu"] == tokens["cuda"]).all(1).float().mean()
-    # Sums differ in their last bits between devices, so a draw may part ways at a near tie.
+    # Sums differ in their last bits between devices, so a draw may differ after a near tie.
     assert agreeing >= 7 / 8

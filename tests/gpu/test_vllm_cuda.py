@@ -1,4 +1,4 @@
-"""The vLLM engine on a CUDA device, where vLLM runs its newer model runner, against native on the CPU."""
+"""The engine vllm on a CUDA device, where vLLM uses its newer model runner, against native on the CPU."""
 
 from importlib.util import find_spec
 
@@ -22,9 +22,9 @@ def test_float32_draws_natives_tokens(guidance: float) -> None:
     protocol = DrawProtocol("test", 64, guidance=guidance)
     draws = [make_draw(Prompt(f"p{i}", "a photo of two red rings"), i, 0) for i in range(8)]
     tokens = {}
-    for device, make in (("cpu", NativeEngine), ("cuda", VllmEngine)):
-        with make("demo:sft", protocol, device=device) as engine:
+    for device, engine_class in (("cpu", NativeEngine), ("cuda", VllmEngine)):
+        with engine_class("demo:sft", protocol, device=device) as engine:
             tokens[device] = engine.decode_tokens(draws).codes
     agreeing = (tokens["cpu"] == tokens["cuda"]).all(1).float().mean()
-    # Sums differ in their last bits between devices, so a draw may part ways at a near tie.
+    # Sums differ in their last bits between devices, so a draw may differ after a near tie.
     assert agreeing >= 7 / 8

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is loaded: threads that wait for each other make such small networks slow.
+# Before torch is loaded: synchronising threads makes such small networks slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without vLLM they are skipped, and say so."""
+    """Skip these tests where vLLM is not installed."""
     if find_spec("vllm") is not None:
         return
     for item in items:
@@ -23,5 +23,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the engine has it, but for a test that wants vLLM's core in a process of its own."""
+    """The engine's default; some tests run vLLM's core in a process of its own instead."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

@@ -1,4 +1,4 @@
-"""The engine around the tokens: its check at the start, rollouts, what breaks, runs on the command line."""
+"""The engine vllm: its self-check, rollouts, failures, and runs on the command line."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +24,9 @@ from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
-from sar_eval.vllm_guided.guidance_check import NotGuided
+from sar_eval.vllm_guided.guidance_check import GuidanceCheckFailed
 from sar_eval.vllm_guided.pairing import PairSampler
-from tests.vllm.drawing import codes, demo_engine, demo_orders, plain_codes
+from tests.vllm.engines import codes, demo_engine, demo_requests, native_codes
 
 TEXTS = ("a photo of one red ring", "a photo of two blue stars", "a photo of a star above a ring")
 
@@ -35,12 +35,11 @@ def _draws() -> list[Draw]:
     return [make_draw(Prompt(f"p{n}", text), 0, 5) for n, text in enumerate(TEXTS)]
 
 
-def _plain_scores(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
-    """Scores `[N, V]` of the visual tokens at every place of an image, by one forward of plain PyTorch."""
+def _plain_logits(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
+    """Logits `[N, V]` of every visual token of an image, from one forward of plain PyTorch."""
     checkpoint = engine.checkpoint
     decoder = load_decoder(checkpoint, "cpu", "float32")
-    first = checkpoint.text_vocabulary
-    vocabulary = Vocabulary(decoder, range(first, first + checkpoint.codebook_size), full=False)
+    vocabulary = Vocabulary(decoder, checkpoint.visual_ids, full_vocab=False)
     ids = [*prompt, *completion[:-1]]
     cache = decoder.new_cache(1, len(ids))
     with torch.inference_mode():
@@ -52,29 +51,29 @@ def _plain_scores(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple
 def test_rollouts_have_the_log_probabilities_of_plain_pytorch(guidance: float) -> None:
     with demo_engine(guidance) as engine:
         rollouts = engine.rollouts(_draws())
-        negative = engine.orders(_draws())[0].prompts[-1]
-        first = engine.checkpoint.text_vocabulary
+        negative = engine.requests(_draws())[0].prompts[-1]
+        first = engine.checkpoint.text_vocab_size
         for draw, rollout in zip(_draws(), rollouts, strict=True):
             assert (rollout.key, rollout.error, len(rollout.completion_ids)) == (draw.key, "", 64)
-            places = torch.tensor(rollout.completion_ids)[:, None] - first
-            alone = _plain_scores(engine, rollout.prompt_ids, rollout.completion_ids)
-            other = _plain_scores(engine, negative, rollout.completion_ids)
-            guided = alone if guidance == 1 else other + guidance * (alone - other)
-            for scores, told in ((guided, rollout.log_probabilities), (alone, rollout.conditional)):
-                expected = scores.log_softmax(-1).gather(1, places)[:, 0]
-                torch.testing.assert_close(torch.tensor(told), expected, atol=2e-4, rtol=0)
+            visual_codes = torch.tensor(rollout.completion_ids)[:, None] - first
+            prompted = _plain_logits(engine, rollout.prompt_ids, rollout.completion_ids)
+            other = _plain_logits(engine, negative, rollout.completion_ids)
+            guided = prompted if guidance == 1 else other + guidance * (prompted - other)
+            for logits, returned in ((guided, rollout.log_probabilities), (prompted, rollout.conditional)):
+                expected = logits.log_softmax(-1).gather(1, visual_codes)[:, 0]
+                torch.testing.assert_close(torch.tensor(returned), expected, atol=2e-4, rtol=0)
         again = engine.decode_tokens(_draws()).codes
     assert [[i - first for i in r.completion_ids] for r in rollouts] == again.tolist()
 
 
-def test_an_engine_that_leaves_guidance_out_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = PairSampler._draw
+def test_an_engine_without_guidance_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = PairSampler._sample
 
     def unguided(self: PairSampler, logits: Any, group: Any, protocol: Any, scored: bool) -> Any:
-        return draw(self, logits, group, DrawProtocol("off", 0, guidance=1.0 + 1e-9), scored)
+        return sample(self, logits, group, DrawProtocol("off", 0, guidance=1.0 + 1e-9), scored)
 
-    monkeypatch.setattr(PairSampler, "_draw", unguided)
-    with pytest.raises(NotGuided, match="nothing was drawn"), demo_engine():
+    monkeypatch.setattr(PairSampler, "_sample", unguided)
+    with pytest.raises(GuidanceCheckFailed, match="nothing was drawn"), demo_engine():
         pass
 
 
@@ -84,17 +83,17 @@ def test_an_engine_with_other_weights_does_not_start(monkeypatch: pytest.MonkeyP
         return load_decoder(find_checkpoint("demo:pretrain"), device, dtype)
 
     monkeypatch.setattr("sar_eval.decoding.load.load_decoder", other)
-    with pytest.raises(NotGuided, match="same weights"), demo_engine():
+    with pytest.raises(GuidanceCheckFailed, match="same weights"), demo_engine():
         pass
 
 
 def test_half_precision_passes_its_check() -> None:
     with demo_engine(6.0, dtype="bfloat16") as engine:
-        assert 0 < engine.deviation.found < engine.deviation.wrong / 4
+        assert 0 < engine.deviation.measured < engine.deviation.wrong / 4
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"no_such_option": 1}, "no_such_option"),
         ({"max_num_seqs": 1}, "max_num_seqs is 1"),
@@ -103,34 +102,36 @@ def test_half_precision_passes_its_check() -> None:
         ({"quantization": "awq"}, "awq"),
     ],
 )
-def test_options_that_cannot_work_are_told(options: dict[str, Any], told: str) -> None:
-    with pytest.raises((BadInput, NotGuided), match=told), demo_engine(**options):
+def test_options_that_cannot_work_are_reported(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((BadInput, GuidanceCheckFailed), match=message), demo_engine(**options):
         pass
 
 
-@pytest.mark.parametrize(("platform", "told"), [("cuda", "this vLLM is for cuda"), ("", "there is none")])
-def test_a_vllm_for_another_device_is_told(
-    monkeypatch: pytest.MonkeyPatch, platform: str, told: str
+@pytest.mark.parametrize(
+    ("platform", "message"), [("cuda", "this vLLM is for cuda"), ("", "there is none")]
+)
+def test_a_vllm_for_another_device_is_reported(
+    monkeypatch: pytest.MonkeyPatch, platform: str, message: str
 ) -> None:
     import vllm.platforms
 
     monkeypatch.setattr(vllm.platforms, "_current_platform", SimpleNamespace(device_type=platform))
-    with pytest.raises(BadInput, match=told), demo_engine():
+    with pytest.raises(BadInput, match=message), demo_engine():
         pass
 
 
 def test_a_request_that_vllm_refuses_fails_its_image_alone() -> None:
     with demo_engine() as engine:
-        good, long, strange = demo_orders(3)
-        room = engine.checkpoint.shape.positions
-        long = replace(long, prompts=(long.prompts[0] * room, long.prompts[1]))
-        strange = replace(strange, prompts=(strange.prompts[0], (*strange.prompts[1], 10**6)))
-        drawn = engine.driver.draw([long, strange, good])
-        again = engine.driver.draw([good])
-    assert drawn[0].error.startswith("vLLM refused it: VLLMValidationError: ")
-    assert drawn[1].error == "token id 1000000 of its prompt is not in the vocabulary"
-    assert drawn[2].tokens == again[0].tokens
-    assert len(drawn[2].tokens) == 64
+        good, long, invalid = demo_requests(3)
+        positions = engine.checkpoint.decoder_config.max_position_embeddings
+        long = replace(long, prompts=(long.prompts[0] * positions, long.prompts[1]))
+        invalid = replace(invalid, prompts=(invalid.prompts[0], (*invalid.prompts[1], 10**6)))
+        outputs = engine.driver.generate([long, invalid, good])
+        again = engine.driver.generate([good])
+    assert outputs[0].error.startswith("vLLM refused it: VLLMValidationError: ")
+    assert outputs[1].error == "token id 1000000 of its prompt is not in the vocabulary"
+    assert outputs[2].tokens == again[0].tokens
+    assert len(outputs[2].tokens) == 64
 
 
 def test_a_prompt_too_long_has_no_rollout() -> None:
@@ -142,7 +143,7 @@ def test_a_prompt_too_long_has_no_rollout() -> None:
     assert second.completion_ids == ()
 
 
-def test_narrowed_without_guidance_tells_one_distribution() -> None:
+def test_top_k_without_guidance_leaves_conditional_empty() -> None:
     protocol = DrawProtocol("test", 64, guidance=1.0, top_k=3)
     engine = VllmEngine("demo:sft", protocol)
     engine.load()
@@ -155,60 +156,60 @@ def test_narrowed_without_guidance_tells_one_distribution() -> None:
 
 
 @pytest.mark.parametrize("scheduling", [True, False], ids=["asynchronous", "synchronous"])
-def test_an_engine_that_failed_once_is_not_asked_again(
+def test_an_engine_that_failed_once_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch, scheduling: bool
 ) -> None:
     with demo_engine(async_scheduling=scheduling) as engine:
         with monkeypatch.context() as broken:
             broken.setattr(PairSampler, "__call__", lambda *_: 1 / 0)
             with pytest.raises(DeviceLost, match="vLLM failed: ZeroDivisionError"):
-                engine.driver.draw(demo_orders(3))
+                engine.driver.generate(demo_requests(3))
         with pytest.raises(DeviceLost, match="vLLM failed: ZeroDivisionError"):
-            engine.driver.draw(demo_orders(1))
+            engine.driver.generate(demo_requests(1))
 
 
 def test_two_processes_may_share_the_weights() -> None:
-    orders = demo_orders(5)
+    requests = demo_requests(5)
     with demo_engine(tensor_parallel_size=2) as engine:
-        drawn = engine.driver.draw(orders)
-        assert codes(engine, drawn) == plain_codes(orders)
-    assert sum(image.restarts for image in drawn) == 0
+        outputs = engine.driver.generate(requests)
+        assert codes(engine, outputs) == native_codes(requests)
+    assert sum(output.restarts for output in outputs) == 0
 
 
-def test_scores_that_are_no_numbers_fail_their_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_not_finite_fail_their_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     call = PairSampler.__call__
 
-    def spoiled(self: PairSampler, logits: Any, rows: Any) -> None:
+    def with_nan(self: PairSampler, logits: Any, rows: Any) -> None:
         for row in rows:
-            if row.branch.seed == 101 and row.tokens == 9:
-                logits[row.place, 3] = torch.nan
+            if row.branch.seed == 101 and row.num_tokens == 9:
+                logits[row.index, 3] = torch.nan
         call(self, logits, rows)
 
     with demo_engine() as engine:
-        monkeypatch.setattr(PairSampler, "__call__", spoiled)
-        drawn = engine.driver.draw(demo_orders(3))
-    assert [image.failed_at for image in drawn] == [-1, 9, -1]
-    assert [len(image.tokens) for image in drawn] == [64, 9, 64]
+        monkeypatch.setattr(PairSampler, "__call__", with_nan)
+        outputs = engine.driver.generate(demo_requests(3))
+    assert [output.failed_at for output in outputs] == [-1, 9, -1]
+    assert [len(output.tokens) for output in outputs] == [64, 9, 64]
 
 
-def test_a_pair_that_never_keeps_in_step_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair_that_never_stays_in_sync_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     call = PairSampler.__call__
 
     def apart(self: PairSampler, logits: Any, rows: Any) -> None:
-        """The rows of seed 101 never meet from its fifth token on."""
-        alone = [r for r in rows if r.branch.seed == 101 and r.branch.start + r.tokens >= 4]
+        """Sample the rows of seed 101 separately from its fifth token on."""
+        alone = [r for r in rows if r.branch.seed == 101 and r.branch.start + r.num_tokens >= 4]
         call(self, logits, [row for row in rows if row not in alone])
         for row in alone:
             call(self, logits, [row])
 
     with demo_engine() as engine:
         monkeypatch.setattr(PairSampler, "__call__", apart)
-        drawn = engine.driver.draw(demo_orders(3))
-    assert [len(image.tokens) for image in drawn] == [64, 4, 64]
-    assert drawn[1].error == "its two rows were out of step 3 times at the same token"
+        outputs = engine.driver.generate(demo_requests(3))
+    assert [len(output.tokens) for output in outputs] == [64, 4, 64]
+    assert outputs[1].error == "its two rows were out of sync 3 times at the same token"
 
 
-def test_a_core_that_dies_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_core_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     with demo_engine() as engine:
@@ -216,93 +217,94 @@ def test_a_core_that_dies_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch)
         killer = threading.Timer(0.3, lambda: [core.kill() for core in cores])
         killer.start()
         with pytest.raises(DeviceLost, match="vLLM failed"):
-            engine.driver.draw(demo_orders(64))
+            engine.driver.generate(demo_requests(64))
         killer.join()
 
 
 def test_the_newer_runner_gives_the_same_tokens() -> None:
-    """Real tensors, stand-ins for its states and its context of a step."""
+    """With real tensors, and stand-ins for its states and its context of a step."""
     import numpy as np
 
-    from sar_eval.vllm_guided.pairing import Branch, Layout
-    from sar_eval.vllm_guided.processor import ARGUMENT, GuidedPairs
+    from sar_eval.vllm_guided.logits_processor import CONFIG_KEY, GuidanceLogitsProcessor
+    from sar_eval.vllm_guided.pairing import Branch, TokenLayout
 
-    layout = {"codes": 50, "text": 9, "full": False}
-    config = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace(**{ARGUMENT: layout})))
+    layout = TokenLayout(50, 9)
+    hf_config = SimpleNamespace(**{CONFIG_KEY: asdict(layout)})
+    config = SimpleNamespace(model_config=SimpleNamespace(hf_config=hf_config))
     prompts = np.array([0, 4, 0, 7, 2, 5], np.int32)
     states = SimpleNamespace(device=torch.device("cpu"), prompt_len=SimpleNamespace(np=prompts))
-    newer, older = GuidedPairs(config, states), GuidedPairs(config, torch.device("cpu"), False)
+    newer = GuidanceLogitsProcessor(config, states)
+    older = GuidanceLogitsProcessor(config, torch.device("cpu"), False)
     branches = {
         1: Branch("a", False, 1, 0, 3.0),
         3: Branch("a", True, 1, 0, 3.0),
         4: Branch("b", False, 2, 5, 1.0),
     }
     for slot, branch in branches.items():
-        params = SimpleNamespace(temperature=0.0, extra_args={ARGUMENT: branch.to_args()})
+        params = SimpleNamespace(temperature=0.0, extra_args={CONFIG_KEY: branch.to_dict()})
         assert newer.add_request(slot, params)
         older.batch[[5, 0, 0, 2, 3][slot]] = (branch, [0] * 6)
     assert not newer.add_request(5, SimpleNamespace(temperature=0.0, extra_args=None))
     # Rows: slots 1, 5, 3, 4; sequence lengths are prompt and six tokens each.
     order = np.array([1, 5, 3, 4], np.int32)
     context = SimpleNamespace(idx_mapping_np=order, seq_lens_upper_bound_np=prompts[order] + 6)
-    logits = torch.randn(4, Layout(**layout).columns)
+    logits = torch.randn(4, layout.columns)
     expected = logits.clone()
     newer.apply(logits, context)
     older.batch = {0: (branches[1], [0] * 6), 2: (branches[3], [0] * 6), 3: (branches[4], [0] * 6)}
     older.apply(expected)
     assert torch.equal(logits, expected)
     assert logits[0].argmax() == logits[2].argmax() < 50
-    newer.add_request(
-        1, SimpleNamespace(temperature=0.0, extra_args=None)
-    )  # the slot has somebody else now
-    logits = torch.randn(4, Layout(**layout).columns)
+    # The slot is now that of another request.
+    newer.add_request(1, SimpleNamespace(temperature=0.0, extra_args=None))
+    logits = torch.randn(4, layout.columns)
     newer.apply(logits, context)
-    assert logits[2].argmax() == Layout(**layout).out_of_step
+    assert logits[2].argmax() == layout.out_of_sync_id
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"temperature": 1.0}, "temperature 0"),
         ({"structured_outputs": {"json": "{}"}}, "structured output"),
-        ({"extra_args": {"sar_eval": {"pair": 1}}}, "a branch has no pair = 1"),
+        ({"extra_args": {"sar_eval": {"pair_id": 1}}}, "a branch has no pair_id = 1"),
     ],
 )
-def test_requests_that_could_not_be_honoured_are_refused(params: dict[str, Any], told: str) -> None:
+def test_unsupported_requests_are_refused(params: dict[str, Any], message: str) -> None:
+    from sar_eval.vllm_guided.logits_processor import GuidanceLogitsProcessor
     from sar_eval.vllm_guided.pairing import Branch
-    from sar_eval.vllm_guided.processor import GuidedPairs
 
-    sound = {"temperature": 0.0, "extra_args": {"sar_eval": Branch("a", False, 1).to_args()}}
-    GuidedPairs.validate_params(SimpleNamespace(**sound))
-    with pytest.raises(ValueError, match=told):
-        GuidedPairs.validate_params(SimpleNamespace(**sound | params))
+    valid = {"temperature": 0.0, "extra_args": {"sar_eval": Branch("a", False, 1).to_dict()}}
+    GuidanceLogitsProcessor.validate_params(SimpleNamespace(**valid))
+    with pytest.raises(ValueError, match=message):
+        GuidanceLogitsProcessor.validate_params(SimpleNamespace(**valid | params))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def _told(folder: Path, kind: str, column: str) -> dict[str, Any]:
+def _column(folder: Path, kind: str, column: str) -> dict[str, Any]:
     rows = pd.read_parquet(folder / kind).set_index("key")[column]
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in rows.items()}
 
 
-def test_a_run_has_natives_tokens_and_verdicts(sar_eval: Run, suite: Path, tmp_path: Path) -> None:
+def test_a_run_has_the_tokens_and_verdicts_of_native(sar_eval: Run, suite: Path, tmp_path: Path) -> None:
     words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "-n", 2, "--workers", 1, "--json")
-    told = {}
+    summaries = {}
     for engine in ("native", "vllm"):
         done = sar_eval(*words, "--engine", engine, "--out", tmp_path / engine)
         assert done.returncode == 0, done.stderr
-        told[engine] = json.loads(done.stdout)
+        summaries[engine] = json.loads(done.stdout)
     runs = [tmp_path / "native", tmp_path / "vllm"]
-    assert _told(runs[0], "generations", "tokens") == _told(runs[1], "generations", "tokens")
-    assert _told(runs[0], "verdicts/shapes", "passed") == _told(runs[1], "verdicts/shapes", "passed")
-    assert told["native"]["metrics"] == told["vllm"]["metrics"]
+    assert _column(runs[0], "generations", "tokens") == _column(runs[1], "generations", "tokens")
+    assert _column(runs[0], "verdicts/shapes", "passed") == _column(runs[1], "verdicts/shapes", "passed")
+    assert summaries["native"]["metrics"] == summaries["vllm"]["metrics"]
     manifest = json.loads((runs[1] / "run.json").read_text())
     assert manifest["spec"]["engine_version"].startswith("1 (vllm 0.")
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing_stored(suite: Path, tmp_path: Path) -> None:
-    """The run goes on by itself with another worker; options are in its manifest."""
+def test_a_killed_worker_loses_nothing_stored(suite: Path, tmp_path: Path) -> None:
+    """The run continues with another worker; options are in its manifest."""
     words = ["generate", str(suite), "--ckpt", "demo:sft", "-n", "2", "--guidance", "3", "--workers", "1"]
     words += ["--batch-size", "4", "--engine", "vllm", "--engine-option", "max_num_seqs=8"]
     command = [sys.executable, "-m", "sar_eval", *words, "--out", str(tmp_path / "run")]
@@ -317,7 +319,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_stored(suite: Path, tmp_pat
         output, errors = running.communicate(timeout=200)
     assert running.returncode == 0, output + errors
     assert stored <= {path.name for path in parts.glob("part-*")}
-    assert len(_told(tmp_path / "run", "generations", "tokens")) == 24
+    assert len(_column(tmp_path / "run", "generations", "tokens")) == 24
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["spec"]["engine_options"] == {"max_num_seqs": 8}
 
@@ -337,8 +339,8 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert done.stdout.count("64 tokens") == done.stdout.count("with guidance") == 2
 
 
-def test_the_doctor_knows_the_version(sar_eval: Run) -> None:
-    told = sar_eval("doctor", "--json")
-    found = {finding["name"]: finding for finding in json.loads(told.stdout)}
-    assert found["vllm"]["ok"] is True
-    assert found["vllm"]["detail"].startswith("0.32")
+def test_the_doctor_reports_the_version(sar_eval: Run) -> None:
+    done = sar_eval("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert findings["vllm"]["ok"] is True
+    assert findings["vllm"]["detail"].startswith("0.32")

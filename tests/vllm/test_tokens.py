@@ -1,4 +1,4 @@
-"""Token for token: the reference's guided generation, the engine native, and pairs that fall apart."""
+"""Tokens on vLLM equal those of the reference and of the engine native, even if pairs get out of sync."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ import pytest
 
 from sar_eval.engines.vllm import VllmEngine
 from sar_eval.types import DrawProtocol
-from sar_eval.vllm_guided.driver import Order
-from tests.vllm.drawing import codes, demo_engine, demo_orders, plain_codes, reference_engine
-from tests.vllm.widen import widened
+from sar_eval.vllm_guided.driver import ImageRequest
+from tests.vllm.engines import codes, demo_engine, demo_requests, native_codes, reference_engine
+from tests.vllm.widen import widen_checkpoint
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["visual_only", "full_vocab"])
@@ -24,8 +24,8 @@ def test_greedy_tokens_are_the_references(parity: Path, tmp_path: Path, name: st
     cases = expected["cases"]
     assert {case["cfg_scale"] for case in cases} == {1.0, 3.0, 6.0}
     [side] = {case["grid"] for case in cases}
-    orders = [
-        Order(
+    requests = [
+        ImageRequest(
             (tuple(case["prompt_ids"]), tuple(case["negative_ids"]))[: 1 if case["cfg_scale"] == 1 else 2],
             0,
             case["cfg_scale"],
@@ -34,13 +34,13 @@ def test_greedy_tokens_are_the_references(parity: Path, tmp_path: Path, name: st
         for case in cases
     ]
     protocol = DrawProtocol("test", 64, guidance=3.0, full_vocab=full)
-    with reference_engine(widened(folder, tmp_path / "wide"), side, protocol=protocol) as engine:
-        drawn = engine.driver.draw(orders)
-        found = codes(engine, drawn)
-    tokens = [[code + 120 for code in image] for image in found]
-    wanted = "full_vocab" if full else "visual_only"
-    assert tokens == [case[f"tokens_{wanted}"] for case in cases]
-    assert [image.restarts for image in drawn] == [0] * len(cases)
+    wide_folder = widen_checkpoint(folder, tmp_path / "wide")
+    with reference_engine(wide_folder, side, protocol=protocol) as engine:
+        outputs = engine.driver.generate(requests)
+        tokens = [[code + 120 for code in image] for image in codes(engine, outputs)]
+    vocabulary = "full_vocab" if full else "visual_only"
+    assert tokens == [case[f"tokens_{vocabulary}"] for case in cases]
+    assert [output.restarts for output in outputs] == [0] * len(cases)
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +51,33 @@ def demo() -> Iterator[VllmEngine]:
 
 @pytest.mark.parametrize("number", [1, 2, 7, 32])
 def test_sampled_tokens_are_natives_for_any_number_of_pairs(demo: VllmEngine, number: int) -> None:
-    orders = demo_orders(number)
-    drawn = demo.driver.draw(orders)
-    assert codes(demo, drawn) == plain_codes(orders)
-    assert sum(image.restarts for image in drawn) == 0
+    requests = demo_requests(number)
+    outputs = demo.driver.generate(requests)
+    assert codes(demo, outputs) == native_codes(requests)
+    assert sum(output.restarts for output in outputs) == 0
 
 
-def test_every_request_has_its_own_way_of_sampling(demo: VllmEngine) -> None:
-    orders = demo_orders(6)
-    orders = [
-        orders[0],
-        replace(orders[1], guidance=6.0, temperature=0.7),
-        replace(orders[2], top_k=5),
-        replace(orders[3], top_p=0.5, temperature=1.3),
-        replace(orders[4], prompts=orders[4].prompts[:1], guidance=1.0),
-        replace(orders[5], temperature=0.0),
+def test_every_request_has_its_own_sampling_parameters(demo: VllmEngine) -> None:
+    requests = demo_requests(6)
+    requests = [
+        requests[0],
+        replace(requests[1], guidance=6.0, temperature=0.7),
+        replace(requests[2], top_k=5),
+        replace(requests[3], top_p=0.5, temperature=1.3),
+        replace(requests[4], prompts=requests[4].prompts[:1], guidance=1.0),
+        replace(requests[5], temperature=0.0),
     ]
-    assert codes(demo, demo.driver.draw(orders)) == plain_codes(orders)
+    assert codes(demo, demo.driver.generate(requests)) == native_codes(requests)
 
 
-def test_guidance_off_takes_one_request_a_image() -> None:
-    orders = demo_orders(5, guidance=1.0)
+def test_guidance_off_uses_one_request_per_image() -> None:
+    requests = demo_requests(5, guidance=1.0)
     with demo_engine(guidance=1.0) as engine:
-        assert engine.arguments()["max_num_seqs"] == 64
+        assert engine.engine_args()["max_num_seqs"] == 64
         added = []
         add = engine.driver.engine.add_request
         engine.driver.engine.add_request = lambda name, *rest: added.append(name) or add(name, *rest)
-        assert codes(engine, engine.driver.draw(orders)) == plain_codes(orders)
+        assert codes(engine, engine.driver.generate(requests)) == native_codes(requests)
     assert len(added) == 5
 
 
@@ -95,7 +95,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "synchronous": {"async_scheduling": False},
     "asynchronous, odd, split": {"async_scheduling": True, "max_num_seqs": 7, "max_num_batched_tokens": 40},
 }
-FALL_APART = {
+OUT_OF_SYNC_WITHOUT_WAVES = {
     "prefill over several steps",
     "an odd batch",
     "asynchronous, odd, split",
@@ -105,23 +105,23 @@ FALL_APART = {
 
 @pytest.mark.parametrize("waves", [True, False], ids=["waves", "no_waves"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_pairs_keep_in_step_or_are_brought_back(scenario: str, waves: bool) -> None:
-    orders = demo_orders(12)
+def test_pairs_stay_in_sync_or_are_restarted(scenario: str, waves: bool) -> None:
+    requests = demo_requests(12)
     with demo_engine(waves=waves, batch_size=12, **SCENARIOS[scenario]) as engine:
-        drawn = engine.driver.draw(orders)
-        assert codes(engine, drawn) == plain_codes(orders)
-    restarts = sum(image.restarts for image in drawn)
+        outputs = engine.driver.generate(requests)
+        assert codes(engine, outputs) == native_codes(requests)
+    restarts = sum(output.restarts for output in outputs)
     if waves:
         assert restarts == 0
-    elif scenario in FALL_APART:
-        assert restarts > 0, "nothing fell apart, so nothing was shown"
+    elif scenario in OUT_OF_SYNC_WITHOUT_WAVES:
+        assert restarts > 0, "no pair got out of sync, so the test proves nothing"
 
 
 @pytest.mark.parametrize("waves", [True, False], ids=["waves", "no_waves"])
 def test_the_core_may_be_another_process(monkeypatch: pytest.MonkeyPatch, waves: bool) -> None:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    orders = demo_orders(12)
+    requests = demo_requests(12)
     with demo_engine(waves=waves, batch_size=12, max_num_seqs=7) as engine:
-        drawn = engine.driver.draw(orders)
-        assert codes(engine, drawn) == plain_codes(orders)
-    assert not waves or sum(image.restarts for image in drawn) == 0
+        outputs = engine.driver.generate(requests)
+        assert codes(engine, outputs) == native_codes(requests)
+    assert not waves or sum(output.restarts for output in outputs) == 0

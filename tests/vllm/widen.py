@@ -1,8 +1,8 @@
-"""The reference's tiny networks in a width that vLLM's CPU attention has kernels for.
+"""Widen the reference's tiny networks to a head size that vLLM's CPU attention supports.
 
-Their heads have 16 numbers, vLLM's smallest 32. A network twice as wide whose new numbers are all 0 is the
+Their head size is 16, vLLM's smallest is 32. A network twice as wide whose new weights are all 0 is the
 same function: rotary pairs keep their frequencies (pair i of 8 becomes pair 2i of 16), queries are scaled
-against the wider heads' divisor, norms against the mean over twice as many numbers.
+against the wider heads' divisor, norms against the mean over twice as many values.
 """
 
 import json
@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-HEAD, WIDE = 16, 32
+HEAD_DIM, WIDE_HEAD_DIM = 16, 32
 
 
-def widened(folder: Path, out: Path) -> Path:
+def widen_checkpoint(folder: Path, out: Path) -> Path:
     """Write the network of `folder` twice as wide."""
     config = json.loads((folder / "config.json").read_text())
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
     heads["v"] = heads["k"]
-    assert config["hidden_size"] == HEAD * heads["q"]
+    assert config["hidden_size"] == HEAD_DIM * heads["q"]
     weights = {
         name: _widen(name, tensor, heads)
         for name, tensor in load_file(folder / "model.safetensors").items()
@@ -35,26 +35,26 @@ def widened(folder: Path, out: Path) -> Path:
 def _widen(name: str, tensor: Tensor, heads: dict[str, int]) -> Tensor:
     kind = name.rsplit(".", 2)[-2]
     if "norm" in kind:
-        return _padded(tensor / 2**0.5, 0)
+        return _pad(tensor / 2**0.5, 0)
     if kind in ("q_proj", "k_proj", "v_proj"):
         rows = _spread(tensor, heads[kind[0]], rotary=kind != "v_proj") * (
             2**0.5 if kind == "q_proj" else 1
         )
-        return _padded(rows, 1) if rows.ndim == 2 else rows
+        return _pad(rows, 1) if rows.ndim == 2 else rows
     if kind == "o_proj":
-        return _padded(_spread(tensor.T, heads["q"], rotary=False).T, 0)
-    return _padded(tensor, 0 if kind == "down_proj" else 1)
+        return _pad(_spread(tensor.T, heads["q"], rotary=False).T, 0)
+    return _pad(tensor, 0 if kind == "down_proj" else 1)
 
 
-def _padded(tensor: Tensor, axis: int) -> Tensor:
+def _pad(tensor: Tensor, axis: int) -> Tensor:
     return torch.cat([tensor, torch.zeros_like(tensor)], axis)
 
 
 def _spread(tensor: Tensor, heads: int, rotary: bool) -> Tensor:
     """Rows of `heads` heads of 16 as rows of heads of 32."""
-    parts = tensor.reshape(heads, HEAD, *tensor.shape[1:])
-    wide = tensor.new_zeros(heads, WIDE, *tensor.shape[1:])
-    half = torch.arange(HEAD // 2)
-    places = torch.cat([2 * half, WIDE // 2 + 2 * half]) if rotary else torch.arange(HEAD)
-    wide[:, places] = parts
-    return wide.reshape(heads * WIDE, *tensor.shape[1:])
+    parts = tensor.reshape(heads, HEAD_DIM, *tensor.shape[1:])
+    wide = tensor.new_zeros(heads, WIDE_HEAD_DIM, *tensor.shape[1:])
+    half = torch.arange(HEAD_DIM // 2)
+    rotary_indices = torch.cat([2 * half, WIDE_HEAD_DIM // 2 + 2 * half])
+    wide[:, rotary_indices if rotary else torch.arange(HEAD_DIM)] = parts
+    return wide.reshape(heads * WIDE_HEAD_DIM, *tensor.shape[1:])

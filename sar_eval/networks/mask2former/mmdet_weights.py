@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.tensors.converted import Converted, State, convert_once, file_digest, read_converted
+from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
 
 WHAT = "Mask2Former"
 LEVELS, POINTS = 3, 4  # of the deformable attention in every published Mask2Former
@@ -233,10 +233,10 @@ def read_weights(path: Path) -> Weights:
     else:
         found = convert_once(path, lambda: _read_mmdet(path), WHAT)
     try:
-        config = json.loads(found.notes["config"])
+        config = json.loads(found.metadata["config"])
     except (KeyError, ValueError) as error:
         raise BadInput(f"{path} is no converted {WHAT} ({error})") from error
-    return Weights(found.state, config, found.notes.get("source") or file_digest(path))
+    return Weights(found.state, config, found.metadata.get("source") or file_digest(path))
 
 
 def read_checkpoint(path: Path) -> State:
@@ -257,7 +257,7 @@ def read_checkpoint(path: Path) -> State:
     return state
 
 
-def _read_mmdet(path: Path) -> Converted:
+def _read_mmdet(path: Path) -> ConvertedWeights:
     state = convert(read_checkpoint(path))
     if foreign := sorted(name for name in state if not name.startswith(_PLACES)):
         raise BadInput(
@@ -265,7 +265,7 @@ def _read_mmdet(path: Path) -> Converted:
             f"{len(foreign)} of its tensors have no place there ({foreign[0]}, ...)"
         )
     try:
-        return Converted(state, {"config": json.dumps(infer_config(state))})
+        return ConvertedWeights(state, {"config": json.dumps(infer_config(state))})
     except (LookupError, ValueError) as error:
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: it has no {error}") from error
 

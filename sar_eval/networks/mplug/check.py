@@ -19,7 +19,7 @@ from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.networks.mplug.vqa import MplugVqa
 from sar_eval.networks.mplug.weights import ROLES, Report, read_state, survey, weights_file
 from sar_eval.tensors.converted import file_digest
-from sar_eval.tensors.published_weights import noted_sha256
+from sar_eval.tensors.published_weights import recorded_sha256
 
 NEEDED = ("used", "unknown")  # roles whose count decides whether the file can be loaded
 
@@ -114,7 +114,7 @@ def _pixels(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _digest(path: Path) -> Check:
-    found, noted = file_digest(path), noted_sha256(path)
+    found, noted = file_digest(path), recorded_sha256(path)
     if not noted:
         return Check("digest", None, f"SHA-256 {found}; none is published, none was noted at a download")
     if found == noted:

@@ -20,7 +20,7 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.network import Mplug
 from sar_eval.networks.mplug.shape import MplugShape, configurations, read_shape
-from sar_eval.tensors.converted import Converted, State, convert_once, file_digest
+from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest
 from sar_eval.tensors.weight_files import read_torch_file
 
 WEIGHTS, VOCABULARY = "pytorch_model.bin", "vocab.txt"
@@ -103,8 +103,8 @@ def read_weights(folder: Path) -> MplugWeights:
     """
     shape, path = read_shape(folder), weights_file(folder)
     notes = {"network": repr(shape)}
-    found = convert_once(path, lambda: Converted(read_original(path, shape), notes), WHAT, notes)
-    return MplugWeights(found.state, shape, found.notes["source"])
+    found = convert_once(path, lambda: ConvertedWeights(read_original(path, shape), notes), WHAT, notes)
+    return MplugWeights(found.state, shape, found.metadata["source"])
 
 
 def weights_file(folder: Path) -> Path:

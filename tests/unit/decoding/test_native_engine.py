@@ -1,4 +1,4 @@
-"""The native engine: transformers parity, and draws that depend on nothing but themselves."""
+"""The engine native: parity with transformers, and tokens that do not depend on the batch."""
 
 import io
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from transformers import Qwen2ForCausalLM
 
-from sar_eval.decoding.noise import from_bits, gumbel, noise_keys
-from sar_eval.decoding.sampling import guide, narrow, sample
+from sar_eval.decoding.guidance import apply_guidance
+from sar_eval.decoding.noise import gumbel, gumbel_from_bits, noise_keys
+from sar_eval.decoding.sampling import apply_top_k_top_p, sample
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
@@ -34,7 +35,7 @@ def test_tokens_do_not_depend_on_batch_or_order(tiny_checkpoint: Path, batch_siz
     assert len(set(reference.values())) == 8
 
 
-def test_greedy_tokens_are_transformers(tiny_checkpoint: Path) -> None:
+def test_greedy_tokens_equal_those_of_transformers(tiny_checkpoint: Path) -> None:
     checkpoint = find_checkpoint(str(tiny_checkpoint))
     protocol = DrawProtocol("greedy", 32, temperature=0)
     with NativeEngine(str(tiny_checkpoint), protocol) as engine:
@@ -44,22 +45,22 @@ def test_greedy_tokens_are_transformers(tiny_checkpoint: Path) -> None:
         ids = checkpoint.prompt_ids(draw.prompt.text)
         for code in codes:
             with torch.inference_mode():
-                logits = model(torch.tensor([ids])).logits[0, -1, checkpoint.text_vocabulary :]
+                logits = model(torch.tensor([ids])).logits[0, -1, checkpoint.text_vocab_size :]
             assert int(logits.argmax()) == code
-            ids.append(code + checkpoint.text_vocabulary)
+            ids.append(code + checkpoint.text_vocab_size)
 
 
 def test_images_are_the_decoded_tokens(tiny_checkpoint: Path) -> None:
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
         [generation] = engine.generate(_draws(1))
-        pixels = engine.visual.decode(torch.tensor([generation.tokens]), 4)[0].numpy()
+        pixels = engine.visual_tokenizer.decode(torch.tensor([generation.tokens]), 4)[0].numpy()
     assert generation.image is not None
     with Image.open(io.BytesIO(generation.image)) as image:
         assert image.size == (32, 32)
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
-def test_a_resolution_that_is_no_whole_number_of_tokens_is_refused(tiny_checkpoint: Path) -> None:
+def test_a_resolution_that_is_no_multiple_of_the_token_size_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(BadInput, match="no multiple of 8"):
         NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 30))
 
@@ -80,30 +81,31 @@ def test_noise_is_a_pure_function_and_standard_gumbel() -> None:
 
 def test_noise_is_finite_for_every_hash() -> None:
     extremes = torch.tensor([0, -1, 2**31 - 1, -(2**31), 511, 512], dtype=torch.int32)
-    assert from_bits(extremes).isfinite().all()
+    assert gumbel_from_bits(extremes).isfinite().all()
 
 
-def test_gumbel_sampling_has_the_distribution_it_should() -> None:
+def test_gumbel_sampling_has_the_given_distribution() -> None:
     target = torch.tensor([0.5, 0.25, 0.15, 0.1])
     keys = noise_keys(list(range(20_000)), 1, torch.device("cpu"))[0]
     ids = torch.arange(4, dtype=torch.int32)
-    drawn, sound = sample(target.log().expand(20_000, 4), keys, ids, DrawProtocol("test", 32))
-    assert sound.all()
-    found = torch.bincount(drawn, minlength=4) / 20_000
-    assert (found - target).abs().max() < 0.015
+    tokens, finite = sample(target.log().expand(20_000, 4), keys, ids, DrawProtocol("test", 32))
+    assert finite.all()
+    frequencies = torch.bincount(tokens, minlength=4) / 20_000
+    assert (frequencies - target).abs().max() < 0.015
 
 
 def test_guidance_is_the_published_formula() -> None:
     logits = torch.randn(4, 9)
-    positive, negative = logits[:2].log_softmax(-1), logits[2:].log_softmax(-1)
-    for scale in (0.5, 3.0, 6.0):
-        published = negative + scale * (positive - negative)
-        torch.testing.assert_close(guide(logits, scale).log_softmax(-1), published.log_softmax(-1))
+    prompted, negative = logits[:2].log_softmax(-1), logits[2:].log_softmax(-1)
+    for guidance in (0.5, 3.0, 6.0):
+        published = negative + guidance * (prompted - negative)
+        scores = apply_guidance(logits, guidance)
+        torch.testing.assert_close(scores.log_softmax(-1), published.log_softmax(-1))
 
 
-def test_top_k_and_top_p_keep_what_they_should() -> None:
+def test_top_k_and_top_p_keep_the_most_likely_tokens() -> None:
     scores = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    assert narrow(scores, 2, 1.0).isfinite().tolist() == [[True, True, False, False]]
-    assert narrow(scores, 0, 0.7).isfinite().tolist() == [[True, True, False, False]]
-    assert narrow(scores, 0, 0.1).isfinite().tolist() == [[True, False, False, False]]
-    assert narrow(scores, 0, 1.0).isfinite().all()
+    assert apply_top_k_top_p(scores, 2, 1.0).isfinite().tolist() == [[True, True, False, False]]
+    assert apply_top_k_top_p(scores, 0, 0.7).isfinite().tolist() == [[True, True, False, False]]
+    assert apply_top_k_top_p(scores, 0, 0.1).isfinite().tolist() == [[True, False, False, False]]
+    assert apply_top_k_top_p(scores, 0, 1.0).isfinite().all()

@@ -1,4 +1,4 @@
-"""What engines do with draws: waves, failures that keep the others, the same tokens by every way."""
+"""Engines: equal tokens from every implementation, waves, memory, failures of single draws."""
 
 import dataclasses
 import io
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from sar_eval.decoding.linear import Linear
-from sar_eval.decoding.loop import BatchDecoder, Decoded, GraphedStep
-from sar_eval.decoding.memory import draw_bytes, fitting, free_bytes, kv_bytes
+from sar_eval.decoding.loop import BatchDecoder, CudaGraphStep, DecodeOutput
+from sar_eval.decoding.memory import draw_bytes, free_bytes, kv_bytes, max_draws
 from sar_eval.engines.hf import HfEngine
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.prompting import PRESETS, SIMPLEAR_PREFIXES, prompt_texts
-from sar_eval.families.shape import Shape
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
 
@@ -35,9 +35,9 @@ def _draws(number: int = 6) -> list[Draw]:
 
 def _tokens(engine: NativeEngine | HfEngine, number: int = 6) -> dict[str, tuple[int, ...]]:
     with engine:
-        found = list(engine.generate(_draws(number)))
-    assert all(g.error is None and len(g.tokens) == 16 for g in found)
-    return {g.key: g.tokens for g in found}
+        generations = list(engine.generate(_draws(number)))
+    assert all(g.error is None and len(g.tokens) == 16 for g in generations)
+    return {g.key: g.tokens for g in generations}
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def _tokens(engine: NativeEngine | HfEngine, number: int = 6) -> dict[str, tuple
     ],
     ids=str,
 )
-def test_every_way_draws_the_same_tokens(tiny_checkpoint: Path, changes: dict[str, float]) -> None:
+def test_every_engine_draws_the_same_tokens(tiny_checkpoint: Path, changes: dict[str, float]) -> None:
     protocol = dataclasses.replace(PROTOCOL, **changes)
     expected = _tokens(HfEngine(str(tiny_checkpoint), protocol))
-    assert len(set(expected.values())) >= 3  # greedy, two of the texts end alike
+    assert len(set(expected.values())) >= 3  # greedy: two of the texts give the same tokens
     assert _tokens(NativeEngine(str(tiny_checkpoint), protocol, batch_size=4)) == expected
     for window in (1, 3, 16):
         engine = NativeEngine(str(tiny_checkpoint), protocol, speculate=True, window=window)
@@ -69,17 +69,21 @@ def test_a_compiled_step_draws_the_same_tokens(tiny_checkpoint: Path) -> None:
     assert _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, compile=True)) == expected
 
 
-def test_slots_that_nobody_has_filled_are_not_looked_at(
+def test_slots_that_are_not_filled_are_masked(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU, where captured steps look at a rounded number of slots."""
+    """As on a GPU, where captured steps attend to a rounded number of slots."""
     expected = _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL))
-    monkeypatch.setattr(BatchDecoder, "_length", lambda self, filled: self.room + self.steps - 1)
+    monkeypatch.setattr(
+        BatchDecoder,
+        "_attended_length",
+        lambda self, filled: self.max_prompt_length + self.image_tokens - 1,
+    )
     assert _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL)) == expected
 
 
 def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bookkeeping around CUDA graphs, with a recorder in the place of the card."""
+    """The logic around CUDA graphs, with a stand-in for the GPU."""
 
     class Graph:
         def __init__(self) -> None:
@@ -98,13 +102,13 @@ def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPa
         before = len(done)
         yield
         graph.calls = done[before:]
-        del done[before:]  # a captured step is noted, not done
+        del done[before:]  # a captured step is recorded, not run
 
     done: list[int] = []
     pools: list[str | None] = []
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    step = GraphedStep(done.append)
+    step = CudaGraphStep(done.append)
     for length in (256, 256, 256, 512, 512, 256):
         step(length)
     assert done == [256, 256, 256, 512, 512, 256]
@@ -126,12 +130,12 @@ def test_packed_weights_give_the_same_product(dtype: torch.dtype) -> None:
 def test_text_tokens_are_counted_and_become_code_0(tiny_checkpoint: Path) -> None:
     protocol = dataclasses.replace(PROTOCOL, full_vocab=True)
     with NativeEngine(str(tiny_checkpoint), protocol) as engine:
-        found = list(engine.generate(_draws()))
-    assert sum(g.out_of_range_tokens for g in found) > 0
-    assert all(g.out_of_range_tokens <= g.tokens.count(0) and max(g.tokens) < 64 for g in found)
+        generations = list(engine.generate(_draws()))
+    assert sum(g.out_of_range_tokens for g in generations) > 0
+    assert all(g.out_of_range_tokens <= g.tokens.count(0) and max(g.tokens) < 64 for g in generations)
 
 
-def test_speculation_tells_its_steps(tiny_checkpoint: Path) -> None:
+def test_speculation_reports_its_steps(tiny_checkpoint: Path) -> None:
     protocol = dataclasses.replace(PROTOCOL, temperature=0)  # an image that soon repeats itself
     with NativeEngine(str(tiny_checkpoint), protocol, speculate=True) as engine:
         steps = [g.steps for g in engine.generate(_draws())]
@@ -147,18 +151,18 @@ def _with_long_prompt() -> list[Draw]:
 
 def test_a_prompt_that_is_too_long_fails_alone(tiny_checkpoint: Path) -> None:
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
-        found = {g.key: g for g in engine.generate(_with_long_prompt())}
-    assert found["long/0"].error == (
+        generations = {g.key: g for g in engine.generate(_with_long_prompt())}
+    assert generations["long/0"].error == (
         "the prompt takes 302 tokens, and 240 fit beside 16 visual tokens: "
         "shorten it, or cut it with --truncate"
     )
-    assert [found[d.key].error for d in _draws(2)] == [None, None]
+    assert [generations[d.key].error for d in _draws(2)] == [None, None]
 
 
 def test_truncate_keeps_the_beginning_and_the_image_token(tiny_checkpoint: Path) -> None:
     protocol = dataclasses.replace(PROTOCOL, truncate=True)
     with NativeEngine(str(tiny_checkpoint), protocol) as engine:
-        [cut, _] = engine.prompts(_with_long_prompt()[:1])
+        [cut, _] = engine.prompt_ids(_with_long_prompt()[:1])
         whole = engine.checkpoint.prompt_ids(_with_long_prompt()[0].prompt.text)
         [generation] = engine.generate(_with_long_prompt()[:1])
     assert (len(cut), cut[:-1], cut[-1]) == (240, whole[:239], whole[-1])
@@ -173,130 +177,133 @@ def test_a_nan_fails_its_own_draw_and_is_named(tiny_checkpoint: Path) -> None:
         with engine:
             word = engine.checkpoint.text_tokenizer.token_to_id("star")
             engine.decoder.embedding[word] = torch.nan
-            found = {g.key: g for g in engine.generate(_draws(4))}
-        told = "the scores of visual token 0 are no numbers (NaN or infinite)"
-        assert (found["p0/0"].error, found["p0/0"].image) == (told, None)
-        assert all(found[f"p{i}/{i}"].error is None for i in (1, 2, 3))
+            generations = {g.key: g for g in engine.generate(_draws(4))}
+        error = "the scores of visual token 0 are NaN or infinite"
+        assert (generations["p0/0"].error, generations["p0/0"].image) == (error, None)
+        assert all(generations[f"p{i}/{i}"].error is None for i in (1, 2, 3))
 
 
-class _Small(NativeEngine):
-    """Memory for two draws, or none."""
+class _LimitedMemory(NativeEngine):
+    """Runs out of memory when a wave has more than `max_draws` draws."""
 
-    room = 2
+    max_draws = 2
 
-    def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
-        if len(draws) > self.room:
+    def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
+        if len(draws) > self.max_draws:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
         return super().decode_tokens(draws)
 
 
 def test_waves_are_halved_where_memory_runs_out(tiny_checkpoint: Path) -> None:
     expected = _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL), 9)
-    assert _tokens(_Small(str(tiny_checkpoint), PROTOCOL, batch_size=9), 9) == expected
+    assert _tokens(_LimitedMemory(str(tiny_checkpoint), PROTOCOL, batch_size=9), 9) == expected
 
 
-def test_a_image_that_never_fits_is_a_failure_with_a_reason(tiny_checkpoint: Path) -> None:
-    engine = _Small(str(tiny_checkpoint), PROTOCOL)
-    engine.room = 0
+def test_an_image_that_never_fits_fails_with_a_reason(tiny_checkpoint: Path) -> None:
+    engine = _LimitedMemory(str(tiny_checkpoint), PROTOCOL)
+    engine.max_draws = 0
     with engine:
-        found = list(engine.generate(_draws(3)))
-    assert [g.error for g in found] == ["out of memory for a single image on cpu"] * 3
+        generations = list(engine.generate(_draws(3)))
+    assert [g.error for g in generations] == ["out of memory for a single image on cpu"] * 3
 
 
-def test_finished_waves_are_given_before_a_later_one_breaks(tiny_checkpoint: Path) -> None:
+def test_finished_waves_are_returned_before_a_later_one_fails(tiny_checkpoint: Path) -> None:
     class Breaking(NativeEngine):
         waves = 0
 
-        def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
+        def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
             self.waves += 1
             if self.waves == 3:
                 raise RuntimeError("broken")
             return super().decode_tokens(draws)
 
     with Breaking(str(tiny_checkpoint), PROTOCOL, batch_size=2) as engine:
-        found = engine.generate(_draws(6))
-        given = [next(found).key, next(found).key]
+        generations = engine.generate(_draws(6))
+        keys = [next(generations).key, next(generations).key]
         with pytest.raises(RuntimeError, match="broken"):
-            next(found)
-    assert given == ["p0/0", "p1/1"]
+            next(generations)
+    assert keys == ["p0/0", "p1/1"]
 
 
 @pytest.mark.parametrize(
-    ("room", "told"), [(1, None), (0, "out of memory while its tokens became pixels on cpu")]
+    ("max_images", "error"),
+    [(1, None), (0, "out of memory while its tokens were decoded to pixels on cpu")],
 )
-def test_pixels_are_made_one_by_one_where_memory_is_short(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, room: int, told: str | None
+def test_images_are_decoded_one_by_one_where_memory_is_short(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, max_images: int, error: str | None
 ) -> None:
-    plain = VisualTokenizer.decode
+    original = VisualTokenizer.decode
 
-    def decode(self: VisualTokenizer, codes: torch.Tensor, rows: int) -> torch.Tensor:
-        if len(codes) > room:
+    def decode(self: VisualTokenizer, codes: torch.Tensor, grid_height: int) -> torch.Tensor:
+        if len(codes) > max_images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return plain(self, codes, rows)
+        return original(self, codes, grid_height)
 
     monkeypatch.setattr(VisualTokenizer, "decode", decode)
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
-        assert {g.error for g in engine.generate(_draws())} == {told}
+        assert {g.error for g in engine.generate(_draws())} == {error}
 
 
-def test_swapped_files_of_the_visual_tokenizer_are_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    here = tiny_checkpoint.parent / "tokenizer"
+def test_swapped_files_of_the_visual_tokenizer_are_reported(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tiny_checkpoint.parent / "tokenizer"
     for name, source in (("encoder", "decoder"), ("decoder", "encoder"), ("config", "config")):
-        kind = "json" if name == "config" else "jit"
-        shutil.copy(here / f"{source}.{kind}", tmp_path / f"{name}.{kind}")
+        suffix = "json" if name == "config" else "jit"
+        shutil.copy(folder / f"{source}.{suffix}", tmp_path / f"{name}.{suffix}")
     swapped = NativeEngine(str(tiny_checkpoint), PROTOCOL, visual_tokenizer=str(tmp_path))
     with swapped as engine, pytest.raises(BadInput, match=r"are encoder\.jit and decoder\.jit swapped"):
         list(engine.generate(_draws(1)))
 
 
-def test_a_lost_gpu_is_not_tried_again_in_the_same_process(tiny_checkpoint: Path) -> None:
+def test_a_gpu_failure_is_raised_as_device_lost(tiny_checkpoint: Path) -> None:
     class Lost(NativeEngine):
-        def decode_tokens(self, draws: Sequence[Draw]) -> Decoded:
+        def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
             raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
 
     engine = Lost(str(tiny_checkpoint), PROTOCOL)
     engine.device = "cuda"
     with pytest.raises(DeviceLost, match=r"cuda: CUDA error: device-side assert triggered$"):
-        engine._attempt(lambda: engine.decode_tokens(_draws(1)))
+        engine._none_if_out_of_memory(lambda: engine.decode_tokens(_draws(1)))
 
 
 def test_waves_are_equal_and_as_large_as_memory_allows(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    plain = BatchDecoder.run
-    monkeypatch.setattr(BatchDecoder, "run", lambda self, *a: sizes.append(self.draws) or plain(self, *a))
+    run = BatchDecoder.run
+    monkeypatch.setattr(
+        BatchDecoder, "run", lambda self, *a: sizes.append(self.batch_size) or run(self, *a)
+    )
     _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=5), 12)
     assert sizes == [4, 4, 4]
-    shape = NativeEngine(str(tiny_checkpoint), PROTOCOL).checkpoint.shape
-    one = draw_bytes(shape, 4, 2, 11 + 16, 64)
-    monkeypatch.setattr("sar_eval.decoding.memory.free_bytes", lambda device: int(one * 2.9 / 0.85))
+    config = NativeEngine(str(tiny_checkpoint), PROTOCOL).checkpoint.decoder_config
+    per_draw = draw_bytes(config, 4, 2, 11 + 16, 64)
+    monkeypatch.setattr("sar_eval.decoding.memory.free_bytes", lambda device: int(per_draw * 2.9 / 0.85))
     sizes.clear()
     _tokens(NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=5), 6)
     assert sizes == [2, 2, 2]
 
 
-def test_buffers_serve_one_block_after_another(
+def test_buffers_are_reused_for_the_next_block(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU new buffers would mean new graphs."""
-    made = []
-    plain = BatchDecoder.__init__
-    monkeypatch.setattr(BatchDecoder, "__init__", lambda self, *a: made.append(a[3]) or plain(self, *a))
+    """On a GPU new buffers would require new graphs."""
+    sizes = []
+    init = BatchDecoder.__init__
+    monkeypatch.setattr(BatchDecoder, "__init__", lambda self, *a: sizes.append(a[3]) or init(self, *a))
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
         first = {g.key: g.tokens for g in engine.generate(_draws(2))}
         second = {g.key: g.tokens for g in engine.generate(_draws(4)[2:])}
-        assert made == [2]
+        assert sizes == [2]
         again = {g.key: g.tokens for g in engine.generate(_draws(4))}
-    assert made == [2, 4]
+    assert sizes == [2, 4]
     assert first | second == again
 
 
-def test_memory_is_planned_from_the_shape() -> None:
-    shape = Shape(896, 4864, 24, 14, 2, 64, 215_672, 1e6, 1e-6, True, 32_768)
-    assert kv_bytes(shape, 2) == 12_288  # the figure of the paper's 0.5B model in bfloat16
-    assert draw_bytes(shape, 2, 2, 4160, 64_000) == 2 * 4160 * 12_288 + 64_000 * 28
-    assert (fitting(1000, 100), fitting(10, 100)) == (8, 1)
+def test_memory_is_computed_from_the_configuration() -> None:
+    config = DecoderConfig(896, 4864, 24, 14, 2, 64, 215_672, 1e6, 1e-6, True, 32_768)
+    assert kv_bytes(config, 2) == 12_288  # the figure of the paper's 0.5B model in bfloat16
+    assert draw_bytes(config, 2, 2, 4160, 64_000) == 2 * 4160 * 12_288 + 64_000 * 28
+    assert (max_draws(1000, 100), max_draws(10, 100)) == (8, 1)
     assert free_bytes("cpu") > 10**8
 
 
@@ -308,35 +315,37 @@ def test_memory_is_planned_from_the_shape() -> None:
         (RuntimeError("shape mismatch"), False),
     ],
 )
-def test_memory_errors_are_told_from_others(error: Exception, expected: bool) -> None:
+def test_memory_errors_are_distinguished_from_others(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
 def test_webp_is_the_same_image(tiny_checkpoint: Path) -> None:
     images = {}
-    for form in ("png", "webp"):
-        with NativeEngine(str(tiny_checkpoint), PROTOCOL, image_format=form) as engine:
+    for image_format in ("png", "webp"):
+        with NativeEngine(str(tiny_checkpoint), PROTOCOL, image_format=image_format) as engine:
             [generation] = engine.generate(_draws(1))
         with Image.open(io.BytesIO(generation.image or b"")) as image:
-            assert image.format == form.upper()
-            images[form] = np.asarray(image.convert("RGB"))
+            assert image.format == image_format.upper()
+            images[image_format] = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(images["png"], images["webp"])
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"image_format": "jpeg"}, "unknown image format 'jpeg': png or webp"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"window": 0}, "window is 0"),
     ],
 )
-def test_options_that_cannot_work(tiny_checkpoint: Path, options: dict[str, object], told: str) -> None:
-    with pytest.raises(BadInput, match=told):
+def test_invalid_options_are_refused(
+    tiny_checkpoint: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
         NativeEngine(str(tiny_checkpoint), PROTOCOL, **options)
 
 
-def test_a_image_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
+def test_an_image_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(BadInput, match="256 visual tokens; the checkpoint has 256 positions"):
         NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 128))
 

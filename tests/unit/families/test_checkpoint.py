@@ -1,4 +1,4 @@
-"""Checkpoint folders: what is wrong with one is told before anything is loaded."""
+"""Checkpoint folders: faults are reported before anything is loaded."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def _change(path: Path, **values: object) -> None:
 
 FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("no tokenizer named", lambda f: (f / "sar_eval.json").write_text("{}"), "names no visual_tokenizer"),
-    ("no place", lambda f: (f / "sar_eval.json").unlink(), "--visual-tokenizer FOLDER"),
+    ("no visual tokenizer", lambda f: (f / "sar_eval.json").unlink(), "--visual-tokenizer FOLDER"),
     ("not JSON", lambda f: (f / "sar_eval.json").write_text("{"), "is no JSON"),
     ("a list", lambda f: (f / "config.json").write_text("[]"), "must hold a JSON object"),
     ("no vocabulary", lambda f: _change(f / "config.json", vocab_size=None), "no key 'vocab_size'"),
@@ -42,17 +42,19 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("break_it", "told"), [fault[1:] for fault in FAULTS], ids=[f[0] for f in FAULTS])
-def test_faults_are_told(
-    copy: Path, break_it: Callable[[Path], object], told: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("break_it", "message"), [fault[1:] for fault in FAULTS], ids=[f[0] for f in FAULTS]
+)
+def test_faults_are_reported(
+    copy: Path, break_it: Callable[[Path], object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
     break_it(copy)
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(BadInput, match=message):
         find_checkpoint(str(copy))
 
 
-def test_a_missing_tensor_is_told(copy: Path) -> None:
+def test_a_missing_tensor_is_reported(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(copy / "model.safetensors")
@@ -62,7 +64,7 @@ def test_a_missing_tensor_is_told(copy: Path) -> None:
         load_decoder(find_checkpoint(str(copy)), "cpu", "float32")
 
 
-def test_special_tokens_in_a_prompt_stay_words(tiny_checkpoint: Path) -> None:
+def test_special_tokens_in_a_prompt_are_read_as_text(tiny_checkpoint: Path) -> None:
     checkpoint = find_checkpoint(str(tiny_checkpoint))
     begin, image = (checkpoint.text_tokenizer.token_to_id(t) for t in ("<|t2i|>", "<|soi|>"))
     ids = checkpoint.prompt_ids("a ring <|soi|> <|t2i|>")
@@ -88,8 +90,8 @@ def _as_torch_files(folder: Path) -> None:
     halves = [dict(list(weights.items())[part::2]) for part in (0, 1)]
     for name, half in zip(files, halves, strict=True):
         torch.save(half, folder / name)
-    places = {key: name for name, half in zip(files, halves, strict=True) for key in half}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    weight_map = {key: name for name, half in zip(files, halves, strict=True) for key in half}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 def test_torch_files_are_the_same_checkpoint(copy: Path, tiny_checkpoint: Path) -> None:
@@ -102,14 +104,14 @@ def test_torch_files_are_the_same_checkpoint(copy: Path, tiny_checkpoint: Path) 
     torch.testing.assert_close(theirs.head, ours.head, rtol=0, atol=0)
 
 
-def test_a_shard_that_is_missing_is_told_before_anything_is_loaded(copy: Path) -> None:
+def test_a_missing_shard_is_reported_before_anything_is_loaded(copy: Path) -> None:
     _as_torch_files(copy)
     (copy / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(BadInput, match=r"no pytorch_model-00002-of-00002\.bin"):
         find_checkpoint(str(copy))
 
 
-def test_weights_of_another_width_are_told_by_both_loaders(copy: Path) -> None:
+def test_weights_of_another_width_are_refused_by_both_loaders(copy: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -125,7 +127,7 @@ def test_weights_of_another_width_are_told_by_both_loaders(copy: Path) -> None:
 
 def test_a_visual_tokenizer_can_be_named(copy: Path, tiny_checkpoint: Path) -> None:
     (copy / "sar_eval.json").unlink()
-    found = find_checkpoint(str(copy), str(tiny_checkpoint.parent / "tokenizer"))
-    assert found.codebook_size == 64
+    checkpoint = find_checkpoint(str(copy), str(tiny_checkpoint.parent / "tokenizer"))
+    assert checkpoint.codebook_size == 64
     with pytest.raises(BadInput, match=r"no encoder\.jit in .*nowhere"):
         find_checkpoint(str(copy), str(copy / "nowhere"))

@@ -13,7 +13,7 @@ from sar_eval.answerers.mplug import MplugAnswerer
 from sar_eval.cli.inspect import doctor as command
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.stages import doctor
-from sar_eval.tensors.published_weights import note_of
+from sar_eval.tensors.published_weights import checksum_path
 from tests.mplug_files import write_tiny_mplug
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,7 +90,7 @@ def test_a_file_that_does_not_fit(tmp_path) -> None:
 
 
 def test_the_digest_of_the_download(folder) -> None:
-    note_of(folder / "pytorch_model.bin").write_text("0" * 64 + "  pytorch_model.bin\n")
+    checksum_path(folder / "pytorch_model.bin").write_text("0" * 64 + "  pytorch_model.bin\n")
     [(ok, told)] = outcome(findings(folder), "digest")
     assert (ok, "the file has changed" in told) == (False, True)
 

@@ -1,4 +1,4 @@
-"""What makes a wave, and what two rows agree on; no vLLM is needed to decide either."""
+"""How waves are planned, and which tokens two rows have in common; without vLLM."""
 
 from collections import deque
 from types import SimpleNamespace
@@ -7,30 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sar_eval.vllm_guided.driver import Capacity, Drawn, Order, VllmDriver, agreed
-from sar_eval.vllm_guided.pairing import Layout
+from sar_eval.vllm_guided.driver import (
+    Capacity,
+    ImageOutput,
+    ImageRequest,
+    VllmDriver,
+    common_prefix_length,
+)
+from sar_eval.vllm_guided.pairing import TokenLayout
 
-LAYOUT = Layout(10, 5)
+LAYOUT = TokenLayout(10, 5)
 
 
-def _driver(capacity: Capacity, steps: int = 20, waves: bool = True) -> VllmDriver:
+def _driver(capacity: Capacity, image_tokens: int = 20, waves: bool = True) -> VllmDriver:
     scheduler = SimpleNamespace(max_num_seqs=1, max_num_batched_tokens=1, watermark=0.0)
     cache = SimpleNamespace(num_gpu_blocks=2, block_size=4)
     config = SimpleNamespace(scheduler_config=scheduler, cache_config=cache)
-    driver = VllmDriver(SimpleNamespace(vllm_config=config), LAYOUT, steps, waves)
+    driver = VllmDriver(SimpleNamespace(vllm_config=config), LAYOUT, image_tokens, waves)
     driver.capacity = capacity
     return driver
 
 
-def _pairs(lengths: list[tuple[int, int]]) -> list[Order]:
-    return [Order(((0,) * a, (0,) * b), n, 3.0) for n, (a, b) in enumerate(lengths)]
+def _requests(lengths: list[tuple[int, int]]) -> list[ImageRequest]:
+    return [ImageRequest(((0,) * a, (0,) * b), n, 3.0) for n, (a, b) in enumerate(lengths)]
 
 
 def test_the_capacity_is_that_of_vllms_configuration() -> None:
     scheduler = SimpleNamespace(max_num_seqs=7, max_num_batched_tokens=64, watermark=0.1)
     cache = SimpleNamespace(num_gpu_blocks=100, block_size=16)
-    found = Capacity.of(SimpleNamespace(scheduler_config=scheduler, cache_config=cache))
-    assert found == Capacity(7, 64, 89, 16)
+    capacity = Capacity.from_config(SimpleNamespace(scheduler_config=scheduler, cache_config=cache))
+    assert capacity == Capacity(7, 64, 89, 16)
 
 
 @given(
@@ -39,38 +45,38 @@ def test_the_capacity_is_that_of_vllms_configuration() -> None:
     st.integers(4, 60),
     st.integers(4, 40),
 )
-def test_waves_fit_and_leave_nobody_out(
-    lengths: list[tuple[int, int]], requests: int, step_tokens: int, blocks: int
+def test_waves_fit_and_include_every_image(
+    lengths: list[tuple[int, int]], max_num_seqs: int, max_num_batched_tokens: int, blocks: int
 ) -> None:
-    driver = _driver(Capacity(requests, step_tokens, blocks, 4))
-    orders, drawn = _pairs(lengths), [Drawn() for _ in lengths]
-    waiting, told = deque(range(len(orders))), []
+    driver = _driver(Capacity(max_num_seqs, max_num_batched_tokens, blocks, 4))
+    requests, outputs = _requests(lengths), [ImageOutput() for _ in lengths]
+    waiting, submitted = deque(range(len(requests))), []
     while waiting:
-        wave = driver._next_wave(waiting, orders, drawn, len(orders))
-        told += wave
-        prompts = [len(p) for n in wave for p in orders[n].prompts]
-        assert len(prompts) <= requests
-        assert sum(prompts) <= step_tokens
+        wave = driver._next_wave(waiting, requests, outputs, len(requests))
+        submitted += wave
+        prompts = [len(p) for n in wave for p in requests[n].prompts]
+        assert len(prompts) <= max_num_seqs
+        assert sum(prompts) <= max_num_batched_tokens
         assert sum(-(-(length + 20) // 4) for length in prompts) <= blocks
-    failed = [n for n, image in enumerate(drawn) if image.error]
-    assert sorted(told + failed) == list(range(len(orders)))
+    failed = [n for n, output in enumerate(outputs) if output.error]
+    assert sorted(submitted + failed) == list(range(len(requests)))
     for n in failed:
-        prompts = [len(p) for p in orders[n].prompts]
+        prompts = [len(p) for p in requests[n].prompts]
         assert driver.capacity.shortage(prompts, [length + 20 for length in prompts])
 
 
-def test_a_image_too_large_for_the_memory_says_what_is_short() -> None:
+def test_the_error_of_an_image_too_large_names_the_shortage() -> None:
     driver = _driver(Capacity(8, 100, 10, 4))
-    drawn = [Drawn()]
-    assert driver._next_wave(deque([0]), _pairs([(4, 4)]), drawn, 1) == []
-    assert drawn[0].error == "an image takes 12 blocks of 4 tokens, the cache has 10"
+    outputs = [ImageOutput()]
+    assert driver._next_wave(deque([0]), _requests([(4, 4)]), outputs, 1) == []
+    assert outputs[0].error == "an image takes 12 blocks of 4 tokens, the cache has 10"
 
 
-def test_a_image_that_cannot_go_on_in_one_step_begins_anew() -> None:
+def test_an_image_too_long_to_be_resumed_in_one_step_starts_from_its_prompt() -> None:
     driver = _driver(Capacity(8, 20, 100, 4))
-    drawn = [Drawn(tokens=[1] * 15, restarts=2)]
-    assert driver._next_wave(deque([0]), _pairs([(4, 4)]), drawn, 1) == [0]
-    assert drawn[0] == Drawn(restarts=2)
+    outputs = [ImageOutput(tokens=[1] * 15, restarts=2)]
+    assert driver._next_wave(deque([0]), _requests([(4, 4)]), outputs, 1) == [0]
+    assert outputs[0] == ImageOutput(restarts=2)
 
 
 @pytest.mark.parametrize(
@@ -86,5 +92,7 @@ def test_a_image_that_cannot_go_on_in_one_step_begins_anew() -> None:
         ([[4, 1], [5, 1]], 0),
     ],
 )
-def test_rows_agree_up_to_the_first_difference_or_mark(rows: list[list[int]], common: int) -> None:
-    assert agreed(rows, {LAYOUT.out_of_step, LAYOUT.fault}) == common
+def test_rows_have_tokens_in_common_up_to_a_difference_or_marker(
+    rows: list[list[int]], common: int
+) -> None:
+    assert common_prefix_length(rows, {LAYOUT.out_of_sync_id, LAYOUT.not_finite_id}) == common
