@@ -20,7 +20,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sar_eval.report.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference, lines, quirks
+from sar_eval.report.metric_pairs import (
+    QUIRKS_NOTE,
+    QUIRKS_TITLE,
+    has_reference,
+    pair_metrics,
+    quirk_effects,
+)
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.types import Metric, Summary
 
@@ -146,7 +152,7 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     console = Console()
     if summary.metrics:
         console.print(score_table(summary))
-        if quirks(summary.metrics):
+        if quirk_effects(summary.metrics):
             console.print(quirk_table(summary))
     counts = ("expected", "generated", "judged", "failed")
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
@@ -169,7 +175,7 @@ def score_table(summary: Summary) -> Table:
 
     Where the fold gives the official script's figures too, they stand beside ours.
     """
-    beside, told = has_reference(summary.metrics), lines(summary.metrics)
+    beside, told = has_reference(summary.metrics), pair_metrics(summary.metrics)
     partial = "  PARTIAL" if summary.partial else ""
     table = Table(title=f"{summary.benchmark}  {summary.checkpoint}{partial}", title_justify="left")
     table.add_column("")
@@ -194,7 +200,7 @@ def quirk_table(summary: Summary) -> Table:
     table.add_column("")
     for name in ("effect", "95 % interval", "n"):
         table.add_column(name, justify="right")
-    for name, metric in quirks(summary.metrics):
+    for name, metric in quirk_effects(summary.metrics):
         table.add_row(name, *_cells(metric, "+"), str(metric.n))
     return table
 
