@@ -6,7 +6,7 @@ effects of repairing one of the script's quirks `quirk/<name>`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sar_eval.types import Metric
@@ -50,6 +50,24 @@ def pair_metrics(metrics: Iterable[Metric]) -> list[MetricPair]:
     pairs = [MetricPair(name, ours.get(name), reference.get(name)) for name in ours | reference]
     groups = list(dict.fromkeys(pair.group for pair in pairs))
     return sorted(pairs, key=lambda pair: groups.index(pair.group))
+
+
+def nest_details(pairs: Sequence[MetricPair]) -> list[tuple[str, MetricPair]]:
+    """Rows (label, pair) of a table in which each `detail/A - B` is indented under `category/A`."""
+    categories = {pair.label for pair in pairs if pair.group == "category"}
+    details: dict[str, list[tuple[str, MetricPair]]] = {}
+    others = []
+    for pair in pairs:
+        category, _, detail = pair.label.partition(" - ")
+        if pair.group == "detail" and category in categories:
+            details.setdefault(category, []).append((f"  {detail or category}", pair))
+        else:
+            others.append(pair)
+    rows = []
+    for pair in others:
+        rows.append((pair.label, pair))
+        rows += details.get(pair.label, []) if pair.group == "category" else []
+    return rows
 
 
 def has_reference(metrics: Iterable[Metric]) -> bool:

@@ -56,9 +56,9 @@ def test_the_table_has_both_scores() -> None:
     rows = [" ".join(line.split()) for line in _printed(score_table(_summary(*METRICS))).splitlines()]
     cells = {row[1:].split("│")[0].strip(): row for row in rows}
     assert any("corrected" in row and "reference" in row for row in rows)
-    assert "79.66 │ 78.00 to 81.23 │ 4260 │ 80.50 │ 79.00 to 82.00" in cells["overall"]
-    assert "88.10 │ 87.00 to 89.00 │ 9000 │ - │ -" in cells["entity"]
-    assert "- │ - │ 0 │ 50.00 │ 40.00 to 60.00" in cells["mood"]
+    assert "79.66 │ 78.00-81.23 │ 4260 │ 80.50 │ 79.00-82.00" in cells["overall"]
+    assert "88.10 │ 87.00-89.00 │ 9000 │ - │ -" in cells["entity"]
+    assert "- │ - │ 0 │ 50.00 │ 40.00-60.00" in cells["mood"]
     assert not any("quirk" in row for row in rows)
 
 
