@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-STEPS = {
+STAGES = {
     "tokenizer": "tokenizer: weighted L1 + L2",
     "pretrain": "pretrain: cross-entropy, noisy scenes",
     "sft": "sft: cross-entropy, tidy scenes",
@@ -19,9 +19,9 @@ STEPS = {
 
 
 def main(work: Path) -> None:
-    """One panel a training step, loss over steps."""
-    figure, panels = plt.subplots(1, len(STEPS), figsize=(11, 3.0), layout="constrained")
-    for panel, (name, title) in zip(panels, STEPS.items(), strict=True):
+    """Plot the loss over the steps, one panel per training stage."""
+    figure, panels = plt.subplots(1, len(STAGES), figsize=(11, 3.0), layout="constrained")
+    for panel, (name, title) in zip(panels, STAGES.items(), strict=True):
         lines = [json.loads(line) for line in (work / name / "loss.jsonl").read_text().splitlines()]
         panel.plot([line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1.2)
         panel.set_title(title, fontsize=10)

@@ -88,8 +88,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from sar_eval.families.demo import build_config, build_text_tokenizer
     from sar_eval.families.fsq import FsqAutoencoder
-    from sar_eval.suites.shapes.vocabulary import words
-    from sar_eval.train.decoder import save
+    from sar_eval.suites.shapes.vocabulary import all_words
+    from sar_eval.train.decoder import save_checkpoint
     from sar_eval.train.tokenizer import TokenizerOptions, export
 
     torch.manual_seed(0)
@@ -97,10 +97,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = TokenizerOptions(levels=(4, 4, 4), width=16)
     (root / "tokenizer").mkdir()
     export(FsqAutoencoder([4, 4, 4], 16).eval(), root / "tokenizer", options)
-    tokenizer = build_text_tokenizer(words())
+    tokenizer = build_text_tokenizer(all_words())
     model = Qwen2ForCausalLM(build_config(len(tokenizer), 64))
     (root / "decoder").mkdir()
-    save(model, tokenizer, root / "tokenizer", 4, root / "decoder")
+    save_checkpoint(model, tokenizer, root / "tokenizer", 4, root / "decoder")
     return root / "decoder"
 
 

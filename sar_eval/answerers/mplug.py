@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sar_eval.errors import BadInput
-from sar_eval.suites.dpg.yes_no import EXACT, read_exact
+from sar_eval.suites.dpg.yes_no import EXACT_RULE, read_exact
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Answer
 
@@ -55,7 +55,7 @@ class MplugAnswerer:
             raise BadInput(f"batch_size {batch_size!r} of answerer 'mplug': a whole number >= 1")
         self.folder = Path(weights).resolve() if weights else find_weights("mplug").parent
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        self.version = f"{VERSION}+{digest(self.folder)}+{EXACT}"
+        self.version = f"{VERSION}+{digest(self.folder)}+{EXACT_RULE}"
 
     def __enter__(self) -> Self:
         from sar_eval.networks.mplug.vqa import MplugVqa

@@ -26,11 +26,11 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import encode_png
 from sar_eval.networks.chat_server import ChatServer, Trouble
 from sar_eval.suites.dpg.yes_no import (
-    CHAT,
-    TEMPLATE,
+    CHAT_RULE,
+    DEFAULT_TEMPLATE,
     chat_answer,
     check_template,
-    put,
+    fill_template,
     soft_score,
     template_digest,
 )
@@ -60,7 +60,7 @@ class Options:
     url: str = ""
     model: str = ""
     api_key_env: str = ""
-    prompt: str = TEMPLATE
+    prompt: str = DEFAULT_TEMPLATE
     timeout_s: float = 60.0
     retries: int = 3
     concurrency: int = 16
@@ -86,7 +86,7 @@ class ServerAnswerer:
             raise BadInput(f"{WHO} has no option {unknown[0]!r}; known are {known}")
         self.options = _checked(Options(**options))
         how = template_digest(f"{self.options.prompt}\0{self.options.max_tokens}")
-        self.version = f"{VERSION}+{self.options.model}+{how}+{CHAT}"
+        self.version = f"{VERSION}+{self.options.model}+{how}+{CHAT_RULE}"
         self._server = ChatServer(
             self.options.url,
             api_key_env=self.options.api_key_env,
@@ -166,7 +166,7 @@ class ServerAnswerer:
 
     def _payload(self, url: str, question: str) -> dict[str, Json]:
         image = {"type": "image_url", "image_url": {"url": url}}
-        text = {"type": "text", "text": put(self.options.prompt, question)}
+        text = {"type": "text", "text": fill_template(self.options.prompt, question)}
         return {
             "model": self.options.model,
             "messages": [{"role": "user", "content": [image, text]}],

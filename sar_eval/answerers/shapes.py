@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval.suites.shapes.detect import detect
-from sar_eval.suites.shapes.questions import Asked, parse
+from sar_eval.suites.shapes.questions import ShapeQuestion, parse_question
 from sar_eval.types import Answer, Detection
 
 VERSION = "1"
@@ -50,14 +50,14 @@ class ShapesAnswerer:
 
 
 def _answer(question: str, found: Sequence[Detection]) -> Answer:
-    asked = parse(question)
+    asked = parse_question(question)
     if asked is None:
         return Answer(error=f"the answerer shapes knows no such question: {question!r}")
     yes = _holds(asked, found)
     return Answer("yes" if yes else "no", yes)
 
 
-def _holds(asked: Asked, found: Sequence[Detection]) -> bool:
+def _holds(asked: ShapeQuestion, found: Sequence[Detection]) -> bool:
     """Whether the shapes that were found make it true; of what is not there, nothing is true."""
     own = [detection for detection in found if detection.name == asked.name]
     if asked.kind == "count":

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.yes_no import (
-    CHAT,
-    TEMPLATE,
-    WORD,
+    CHAT_RULE,
+    DEFAULT_TEMPLATE,
+    WORD_RULE,
     chat_answer,
     check_template,
-    put,
+    fill_template,
     soft_score,
     template_digest,
     word_answer,
@@ -79,8 +79,8 @@ class TransformersAnswerer:
         self.options, self.device = _checked(Options(**options)), device
         self.folder, digest = find_network(self.options.model, self.options.revision)
         self.chat = kind_of(self.folder) == "chat"
-        self.prompt = self.options.prompt or (TEMPLATE if self.chat else "{question}")
-        how = f"{template_digest(self.prompt)}+{CHAT if self.chat else WORD}"
+        self.prompt = self.options.prompt or (DEFAULT_TEMPLATE if self.chat else "{question}")
+        how = f"{template_digest(self.prompt)}+{CHAT_RULE if self.chat else WORD_RULE}"
         self.version = f"{VERSION}+{Path(self.options.model).name}@{digest}+{how}"
 
     def __enter__(self) -> Self:
@@ -103,7 +103,9 @@ class TransformersAnswerer:
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
         """One answer for each question of each image, in the order given."""
-        pairs = [(pixels, put(self.prompt, text)) for pixels, questions in images for text in questions]
+        pairs = [
+            (pixels, fill_template(self.prompt, text)) for pixels, questions in images for text in questions
+        ]
         answers = self._answers(pairs)
         for _, questions in images:
             yield [next(answers) for _ in questions]

@@ -9,10 +9,10 @@ from sar_eval.types import Metric, Prompt, Verdict
 
 
 class GenEvalFold:
-    """The official figures; see `suites.geneval.scoring`."""
+    """The official metrics; see `suites.geneval.scoring`."""
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
-        """`overall`, one metric a task, then shares of correct images and of prompts with any correct."""
+        """`overall`, one metric per task, then shares of correct images and of prompts with any correct."""
         return fold_by_task(prompts, verdicts)
 
 

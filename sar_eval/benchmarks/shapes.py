@@ -11,14 +11,15 @@ from sar_eval.types import Metric, Prompt, Verdict
 
 
 class ShapesFold:
-    """GenEval's fold, and the tasks that can hold something out once more by split."""
+    """GenEval's metrics, and the tasks with held-out combinations by split."""
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
         """GenEval's metrics, then `split/seen` and `split/unseen` over the four split tasks."""
         splits = []
         for split in ("seen", "unseen"):
-            part = [p for p in prompts if p.split == split and p.tag in SPLIT_TASKS]
-            splits.append(clustered_metric(f"split/{split}", list(scores_by_task(part, verdicts).values())))
+            in_split = [p for p in prompts if p.split == split and p.tag in SPLIT_TASKS]
+            scores = scores_by_task(in_split, verdicts)
+            splits.append(clustered_metric(f"split/{split}", list(scores.values())))
         return (*fold_by_task(prompts, verdicts), *splits)
 
 

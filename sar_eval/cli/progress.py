@@ -20,7 +20,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sar_eval.report.foldings import QUIRKS_NOTE, QUIRKS_TITLE, has_reference, lines, quirks
+from sar_eval.report.metric_pairs import (
+    QUIRKS_NOTE,
+    QUIRKS_TITLE,
+    MetricPair,
+    has_reference,
+    nest_details,
+    pair_metrics,
+    quirk_effects,
+)
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.types import Metric, Summary
 
@@ -146,7 +154,7 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     console = Console()
     if summary.metrics:
         console.print(score_table(summary))
-        if quirks(summary.metrics):
+        if quirk_effects(summary.metrics):
             console.print(quirk_table(summary))
     counts = ("expected", "generated", "judged", "failed")
     console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
@@ -165,49 +173,54 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
 
 
 def score_table(summary: Summary) -> Table:
-    """Score, 95 % interval and number of images (or prompts) of every metric.
+    """Score, 95 % interval and number of images (or prompts) of every metric, at most 80 columns wide.
 
-    Where the fold gives the official script's figures too, they stand beside ours.
+    If the fold computes the official script's metrics too, they stand beside ours.
     """
-    beside, told = has_reference(summary.metrics), lines(summary.metrics)
+    with_reference = has_reference(summary.metrics)
     partial = "  PARTIAL" if summary.partial else ""
     table = Table(title=f"{summary.benchmark}  {summary.checkpoint}{partial}", title_justify="left")
     table.add_column("")
-    names = ["corrected" if beside else "score", "95 % interval", "n"]
-    for name in (*names, "reference", "95 % interval") if beside else names:
+    columns = ("corrected", "95 % CI", "n", "reference", "95 % CI")
+    for name in columns if with_reference else ("score", "95 % interval", "n"):
         table.add_column(name, justify="right", no_wrap=True)
-    for number, line in enumerate(told):
-        following = told[number + 1] if number + 1 < len(told) else None
-        cells = [*_cells(line.ours), str(line.ours.n if line.ours else 0)]
-        cells += _cells(line.reference) if beside else ()
-        ends = following is None or _section(line.name) != _section(following.name)
-        style = "bold" if line.name == "overall" else ""
-        table.add_row(line.label, *cells, end_section=ends, style=style)
+    rows = nest_details(pair_metrics(summary.metrics))
+    for number, (label, pair) in enumerate(rows):
+        following = rows[number + 1][1] if number + 1 < len(rows) else None
+        separator = "-" if with_reference else " to "
+        cells = [*_cells(pair.ours, separator), str(pair.ours.n if pair.ours else 0)]
+        cells += _cells(pair.reference, separator) if with_reference else ()
+        ends_section = following is None or _section(pair) != _section(following)
+        style = "bold" if pair.name == "overall" else ""
+        table.add_row(label, *cells, end_section=ends_section, style=style)
     return table
 
 
 def quirk_table(summary: Summary) -> Table:
-    """What each quirk of the official script does to its score."""
+    """The effect of each quirk of the official script on its score."""
     table = Table(
         title=QUIRKS_TITLE, caption=QUIRKS_NOTE, title_justify="left", caption_justify="left", min_width=72
     )
     table.add_column("")
     for name in ("effect", "95 % interval", "n"):
         table.add_column(name, justify="right")
-    for name, metric in quirks(summary.metrics):
-        table.add_row(name, *_cells(metric, "+"), str(metric.n))
+    for name, metric in quirk_effects(summary.metrics):
+        table.add_row(name, *_cells(metric, " to ", "+"), str(metric.n))
     return table
 
 
-def _section(name: str) -> str:
-    return name.partition("/")[0]
+def _section(pair: MetricPair) -> str:
+    """What rows between two rules have in common: a category with its details, or the kind of metric."""
+    if pair.group in ("category", "detail"):
+        return f"category/{pair.label.partition(' - ')[0]}"
+    return pair.name.partition("/")[0]
 
 
-def _cells(metric: Metric | None, sign: str = "-") -> tuple[str, str]:
-    """Value and interval, "-" for what there is not."""
+def _cells(metric: Metric | None, separator: str, sign: str = "-") -> tuple[str, str]:
+    """Value and interval, "-" for a missing one."""
     if metric is None or metric.value is None:
         return "-", "-"
     value = metric.written(metric.value, sign)
     if metric.low is None or metric.high is None:
         return value, "-"
-    return value, f"{metric.written(metric.low, sign)} to {metric.written(metric.high, sign)}"
+    return value, f"{metric.written(metric.low, sign)}{separator}{metric.written(metric.high, sign)}"

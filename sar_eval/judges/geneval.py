@@ -23,7 +23,13 @@ from PIL import Image
 from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.images.masks import encode_mask
-from sar_eval.suites.geneval.verdict import Ruling, Thresholds, keep, read_thresholds, rule
+from sar_eval.suites.geneval.verdict import (
+    Ruling,
+    Thresholds,
+    decide_verdict,
+    filter_detections,
+    read_thresholds,
+)
 from sar_eval.suites.geneval.vocabulary import CLASSES, COLORS
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
@@ -157,7 +163,7 @@ class GenEvalJudge:
     def _verdict(self, look: _Look) -> Verdict:
         if look.error is not None:
             return Verdict(look.generation.key, "geneval", self.version, error=look.error)
-        ruling = rule(look.prompt.checks, look.detections, self.thresholds)
+        ruling = decide_verdict(look.prompt.checks, look.detections, self.thresholds)
         return Verdict(
             look.generation.key,
             "geneval",
@@ -171,7 +177,7 @@ class GenEvalJudge:
 
 def colored(checks: Json, look: _Look, thresholds: Thresholds) -> list[int]:
     """Places of the detections whose colour GenEval looks at: the best `count` boxes of a class."""
-    kept = keep(look.detections, checks.get("tag") == "counting", thresholds)
+    kept = filter_detections(look.detections, checks.get("tag") == "counting", thresholds)
     wanted = [item for item in checks["include"] if "color" in item]
     enough = [item for item in wanted if len(kept.get(item["class"], ())) >= item["count"]]
     chosen = {id(box) for item in enough for box in kept[item["class"]][: item["count"]]}

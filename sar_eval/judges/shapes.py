@@ -11,7 +11,7 @@ import cv2
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import read_image
-from sar_eval.suites.geneval.verdict import read_thresholds, rule
+from sar_eval.suites.geneval.verdict import decide_verdict, read_thresholds
 from sar_eval.suites.shapes.detect import detect
 from sar_eval.types import Generation, Json, Prompt, Verdict
 
@@ -52,7 +52,7 @@ class ShapesJudge:
     def _judge_one(self, prompt: Prompt, generation: Generation) -> Verdict:
         if not isinstance(prompt.checks, dict) or "include" not in prompt.checks:
             raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
-        ruling = rule(prompt.checks, detect(read_image(generation)), self.thresholds)
+        ruling = decide_verdict(prompt.checks, detect(read_image(generation)), self.thresholds)
         return Verdict(
             generation.key,
             "shapes",

@@ -22,7 +22,7 @@ from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.protocols import Answerer
 from sar_eval.suites.dpg.questions import Question, read_questions
-from sar_eval.suites.dpg.scoring import Counted, count
+from sar_eval.suites.dpg.scoring import QuestionScore, score_questions
 from sar_eval.types import Answer, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
@@ -108,7 +108,7 @@ class VqaJudge:
             # What is known is kept for the reader; it is no score.
             evidence = self._evidence([_row(question, answer) for question, answer in pairs])
             return Verdict(look.key, "vqa", self.version, evidence=evidence, error=error)
-        counted = count(look.questions, [answer.yes is True for answer in answers])
+        counted = score_questions(look.questions, [answer.yes is True for answer in answers])
         rows = [_row(q, a) | _counted(c) for (q, a), c in zip(pairs, counted, strict=True)]
         return Verdict(
             look.key,
@@ -178,7 +178,7 @@ def _row(question: Question, answer: Answer) -> dict[str, Json]:
     } | error
 
 
-def _counted(counted: Counted) -> dict[str, Json]:
+def _counted(counted: QuestionScore) -> dict[str, Json]:
     return {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted}
 
 

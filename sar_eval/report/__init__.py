@@ -1,1 +1,1 @@
-"""The HTML report of a run."""
+"""Write a run's HTML report."""

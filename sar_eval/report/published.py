@@ -1,4 +1,4 @@
-"""Scores that others published, for a look beside one's own. Protocols differ: they are told too."""
+"""Published scores, to compare with a run's own. Protocols differ, so they are shown too."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sar_eval.types import Json
 
 @dataclass(frozen=True, slots=True)
 class PublishedScore:
-    """One figure with where it was read.
+    """One model's published score and its source.
 
     Attributes:
-        model: its name there.
+        model: its name in the source.
         benchmark: "geneval" (0 to 1) or "dpg" (0 to 100).
-        overall: the headline figure.
-        tasks: task to figure, where they are given.
+        overall: the headline score.
+        tasks: scores by task, if published.
         source: the paper or repository.
         protocol: rewriter (whether a language model rewrote the prompts), resolution, guidance,
-            images_per_prompt; None where the source does not say.
-        note: what else one should know.
+            images_per_prompt; None if the source does not state it.
+        note: further remarks.
     """
 
     model: str
@@ -35,38 +35,38 @@ class PublishedScore:
 
     @property
     def conditions(self) -> str:
-        """The protocol in words; "not told" where nothing is."""
-        rewriter = {True: "rewritten prompts", False: "prompts as they are", None: ""}
-        forms = {
+        """The protocol in words; "not stated" if nothing is known."""
+        rewriter = {True: "rewritten prompts", False: "original prompts", None: ""}
+        formats = {
             "resolution": "{} pixels",
             "guidance": "guidance {}",
-            "images_per_prompt": "{} images a prompt",
+            "images_per_prompt": "{} images per prompt",
         }
-        told = [rewriter[self.protocol.get("rewriter")]]
-        for name, form in forms.items():
+        parts = [rewriter[self.protocol.get("rewriter")]]
+        for name, template in formats.items():
             value = self.protocol.get(name)
-            told.append("" if value is None else form.format(value))
-        return ", ".join(filter(None, told)) or "not told"
+            parts.append("" if value is None else template.format(value))
+        return ", ".join(filter(None, parts)) or "not stated"
 
 
-def published(benchmark: str) -> list[PublishedScore]:
-    """The figures of a benchmark, best first; none for benchmarks that nobody publishes."""
+def read_published(benchmark: str) -> list[PublishedScore]:
+    """The published scores of a benchmark, best first; empty if there are none."""
     rows = json.loads(_path().read_text())
-    found = [PublishedScore(**row) for row in rows if row["benchmark"] == benchmark]
-    return sorted(found, key=lambda score: -score.overall)
+    scores = [PublishedScore(**row) for row in rows if row["benchmark"] == benchmark]
+    return sorted(scores, key=lambda score: -score.overall)
 
 
-def beside(
+def rank_among_published(
     benchmark: str, model: str, overall: float, conditions: str
 ) -> list[tuple[PublishedScore, bool]]:
-    """The published figures with one's own in its place, marked True; empty where there are none."""
+    """The published scores and one's own (marked True), best first; empty if none are published."""
     own = PublishedScore(model, benchmark, overall, {}, "this run", {}, conditions)
-    rows = published(benchmark)
-    ranked = sorted([*rows, own] if rows else [], key=lambda score: -score.overall)
+    scores = read_published(benchmark)
+    ranked = sorted([*scores, own] if scores else [], key=lambda score: -score.overall)
     return [(score, score is own) for score in ranked]
 
 
 def _path() -> Path:
-    """Inside an installed package, or in the source checkout."""
-    inside = Path(__file__).parent / "published.json"
-    return inside if inside.is_file() else Path(__file__).parents[2] / "reports" / "published.json"
+    """In an installed package, or else in the source checkout."""
+    packaged = Path(__file__).parent / "published.json"
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "reports" / "published.json"

@@ -1,4 +1,4 @@
-"""The report's score table: figures in writing, bars on one axis, two foldings side by side."""
+"""The report's score table: formatted metrics, bars on one axis, reference metrics beside ours."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from sar_eval.report.evidence import finite
-from sar_eval.report.foldings import Line, has_reference, lines, quirks
+from sar_eval.report.evidence import finite_or_none
+from sar_eval.report.metric_pairs import MetricPair, has_reference, pair_metrics, quirk_effects
 from sar_eval.types import Metric
 
 NONE = "\N{EN DASH}"
@@ -21,10 +21,9 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One line of the score table; `bar`, `low` and `high` are percent of the axis.
+    """One row of the score table; `bar`, `low` and `high` are percentages of the axis.
 
-    `reference` and `reference_interval` are those of the official script's folding ("" where the fold
-    has one folding only).
+    `reference` and `reference_interval` are the official script's ("" if the fold does not compute them).
     """
 
     label: str
@@ -41,49 +40,50 @@ class ScoreRow:
 
 
 def score_groups(metrics: Sequence[Metric]) -> tuple[float, list[tuple[str, list[ScoreRow]]]]:
-    """The end of the common axis, and the table's rows under their headings.
+    """The end of the common axis, and the table's rows by heading.
 
-    `overall` and other figures without a slash come first; `task/counting` goes under `task`.
+    `overall` and other metrics without a slash come first, with an empty heading; `task/counting` has the
+    heading `task`.
     """
     metrics = [_finite(metric) for metric in metrics]
-    told = lines(metrics)
-    both = [metric for line in told for metric in (line.ours, line.reference) if metric]
-    top = max((v for m in both for v in (m.value, m.high) if v is not None), default=1.0)
+    pairs = pair_metrics(metrics)
+    both = [metric for pair in pairs for metric in (pair.ours, pair.reference) if metric]
+    largest = max((v for m in both for v in (m.value, m.high) if v is not None), default=1.0)
     axis = float(max((m.scale for m in both), default=1))
-    if top > axis:
-        axis = max(100.0, 10.0 ** math.ceil(math.log10(top)))
+    if largest > axis:
+        axis = max(100.0, 10.0 ** math.ceil(math.log10(largest)))
     groups: dict[str, list[ScoreRow]] = {"": []}
-    for line in told:
-        groups.setdefault(line.group, []).append(_score_row(line, axis, has_reference(metrics)))
+    for pair in pairs:
+        groups.setdefault(pair.group, []).append(_score_row(pair, axis, has_reference(metrics)))
     return axis, [(title, rows) for title, rows in groups.items() if rows]
 
 
 def quirk_rows(metrics: Sequence[Metric]) -> list[tuple[str, str, str, int]]:
-    """Of each quirk of the official script: its name, effect, interval, and prompts concerned."""
-    told = quirks(_finite(metric) for metric in metrics)
-    return [(name, _value(metric, "+"), _interval(metric, "+"), metric.n) for name, metric in told]
+    """Name, effect, interval and number of affected prompts of each quirk of the official script."""
+    effects = quirk_effects(_finite(metric) for metric in metrics)
+    return [(name, _value(effect, "+"), _interval(effect, "+"), effect.n) for name, effect in effects]
 
 
 def _finite(metric: Metric) -> Metric:
-    value, low, high = (finite(limit) for limit in (metric.value, metric.low, metric.high))
+    value, low, high = (finite_or_none(limit) for limit in (metric.value, metric.low, metric.high))
     return replace(metric, value=value, low=low, high=high)
 
 
-def _score_row(line: Line, axis: float, beside: bool) -> ScoreRow:
-    ours = line.ours or Metric(line.name, None, None, None, 0)
-    name = line.name.rpartition("/")[2]
+def _score_row(pair: MetricPair, axis: float, with_reference: bool) -> ScoreRow:
+    ours = pair.ours or Metric(pair.name, None, None, None, 0)
+    name = pair.name.rpartition("/")[2]
     return ScoreRow(
-        label=line.label if line.group else line.label.capitalize(),
-        hint=HINTS.get(line.name, ""),
+        label=pair.label if pair.group else pair.label.capitalize(),
+        hint=HINTS.get(pair.name, ""),
         value=_value(ours),
         interval=_interval(ours),
         n=ours.n,
         bar=_percent(ours.value, axis),
         low=_percent(ours.low, axis),
         high=_percent(ours.high, axis),
-        filter=f"{line.group}={quote(name, safe='')}" if line.group in ("task", "split") and name else "",
-        reference=_value(line.reference) if beside else "",
-        reference_interval=_interval(line.reference) if beside else "",
+        filter=f"{pair.group}={quote(name, safe='')}" if pair.group in ("task", "split") and name else "",
+        reference=_value(pair.reference) if with_reference else "",
+        reference_interval=_interval(pair.reference) if with_reference else "",
     )
 
 

@@ -16,7 +16,7 @@ from sar_eval.families.simplear import find_checkpoint
 from sar_eval.recipe import load_recipe, recipe_names
 from sar_eval.runtime.devices import gpus, torch_sees_gpus
 from sar_eval.runtime.slots import cores
-from sar_eval.suites.locate import missing_suite, read_suite
+from sar_eval.suites.locate import missing_suite_hint, read_suite
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.vllm_guided.start import installed_version
 
@@ -148,7 +148,7 @@ def _checkpoint(name: str) -> Finding:
 def _recipe(name: str) -> Finding:
     try:
         recipe = load_recipe(name)
-        if missing := missing_suite(recipe.suite):
+        if missing := missing_suite_hint(recipe.suite):
             return Finding(f"benchmark {name}", None, missing)
         return Finding(f"benchmark {name}", True, f"{len(read_suite(recipe.suite).prompts)} prompts")
     except SarEvalError as error:

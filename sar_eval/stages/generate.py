@@ -19,7 +19,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
 from sar_eval.stages.resume import unfinished_blocks
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row, row_generation
+from sar_eval.storage.schemas import generation_from_row, generation_row
 from sar_eval.types import Draw, Generation, Json
 
 NO_IMAGE = "the engine gave no image"
@@ -139,7 +139,7 @@ class BlockWriter:
         """`made_by`: provenance of the new rows."""
         self.spec, self.table, self.block, self.draws = spec, folder.generations, block, draws
         self.made_by = made_by or {}
-        stored = map(row_generation, self.table.block(block))
+        stored = map(generation_from_row, self.table.read_block(block))
         self.kept = {g.key: g for g in stored if g.error is None}
 
     def missing(self) -> list[Draw]:

@@ -18,8 +18,8 @@ from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
 from sar_eval.stages.resume import unfinished_blocks
-from sar_eval.storage.run_folder import RunFolder, Table
-from sar_eval.storage.schemas import row_generation, row_verdict, verdict_row
+from sar_eval.storage.run_folder import PartTable, RunFolder
+from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
 from sar_eval.types import Generation, Prompt, Verdict
 
 
@@ -77,8 +77,8 @@ def _judge_block(
     judge: Any, folder: RunFolder, spec: RunSpec, block: int, prompts: dict[str, Prompt]
 ) -> tuple[int, int]:
     """Judge what has no verdict from an earlier start or try; verdicts are kept if the judge then fails."""
-    rows, table = folder.generations.block(block), folder.verdicts(spec.judge)
-    items = [(prompts[row["prompt_id"]], row_generation(row)) for row in rows]
+    rows, table = folder.generations.read_block(block), folder.verdicts(spec.judge)
+    items = [(prompts[row["prompt_id"]], generation_from_row(row)) for row in rows]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
     found = _earlier(table, block, {generation.key for _, generation in drawn})
     failure = _collect_verdicts(judge, [item for item in drawn if item[1].key not in found], found)
@@ -94,10 +94,10 @@ def _judge_block(
     return len(verdicts), sum(v.error is not None for v in verdicts)
 
 
-def _earlier(table: Table, block: int, keys: set[str]) -> dict[str, Verdict]:
+def _earlier(table: PartTable, block: int, keys: set[str]) -> dict[str, Verdict]:
     """Stored verdicts without an error on these keys."""
-    rows = (row for row in table.block(block) if row["error"] is None and row["key"] in keys)
-    return {row["key"]: row_verdict(row) for row in rows}
+    rows = (row for row in table.read_block(block) if row["error"] is None and row["key"] in keys)
+    return {row["key"]: verdict_from_row(row) for row in rows}
 
 
 def _collect_verdicts(
@@ -137,7 +137,7 @@ def _scored(verdict: Verdict) -> Verdict:
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
     """Store an error for every image that has no verdict from an earlier start; returns how many."""
     table = folder.verdicts(spec.judge)
-    keys = [row["key"] for row in folder.generations.block(block, ["key"])]
+    keys = [row["key"] for row in folder.generations.read_block(block, ["key"])]
     found = _earlier(table, block, set(keys))
     verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
     table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
@@ -147,7 +147,7 @@ def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> 
 def _check_judge(spec: RunSpec, folder: RunFolder) -> None:
     table = folder.verdicts(spec.judge)
     for path in table.paths():
-        digests = {row["judge_digest"] for row in table.part(path, ["judge_digest"])}
+        digests = {row["judge_digest"] for row in table.read_part(path, ["judge_digest"])}
         if not digests <= {spec.judge_digest, spec.earlier_judge_digest}:
             raise BadInput(
                 f"{table.folder} holds verdicts given under other options: "

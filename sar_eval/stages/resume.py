@@ -11,7 +11,7 @@ from sar_eval.provenance import git_commit, versions
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent
 from sar_eval.spec import JUDGING, NOT_IN_DIGEST, RunSpec, without
 from sar_eval.storage.files import storage_errors, write_json
-from sar_eval.storage.run_folder import RunFolder, Table
+from sar_eval.storage.run_folder import PartTable, RunFolder
 from sar_eval.suites.prompts import load_suite
 from sar_eval.types import Draw
 
@@ -60,7 +60,7 @@ def kept_settings(asked: RunSpec, kept: RunSpec) -> list[str]:
 
 def unfinished_blocks(
     stage: str,
-    table: Table,
+    table: PartTable,
     blocks: Sequence[Sequence[Draw]],
     among: Collection[int],
     progress: ProgressCallback,
@@ -83,7 +83,7 @@ def unfinished_blocks(
     """
     with storage_errors(table.folder.parent):
         damaged = table.clean()
-    finished = table.finished({i: {draw.key for draw in blocks[i]} for i in among})
+    finished = table.finished_blocks({i: {draw.key for draw in blocks[i]} for i in among})
     done, total = (sum(len(blocks[i]) for i in some) for some in (finished, among))
     progress(ProgressEvent(stage, done, total))
     for path in damaged:

@@ -11,7 +11,7 @@ from sar_eval.runtime.blocks import make_blocks
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import write_json
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import Row, row_verdict
+from sar_eval.storage.schemas import Row, verdict_from_row
 from sar_eval.types import Metric, Summary, Verdict
 
 PROBLEMS_LISTED = 50
@@ -66,7 +66,7 @@ def _mean_steps(rows: list[Row]) -> float | None:
 def _verdicts(spec: RunSpec, folder: RunFolder) -> dict[str, Verdict]:
     if not spec.judge:
         return {}
-    return {row["key"]: row_verdict(row) for row in folder.verdicts(spec.judge).rows()}
+    return {row["key"]: verdict_from_row(row) for row in folder.verdicts(spec.judge).rows()}
 
 
 def _problem(

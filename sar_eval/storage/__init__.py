@@ -1,1 +1,1 @@
-"""What lies on disk: Arrow schemas, run folders, training shards. The only user of pyarrow."""
+"""Files on disk: Arrow schemas, run folders, training shards. The only user of pyarrow."""

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading Parquet."""
+"""Write files atomically, and read Parquet files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sar_eval.errors import BadInput, StorageFailed
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into an error that says what is safe."""
+    """Convert an OSError into a StorageFailed error that explains how to continue."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else (error.strerror or str(error))
+        cause = "the disk is full" if full else (error.strerror or str(error))
         raise StorageFailed(
-            f"cannot write {path}: {why}. What is stored already stays valid; "
-            "mend this and run the same command again to go on"
+            f"cannot write {path}: {cause}. Everything stored so far stays valid; "
+            "fix this and run the same command again to continue"
         ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a mixture."""
+    """Write a file atomically: a crash leaves the old contents or the new ones."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write indented JSON the same way."""
+    """Write indented JSON atomically."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -63,9 +63,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     """All rows of a Parquet file.
 
     Raises:
-        BadInput: it is no readable Parquet file.
+        BadInput: the file cannot be read as Parquet.
     """
     try:
         return list(pq.read_table(path).to_pylist())
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path} is no readable Parquet file: {error}") from error
+        raise BadInput(f"{path} is not a readable Parquet file: {error}") from error

@@ -1,4 +1,4 @@
-"""The Arrow schemas of what a run stores, and how generations and verdicts become rows and come back."""
+"""Arrow schemas of a run's tables, and conversion between their rows and generations or verdicts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sar_eval.types import Generation, Prompt, Verdict
 
 Row = dict[str, Any]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_ITEM = [("key", pa.string()), ("prompt_id", pa.string()), ("index", pa.int32())]
+_DRAW = [("key", pa.string()), ("prompt_id", pa.string()), ("index", pa.int32())]
 PROMPTS = pa.schema(
     [(name, pa.string()) for name in ("id", "text", "tag", "split")] + [("checks", pa.string())]
 )
 GENERATIONS = pa.schema(
     [
-        *_ITEM,
+        *_DRAW,
         ("prompt", pa.string()),
         ("seed", pa.int64()),
         ("tokens", pa.list_(pa.int32())),
@@ -33,7 +33,7 @@ GENERATIONS = pa.schema(
 )
 VERDICTS = pa.schema(
     [
-        *_ITEM,
+        *_DRAW,
         ("judge", pa.string()),
         ("judge_version", pa.string()),
         ("score", pa.float64()),
@@ -47,7 +47,7 @@ VERDICTS = pa.schema(
 
 
 def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> Row:
-    """A generation as the schema wants it."""
+    """A generation as a row of `GENERATIONS`."""
     image = None
     if generation.image is not None:
         kind = "webp" if generation.image[8:12] == b"WEBP" else "png"
@@ -69,8 +69,8 @@ def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> 
     }
 
 
-def row_generation(row: Row) -> Generation:
-    """The generation in a stored row."""
+def generation_from_row(row: Row) -> Generation:
+    """The generation in a row of `GENERATIONS`."""
     return Generation(
         row["key"],
         row["seed"],
@@ -85,14 +85,14 @@ def row_generation(row: Row) -> Generation:
 
 
 def verdict_row(verdict: Verdict, judge_digest: str) -> Row:
-    """A verdict as the schema wants it."""
+    """A verdict as a row of `VERDICTS`."""
     prompt_id, _, index = verdict.key.rpartition("/")
     row = asdict(verdict) | {"prompt_id": prompt_id, "index": int(index), "judge_digest": judge_digest}
     return row | {"evidence": None if verdict.evidence is None else json.dumps(verdict.evidence)}
 
 
-def row_verdict(row: Row) -> Verdict:
-    """The verdict in a stored row."""
+def verdict_from_row(row: Row) -> Verdict:
+    """The verdict in a row of `VERDICTS`."""
     return Verdict(
         row["key"],
         row["judge"],

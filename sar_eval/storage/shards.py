@@ -28,29 +28,29 @@ def write_shards(
     rows_per_shard: int = 20_000,
     metadata: dict[str, str] | None = None,
 ) -> int:
-    """Write rows to `folder/shard-*.parquet` and return how many rows there are.
+    """Write rows to `folder/shard-*.parquet` and return the number of rows.
 
-    They are written to `<folder>.part`, which takes the folder's name at the end: an interrupted
-    command can be run again, and half of the data is never taken for all of it.
+    They are written to `<folder>.part`, which is renamed at the end, so an interrupted command leaves
+    no incomplete folder and can be run again.
 
     Raises:
-        BadInput: the folder already holds something.
+        BadInput: the folder is not empty.
     """
-    folder = folder.resolve()  # a link would not take the new name
-    part = _empty_part(folder)
-    total = _write_all(rows, part, schema.with_metadata(metadata or {}), rows_per_shard)
-    part.rename(folder)
+    folder = folder.resolve()  # a symbolic link cannot be replaced by a rename
+    temporary = _make_temporary(folder)
+    total = _write_all(rows, temporary, schema.with_metadata(metadata or {}), rows_per_shard)
+    temporary.rename(folder)
     return total
 
 
-def _empty_part(folder: Path) -> Path:
+def _make_temporary(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} already holds shards or other files: name an empty folder with --out")
-    part = folder.with_name(f"{folder.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
-    return part
+        raise BadInput(f"{folder} already has shards or other files: name an empty folder with --out")
+    temporary = folder.with_name(f"{folder.name}.part")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    return temporary
 
 
 def _write_all(rows: Iterable[dict[str, Any]], folder: Path, schema: pa.Schema, rows_per_shard: int) -> int:
@@ -71,13 +71,13 @@ def _write_shard(rows: list[dict[str, Any]], folder: Path, number: int, schema: 
 
 
 def read_shards(folders: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The shards of several folders in name order, with their columns checked.
+    """The shards of several folders, by name within each.
 
     Raises:
-        BadInput: a folder has no shards, or one has other columns.
+        BadInput: a folder has no shards, or a shard lacks a column.
     """
     for folder in folders:
-        paths = sorted(folder.glob("shard-*.parquet"))
+        paths = _shard_paths(folder)
         if not paths:
             raise BadInput(f"no shard-*.parquet in {folder}: make them with `sar-eval train`")
         for path in paths:
@@ -87,8 +87,16 @@ def read_shards(folders: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table
             yield pq.read_table(path, columns=schema.names)
 
 
+def _shard_paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.parquet"))
+
+
 def read_images(folders: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], str]]:
-    """(RGB uint8 [H, W, 3], caption) of every row."""
+    """(RGB uint8 [H, W, 3], caption) of every row.
+
+    Raises:
+        BadInput: see `read_shards`; or an image cannot be read.
+    """
     for table in read_shards(folders, IMAGE_SCHEMA):
         for row in table.to_pylist():
             try:
@@ -99,17 +107,16 @@ def read_images(folders: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], st
 
 
 def read_metadata(folders: Sequence[Path]) -> dict[str, str]:
-    """The metadata that all shards share.
+    """The metadata of all shards.
 
     Raises:
-        BadInput: two shards were written with different metadata (another tokenizer, say).
+        BadInput: the shards' metadata differ, for example if they come from different tokenizers.
     """
-    found: dict[str, str] | None = None
-    for folder in folders:
-        for path in sorted(folder.glob("shard-*.parquet")):
-            raw = pq.read_schema(path).metadata or {}
-            here = {k.decode(): v.decode() for k, v in raw.items()}
-            if found is not None and here != found:
-                raise BadInput(f"{path} was made with {here}, the shards before it with {found}")
-            found = here
-    return found or {}
+    shared: dict[str, str] | None = None
+    for path in (path for folder in folders for path in _shard_paths(folder)):
+        raw = pq.read_schema(path).metadata or {}
+        metadata = {key.decode(): value.decode() for key, value in raw.items()}
+        if shared is not None and metadata != shared:
+            raise BadInput(f"{path} was made with {metadata}, the shards before it with {shared}")
+        shared = metadata
+    return shared or {}

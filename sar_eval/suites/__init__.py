@@ -1,1 +1,1 @@
-"""Prompt suites: reading prompt files, and the words, samplers and question graphs of each benchmark."""
+"""Prompt suites: prompt files, and each benchmark's vocabulary, samplers, scoring and question graphs."""

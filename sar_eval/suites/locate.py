@@ -1,4 +1,4 @@
-"""Where a recipe's prompt suite lies: beside the recipe, shipped, or in the cache, if it is others'."""
+"""Find a recipe's prompt suite: beside the recipe, in the package, or (external suites) in the cache."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from sar_eval.errors import BadInput
 from sar_eval.suites.prompts import Suite, load_suite
 from sar_eval.tensors.published_weights import cache_folder
 
-OTHERS = ("dpg.jsonl",)  # not shipped: `prompts fetch` and `prompts import` put them into the cache
+# Not shipped: `prompts fetch` and `prompts import` write them into the cache.
+EXTERNAL_SUITES = ("dpg.jsonl",)
 
 
 def find_suite(name: str, folders: Sequence[Path]) -> Path:
-    """The first of the folders' files of this name, or else where it should be."""
-    last = cache_folder() if name in OTHERS else folders[-1]
-    return next((folder / name for folder in folders if (folder / name).is_file()), last / name)
+    """The first existing `folder / name`, or the path where the file is expected."""
+    fallback = cache_folder() if name in EXTERNAL_SUITES else folders[-1]
+    return next((folder / name for folder in folders if (folder / name).is_file()), fallback / name)
 
 
-def missing_suite(path: Path) -> str:
-    """How to get a suite of others that the cache lacks; "" for any other path."""
-    if path.is_file() or path.name not in OTHERS or path.parent != cache_folder():
+def missing_suite_hint(path: Path) -> str:
+    """How to get an external suite that the cache lacks; "" for any other path."""
+    if path.is_file() or path.name not in EXTERNAL_SUITES or path.parent != cache_folder():
         return ""
     return (
         f"no {path}: `sar-eval prompts fetch {path.stem}` downloads and imports it, or "
-        f"`sar-eval prompts import {path.stem} --from DIR` takes the official files"
+        f"`sar-eval prompts import {path.stem} --from DIR` imports the official files"
     )
 
 
 def read_suite(path: Path) -> Suite:
-    """A recipe's prompts.
+    """Load a recipe's prompts.
 
     Raises:
-        BadInput: the suite is not there or unusable.
+        BadInput: the suite is missing or unusable.
     """
-    if told := missing_suite(path):
-        raise BadInput(told)
+    if hint := missing_suite_hint(path):
+        raise BadInput(hint)
     return load_suite(path)

@@ -1,4 +1,4 @@
-"""Prompt suites: load, check, hash."""
+"""Load, validate and hash prompt suites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELATIONS = ("left of", "right of", "above", "below")  # GenEval's
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Prompts in file order, and a digest of everything they say."""
+    """Prompts in file order, and a digest of all their fields."""
 
     name: str
     prompts: tuple[Prompt, ...]
@@ -30,11 +30,11 @@ def load_suite(path: Path) -> Suite:
     """Read a JSONL, TXT (one prompt a line), CSV or Parquet file.
 
     Columns: `text` (or `prompt`), and optionally `id`, `tag`, `checks`, `split`. A line of GenEval's
-    metadata (`tag`, `include`, `prompt`) is taken as it is. Without ids, prompts are numbered. Empty
-    values (null, empty CSV cells) count as not given.
+    metadata (`tag`, `include`, `prompt`) works unchanged. Without ids, prompts are numbered. Empty
+    values (null, empty CSV cells) count as missing.
 
     Raises:
-        BadInput: with file and line, for whatever cannot be used.
+        BadInput: the file or a prompt is unusable; names file and line.
     """
     data = _read(path)
     if path.suffix not in FORMATS:
@@ -81,7 +81,7 @@ def _read(path: Path) -> bytes:
 
 
 def _line_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends.
+    # Not splitlines(): it also splits at U+2028 and others, which JSON strings may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}:{number}"
@@ -114,33 +114,33 @@ def _prompt(row: dict[str, Any], where: str, index: int) -> Prompt:
     text = row.get("text") or row.get("prompt")
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"{where}: no prompt text (a string called `text` or `prompt`)")
-    identity = str(row["id"]) if row.get("id", "") != "" else f"{index:05d}"
-    if not SAFE_ID.fullmatch(identity):
+    prompt_id = str(row["id"]) if row.get("id", "") != "" else f"{index:05d}"
+    if not SAFE_ID.fullmatch(prompt_id):
         raise BadInput(
-            f"{where}: id {identity!r} is not safe as a file name: use letters, digits, '.', '_', '-', "
+            f"{where}: id {prompt_id!r} is not safe as a file name: use letters, digits, '.', '_', '-', "
             "a letter or digit first, 128 at most"
         )
     checks = _checks(row, where)
-    prompt = Prompt(identity, text, str(row.get("tag") or ""), checks, str(row.get("split") or ""))
+    prompt = Prompt(prompt_id, text, str(row.get("tag") or ""), checks, str(row.get("split") or ""))
     _check_storable(prompt, where)
     return prompt
 
 
 def _without_none(value: Any) -> Any:
-    """Drop None from objects, however deep: Parquet fills every field of a struct that a row lacks."""
+    """Drop None from nested objects: Parquet fills struct fields that a row lacks with null."""
     if isinstance(value, dict):
-        return {name: _without_none(held) for name, held in value.items() if held is not None}
-    return [_without_none(held) for held in value] if isinstance(value, list) else value
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _check_storable(prompt: Prompt, where: str) -> None:
-    """Whatever gets past here can be hashed, stored and shown."""
+    """Raise BadInput unless the prompt can be hashed, stored and displayed."""
     try:
         json.dumps([prompt.text, prompt.tag, prompt.checks, prompt.split], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise BadInput(f"{where}: holds half a character (a lone surrogate such as \\ud800)") from error
+        raise BadInput(f"{where}: contains a lone surrogate (half a character, such as \\ud800)") from error
     except TypeError as error:  # dates and bytes from Parquet
-        raise BadInput(f"{where}: checks hold what JSON cannot: {error}") from error
+        raise BadInput(f"{where}: checks cannot be stored as JSON: {error}") from error
 
 
 def _checks(row: dict[str, Any], where: str) -> Any:
@@ -158,18 +158,20 @@ def _checks(row: dict[str, Any], where: str) -> Any:
 
 
 def _check_geneval(checks: dict[str, Any], where: str) -> None:
-    """Refuse GenEval metadata that its verdict could not work with."""
-    for part in ("include", "exclude"):
-        entries = checks.get(part, [])
+    """Raise BadInput for GenEval metadata that no verdict can be decided on."""
+    for field in ("include", "exclude"):
+        entries = checks.get(field, [])
         if not isinstance(entries, list):
-            raise BadInput(f"{where}: {part} must be a list of objects, not {entries!r}")
+            raise BadInput(f"{where}: {field} must be a list of objects, not {entries!r}")
         for index, entry in enumerate(entries):
-            fault = _entry_fault(entry) or (_include_fault(entry, index) if part == "include" else "")
-            if fault:
-                raise BadInput(f"{where}: {part}[{index}] {fault}")
+            problem = _entry_problem(entry) or (
+                _include_problem(entry, index) if field == "include" else ""
+            )
+            if problem:
+                raise BadInput(f"{where}: {field}[{index}] {problem}")
 
 
-def _entry_fault(entry: Any) -> str:
+def _entry_problem(entry: Any) -> str:
     """What is wrong with the class and count of one entry ("" if nothing)."""
     if not isinstance(entry, dict):
         return f"must be an object with class and count, not {entry!r}"
@@ -180,11 +182,11 @@ def _entry_fault(entry: Any) -> str:
     return ""
 
 
-def _include_fault(entry: dict[str, Any], index: int) -> str:
+def _include_problem(entry: dict[str, Any], index: int) -> str:
     """What is wrong with the colour and position of the entry at `index` ("" if nothing)."""
     color, position = entry.get("color", "any"), entry.get("position")
     if not isinstance(color, str) or not color.strip():
-        return f"has a color that is no name: {color!r}"
+        return f"has a color that is not a name: {color!r}"
     if "position" not in entry:
         return ""
     if not isinstance(position, list) or len(position) != 2:
@@ -202,8 +204,8 @@ def _is_whole(value: Any) -> TypeGuard[int]:
 
 
 def _check_unique(prompts: tuple[Prompt, ...], path: Path) -> None:
-    seen: set[str] = set()
+    ids: set[str] = set()
     for prompt in prompts:
-        if prompt.id.lower() in seen:
+        if prompt.id.lower() in ids:
             raise BadInput(f"{path}: duplicate id {prompt.id!r} (upper and lower case count as the same)")
-        seen.add(prompt.id.lower())
+        ids.add(prompt.id.lower())

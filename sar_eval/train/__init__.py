@@ -1,5 +1,5 @@
-"""Training entrypoints: the checkpoints that sar-eval compares can be made by sar-eval.
+"""Training of the demo checkpoints.
 
-`scenes` draws data of the demo world, `tokenizer` fits the visual tokenizer, `tokenize` turns
-images and captions into token shards, `pretrain` and `sft` fit the decoder.
+`scenes` renders training images, `tokenizer` trains the visual tokenizer, `tokenize` converts captioned
+images to token shards, `pretrain` and `sft` train the decoder.
 """

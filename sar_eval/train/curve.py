@@ -1,4 +1,4 @@
-"""`loss.jsonl`, the loss over the steps of a fit."""
+"""`loss.jsonl`, the loss curve of a training run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def trim_curve(path: Path, step: int) -> None:
-    """Drop what an interrupted fit wrote after `step`, the one that its next start goes on from."""
+    """Drop the lines after `step`, the step from which an interrupted training run resumes."""
     if path.is_file():
         lines = path.read_text().splitlines()
         kept = [line for line in lines if json.loads(line)["step"] <= step]

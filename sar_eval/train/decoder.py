@@ -1,4 +1,4 @@
-"""Fit a decoder on captioned visual tokens with transformers' Trainer (pretraining and SFT alike)."""
+"""Train a decoder on captioned visual tokens with transformers' Trainer (for pretraining and SFT)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
 
-Progress = Callable[[int, int, float], None]
+TrainingProgress = Callable[[int, int, float], None]  # called with step, steps and loss
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderOptions:
-    """How a decoder is fitted.
+    """Training options.
 
     Attributes:
-        steps: optimiser steps in all, also when resumed.
-        batch_size: sequences a step and device.
+        steps: total optimiser steps of the schedule, including those before a resume.
+        batch_size: sequences per step and device.
         learning_rate: peak, after a linear warm-up of `warmup` steps, then a cosine to zero.
-        stop_at: end after this step although the schedule goes on (0: at its end). A base for
-            fine-tuning need not be annealed.
         caption_dropout: share of images trained without their caption, for guidance.
+        stop_at: stop after this step of the schedule (0: at its end). A base for fine-tuning need not
+            be annealed.
     """
 
     steps: int
@@ -51,13 +51,13 @@ class DecoderOptions:
 
 
 class TokenDataset(Dataset[dict[str, Tensor]]):
-    """Rows `<|t2i|> caption <|soi|> visual tokens`, with labels on the visual tokens only."""
+    """Sequences `<|t2i|> caption <|soi|> visual tokens`, with labels on the visual tokens only."""
 
     def __init__(self, data: Sequence[Path], tokenizer: Any, options: DecoderOptions) -> None:
         """Read all shards into memory.
 
         Raises:
-            BadInput: no shards, or rows of several lengths.
+            BadInput: there are no shards, or their rows differ in length.
         """
         tokens: list[Any] = []
         captions: list[str] = []
@@ -68,7 +68,7 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
             raise BadInput(f"rows of several lengths in {', '.join(map(str, data))}")
         self.tokens = np.array(tokens, np.int32) + len(tokenizer)
         self.captions = tokenizer(captions, add_special_tokens=False)["input_ids"]
-        self.begin, self.image = tokenizer.convert_tokens_to_ids(["<|t2i|>", "<|soi|>"])
+        self.t2i_id, self.soi_id = tokenizer.convert_tokens_to_ids(["<|t2i|>", "<|soi|>"])
         self.dropped = np.random.default_rng(options.seed).random(len(tokens)) < options.caption_dropout
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         caption = [] if self.dropped[index] else self.captions[index]
-        text = [self.begin, *caption, self.image]
+        text = [self.t2i_id, *caption, self.soi_id]
         visual = torch.from_numpy(self.tokens[index]).long()
         return {
             "input_ids": torch.cat([torch.tensor(text), visual]),
@@ -85,7 +85,7 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
 
 
 def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Pad to the right; causal attention never looks there, so no mask is needed."""
+    """Pad on the right, where causal attention needs no mask."""
     pad = torch.nn.utils.rnn.pad_sequence
     return {
         "input_ids": pad([r["input_ids"] for r in rows], batch_first=True, padding_value=0),
@@ -93,18 +93,19 @@ def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-class _Curve(TrainerCallback):
-    """Writes `loss.jsonl` and reports progress."""
+class LossCurveCallback(TrainerCallback):
+    """Write `loss.jsonl` and report progress."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
+    def __init__(self, path: Path, progress: TrainingProgress) -> None:
         self.path, self.progress = path, progress
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ARG002
-        """Drop what an interrupted start wrote after the state that this one goes on from."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Drop the lines that an interrupted run wrote after the checkpoint that this one resumes from."""
         if state.is_world_process_zero:
             trim_curve(self.path, state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+        """Append the loss to the curve."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
         line = {"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
@@ -114,10 +115,10 @@ class _Curve(TrainerCallback):
 
 
 class _Trainer(Trainer):
-    """A trainer that may stop before its learning-rate schedule is over."""
+    """A trainer whose learning-rate schedule may be longer than the training."""
 
-    def __init__(self, schedule_steps: int, **rest: Any) -> None:
-        super().__init__(**rest)
+    def __init__(self, schedule_steps: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.schedule_steps = schedule_steps
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
@@ -125,13 +126,13 @@ class _Trainer(Trainer):
 
 
 def check_tokens(data: Sequence[Path], visual_tokenizer: Path) -> None:
-    """Refuse shards that another visual tokenizer made.
+    """Check that the shards were made with this visual tokenizer.
 
     Raises:
-        BadInput: codebook sizes or encoders differ, or `visual_tokenizer` is none.
+        BadInput: codebook sizes or encoders differ, or `visual_tokenizer` is not a tokenizer.
     """
-    made_with, visual = read_metadata(data), VisualTokenizer(visual_tokenizer)
-    codes, encoder = made_with.get("codebook_size"), made_with.get("encoder")
+    metadata, visual = read_metadata(data), VisualTokenizer(visual_tokenizer)
+    codes, encoder = metadata.get("codebook_size"), metadata.get("encoder")
     if codes is not None and int(codes) != visual.codebook_size:
         raise BadInput(
             f"the shards use {codes} codes, the tokenizer in {visual_tokenizer} has {visual.codebook_size}"
@@ -150,19 +151,19 @@ def fit(
     visual_tokenizer: Path,
     out: Path,
     options: DecoderOptions,
-    progress: Progress = lambda step, steps, loss: None,
+    progress: TrainingProgress = lambda step, steps, loss: None,
 ) -> None:
-    """Train `model` and write a checkpoint folder to `out`; resumes from `out/state` by itself.
+    """Train `model` and write a checkpoint folder to `out`; resumes from `out/state` if it exists.
 
     Under `accelerate launch` or `torchrun` every process calls this; the first one writes.
 
     Raises:
-        BadInput: shards that do not fit together or to the tokenizer, `out` is finished, or its state
-            was made with other options.
+        BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
+            its state was made with other options.
     """
-    resumes = _resumes(out, options)
+    resume = _can_resume(out, options)
     check_tokens(data, visual_tokenizer)
-    disable_progress_bar()  # transformers' own, beside ours
+    disable_progress_bar()  # transformers' own; `progress` replaces it
     out.mkdir(parents=True, exist_ok=True)
     dataset = TokenDataset(data, tokenizer, options)
     trainer = _Trainer(
@@ -171,36 +172,40 @@ def fit(
         args=_arguments(out / "state", options),
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[_Curve(out / "loss.jsonl", progress)],
+        callbacks=[LossCurveCallback(out / "loss.jsonl", progress)],
     )
-    trainer.remove_callback(PrinterCallback)  # the curve's progress is what is shown
+    trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
-        _note(out / "state", options)
-    trainer.train(resume_from_checkpoint=resumes)
+        _write_options(out / "state", options)
+    trainer.train(resume_from_checkpoint=resume)
     if trainer.is_world_process_zero():
         side = math.isqrt(dataset.tokens.shape[1])
-        save(trainer.model, tokenizer, visual_tokenizer, side, out)
+        save_checkpoint(trainer.model, tokenizer, visual_tokenizer, side, out)
 
 
-def _resumes(out: Path, options: DecoderOptions) -> bool:
-    """Whether `out` holds a state to go on from, after checking that it may be written at all."""
-    if (out / "sar_eval.json").exists():  # written last, see `save`
-        raise BadInput(f"{out} already holds a finished checkpoint: use another --out")
+def _can_resume(out: Path, options: DecoderOptions) -> bool:
+    """Whether `out` has a state to resume from.
+
+    Raises:
+        BadInput: `out` is a finished checkpoint, or its state was made with other options.
+    """
+    if (out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
+        raise BadInput(f"{out} is already a finished checkpoint: use another --out")
     if not any((out / "state").glob("checkpoint-*")):
         return False
-    noted = out / "state" / "options.json"
-    if noted.is_file() and json.loads(noted.read_text()) != asdict(options):
+    path = out / "state" / "options.json"
+    if path.is_file() and json.loads(path.read_text()) != asdict(options):
         raise BadInput(
-            f"{noted.parent} was made with other options ({noted.read_text()}): use them, or another --out"
+            f"{path.parent} was made with other options ({path.read_text()}): use them, or another --out"
         )
     return True
 
 
-def _note(state: Path, options: DecoderOptions) -> None:
+def _write_options(state: Path, options: DecoderOptions) -> None:
     state.mkdir(parents=True, exist_ok=True)
-    partial = state / "options.tmp"  # by rename: another process may be reading
-    partial.write_text(json.dumps(asdict(options)))
-    partial.replace(state / "options.json")
+    temporary = state / "options.tmp"  # renamed at the end: another process may be reading
+    temporary.write_text(json.dumps(asdict(options)))
+    temporary.replace(state / "options.json")
 
 
 def _arguments(state: Path, options: DecoderOptions) -> TrainingArguments:
@@ -228,16 +233,16 @@ def _arguments(state: Path, options: DecoderOptions) -> TrainingArguments:
     )
 
 
-def attention() -> str:
-    """How the decoder attends in training: fused on a GPU, plain on the CPU.
+def attention_implementation() -> str:
+    """The decoder's `attn_implementation` in training: "sdpa" on a GPU, "eager" on the CPU.
 
-    On the CPU the backward pass of the fused kernel takes half of a bfloat16 step at this size.
+    On the CPU the backward pass of SDPA takes half of a bfloat16 step at this size.
     """
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def save(model: Any, tokenizer: Any, visual_tokenizer: Path, side: int, out: Path) -> None:
-    """Write the decoder in bfloat16 safetensors, its tokenizer, and where the visual tokenizer is.
+def save_checkpoint(model: Any, tokenizer: Any, visual_tokenizer: Path, side: int, out: Path) -> None:
+    """Write the decoder in bfloat16 safetensors, its tokenizer, and the path of the visual tokenizer.
 
     `side` is the number of visual tokens along one side of a training image.
     """
@@ -247,6 +252,6 @@ def save(model: Any, tokenizer: Any, visual_tokenizer: Path, side: int, out: Pat
     config["architectures"] = ["SimpARForCausalLM"]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     resolution = side * VisualTokenizer(visual_tokenizer).downsample
-    place = {"visual_tokenizer": os.path.relpath(visual_tokenizer, out), "resolution": resolution}
-    (out / "sar_eval.json").write_text(json.dumps(place, indent=2) + "\n")
+    visual = {"visual_tokenizer": os.path.relpath(visual_tokenizer, out), "resolution": resolution}
+    (out / "sar_eval.json").write_text(json.dumps(visual, indent=2) + "\n")
     shutil.rmtree(out / "state", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint on a (usually small and clean) set of token shards."""
+"""Fine-tune a checkpoint on (usually small and clean) token shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from sar_eval.errors import BadInput
-from sar_eval.train.decoder import DecoderOptions, Progress, attention, fit
+from sar_eval.train.decoder import DecoderOptions, TrainingProgress, attention_implementation, fit
 
 
 def sft(
@@ -18,19 +18,19 @@ def sft(
     visual_tokenizer: Path,
     out: Path,
     options: DecoderOptions,
-    progress: Progress = lambda step, steps, loss: None,
+    progress: TrainingProgress = lambda step, steps, loss: None,
 ) -> None:
-    """Fit the decoder in `checkpoint` further and write a checkpoint folder (see `decoder.fit`).
+    """Fine-tune the decoder in `checkpoint` and write a checkpoint folder (see `decoder.fit`).
 
     Raises:
-        BadInput: `checkpoint` is no checkpoint folder.
+        BadInput: `checkpoint` is not a checkpoint folder; and see `decoder.fit`.
     """
     if not (checkpoint / "config.json").is_file():
         raise BadInput(f"no config.json in {checkpoint}: --ckpt takes a checkpoint folder")
     torch.manual_seed(options.seed)
-    # Not AutoTokenizer: from `model_type: qwen2` it builds Qwen2's own class, with one token more.
+    # Not AutoTokenizer: for `model_type: qwen2` it builds Qwen2's own class, which adds a token.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
     model = Qwen2ForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.float32, attn_implementation=attention()
+        checkpoint, dtype=torch.float32, attn_implementation=attention_implementation()
     )
     fit(model, tokenizer, data, visual_tokenizer, out, options, progress)

@@ -1,4 +1,4 @@
-"""Turn captioned images into captioned visual tokens, once, ahead of training."""
+"""Convert captioned images to captioned visual tokens, once, ahead of training."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def tokenize(
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Encode every image of `data` and write token shards; return how many rows there are.
+    """Encode every image of `data`, write token shards and return the number of rows.
 
-    The shards' metadata carries the codebook size and the encoder's digest, so that training
-    refuses tokens of another tokenizer.
+    The shards' metadata has the codebook size and the encoder's digest, so that training can refuse
+    tokens of another tokenizer. `progress` is called with the number of images done.
 
     Raises:
-        BadInput: images of several sizes, or `out` already holds files.
+        BadInput: images of several sizes, or `out` is not empty.
     """
     visual = VisualTokenizer(tokenizer, device)
     metadata = {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
@@ -46,7 +46,7 @@ def _rows(
         if len({image.shape for image, _ in batch}) > 1:
             raise BadInput("images of several sizes: resize them to one size before tokenizing")
         codes = visual.encode(torch.from_numpy(np.stack([image for image, _ in batch])))
-        for row, (_, caption) in zip(codes.tolist(), batch, strict=True):
-            yield {"tokens": row, "caption": caption}
+        for tokens, (_, caption) in zip(codes.tolist(), batch, strict=True):
+            yield {"tokens": tokens, "caption": caption}
         done += len(batch)
         progress(done)

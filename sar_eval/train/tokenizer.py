@@ -1,4 +1,4 @@
-"""Fit the demo's visual tokenizer and export it to the Cosmos TorchScript contract."""
+"""Train the demo's visual tokenizer and export it to TorchScript with the Cosmos tokenizer's interface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sar_eval.train.curve import trim_curve
 
 @dataclass(frozen=True, slots=True)
 class TokenizerOptions:
-    """How the tokenizer is fitted; `levels` gives the codebook (its product is the size)."""
+    """Training options; the codebook size is the product of the FSQ `levels`."""
 
     levels: tuple[int, ...] = (8, 8, 8, 5)
     width: int = 64
@@ -40,12 +40,13 @@ def train_tokenizer(
     options: TokenizerOptions,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Fit an FSQ autoencoder on captioned images and write `encoder.jit`, `decoder.jit`.
+    """Train an FSQ autoencoder on captioned images and write `encoder.jit`, `decoder.jit`.
 
-    Resumes from `out/state.pt` where there is one. Appends to `out/loss.jsonl`.
+    Resumes from `out/state.pt` if it exists. Appends to `out/loss.jsonl`.
 
     Raises:
-        BadInput: the images differ in size, or a side is no multiple of 8.
+        BadInput: the images differ in size, a side is not a multiple of 8, or the state in `out` was
+            made with other options.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
@@ -53,14 +54,15 @@ def train_tokenizer(
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01)
     start = _resume(out / "state.pt", model, optimizer, options)
     if start < options.steps:
-        _fit(model, optimizer, _load(data), out, options, start, progress)
+        _fit(model, optimizer, _load_images(data), out, options, start, progress)
     elif (out / "decoder.jit").is_file():
-        # TorchScript differs in bytes each time, and shards and checkpoints know it by its digest.
+        # Each export has other bytes, and shards and checkpoints identify the tokenizer by its digest.
         return
     export(model.eval(), out, options)
 
 
-def _load(data: Sequence[Path]) -> Tensor:
+def _load_images(data: Sequence[Path]) -> Tensor:
+    """All images, uint8 [N, 3, H, W]."""
     images = [image for image, _ in read_images(data)]
     shapes = {image.shape for image in images}
     if len(shapes) != 1 or any(side % DOWNSAMPLE for side in next(iter(shapes))[:2]):
@@ -78,29 +80,29 @@ def _fit(
     progress: Callable[[int, float], None],
 ) -> None:
     trim_curve(out / "loss.jsonl", start)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for step in range(start, options.steps):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _schedule(step, options.steps)
-        # A batch is a function of the step, so a resumed fit sees what an undisturbed one sees.
-        picked = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        batch = images[torch.randint(len(images), (options.batch_size,), generator=picked)]
-        loss = _step(model, optimizer, batch.float() / 127.5 - 1)
+        # The batch is a function of the step, so a resumed run sees the same batches.
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        batch = images[torch.randint(len(images), (options.batch_size,), generator=generator)]
+        loss = _train_step(model, optimizer, batch.float() / 127.5 - 1)
         progress(step + 1, loss)
         if (step + 1) % 50 == 0:
-            line = {"step": step + 1, "loss": loss, "seconds": round(time.perf_counter() - began, 1)}
+            line = {"step": step + 1, "loss": loss, "seconds": round(time.perf_counter() - started, 1)}
             with (out / "loss.jsonl").open("a") as curve:
                 curve.write(json.dumps(line) + "\n")
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
-            _save(out / "state.pt", model, optimizer, options, step + 1)
+            _save_state(out / "state.pt", model, optimizer, options, step + 1)
 
 
-def _step(model: FsqAutoencoder, optimizer: torch.optim.Optimizer, pixels: Tensor) -> float:
+def _train_step(model: FsqAutoencoder, optimizer: torch.optim.Optimizer, pixels: Tensor) -> float:
     with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-        rebuilt = model(pixels).float()
-    # Shapes are few pixels on much background: what stands out from the image's mean counts more.
+        reconstruction = model(pixels).float()
+    # Shapes cover few pixels, so pixels that differ from the image's mean get more weight.
     weight = 1 + 4 * (pixels - pixels.mean((2, 3), keepdim=True)).abs().clamp(max=1)
-    error = (rebuilt - pixels).abs()
+    error = (reconstruction - pixels).abs()
     loss = (weight * (error + 4 * error.square())).mean()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -110,10 +112,11 @@ def _step(model: FsqAutoencoder, optimizer: torch.optim.Optimizer, pixels: Tenso
 
 
 def _schedule(step: int, steps: int) -> float:
+    """Factor of the learning rate: linear warm-up over 100 steps times a cosine to zero."""
     return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _save(
+def _save_state(
     path: Path,
     model: FsqAutoencoder,
     optimizer: torch.optim.Optimizer,
@@ -133,6 +136,7 @@ def _save(
 def _resume(
     path: Path, model: FsqAutoencoder, optimizer: torch.optim.Optimizer, options: TokenizerOptions
 ) -> int:
+    """Load the saved state, if any, and return its step."""
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)
@@ -146,12 +150,12 @@ def _resume(
 
 
 def export(model: FsqAutoencoder, out: Path, options: TokenizerOptions) -> None:
-    """Write the TorchScript pair and `config.json` (codebook size, pixels a token)."""
+    """Write `encoder.jit`, `decoder.jit` and `config.json` (codebook size, pixels per token side)."""
     config = {
         "codebook_size": math.prod(options.levels),
         "downsample": DOWNSAMPLE,
         "levels": options.levels,
     }
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name, half in (("encoder", EncoderContract(model)), ("decoder", DecoderContract(model))):
-        save_torchscript(half, out / f"{name}.jit")
+    for name, module in (("encoder", EncoderContract(model)), ("decoder", DecoderContract(model))):
+        save_torchscript(module, out / f"{name}.jit")

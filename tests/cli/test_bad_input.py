@@ -42,7 +42,7 @@ def _refused(done, *words: str) -> None:
         ((*RUN, "--top-p", "0"), ["top-p is 0"]),
         ((*RUN, "--resolution", "60"), ["resolution 60 is no multiple of 8"]),
         ((*RUN, "--dtype", "float8"), ["unknown dtype 'float8'"]),
-        (("judge", "/no/run"), ["no run folder"]),
+        (("judge", "/no/run"), ["is not a run folder"]),
         (("prompts", "make", "geneva", "--out", "x.jsonl"), ["unknown suite 'geneva'"]),
         (
             ("prompts", "make", "dpg-shapes", "--format", "metadata", "--out", "x"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.recipe import load_recipe
-from sar_eval.suites.locate import missing_suite, read_suite
+from sar_eval.suites.locate import missing_suite_hint, read_suite
 from sar_eval.suites.prompts import load_suite
 
 TABLE = (
@@ -59,7 +59,7 @@ def test_import_writes_what_the_recipe_looks_for(sar_eval, cache: Path, official
     done = sar_eval("prompts", "import", "dpg", "--from", official)
     assert done.returncode == 0, done.stderr
     note, told = done.stdout.splitlines()
-    assert note.startswith(f"{official}/dpg_bench.csv:3: dependency 4 of p1 is no question of it")
+    assert note.startswith(f"{official}/dpg_bench.csv:3: dependency 4 of p1 does not exist")
     suite = load_suite(cache / "dpg.jsonl")
     assert told.startswith(f"2 prompts (DPG-Bench has 1,065) with 3 questions in {cache}/dpg.jsonl, ")
     assert told.endswith(f"digest {suite.digest}; 1 notes")
@@ -102,8 +102,8 @@ def test_bad_input_is_one_line(sar_eval, cache: Path, tmp_path: Path, words, mes
 
 def test_a_suite_that_is_not_there_says_how_to_get_it(sar_eval, cache: Path, tmp_path: Path) -> None:
     hint = f"no {cache}/dpg.jsonl: `sar-eval prompts fetch dpg` downloads and imports it, or"
-    assert missing_suite(load_recipe("dpg").suite).startswith(hint)
-    assert missing_suite(load_recipe("geneval").suite) == ""
+    assert missing_suite_hint(load_recipe("dpg").suite).startswith(hint)
+    assert missing_suite_hint(load_recipe("geneval").suite) == ""
     done = sar_eval("run", "dpg", "--ckpt", "demo:sft", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert hint in done.stderr

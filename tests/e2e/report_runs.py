@@ -16,20 +16,33 @@ from sar_eval.storage.files import write_json
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row, verdict_row
 from sar_eval.suites.shapes.render import render
-from sar_eval.suites.shapes.scenes import arrange, sample_checks
+from sar_eval.suites.shapes.scenes import arrange_scene, sample_checks
 from sar_eval.suites.shapes.suite import make_suite
 from sar_eval.types import DrawProtocol, Generation, Prompt, Verdict, make_draw
 
-ODD = [None, {"name": "x"}, {"name": "y", "box": [0, 0, 9, 9], "mask": {"size": [2, 2], "counts": "a"}}]
-EVIL = "<script>alert(1)</script></script><img src=x onerror=alert(2)> \"'&amp; {{ 7 * 7 }} of a star"
+MALFORMED_BOXES = [
+    None,
+    {"name": "x"},
+    {"name": "y", "box": [0, 0, 9, 9], "mask": {"size": [2, 2], "counts": "a"}},
+]
+HOSTILE_TEXT = (
+    "<script>alert(1)</script></script><img src=x onerror=alert(2)> \"'&amp; {{ 7 * 7 }} of a star"
+)
 
 
 def make_spec(**changes):
     protocol = DrawProtocol("shapes", 64, prefix="a clean ", guidance=3.0)
     options = {"threshold": 0.6, "counting_threshold": 0.6}
-    given = {"suite_digest": "0", "checkpoint": "demo:sft", "checkpoint_digest": "0", "protocol": protocol}
-    given |= {"judge": "shapes", "judge_options": options, "images_per_prompt": 2, "batch_size": 16}
-    return RunSpec(**{"benchmark": "shapes", "fold": "shapes", "suite": "shapes.jsonl", **given, **changes})
+    settings = {
+        "suite_digest": "0",
+        "checkpoint": "demo:sft",
+        "checkpoint_digest": "0",
+        "protocol": protocol,
+    }
+    settings |= {"judge": "shapes", "judge_options": options, "images_per_prompt": 2, "batch_size": 16}
+    return RunSpec(
+        **{"benchmark": "shapes", "fold": "shapes", "suite": "shapes.jsonl", **settings, **changes}
+    )
 
 
 def make_prompts(per_task):
@@ -51,14 +64,14 @@ def draw_scene(prompt, rng, size=None):
     """An image of the prompt, or (one time in three) of another prompt of its task."""
     while True:
         checks = prompt.checks if rng.random() < 0.67 else sample_checks(prompt.tag, rng)
-        scene = arrange(checks, rng, style="grainy" if rng.random() < 0.5 else "clean", train=False)
+        scene = arrange_scene(checks, rng, style="grainy" if rng.random() < 0.5 else "clean", train=False)
         if scene is not None:
             return encode(render(scene, np.random.default_rng(rng.randrange(2**32))), size)
 
 
 @dataclass
 class Run:
-    """A run folder with what was put into it, by key."""
+    """A run folder, and the prompts and verdicts that it was made with."""
 
     spec: RunSpec
     folder: RunFolder
@@ -105,8 +118,8 @@ def make_run(path, prompts, spec, image_of, error_of=lambda key: None, leave_out
         number = block // spec.batch_size
         run.folder.generations.write(number, [generation_row(p, g, spec.digest) for p, g in items])
         with ShapesJudge(**spec.judge_options) as judge:
-            found = list(judge.judge(items))
-        run.verdicts |= {verdict.key: verdict for verdict in found}
-        rows = [verdict_row(verdict, spec.judge_digest) for verdict in found]
+            verdicts = list(judge.judge(items))
+        run.verdicts |= {verdict.key: verdict for verdict in verdicts}
+        rows = [verdict_row(verdict, spec.judge_digest) for verdict in verdicts]
         run.folder.verdicts("shapes").write(number, rows)
     return run

@@ -1,4 +1,4 @@
-"""The shipped checkpoints are what docs/demo-checkpoints.md says of them."""
+"""The shipped checkpoints have the scores and sizes in docs/demo-checkpoints.md."""
 
 import json
 import random
@@ -12,16 +12,16 @@ from sar_eval.engines.native import NativeEngine
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.locate import DEMO, demo_names
 from sar_eval.recipe import load_recipe
-from sar_eval.suites.geneval.verdict import Thresholds, rule
+from sar_eval.suites.geneval.verdict import Thresholds, decide_verdict
 from sar_eval.suites.prompts import load_suite
 from sar_eval.suites.shapes.detect import detect
 from sar_eval.suites.shapes.render import render
-from sar_eval.suites.shapes.scenes import arrange, sample_checks
+from sar_eval.suites.shapes.scenes import arrange_scene, sample_checks
 from sar_eval.suites.shapes.vocabulary import TASKS
 from sar_eval.types import DrawProtocol, make_draw
 
 
-def test_they_are_small() -> None:
+def test_the_checkpoints_are_small() -> None:
     assert demo_names() == ["demo:pretrain", "demo:sft"]
     assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= 12_000_000
 
@@ -29,26 +29,26 @@ def test_they_are_small() -> None:
 def _scenes(number: int) -> list:
     rng, scenes = random.Random(1234), []
     while len(scenes) < number:
-        scene = arrange(sample_checks(TASKS[len(scenes) % 6], rng), rng, style="clean", train=False)
+        scene = arrange_scene(sample_checks(TASKS[len(scenes) % 6], rng), rng, style="clean", train=False)
         scenes += [scene] if scene else []
     return scenes
 
 
 @pytest.mark.slow
-def test_reconstructions_are_judged_right() -> None:
+def test_reconstructions_are_judged_correct() -> None:
     scenes = _scenes(1200)
     visual = VisualTokenizer(DEMO / "tokenizer")
     pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
-    rebuilt = [visual.decode(visual.encode(batch), 8) for batch in pixels.split(100)]
-    right = [
-        rule(scene.checks, detect(image.numpy()), Thresholds(0.6, 0.6)).correct
-        for scene, image in zip(scenes, torch.cat(rebuilt), strict=True)
+    reconstructions = [visual.decode(visual.encode(batch), 8) for batch in pixels.split(100)]
+    correct = [
+        decide_verdict(scene.checks, detect(image.numpy()), Thresholds(0.6, 0.6)).correct
+        for scene, image in zip(scenes, torch.cat(reconstructions), strict=True)
     ]
-    assert np.mean(right) >= 0.97
+    assert np.mean(correct) >= 0.97
 
 
 @pytest.mark.slow
-def test_fine_tuning_is_seen_in_the_score(sar_eval, tmp_path: Path) -> None:
+def test_fine_tuning_improves_the_score(sar_eval, tmp_path: Path) -> None:
     overall = {}
     for name in ("pretrain", "sft"):
         done = sar_eval("run", "shapes", "--ckpt", f"demo:{name}", "--out", tmp_path / name, "--json")
@@ -62,10 +62,10 @@ def test_speculation_draws_the_same_images_in_fewer_steps() -> None:
     recipe = load_recipe("shapes")
     protocol = DrawProtocol(**{"resolution": 64, **recipe.protocol})
     draws = [make_draw(prompt, 0, 0) for prompt in load_suite(recipe.suite).prompts[::40]]
-    found = {}
+    generations = {}
     for speculate in (False, True):
         with NativeEngine("demo:sft", protocol, speculate=speculate) as engine:
-            found[speculate] = {g.key: g for g in engine.generate(draws)}
-    assert all(found[True][key].image == g.image for key, g in found[False].items())
-    plain, fewer = (sum(g.steps for g in found[way].values()) for way in (False, True))
+            generations[speculate] = {g.key: g for g in engine.generate(draws)}
+    assert all(generations[True][key].image == g.image for key, g in generations[False].items())
+    plain, fewer = (sum(g.steps for g in generations[way].values()) for way in (False, True))
     assert plain / fewer >= 1.5

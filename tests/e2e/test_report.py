@@ -12,12 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_runs import EVIL, ODD, draw_scene, encode, make_prompts, make_run, make_spec
+from report_runs import HOSTILE_TEXT, MALFORMED_BOXES, draw_scene, encode, make_prompts, make_run, make_spec
 
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report import evidence as report_evidence
-from sar_eval.report import page as report
-from sar_eval.report.page import write_report
+from sar_eval.report.evidence import downsample_mask
+from sar_eval.report.page import ASSETS, write_report
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.schemas import verdict_row
@@ -28,7 +27,7 @@ from sar_eval.types import Metric, Prompt, Verdict, make_draw
 def run(tmp_path_factory):
     """72 prompts, twice drawn: among them a hostile prompt, a failed, a blank and a missing draw."""
     prompts = make_prompts(12)
-    prompts[1] = replace(prompts[1], text=EVIL)
+    prompts[1] = replace(prompts[1], text=HOSTILE_TEXT)
     rng = random.Random(5)
     blank = encode(np.full((64, 64, 3), 7, np.uint8))
 
@@ -84,14 +83,14 @@ def test_filters_by_task_and_verdict(page, run, task, state):
     expected = run.keys(task or None, state)
     assert all_keys(page) == expected
     assert page.inner_text("#status") == f"{len(expected)} of 144"
-    assert page.locator("#nothing").is_visible() == (not expected)
+    assert page.locator("#no-matches").is_visible() == (not expected)
 
 
 def test_filters_by_split_and_text(page, run):
     choose(page, split="unseen", query="Of A ")
     assert all_keys(page) == run.keys(split="unseen", text="of a ")
     page.click("#reset")
-    page.wait_for_function("document.getElementById('status').textContent === '144 images'")
+    page.wait_for_function("() => document.getElementById('status').textContent === '144 images'")
 
 
 def test_counts_beside_the_choices_follow_the_other_filters(page, run):
@@ -119,12 +118,12 @@ def test_large_view_shows_boxes_and_reason(page, run):
     assert page.locator("#boxes .box").count() == len(boxes)
     for box, label in zip(boxes, page.locator("#boxes .label").all_inner_texts(), strict=True):
         assert label == f"{box['color']} {box['name']}{box['score']:.3f}"
-    drawn, frame = page.locator("#boxes .box").first.bounding_box(), page.locator("#frame").bounding_box()
+    box, frame = page.locator("#boxes .box").first.bounding_box(), page.locator("#frame").bounding_box()
     x0, y0, x1, y1 = boxes[0]["box"]
     scale = frame["width"] / 64
-    assert drawn["x"] - frame["x"] == pytest.approx(x0 * scale, abs=1)
-    assert drawn["y"] - frame["y"] == pytest.approx(y0 * scale, abs=1)
-    assert (drawn["width"], drawn["height"]) == pytest.approx(((x1 - x0) * scale, (y1 - y0) * scale), abs=1)
+    assert box["x"] - frame["x"] == pytest.approx(x0 * scale, abs=1)
+    assert box["y"] - frame["y"] == pytest.approx(y0 * scale, abs=1)
+    assert (box["width"], box["height"]) == pytest.approx(((x1 - x0) * scale, (y1 - y0) * scale), abs=1)
     seed = make_draw(run.expected[key], int(key.rpartition("/")[2]), 0).seed
     assert key in page.inner_text("#details")
     assert str(seed) in page.inner_text("#details")
@@ -154,7 +153,7 @@ def test_arrows_move_and_escape_closes(page, run):
         page.keyboard.press("ArrowRight")
         assert key in page.inner_text("#details")
     page.keyboard.press("ArrowLeft")
-    assert page.inner_text("#view-place") == f"2 of {len(keys)}"
+    assert page.inner_text("#view-position") == f"2 of {len(keys)}"
     page.keyboard.press("Escape")
     assert page.locator("#view").is_hidden()
     # The dialog's close event comes a moment after the dialog is hidden.
@@ -165,34 +164,34 @@ def test_a_link_opens_the_same_image_under_the_same_filters(watched, run, path):
     key = run.keys("position", "fail")[0]
     page = watched.open(path, f"#verdict=fail&task=position&image={key}")
     assert key in page.inner_text("#details")
-    assert page.inner_text("#view-place") == f"1 of {len(run.keys('position', 'fail'))}"
+    assert page.inner_text("#view-position") == f"1 of {len(run.keys('position', 'fail'))}"
 
 
 def test_hostile_text_stays_text(page, run):
     key = f"{run.prompts[1].id}/0"
     card = page.locator(f".card[data-key='{key}']")
-    assert card.locator(".prompt").inner_text() == EVIL
+    assert card.locator(".prompt").inner_text() == HOSTILE_TEXT
     card.click()
-    assert page.inner_text("#view-prompt") == EVIL
+    assert page.inner_text("#view-prompt") == HOSTILE_TEXT
     assert page.locator("script").count() == 2
     assert page.locator("img[src=x]").count() == 0
     assert "out of memory <b>" in page.inner_text(".problems")
 
 
-def test_an_incomplete_run_is_marked_and_names_what_is_missing(page, run):
+def test_an_incomplete_run_is_marked_and_lists_missing_images(page, run):
     assert "This run is incomplete. 3 of 144 expected images have no result." in page.inner_text(".banner")
     assert page.title() == "Partial: demo:sft on shapes"
-    for key, why in {
+    for key, reason in {
         f"{run.prompts[2].id}/1": "out of memory <b>",
         f"{run.prompts[3].id}/0": "blank image",
         f"{run.prompts[-1].id}/1": "not generated",
     }.items():
-        assert f"{key}: {why}" in page.inner_text(".problems")
+        assert f"{key}: {reason}" in page.inner_text(".problems")
         choose(page, "none")
-        assert page.locator(f".card[data-key='{key}'] .reason").inner_text() == why
+        assert page.locator(f".card[data-key='{key}'] .reason").inner_text() == reason
 
 
-def test_says_scores_protocol_spec_and_versions(page, run):
+def test_shows_scores_protocol_spec_and_versions(page, run):
     summary = json.loads((run.folder.path / "summary.json").read_text())
     metrics = sorted(
         summary["metrics"], key=lambda m: ["", "task", "split"].index(m["name"].rpartition("/")[0])
@@ -205,8 +204,8 @@ def test_says_scores_protocol_spec_and_versions(page, run):
         assert row.locator("svg.bar .fill").count() == 1
         assert row.locator("svg.bar .whisker").count() == 3
     run_section = page.inner_text("#run")
-    for told in ('"a clean "', run.spec.digest, "0123abc", "counting threshold", "opencv-python-headless"):
-        assert told in run_section
+    for text in ('"a clean "', run.spec.digest, "0123abc", "counting threshold", "opencv-python-headless"):
+        assert text in run_section
     tiles = page.locator(".tiles dd").all_inner_texts()[1:]
     assert tiles == [str(summary[name]) for name in ("expected", "generated", "judged", "failed")]
 
@@ -216,8 +215,8 @@ def test_follows_the_colour_scheme_and_fits_a_phone(watched, path, scheme):
     watched.page.emulate_media(color_scheme=scheme)
     watched.page.set_viewport_size({"width": 390, "height": 800})
     page = watched.open(path)
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", paper))) > 380) == (scheme == "light")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) > 380) == (scheme == "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -230,26 +229,26 @@ def large(tmp_path):
     )
 
 
-def test_beyond_the_limit_images_lie_beside_the_page(watched, large):
+def test_beyond_the_size_limit_images_are_files_beside_the_page(watched, large):
     page = watched.open(large.write(inline_limit=1000))
-    files = {path.name for path in (large.folder.path / report.ASSETS).iterdir()}
+    files = {path.name for path in (large.folder.path / ASSETS).iterdir()}
     stems = {key.replace("/", "_") for key in large.expected}
     assert files == {f"{stem}.png" for stem in stems} | {f"{stem}.thumb.webp" for stem in stems}
     page.wait_for_function(
-        "[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth)"
+        "() => [...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth)"
     )
     assert page.locator(".card img").first.evaluate("image => [image.naturalWidth, image.loading]") == [
         192,
         "lazy",
     ]
     page.locator(".card").first.click()
-    page.wait_for_function("document.getElementById('view-image').naturalWidth === 320")
+    page.wait_for_function("() => document.getElementById('view-image').naturalWidth === 320")
     assert any(url.endswith(".thumb.webp") for url in watched.requests)
 
 
-def test_stored_images_are_the_full_ones_and_stale_ones_go(large):
+def test_image_files_are_the_stored_images_and_stale_ones_are_removed(large):
     large.write(inline_limit=0)
-    assets = large.folder.path / report.ASSETS
+    assets = large.folder.path / ASSETS
     before = {path: path.stat().st_mtime_ns for path in assets.iterdir()}
     (assets / "gone_0.png").write_bytes(b"old")
     large.write(inline_limit=0)
@@ -263,29 +262,29 @@ def test_stored_images_are_the_full_ones_and_stale_ones_go(large):
 def test_a_run_without_judge_or_fold_has_a_report(watched, tmp_path):
     prompts, rng = [Prompt("p", "two <b>words"), Prompt("q", "three")], random.Random(1)
     spec = make_spec(judge="", fold="", judge_options={}, images_per_prompt=1)
-    shown = make_prompts(1)[0]
-    run = make_run(tmp_path, prompts, spec, lambda draw: draw_scene(shown, rng))
+    drawn_prompt = make_prompts(1)[0]
+    run = make_run(tmp_path, prompts, spec, lambda draw: draw_scene(drawn_prompt, rng))
     page = watched.open(run.write())
     assert "no judge" in page.inner_text("#scores")
     assert page.locator(".card").count() == 2
     assert page.locator(".banner, #task, #split").count() == 0
 
 
-def test_odd_evidence_does_not_spoil_the_report(watched, tmp_path):
+def test_unexpected_evidence_does_not_break_the_report(watched, tmp_path):
     run = make_run(tmp_path, make_prompts(1)[:1], make_spec(images_per_prompt=4), lambda draw: b"no image")
     odd = [
         Verdict(
             "single_object-000/0", "shapes", "2", score=0.31, evidence={"answers": {"</script>": "yes"}}
         ),
         Verdict("single_object-000/1", "shapes", "2", score=1.0, passed=True, evidence=["a list"]),
-        Verdict("single_object-000/2", "shapes", "2", passed=False, evidence={"boxes": ODD}),
+        Verdict("single_object-000/2", "shapes", "2", passed=False, evidence={"boxes": MALFORMED_BOXES}),
         Verdict("single_object-000/3", "shapes", "2", score=float("nan"), reason="not a number"),
     ]
     run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in odd])
     page = watched.open(run.write())
     assert page.locator(".card .badge").all_inner_texts()[:3] == ["0.310", "Pass", "Fail"]
     assert page.locator(".card .badge.none").count() == 1
-    assert page.locator(".image.absent").count() == 4
+    assert page.locator(".image-frame.absent").count() == 4
     page.locator(".card").first.click()
     assert json.loads(page.inner_text("#evidence")) == {"answers": {"</script>": "yes"}}
     assert page.inner_text("#view-missing") == "unreadable image"
@@ -307,7 +306,7 @@ def test_5000_images_are_shown_a_few_at_a_time(watched, tmp_path, inline_limit):
     assert page.inner_text("#status") == f"{len(run.keys('counting', 'fail')):,} of 5,000"
 
 
-def test_refuses_a_run_without_a_fitting_summary(tmp_path):
+def test_refuses_a_run_without_a_matching_summary(tmp_path):
     run = make_run(tmp_path, make_prompts(1)[:1], make_spec(), lambda draw: b"")
     with pytest.raises(BadInput, match=r"no summary\.json"):
         write_report(run.spec, run.folder)
@@ -319,7 +318,7 @@ def test_refuses_a_run_without_a_fitting_summary(tmp_path):
         write_report(replace(run.spec, seed=1), run.folder)
 
 
-def test_score_groups_choose_an_axis_and_mark_what_has_no_value():
+def test_score_groups_choose_an_axis_and_mark_missing_values():
     metrics = [Metric("overall", 79.66, 78.0, 81.2, 9), Metric("task/a_b", None, None, None, 0)]
     axis, [(first, [overall]), (second, [task])] = score_groups(metrics)
     assert (axis, first, second) == (100.0, "", "task")
@@ -333,15 +332,15 @@ def test_score_groups_choose_an_axis_and_mark_what_has_no_value():
     )
 
 
-def test_large_masks_are_thinned_and_keep_their_share():
+def test_large_masks_are_downsampled_and_keep_their_share():
     mask = np.zeros((300, 400), bool)
     mask[100:, 200:] = True
     runs = [200 * 300 + 100, *[200, 100] * 199, 200]
     assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(400, 300).T, mask)
-    thin = report_evidence.thin({"size": [300, 400], "counts": runs})
-    assert thin["size"] == [75, 100]
-    assert sum(thin["counts"]) == 7500
-    assert sum(thin["counts"][1::2]) == 2500
+    small = downsample_mask({"size": [300, 400], "counts": runs})
+    assert small["size"] == [75, 100]
+    assert sum(small["counts"]) == 7500
+    assert sum(small["counts"][1::2]) == 2500
 
 
 def test_needs_no_torch():

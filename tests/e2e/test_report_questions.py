@@ -9,12 +9,12 @@ import random
 import numpy as np
 import pytest
 from PIL import Image
-from report_runs import EVIL, encode, make_run, make_spec
+from report_runs import HOSTILE_TEXT, encode, make_run, make_spec
 
 from sar_eval.answerers.shapes import ShapesAnswerer
 from sar_eval.storage.schemas import verdict_row
 from sar_eval.suites.dpg.questions import Question, read_questions, write_questions
-from sar_eval.suites.dpg.scoring import count
+from sar_eval.suites.dpg.scoring import score_questions
 from sar_eval.suites.shapes.questions import make_suite
 from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import Scene, Shape, sample_scene
@@ -30,10 +30,10 @@ DEEP = [
     Question(2, "Is there a square?", (), "entity", "whole"),
     Question(1, "Is there a circle?", (), "entity", "whole"),
 ]
-ROUND = [Question(1, "First?", (2,)), Question(2, "Second?", (1,)), Question(3, "Third?", (3, 9))]
+CYCLE = [Question(1, "First?", (2,)), Question(2, "Second?", (1,)), Question(3, "Third?", (3, 9))]
 
-# Of an image that was not scored, because a question has no answer.
-OPEN = {
+# Evidence of an image without a score, because a question has no answer.
+UNANSWERED = {
     "answerer": "server",
     "questions": [
         {"id": 1, "question": "First?", "answer": "yes", "yes": True, "soft": 0.9, "truncated": False},
@@ -55,17 +55,23 @@ def evidence(questions, pixels: np.ndarray) -> dict:
     with ShapesAnswerer() as answerer:
         answers = list(next(iter(answerer.answer([(pixels, [q.text for q in questions])]))))
     rows = []
-    counts = count(questions, [bool(answer.yes) for answer in answers])
+    counts = score_questions(questions, [bool(answer.yes) for answer in answers])
     for question, answer, counted in zip(questions, answers, counts, strict=True):
-        told = {"id": question.id, "question": question.text, "answer": answer.text}
-        told |= {"yes": answer.yes, "soft": answer.soft, "truncated": answer.truncated}
-        rows.append(told | {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted})
+        row = {"id": question.id, "question": question.text, "answer": answer.text}
+        row |= {"yes": answer.yes, "soft": answer.soft, "truncated": answer.truncated}
+        rows.append(row | {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted})
     return {"answerer": "shapes", "questions": rows}
 
 
 def hostile_evidence() -> dict:
-    row = {"question": EVIL, "answer": f"maybe {EVIL}", "yes": False, "soft": 0.4375, "truncated": True}
-    rows = [{"id": question.id, **row, "zeroed_by": [], "counted": 0} for question in ROUND]
+    row = {
+        "question": HOSTILE_TEXT,
+        "answer": f"maybe {HOSTILE_TEXT}",
+        "yes": False,
+        "soft": 0.4375,
+        "truncated": True,
+    }
+    rows = [{"id": question.id, **row, "zeroed_by": [], "counted": 0} for question in CYCLE]
     return {"answerer": "</script>", "questions": rows}
 
 
@@ -74,8 +80,8 @@ def path(tmp_path_factory):
     """Three prompts of our own, one of them hostile, then ten of the suite."""
     prompts = [
         Prompt("deep", "a photo of a red circle left of a blue square", "t", write_questions(DEEP)),
-        Prompt("round", "in a circle", "t", write_questions(ROUND)),
-        Prompt("open", "unanswered", "t", write_questions(ROUND[:2])),
+        Prompt("cycle", "in a cycle", "t", write_questions(CYCLE)),
+        Prompt("unanswered", "a question without an answer", "t", write_questions(CYCLE[:2])),
         *(Prompt(row["id"], row["text"], row["tag"], row["checks"]) for row in make_suite(per_task=2)),
         Prompt("plain", "no questions", "t"),
     ]
@@ -97,13 +103,13 @@ def path(tmp_path_factory):
         if prompt.checks is None:
             verdicts.append(Verdict(key, "shapes", "1", error="no questions"))
             continue
-        asked = read_questions(prompt.checks)
-        if prompt.id == "open":
-            verdicts.append(Verdict(key, "shapes", "1", evidence=OPEN, error="question 2: timed out"))
+        questions = read_questions(prompt.checks)
+        if prompt.id == "unanswered":
+            verdicts.append(Verdict(key, "shapes", "1", evidence=UNANSWERED, error="question 2: timed out"))
             continue
-        found = hostile_evidence() if prompt.id == "round" else evidence(asked, images[key])
-        score = float(np.mean([row["counted"] for row in found["questions"]]))
-        verdicts.append(Verdict(key, "shapes", "1", score, evidence=found))
+        judged = hostile_evidence() if prompt.id == "cycle" else evidence(questions, images[key])
+        score = float(np.mean([row["counted"] for row in judged["questions"]]))
+        verdicts.append(Verdict(key, "shapes", "1", score, evidence=judged))
     run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in verdicts])
     return run.write()
 
@@ -112,10 +118,10 @@ def tree(page, selector: str = "#questions") -> list:
     """[number, answer's mark, answer, notes, children] of every node, as the nested lists say."""
     return page.locator(selector).evaluate("""function walk(list) {
         return [...list.children].map(item => {
-            const badge = item.querySelector(":scope > .asked > .badge");
+            const badge = item.querySelector(":scope > .question > .badge");
             const below = item.querySelector(":scope > ul");
             return [
-                parseInt(item.querySelector(":scope > .asked > .text").textContent),
+                parseInt(item.querySelector(":scope > .question > .text").textContent),
                 badge.className.replace("badge ", ""),
                 badge.textContent,
                 [...item.querySelectorAll(":scope > .note")].map(note => note.textContent),
@@ -128,7 +134,7 @@ def tree(page, selector: str = "#questions") -> list:
 def test_the_graph_is_a_tree_with_answers_and_what_zeroed_them(watched, path) -> None:
     page = watched.open(path, "#image=deep/0")
     by_3, by_5 = (f"Counts as no, because question {number} does." for number in (3, 5))
-    relation = [7, "zeroed", "yes", [by_5, "Hangs on question 6 too."], []]
+    relation = [7, "zeroed", "yes", [by_5, "Also depends on question 6."], []]
     circle = [3, "fail", "no", [], [[5, "zeroed", "yes", [by_3], [relation]]]]
     square = [4, "pass", "yes", [], [[6, "pass", "yes", [], []]]]
     assert tree(page) == [[1, "pass", "yes", [], [circle]], [2, "pass", "yes", [], [square]]]
@@ -139,22 +145,22 @@ def test_the_graph_is_a_tree_with_answers_and_what_zeroed_them(watched, path) ->
     assert json.loads(page.inner_text("#evidence")) == {"answerer": "shapes"}
 
 
-def test_circles_and_hostile_text_do_no_harm(watched, path) -> None:
-    page = watched.open(path, "#image=round/0")
-    answer, cut = f"maybe {EVIL}", "Cut short: longer than the judge reads."
+def test_cycles_and_hostile_text_do_no_harm(watched, path) -> None:
+    page = watched.open(path, "#image=cycle/0")
+    answer, cut = f"maybe {HOSTILE_TEXT}", "Truncated: longer than the judge's maximum input."
     second = [2, "fail", answer, [cut], []]
     assert tree(page) == [
-        [3, "fail", answer, ["Hangs on question 9 too.", cut], []],
+        [3, "fail", answer, ["Also depends on question 9.", cut], []],
         [1, "fail", answer, [cut], [second]],
     ]
-    assert page.locator("#questions .text").first.inner_text() == f"3. {EVIL}"
+    assert page.locator("#questions .text").first.inner_text() == f"3. {HOSTILE_TEXT}"
     assert page.locator("#questions .soft").all_inner_texts() == ["p(yes) 0.438"] * 3
     assert page.locator("script").count() == 2
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_answers_of_a_image_that_was_not_scored_are_shown_and_count_as_nothing(watched, path) -> None:
-    page = watched.open(path, "#image=open/0")
+def test_answers_about_an_unscored_image_are_shown_without_scores(watched, path) -> None:
+    page = watched.open(path, "#image=unanswered/0")
     second = [2, "none", "no answer", ["timed out"], []]
     assert tree(page) == [[1, "none", "yes", [], [second]]]
     assert page.inner_text("#questions-counted") == "not scored"
@@ -163,11 +169,11 @@ def test_answers_of_a_image_that_was_not_scored_are_shown_and_count_as_nothing(w
 def test_every_image_shows_its_own_answers(watched, path) -> None:
     page = watched.open(path, "#image=composition-001/1")
     suite = {row["id"]: row for row in make_suite(per_task=2)}
-    seen = page.locator("#questions .text").all_inner_texts()
-    asked = suite["composition-001"]["checks"]["questions"]
-    assert sorted(seen) == sorted(f"{row['id']}. {row['text']}" for row in asked)
+    texts = page.locator("#questions .text").all_inner_texts()
+    expected = suite["composition-001"]["checks"]["questions"]
+    assert sorted(texts) == sorted(f"{row['id']}. {row['text']}" for row in expected)
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('details').textContent.includes('plain/0')")
+    page.wait_for_function("() => document.getElementById('details').textContent.includes('plain/0')")
     assert page.locator("#view-questions").is_hidden()
     assert page.locator("#questions li").count() == 0
 

@@ -21,7 +21,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import with_judge
 from sar_eval.stages.resume import prepare
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row, row_verdict
+from sar_eval.storage.schemas import generation_row, verdict_from_row
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import Generation, Prompt
 
@@ -289,7 +289,7 @@ def test_a_server_that_dies_leaves_a_run_that_goes_on_elsewhere(sar_eval, drawn:
     assert "answerer 'server': http://127.0.0.1" in done.stderr
     assert "run the same command again to go on" in done.stderr
     assert "Traceback" not in done.stderr
-    found = {row["key"]: row_verdict(row) for row in drawn.verdicts("vqa").rows()}
+    found = {row["key"]: verdict_from_row(row) for row in drawn.verdicts("vqa").rows()}
     # Two images had both their answers; the third had one, which its evidence keeps.
     assert {key: v.score for key, v in found.items()} == {"p0/0": 0.5, "p1/0": 0.5, "p2/0": None}
     assert "question 2 ('blue?'): no reply" in (found["p2/0"].error or "")

@@ -29,8 +29,8 @@ def test_the_shipped_suite_is_the_official_one(sar_eval, tmp_path: Path) -> None
     assert [row["id"] for row in rows] == [f"{i:05d}" for i in range(553)]
     assert sar_eval("prompts", "make", "geneval", "--out", tmp_path / "a.jsonl").returncode == 0
     assert (tmp_path / "a.jsonl").read_text() == shipped
-    made = sar_eval("prompts", "make", "geneval", "--out", tmp_path / "b.jsonl", "--format", "metadata")
-    assert made.returncode == 0
+    done = sar_eval("prompts", "make", "geneval", "--out", tmp_path / "b.jsonl", "--format", "metadata")
+    assert done.returncode == 0
     assert (tmp_path / "b.jsonl").read_bytes() == suite.to_lines(suite.make_metadata())
 
 
@@ -43,9 +43,9 @@ def test_other_seeds_and_sizes() -> None:
         assert not any("color" in item for item in people)
 
 
-def test_a_numpy_with_another_stream_is_named(monkeypatch) -> None:
+def test_a_numpy_with_another_random_stream_is_refused(monkeypatch) -> None:
     other = np.random.default_rng(44)
     monkeypatch.setattr(np.random, "default_rng", lambda seed: other)
-    with pytest.raises(BadInput, match=rf"numpy {np.__version__} draws other prompts"):
+    with pytest.raises(BadInput, match=rf"numpy {np.__version__} samples other prompts"):
         suite.make_metadata()
     suite.make_metadata(43, 5)

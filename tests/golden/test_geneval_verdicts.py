@@ -1,21 +1,21 @@
-"""GenEval's verdict logic against what djghosh13/geneval answered on 2,500 cases."""
+"""GenEval's verdict rules against the results of djghosh13/geneval on 2,500 cases."""
 
 import gzip
 import json
 from pathlib import Path
 
-from sar_eval.suites.geneval.verdict import Thresholds, rule
+from sar_eval.suites.geneval.verdict import Thresholds, decide_verdict
 from sar_eval.types import Detection
 
 
 def _unordered(reason: str) -> list[tuple[str, list[str]]]:
-    """Clauses with the words joined by `and` in any order, for they come from a set."""
-    clauses = []
+    """Lines of a reason, with the words joined by `and` sorted: their order is that of a set."""
+    lines = []
     for line in reason.split("\n"):
-        head, found, tail = line.partition(", found ")
+        head, separator, tail = line.partition(", found ")
         words = tail.removesuffix(" target").replace("; and ", " and ").split(" and ")
-        clauses.append((head + found, sorted(words)))
-    return clauses
+        lines.append((head + separator, sorted(words)))
+    return lines
 
 
 def test_every_official_case_agrees(parity: Path) -> None:
@@ -25,9 +25,9 @@ def test_every_official_case_agrees(parity: Path) -> None:
     for line in cases:
         case = json.loads(line)
         boxes = [Detection(d["class"], tuple(d["box"]), d["score"], d["color"]) for d in case["detections"]]
-        ruling = rule(case["metadata"], boxes, Thresholds(**case["options"]))
+        ruling = decide_verdict(case["metadata"], boxes, Thresholds(**case["options"]))
         expected = case["expected"]
         assert ruling.correct == expected["correct"], case
         assert _unordered(ruling.reason) == _unordered(expected["reason"]), case
-        kept = {name: [[*d.box, d.score] for d in found] for name, found in ruling.kept.items()}
+        kept = {name: [[*d.box, d.score] for d in boxes] for name, boxes in ruling.kept.items()}
         assert kept == expected["kept"], case

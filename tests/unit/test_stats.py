@@ -1,4 +1,4 @@
-"""Intervals: they cover as often as they say, and prompts are the unit."""
+"""Confidence intervals: nominal coverage, clustered by prompt."""
 
 import tracemalloc
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sar_eval import stats
-from sar_eval.stats import _effective_number, _table, clustered_interval, wilson
+from sar_eval.stats import _cluster_totals, _effective_sample_size, clustered_interval, wilson_interval
 
 
 def test_the_value_is_the_mean_of_the_tasks() -> None:
@@ -31,7 +31,7 @@ def test_images_that_agree_widen_the_interval() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
 def test_coverage_is_near_95_percent(share: float) -> None:
-    """Of 600 intervals 0.95 should hold, give or take 0.009; near 1 they are meant to hold more often."""
+    """0.95 of 600 intervals should cover the truth, +- 0.009; near 1 they cover it more often by design."""
     rng, hits, trials = np.random.default_rng(1), 0, 600
     for trial in range(trials):
         rates = rng.beta(4 * share, 4 * (1 - share), (3, 60))  # images of a prompt correlate by 0.2
@@ -41,22 +41,22 @@ def test_coverage_is_near_95_percent(share: float) -> None:
     assert 0.92 <= hits / trials <= 0.99
 
 
-def test_where_all_agree_the_interval_is_not_a_point() -> None:
+def test_if_all_images_are_correct_the_interval_is_not_a_point() -> None:
     value, low, high = clustered_interval([[[1.0] * 4] * 20])
     assert value == high == 1.0
     assert 0.8 < low < 0.9
 
 
 @given(st.floats(0, 1), st.integers(1, 10_000))
-def test_wilson_holds_the_share(share: float, n: int) -> None:
-    low, high = wilson(share, n)
+def test_wilsons_interval_contains_the_share(share: float, n: int) -> None:
+    low, high = wilson_interval(share, n)
     assert 0 <= low <= share + 1e-9
     assert share - 1e-9 <= high <= 1
 
 
-def test_wilson_is_the_published_figure() -> None:
+def test_wilsons_interval_equals_a_published_one() -> None:
     # Newcombe 1998, table I: 15 of 148 gives 0.0624 to 0.1605.
-    assert wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson_interval(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
 
 
 def _task(right: int, prompts: int = 60) -> list[list[float]]:
@@ -73,30 +73,30 @@ def test_one_wrong_image_never_raises_the_limits() -> None:
         assert list(highs) == sorted(highs, reverse=True)
 
 
-def test_near_the_edge_the_interval_reaches_further_than_the_bootstrap() -> None:
+def test_near_0_and_1_the_interval_is_wider_than_the_bootstraps() -> None:
     _, low, high = clustered_interval([_task(239)])
-    assert low == pytest.approx(wilson(1, 60)[0])  # the bootstrap: 0.9875
+    assert low == pytest.approx(wilson_interval(1, 60)[0])  # the bootstrap: 0.9875
     assert 239 / 240 < high <= 1
     _, low, high = clustered_interval([_task(1)])
-    assert high == pytest.approx(wilson(0, 60)[1])
+    assert high == pytest.approx(wilson_interval(0, 60)[1])
     assert 0 <= low < 1 / 240
 
 
-def test_a_flawless_task_still_widens_the_mean() -> None:
+def test_a_task_without_errors_still_widens_the_interval_of_the_mean() -> None:
     half = [[1.0], [0.0]] * 30
     value, low, _ = clustered_interval([half, _task(240)])
-    below = np.hypot(0.5 - wilson(0.5, 60)[0], 1 - wilson(1, 60)[0]) / 2
+    below = np.hypot(0.5 - wilson_interval(0.5, 60)[0], 1 - wilson_interval(1, 60)[0]) / 2
     assert value == 0.75
     assert low == pytest.approx(0.75 - below)
 
 
-def test_the_effective_number_lies_between_prompts_and_images() -> None:
+def test_the_effective_sample_size_is_between_prompts_and_images() -> None:
     prompts = [[1.0] * 4, [0.0] * 4] * 30
-    assert _effective_number(_table(prompts)) == pytest.approx(60)
-    assert _effective_number(_table([[score] for scores in prompts for score in scores])) == pytest.approx(
-        240
-    )
-    assert _effective_number(_table([[0.7] * 3, [0.7] * 4])) == 2
+    assert _effective_sample_size(_cluster_totals(prompts)) == pytest.approx(60)
+    assert _effective_sample_size(
+        _cluster_totals([[score] for scores in prompts for score in scores])
+    ) == pytest.approx(240)
+    assert _effective_sample_size(_cluster_totals([[0.7] * 3, [0.7] * 4])) == 2
 
 
 def test_scores_beyond_0_and_1_have_the_bootstraps_interval() -> None:
@@ -121,7 +121,7 @@ def test_unequal_tasks_weigh_the_same() -> None:
     )
 )
 @settings(max_examples=50, deadline=None)
-def test_the_interval_holds_the_value_and_stays_in_range(strata: list[list[list[float]]]) -> None:
+def test_the_interval_contains_the_value_and_stays_in_range(strata: list[list[list[float]]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 100)
         value, low, high = clustered_interval(strata)
@@ -131,7 +131,7 @@ def test_the_interval_holds_the_value_and_stays_in_range(strata: list[list[list[
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = (np.random.default_rng(2).random((2, 50, 3)) * 9).tolist()
     whole = clustered_interval(scores)
-    monkeypatch.setattr(stats, "CHUNK", 50 * 37)
+    monkeypatch.setattr(stats, "CHUNK_SIZE", 50 * 37)
     assert clustered_interval(scores) == pytest.approx(whole, rel=1e-12)
 
 

@@ -1,9 +1,9 @@
 "use strict";
-// The gallery: filters, cards, progressive rendering. Prompts, reasons and names are strangers' text:
-// they reach the page through textContent and attributes only, never as markup.
+// The gallery: filters, cards, progressive rendering. Prompts, reasons and names are untrusted text:
+// they are inserted through textContent and attributes only, never as markup.
 
-const PAGE = 60; // cards added at once; more follow as the reader scrolls
-const PIXELATED = 128; // smaller images are enlarged in hard squares
+const PAGE_SIZE = 60; // cards rendered at once; more follow as the reader scrolls
+const MIN_SMOOTH = 128; // pixels; smaller images are enlarged without smoothing
 const STATES = { pass: "Pass", fail: "Fail", scored: "Scored", none: "No verdict" };
 
 const $ = (id) => document.getElementById(id);
@@ -14,43 +14,43 @@ const images = data.images.map((image, number) => {
 });
 const filters = { verdict: "", task: "", split: "", query: "" };
 let shown = images;
-let added = 0;
+let rendered = 0; // of the shown images
 
 function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined && text !== null) made.textContent = text;
-  return made;
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined && text !== null) node.textContent = text;
+  return node;
 }
 
-function figure(value) {
+function formatScore(value) {
   return value === null || value === undefined ? "–" : value.toFixed(value > 1 ? 2 : 3);
 }
 
 function badge(image) {
-  const label = image.state === "scored" ? figure(image.score) : STATES[image.state];
+  const label = image.state === "scored" ? formatScore(image.score) : STATES[image.state];
   return element("span", `badge ${image.state}`, label);
 }
 
-function readable(name) {
+function readableName(name) {
   return name.replaceAll("_", " ");
 }
 
-function explanation(image) {
+function cardReason(image) {
   return image.reason || (image.state === "none" ? image.problem || "" : "");
 }
 
-// `without` names a filter to leave out: each choice counts what it would show.
-function matches(image, without) {
+// `ignored` names a filter to leave out: the counts beside a filter's choices are of what each would show.
+function matches(image, ignored) {
   return (
-    (without === "verdict" || !filters.verdict || image.state === filters.verdict) &&
-    (without === "task" || !filters.task || image.prompt.task === filters.task) &&
-    (without === "split" || !filters.split || image.prompt.split === filters.split) &&
+    (ignored === "verdict" || !filters.verdict || image.state === filters.verdict) &&
+    (ignored === "task" || !filters.task || image.prompt.task === filters.task) &&
+    (ignored === "split" || !filters.split || image.prompt.split === filters.split) &&
     (!filters.query || image.text.includes(filters.query.toLowerCase()))
   );
 }
 
-function tally(field, read) {
+function countBy(field, read) {
   const counts = new Map([["", 0]]);
   for (const image of images) {
     if (!matches(image, field)) continue;
@@ -67,13 +67,13 @@ function imageFrame(image, size) {
     frame.append(element("span", "", "No image"));
     return frame;
   }
-  const made = element("img", Math.max(...image.size) < PIXELATED ? "pixelated" : "");
-  made.loading = "lazy";
-  made.decoding = "async";
-  made.alt = "";
-  [made.width, made.height] = image.size;
-  made.src = size === "full" ? image.full || image.src : image.src;
-  frame.append(made);
+  const img = element("img", Math.max(...image.size) < MIN_SMOOTH ? "pixelated" : "");
+  img.loading = "lazy";
+  img.decoding = "async";
+  img.alt = "";
+  [img.width, img.height] = image.size;
+  img.src = size === "full" ? image.full || image.src : image.src;
+  frame.append(img);
   return frame;
 }
 
@@ -89,101 +89,101 @@ function card(image) {
   const prompt = element("span", "prompt", image.prompt.text);
   prompt.dir = "auto";
   button.append(imageFrame(image), line, prompt);
-  if (explanation(image)) button.append(element("span", "reason", explanation(image)));
+  if (cardReason(image)) button.append(element("span", "reason", cardReason(image)));
   item.append(button);
   return item;
 }
 
 function addPage() {
   const page = document.createDocumentFragment();
-  for (const image of shown.slice(added, added + PAGE)) page.append(card(image));
-  added = Math.min(added + PAGE, shown.length);
+  for (const image of shown.slice(rendered, rendered + PAGE_SIZE)) page.append(card(image));
+  rendered = Math.min(rendered + PAGE_SIZE, shown.length);
   $("cards").append(page);
 }
 
 function showCounts() {
-  const verdicts = tally("verdict", (image) => image.state);
+  const verdicts = countBy("verdict", (image) => image.state);
   for (const label of $("verdicts").querySelectorAll("label")) {
     label.querySelector(".count").textContent = (verdicts.get(label.dataset.value) || 0).toLocaleString("en");
   }
   for (const field of ["task", "split"]) {
     if (!$(field)) continue;
-    const counts = tally(field, (image) => image.prompt[field]);
+    const counts = countBy(field, (image) => image.prompt[field]);
     for (const option of $(field).options) {
-      const name = option.value ? readable(option.value) : `All ${field}s`;
+      const name = option.value ? readableName(option.value) : `All ${field}s`;
       option.textContent = option.value ? `${name} (${(counts.get(option.value) || 0).toLocaleString("en")})` : name;
     }
   }
-  const some = Object.values(filters).some(Boolean);
+  const filtered = Object.values(filters).some(Boolean);
   const total = images.length.toLocaleString("en");
-  $("status").textContent = some ? `${shown.length.toLocaleString("en")} of ${total}` : `${total} images`;
-  $("reset").hidden = !some;
-  $("nothing").hidden = shown.length > 0;
+  $("status").textContent = filtered ? `${shown.length.toLocaleString("en")} of ${total}` : `${total} images`;
+  $("reset").hidden = !filtered;
+  $("no-matches").hidden = shown.length > 0;
 }
 
-function apply() {
+function applyFilters() {
   shown = images.filter((image) => matches(image));
-  added = 0;
+  rendered = 0;
   $("cards").replaceChildren();
   addPage();
   showCounts();
-  watchEnd();
-  // A reader deep in the gallery would be left below the end of a shorter one.
+  observeEnd();
+  // Otherwise the window could be left below the end of a gallery that got shorter.
   if ($("filters").getBoundingClientRect().top <= 0) $("images").scrollIntoView();
 }
 
 const observer = new IntersectionObserver(
   (entries) => {
-    if (!entries.some((entry) => entry.isIntersecting) || added >= shown.length) return;
+    if (!entries.some((entry) => entry.isIntersecting) || rendered >= shown.length) return;
     addPage();
-    watchEnd();
+    observeEnd();
   },
   { rootMargin: "1200px" },
 );
 
-// Observing anew reports at once, so that pages follow until the end lies well below the window.
-function watchEnd() {
-  observer.unobserve($("more"));
-  observer.observe($("more"));
+// Observing again calls back at once, so pages are added until the end is well below the window.
+function observeEnd() {
+  observer.unobserve($("end-of-cards"));
+  observer.observe($("end-of-cards"));
 }
 
-function segment(value, label) {
-  const made = element("label", `segment ${value}`);
-  made.dataset.value = value;
+function segment(value, name) {
+  const label = element("label", `segment ${value}`);
+  label.dataset.value = value;
   const input = element("input");
   Object.assign(input, { type: "radio", name: "verdict", value, defaultChecked: value === "" });
-  made.append(input, element("span", "name", label), element("span", "count"));
-  return made;
+  label.append(input, element("span", "name", name), element("span", "count"));
+  return label;
 }
 
 function buildVerdicts() {
-  const found = new Set(images.map((image) => image.state));
-  const offered = found.has("scored") ? ["scored", "none"] : ["pass", "fail", "none"];
-  const states = Object.keys(STATES).filter((state) => offered.includes(state) || found.has(state));
+  const present = new Set(images.map((image) => image.state));
+  const offered = present.has("scored") ? ["scored", "none"] : ["pass", "fail", "none"];
+  const states = Object.keys(STATES).filter((state) => offered.includes(state) || present.has(state));
   $("verdicts").append(segment("", "All"), ...states.map((state) => segment(state, STATES[state])));
 }
 
-// The address remembers filters and the open image, so that a link shows a colleague the same.
+// The URL's fragment has the filters and the open image, so that a link shows the same view.
 function writeAddress(key) {
-  const told = new URLSearchParams(Object.entries(filters).filter(([, value]) => value));
-  if (key) told.set("image", key);
-  history.replaceState(null, "", `#${told.toString() || "images"}`);
+  const parameters = new URLSearchParams(Object.entries(filters).filter(([, value]) => value));
+  if (key) parameters.set("image", key);
+  history.replaceState(null, "", `#${parameters.toString() || "images"}`);
 }
 
 function readAddress() {
   if (!location.hash.includes("=")) return null;
-  const told = new URLSearchParams(location.hash.slice(1));
-  for (const name of Object.keys(filters)) filters[name] = told.get(name) || "";
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  for (const name of Object.keys(filters)) filters[name] = parameters.get(name) || "";
   for (const name of ["task", "split", "query"]) if ($(name)) $(name).value = filters[name];
   for (const input of $("verdicts").querySelectorAll("input")) input.checked = input.value === filters.verdict;
-  return told.get("image");
+  return parameters.get("image");
 }
 
 function readControls() {
   filters.verdict = $("verdicts").querySelector("input:checked").value;
   filters.query = $("query").value.trim();
   for (const field of ["task", "split"]) filters[field] = $(field) ? $(field).value : "";
-  apply();
+  applyFilters();
   writeAddress();
 }
 
@@ -195,7 +195,7 @@ function startGallery() {
   window.addEventListener("hashchange", () => {
     if (!location.hash.includes("=")) return;
     readAddress();
-    apply();
+    applyFilters();
     $("images").scrollIntoView();
   });
 }

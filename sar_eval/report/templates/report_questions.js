@@ -1,11 +1,11 @@
-// A prompt's question graph as a tree with the judge's answers: each question under the first that it
-// hangs on, with a word on the others.
+// A prompt's question graph as a tree with the judge's answers: each question under its first parent,
+// with a note on the other parents.
 
 function note(text) {
   return element("p", "note", text);
 }
 
-function listed(ids) {
+function formatIds(ids) {
   const last = ids[ids.length - 1];
   return ids.length < 2 ? `question ${last}` : `questions ${ids.slice(0, -1).join(", ")} and ${last}`;
 }
@@ -14,51 +14,51 @@ function isZeroed(question) {
   return question.yes && question.zeroed_by.length > 0;
 }
 
-// The mark says how the question counts, the word beside it what was answered.
+// The mark shows how the question counts, the text beside it the answer.
 function answerBadge(question) {
   const scored = question.counted ? "pass" : isZeroed(question) ? "zeroed" : "fail";
   const state = question.counted === null ? "none" : scored;
   return element("span", `badge ${state}`, question.answer || "no answer");
 }
 
-function questionItem(question, others) {
+function questionItem(question, otherParents) {
   const item = element("li");
-  const line = element("p", "asked");
+  const line = element("p", "question");
   const text = element("span", "text", `${question.id}. ${question.text}`);
   text.dir = "auto";
   line.append(text, answerBadge(question));
-  if (question.soft !== null) line.append(element("span", "soft", `p(yes) ${figure(question.soft)}`));
+  if (question.soft !== null) line.append(element("span", "soft", `p(yes) ${formatScore(question.soft)}`));
   item.append(line);
   if (isZeroed(question)) {
-    item.append(note(`Counts as no, because ${listed(question.zeroed_by)} ${question.zeroed_by.length > 1 ? "do" : "does"}.`));
+    item.append(note(`Counts as no, because ${formatIds(question.zeroed_by)} ${question.zeroed_by.length > 1 ? "do" : "does"}.`));
   }
-  if (others.length) item.append(note(`Hangs on ${listed(others)} too.`));
+  if (otherParents.length) item.append(note(`Also depends on ${formatIds(otherParents)}.`));
   if (question.problem) item.append(note(question.problem));
-  if (question.truncated) item.append(note("Cut short: longer than the judge reads."));
+  if (question.truncated) item.append(note("Truncated: longer than the judge's maximum input."));
   return item;
 }
 
 function questionTree(questions, parents) {
-  const asked = [...questions].sort((one, other) => one.id - other.id);
-  const ids = new Set(asked.map((question) => question.id));
-  const above = (question) => (parents[question.id] || []).filter((id) => id !== question.id);
-  const place = new Map(asked.map((question) => [question, above(question).find((id) => ids.has(id))]));
-  const drawn = new Set();
+  const sorted = [...questions].sort((one, other) => one.id - other.id);
+  const ids = new Set(sorted.map((question) => question.id));
+  const parentsOf = (question) => (parents[question.id] || []).filter((id) => id !== question.id);
+  const treeParent = new Map(sorted.map((question) => [question, parentsOf(question).find((id) => ids.has(id))]));
+  const visited = new Set();
 
   function branch(question) {
-    drawn.add(question);
-    const item = questionItem(question, above(question).filter((id) => id !== place.get(question)));
-    const below = element("ul");
-    for (const child of asked) {
-      if (place.get(child) === question.id && !drawn.has(child)) below.append(branch(child));
+    visited.add(question);
+    const item = questionItem(question, parentsOf(question).filter((id) => id !== treeParent.get(question)));
+    const children = element("ul");
+    for (const child of sorted) {
+      if (treeParent.get(child) === question.id && !visited.has(child)) children.append(branch(child));
     }
-    if (below.childElementCount) item.append(below);
+    if (children.childElementCount) item.append(children);
     return item;
   }
 
-  const roots = asked.filter((question) => place.get(question) === undefined).map(branch);
-  // Questions that hang on one another in a circle have no root; the first of them stands for one.
-  for (const question of asked) if (!drawn.has(question)) roots.push(branch(question));
+  const roots = sorted.filter((question) => treeParent.get(question) === undefined).map(branch);
+  // A cycle has no root; its first question takes that role.
+  for (const question of sorted) if (!visited.has(question)) roots.push(branch(question));
   return roots;
 }
 

@@ -1,52 +1,52 @@
 // The large view: one image with its verdict, the judge's boxes over it, and its siblings.
 
-const INKS = ["#ffb454", "#5cc8ff", "#ff8fc7", "#4fe0a8", "#c8a8ff", "#f2e75c", "#ff8a6b", "#9fd356"];
+const BOX_COLORS = ["#ffb454", "#5cc8ff", "#ff8fc7", "#4fe0a8", "#c8a8ff", "#f2e75c", "#ff8a6b", "#9fd356"];
 const SVG = "http://www.w3.org/2000/svg";
 let current = null;
 
-function inks(boxes) {
+function boxColors(boxes) {
   const names = [...new Set(boxes.map((box) => box.name))];
-  return new Map(names.map((name, number) => [name, INKS[number % INKS.length]]));
+  return new Map(names.map((name, number) => [name, BOX_COLORS[number % BOX_COLORS.length]]));
 }
 
-function told(box) {
+function boxLabel(box) {
   return [box.color, box.name].filter(Boolean).join(" ");
 }
 
-function drawBox(box, ink, [width, height]) {
+function drawBox(box, color, [width, height]) {
   const [x0, y0, x1, y1] = box.box;
-  const made = element("div", "box");
-  made.style.setProperty("--mark", ink);
+  const frame = element("div", "box");
+  frame.style.setProperty("--mark", color);
   const edges = { left: x0 / width, top: y0 / height, width: (x1 - x0) / width, height: (y1 - y0) / height };
-  for (const [edge, share] of Object.entries(edges)) made.style[edge] = `${100 * share}%`;
-  const label = element("span", "label", told(box));
-  label.append(element("b", "", figure(box.score)));
+  for (const [edge, share] of Object.entries(edges)) frame.style[edge] = `${100 * share}%`;
+  const label = element("span", "label", boxLabel(box));
+  label.append(element("b", "", formatScore(box.score)));
   if (y0 / height < 0.07) label.classList.add("inside");
   if ((x0 + x1) / 2 > width * 0.6) label.classList.add("right");
-  made.append(label);
-  return made;
+  frame.append(label);
+  return frame;
 }
 
 // Column-major runs, background first, as one path of vertical strips.
 function maskPath({ size: [height], counts }) {
   const strips = [];
-  let at = 0;
+  let offset = 0;
   counts.forEach((run, number) => {
-    for (let left = number % 2 ? run : 0, from = at; left > 0; ) {
+    for (let left = number % 2 ? run : 0, from = offset; left > 0; ) {
       const y = from % height;
       const length = Math.min(left, height - y);
       strips.push(`M${Math.floor(from / height)} ${y}h1v${length}h-1z`);
       [left, from] = [left - length, from + length];
     }
-    at += run;
+    offset += run;
   });
   return strips.join("");
 }
 
 function shape(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
 }
 
 function drawMask(box) {
@@ -54,7 +54,7 @@ function drawMask(box) {
   return shape("path", { d: maskPath(box.mask), transform: `scale(${1 / width} ${1 / height})` });
 }
 
-// The rest of the image goes dark; a tint on the objects would falsify the colours that were judged.
+// Darkens the rest of the image: a tint on the objects would change the colours that were judged.
 function showMasks(boxes) {
   const masked = boxes.filter((box) => box.mask);
   const hole = shape("mask", { id: "hole", maskContentUnits: "objectBoundingBox" });
@@ -63,27 +63,27 @@ function showMasks(boxes) {
   $("masks-label").hidden = masked.length === 0;
 }
 
-function boxRow(box, ink, drawn) {
+function boxRow(box, color, frame) {
   const row = element("tr");
-  const name = element("td");
+  const cell = element("td");
   const swatch = element("i", "swatch");
-  swatch.style.setProperty("--mark", ink);
-  name.append(swatch, box.name);
-  const colors = (box.colors || []).map(([color, share]) => `${color} ${figure(share)}`).join(", then ");
-  row.append(name, element("td", "", colors || box.color || "–"), element("td", "number", figure(box.score)));
-  row.addEventListener("pointerenter", () => drawn.classList.add("lit"));
-  row.addEventListener("pointerleave", () => drawn.classList.remove("lit"));
+  swatch.style.setProperty("--mark", color);
+  cell.append(swatch, box.name);
+  const colors = (box.colors || []).map(([name, share]) => `${name} ${formatScore(share)}`).join(", then ");
+  row.append(cell, element("td", "", colors || box.color || "–"), element("td", "number", formatScore(box.score)));
+  row.addEventListener("pointerenter", () => frame.classList.add("highlighted"));
+  row.addEventListener("pointerleave", () => frame.classList.remove("highlighted"));
   return row;
 }
 
 function showBoxes(image) {
   const boxes = image.src ? image.boxes || [] : [];
-  const colors = inks(boxes);
-  const drawn = boxes.map((box) => drawBox(box, colors.get(box.name), image.size));
-  $("boxes").replaceChildren(...drawn);
+  const colors = boxColors(boxes);
+  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size));
+  $("boxes").replaceChildren(...frames);
   showMasks(boxes);
-  $("box-rows").replaceChildren(...boxes.map((box, i) => boxRow(box, colors.get(box.name), drawn[i])));
-  $("view-found").hidden = boxes.length === 0;
+  $("box-rows").replaceChildren(...boxes.map((box, i) => boxRow(box, colors.get(box.name), frames[i])));
+  $("view-boxes").hidden = boxes.length === 0;
 }
 
 function showImage(image) {
@@ -94,7 +94,7 @@ function showImage(image) {
   if (!image.src) return;
   const [width, height] = image.size;
   $("frame").style.setProperty("--ratio", width / height);
-  $("view-image").className = Math.max(width, height) < PIXELATED ? "pixelated" : "";
+  $("view-image").className = Math.max(width, height) < MIN_SMOOTH ? "pixelated" : "";
   $("view-image").alt = `Image for: ${image.prompt.text}`;
   $("view-image").src = image.full || image.src;
 }
@@ -108,16 +108,16 @@ function showDetails(image) {
   const lines = {
     key: image.key,
     seed: image.seed,
-    task: readable(image.prompt.task),
+    task: readableName(image.prompt.task),
     split: image.prompt.split,
-    score: image.score === null || image.score === undefined ? "" : figure(image.score),
+    score: image.score === null || image.score === undefined ? "" : formatScore(image.score),
     size: image.size ? `${image.size[0]} × ${image.size[1]}` : "",
     seconds: image.seconds ? image.seconds.toPrecision(3) : "",
-    "tokens out of range": image.outside || "",
+    "tokens out of range": image.out_of_range_tokens || "",
   };
-  const made = Object.entries(lines).filter(([, value]) => value !== "");
+  const present = Object.entries(lines).filter(([, value]) => value !== "");
   $("details").replaceChildren(
-    ...made.map(([name, value]) => {
+    ...present.map(([name, value]) => {
       const line = element("div");
       line.append(element("dt", "", name), element("dd", "", value));
       return line;
@@ -139,9 +139,9 @@ function sibling(image) {
 }
 
 function showSiblings(image) {
-  const family = images.filter((other) => other.prompt === image.prompt);
-  $("view-siblings").hidden = family.length < 2;
-  $("siblings").replaceChildren(...family.map(sibling));
+  const group = images.filter((other) => other.prompt === image.prompt);
+  $("view-siblings").hidden = group.length < 2;
+  $("siblings").replaceChildren(...group.map(sibling));
 }
 
 function neighbour(step) {
@@ -149,10 +149,10 @@ function neighbour(step) {
   return ahead.find((other) => (other.number - current.number) * step > 0);
 }
 
-function showPlace() {
-  const place = shown.indexOf(current);
+function showPosition() {
+  const index = shown.indexOf(current);
   const total = shown.length.toLocaleString("en");
-  $("view-place").textContent = place < 0 ? "outside the filter" : `${(place + 1).toLocaleString("en")} of ${total}`;
+  $("view-position").textContent = index < 0 ? "outside the filter" : `${(index + 1).toLocaleString("en")} of ${total}`;
   $("previous").disabled = !neighbour(-1);
   $("next").disabled = !neighbour(1);
 }
@@ -170,7 +170,7 @@ function openView(image) {
   showQuestions(image);
   showDetails(image);
   showSiblings(image);
-  showPlace();
+  showPosition();
   if (!$("view").open) {
     $("view").showModal();
     $("view").focus(); // not the first button: arrow keys would put a ring around it
@@ -185,10 +185,10 @@ function step(direction) {
 
 function onClose() {
   writeAddress();
-  const place = shown.indexOf(current);
-  while (place >= added) addPage();
-  const found = [...$("cards").querySelectorAll(".card")].find((one) => one.dataset.key === current.key);
-  if (found) found.focus();
+  const index = shown.indexOf(current);
+  while (index >= rendered) addPage();
+  const opened = [...$("cards").querySelectorAll(".card")].find((one) => one.dataset.key === current.key);
+  if (opened) opened.focus();
 }
 
 function onKey(event) {
@@ -211,8 +211,8 @@ function toggleLayers() {
 
 function startView() {
   $("cards").addEventListener("click", (event) => {
-    const found = event.target.closest(".card");
-    if (found) openView(images[Number(found.dataset.number)]);
+    const clicked = event.target.closest(".card");
+    if (clicked) openView(images[Number(clicked.dataset.number)]);
   });
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
@@ -226,7 +226,7 @@ function startView() {
 
 startGallery();
 startView();
-const asked = readAddress();
-apply();
-const linked = asked && images.find((image) => image.key === asked);
+const linkedKey = readAddress();
+applyFilters();
+const linked = linkedKey && images.find((image) => image.key === linkedKey);
 if (linked) openView(linked);

@@ -1,1 +1,1 @@
-"""DPG-Bench's prompts and question graphs (Hu et al., ELLA, arXiv 2403.05135)."""
+"""DPG-Bench's prompts, question graphs and scoring (Hu et al., ELLA, arXiv 2403.05135)."""

@@ -1,4 +1,4 @@
-"""The questions of a DPG prompt, as a suite's `checks` hold them."""
+"""The question graph of a DPG prompt, as stored in a suite's `checks`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Question:
         id: `proposition_id`, unique in the prompt.
         text: what is asked (`question_natural_language`).
         parents: ids of the questions that must be answered yes for this one to count (`dependency`
-            without 0), in the file's order.
+            without 0), in file order.
         category: `category_broad`, DPG's L1 ("entity", "attribute", "relation", "global", "other").
         detail: `category_detailed`, DPG's L2 ("whole", "color", ...; "" for none).
         statement: `tuple`, what the question asks about.
@@ -32,20 +32,20 @@ class Question:
     statement: str = ""
 
     def to_json(self) -> dict[str, Json]:
-        """As the suite stores it."""
+        """The question as the suite file stores it."""
         return {**asdict(self), "parents": list(self.parents)}
 
 
 def write_questions(questions: Sequence[Question]) -> dict[str, Json]:
-    """Questions as a prompt's `checks`, in the order given."""
+    """A prompt's `checks` with these questions, in this order."""
     return {"questions": [question.to_json() for question in questions]}
 
 
 def read_questions(checks: Json, where: str = "checks") -> tuple[Question, ...]:
-    """Questions of a prompt's `checks`, in file order.
+    """The questions in a prompt's `checks`, in file order; `where` locates them in error messages.
 
     Raises:
-        BadInput: there are none, or one lacks an id or a text, or a field is of another kind.
+        BadInput: there are none, one lacks an id or a text, or a field has the wrong type.
     """
     rows = checks.get("questions") if isinstance(checks, dict) else None
     if not isinstance(rows, list) or not rows:
@@ -60,12 +60,12 @@ def _question(row: Any, where: str) -> Question:
     whole = isinstance(parents, list) and all(_is_whole(parent) for parent in parents)
     if not _is_whole(row.get("id")) or not whole:
         raise BadInput(f"{where}: id and parents must be whole numbers")
-    told = {name: row.get(name, "") for name in ("text", "category", "detail", "statement")}
-    if wrong := [name for name, value in told.items() if not isinstance(value, str)]:
+    texts = {name: row.get(name, "") for name in ("text", "category", "detail", "statement")}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
         raise BadInput(f"{where}: {wrong[0]} must be text")
-    if not told["text"].strip():
+    if not texts["text"].strip():
         raise BadInput(f"{where} has no text")
-    return Question(row["id"], parents=tuple(parents), **told)
+    return Question(row["id"], parents=tuple(parents), **texts)
 
 
 def _is_whole(value: Any) -> bool:

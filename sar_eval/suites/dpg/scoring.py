@@ -1,6 +1,6 @@
-"""How answers count: in graph order (`corrected`), and as DPG-Bench's official script has it (`reference`).
+"""Scores from answers: along the question graph (`corrected`), and as in DPG-Bench's script (`reference`).
 
-Written from the behaviour of `dpg_bench/compute_dpg_bench.py` in
+Reimplemented from the behaviour of `dpg_bench/compute_dpg_bench.py` in
 https://github.com/TencentQQGYLab/ELLA (Hu et al., arXiv 2403.05135). docs/dpg.md lists its quirks.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sar_eval.suites.dpg.questions import Question
 from sar_eval.suites.dpg.yes_no import read_exact
 
-# What the script does to the overall score that `corrected` does not.
+# What the script does and `corrected` does not, as far as it changes the overall score.
 FIRST_ROW, DROPPED, ROW_ORDER, EXACT_YES = QUIRKS = (
     "first_row_skipped",
     "failing_prompts_dropped",
@@ -24,13 +24,13 @@ NUMBER = re.compile(r"\d+(\.\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """What one question adds to its image's score.
+class QuestionScore:
+    """The score of one question about one image.
 
     Attributes:
         counted: 1 or 0.
-        zeroed_by: ids of the parents that do not count themselves and so turn this question's yes into
-            0; empty where the answer counts as it was given.
+        zeroed_by: ids of the parents with score 0 because of which this question's yes scores 0; empty
+            if the answer was not overruled.
     """
 
     counted: int
@@ -38,49 +38,50 @@ class Counted:
 
 
 def ancestors(questions: Sequence[Question]) -> dict[int, frozenset[int]]:
-    """Ids of all questions that each id rests on, directly or not.
+    """Ids of all ancestors of each question.
 
-    Parents that are no question are left out. An id holds itself only where it lies on a cycle.
+    Parents that do not exist are left out. A question is its own ancestor only if it lies on a cycle.
     """
     parents = {question.id: question.parents for question in questions}
-    return {question.id: _reached(question.parents, parents) for question in questions}
+    return {question.id: _reachable(question.parents, parents) for question in questions}
 
 
-def _reached(start: Sequence[int], parents: dict[int, tuple[int, ...]]) -> frozenset[int]:
-    found: set[int] = set()
-    ahead = list(start)
-    while ahead:
-        name = ahead.pop()
-        if name in parents and name not in found:
-            found.add(name)
-            ahead += parents[name]
-    return frozenset(found)
+def _reachable(start: Sequence[int], parents: dict[int, tuple[int, ...]]) -> frozenset[int]:
+    visited: set[int] = set()
+    pending = list(start)
+    while pending:
+        question_id = pending.pop()
+        if question_id in parents and question_id not in visited:
+            visited.add(question_id)
+            pending += parents[question_id]
+    return frozenset(visited)
 
 
-def count(questions: Sequence[Question], yes: Sequence[bool]) -> list[Counted]:
-    """How each question counts: 1 if it and all its ancestors are answered yes, in any order of rows.
+def score_questions(questions: Sequence[Question], yes: Sequence[bool]) -> list[QuestionScore]:
+    """Score each question 1 if it and all its ancestors are answered yes, whatever the order of rows.
 
-    A parent that is no question is ignored. The members of a cycle are each other's ancestors, so they
-    all count or none does.
+    Parents that do not exist are ignored. The members of a cycle are each other's ancestors, so either
+    all of them score or none.
     """
-    above = ancestors(questions)
-    said = {question.id: answer for question, answer in zip(questions, yes, strict=True)}
-    good = {name for name in said if said[name] and all(said[other] for other in above[name])}
-    counted = []
+    ancestors_of = ancestors(questions)
+    is_yes = {question.id: answer for question, answer in zip(questions, yes, strict=True)}
+    counting = {id_ for id_ in is_yes if is_yes[id_] and all(is_yes[other] for other in ancestors_of[id_])}
+    scores = []
     for question, answer in zip(questions, yes, strict=True):
-        bad = (name for name in question.parents if name in said and name not in good)
-        counted.append(Counted(int(question.id in good), tuple(dict.fromkeys(bad)) if answer else ()))
-    return counted
+        failed = (parent for parent in question.parents if parent in is_yes and parent not in counting)
+        zeroed_by = tuple(dict.fromkeys(failed)) if answer else ()
+        scores.append(QuestionScore(int(question.id in counting), zeroed_by))
+    return scores
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """One image's answers, in the order of its prompt's questions.
+class ImageAnswers:
+    """The answers about one image, in the order of its prompt's questions.
 
     Attributes:
-        answers: in the network's words.
+        answers: the network's text.
         yes: whether each counts as yes.
-        soft: probability of yes, where the network tells.
+        soft: probability of yes; None where the network does not return one.
     """
 
     answers: tuple[str, ...]
@@ -89,22 +90,22 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A prompt, its questions in the CSV's order, and its judged images in drawing order."""
+class PromptAnswers:
+    """A prompt's id, its questions in CSV order, and its judged images by index."""
 
     id: str
     questions: tuple[Question, ...]
-    images: tuple[Image, ...] = ()
+    images: tuple[ImageAnswers, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What the official script makes of a suite's answers.
+class ReferenceScores:
+    """What the official script computes from a suite's answers.
 
     Attributes:
-        scores: item id to its images' scores, 0 to 1. The headline is the mean of the items' means.
-        dropped: ids of the items that it leaves out because they raise an error, in suite order.
-        categories: item id to (L2 category, answer 1 or 0) of its last image, before zeroing.
+        scores: prompt id to its images' scores, 0 to 1; the overall score is the mean of prompts' means.
+        dropped: ids of the prompts that the script leaves out because they raise an error, in suite order.
+        categories: prompt id to (L2 category, answer 1 or 0) of its last image, before zeroing.
     """
 
     scores: dict[str, list[float]]
@@ -112,56 +113,56 @@ class Reference:
     categories: dict[str, list[tuple[str, int]]]
 
 
-def reference(items: Sequence[Item], quirks: Sequence[str] = QUIRKS) -> Reference:
-    """The script's figures, with the quirks named; without any, scores are those of `count`.
+def reference_scores(prompts: Sequence[PromptAnswers], quirks: Sequence[str] = QUIRKS) -> ReferenceScores:
+    """The script's scores with the given quirks; without any, they equal those of `score_questions`.
 
-    `items` are those of the whole CSV in its order, whose first row is the one that is skipped. Items
-    without images are no matter of the script's: it goes through files.
+    `prompts` must be all of the CSV in its order, because the script skips the first row. Prompts without
+    images are ignored: the script iterates over image files.
     """
     scores, dropped, categories = {}, [], {}
-    matching = not all(NUMBER.fullmatch(item.id) for item in items)
-    for number, item in enumerate(items):
+    ids_match = not all(NUMBER.fullmatch(prompt.id) for prompt in prompts)
+    for number, prompt in enumerate(prompts):
         skip = int(number == 0 and FIRST_ROW in quirks)
-        questions = item.questions[skip:]
-        said = [_said(image, quirks)[skip:] for image in item.images]
-        if not said:
+        questions = prompt.questions[skip:]
+        answers = [_yes_answers(image, quirks)[skip:] for image in prompt.images]
+        if not answers:
             continue
-        # The script looks up what stands before the first dot of a file's name. Where all ids are numbers,
-        # pandas reads them as such, and then no name is among them.
-        fails = not matching or "." in item.id or any(_fails(questions, yes) for yes in said)
+        # The script looks up the part of a file name before its first dot. If all ids are numbers, pandas
+        # parses them as such and no file name matches.
+        fails = (
+            not ids_match or "." in prompt.id or any(_zero_in_place(questions, yes)[1] for yes in answers)
+        )
         if not questions or (fails and DROPPED in quirks):
-            dropped.append(item.id)
+            dropped.append(prompt.id)
             continue
-        scores[item.id] = [_score(questions, yes, quirks) for yes in said]
-        categories[item.id] = [(l2(q), int(yes)) for q, yes in zip(questions, said[-1], strict=True)]
-    return Reference(scores, tuple(dropped), categories)
+        scores[prompt.id] = [_score(questions, yes, quirks) for yes in answers]
+        pairs = zip(questions, answers[-1], strict=True)
+        categories[prompt.id] = [(l2_category(question), int(yes)) for question, yes in pairs]
+    return ReferenceScores(scores, tuple(dropped), categories)
 
 
-def _said(image: Image, quirks: Sequence[str]) -> tuple[bool, ...]:
+def _yes_answers(image: ImageAnswers, quirks: Sequence[str]) -> tuple[bool, ...]:
     if EXACT_YES in quirks:
         return tuple(read_exact(answer) for answer in image.answers)
     return image.yes
 
 
-def _fails(questions: Sequence[Question], yes: Sequence[bool]) -> bool:
-    return _in_place(questions, yes)[1]
-
-
 def _score(questions: Sequence[Question], yes: Sequence[bool], quirks: Sequence[str]) -> float:
     if ROW_ORDER in quirks:
-        counted = _in_place(questions, yes)[0]
+        counted = _zero_in_place(questions, yes)[0]
     else:
-        counted = [found.counted for found in count(questions, yes)]
+        counted = [score.counted for score in score_questions(questions, yes)]
     return sum(counted) / len(counted)
 
 
-def _in_place(questions: Sequence[Question], yes: Sequence[bool]) -> tuple[list[int], bool]:
-    """Zeroing row by row in one table, so that a later row's zero comes too late for an earlier one.
+def _zero_in_place(questions: Sequence[Question], yes: Sequence[bool]) -> tuple[list[int], bool]:
+    """Zero scores row by row in one table: a row does not see that a later one will be zeroed.
 
-    Also whether a parent was looked up that is not there. The search stops at a question's first no,
-    so that a missing parent after it does no harm.
+    Returns:
+        (scores, whether a missing parent was looked up). The lookup stops at a question's first parent
+        with score 0, so a missing parent after it raises no error in the script.
     """
-    scores = {question.id: int(said) for question, said in zip(questions, yes, strict=True)}
+    scores = {question.id: int(answer) for question, answer in zip(questions, yes, strict=True)}
     fails = False
     for question in questions:
         for parent in question.parents:
@@ -173,16 +174,16 @@ def _in_place(questions: Sequence[Question], yes: Sequence[bool]) -> tuple[list[
     return list(scores.values()), fails
 
 
-def l1(category: str) -> str:
-    """The first level of an L2 category: "entity" of "entity - whole"."""
-    return category.partition("-")[0].strip()
+def l1_category(l2: str) -> str:
+    """The L1 category of an L2 category: "entity" of "entity - whole"."""
+    return l2.partition("-")[0].strip()
 
 
-def l2(question: Question) -> str:
-    """The script's L2 category: what stands before the bracket of `tuple`; our suites may have none."""
-    return question.statement.partition("(")[0].strip() or label(question)
+def l2_category(question: Question) -> str:
+    """The script's L2 category: the text before the bracket of `tuple`; the columns' if that is empty."""
+    return question.statement.partition("(")[0].strip() or column_category(question)
 
 
-def label(question: Question) -> str:
+def column_category(question: Question) -> str:
     """L2 from the columns `category_broad` and `category_detailed`: "entity - whole", "global"."""
     return f"{question.category} - {question.detail}" if question.detail else question.category

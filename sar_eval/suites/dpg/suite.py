@@ -1,7 +1,7 @@
-"""DPG-Bench's official files as a prompt suite, with every inconsistency named.
+"""Import DPG-Bench's official files as a prompt suite, reporting every inconsistency.
 
 The folder `dpg_bench` of https://github.com/TencentQQGYLab/ELLA (Apache-2.0) has the prompts in
-`prompts/<item id>.txt` and their questions in `dpg_bench.csv`, which holds the texts once more.
+`prompts/<item id>.txt` and their questions in `dpg_bench.csv`, which repeats the texts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from sar_eval.errors import BadInput
 from sar_eval.suites.csv_rows import csv_rows
 from sar_eval.suites.dpg.questions import Question, write_questions
-from sar_eval.suites.dpg.scoring import ancestors, l2, label
+from sar_eval.suites.dpg.scoring import ancestors, column_category, l2_category
 from sar_eval.types import SAFE_ID, Prompt
 
 TABLE, TEXTS = "dpg_bench.csv", "prompts"
@@ -40,10 +40,10 @@ CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """Prompts by first appearance in the CSV, their questions in row order, and what was found wrong.
+class ImportedSuite:
+    """The imported prompts, and notes on inconsistencies, each beginning with file and line.
 
-    The official script depends on that order. A note begins with file and line.
+    Prompts are in the order of their first rows, questions in row order: the official script depends on it.
     """
 
     prompts: tuple[Prompt, ...]
@@ -59,19 +59,19 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _TextFile:
     where: str
     text: str
 
 
-def import_suite(source: Path) -> Imported:
+def import_suite(source: Path) -> ImportedSuite:
     """Prompts and questions of the official folder, or of its CSV alone.
 
-    A note tells what the official script would stumble over or what had to be decided; see docs/dpg.md.
+    Notes report what the official script fails on and which of two versions was taken; see docs/dpg.md.
 
     Raises:
-        BadInput: with file and line, for what cannot be used: no CSV, a missing column, broken CSV, an
-            id that is no file name, a number that is none, a row without question, a prompt without text.
+        BadInput: with file and line: no CSV, a missing column, broken CSV, an id that is no file name, an
+            invalid number, a row without a question, or a prompt without a text.
     """
     table = source / TABLE if source.is_dir() else source
     folder = source / TEXTS if (source / TEXTS).is_dir() else None
@@ -81,9 +81,9 @@ def import_suite(source: Path) -> Imported:
     files = _texts(folder) if folder else {}
     prompts = []
     for item, rows in items.items():
-        questions = _unique(rows, notes)
+        questions = _last_by_id(rows, notes)
         _check_graph(questions, notes)
-        text = _text(rows, files.get(item), f"{folder / item}.txt" if folder else "", notes)
+        text = _prompt_text(rows, files.get(item), f"{folder / item}.txt" if folder else "", notes)
         checks = write_questions([row.question for row in questions])
         prompts.append(Prompt(item, text, checks=checks))
     _check_categories([row for rows in items.values() for row in rows], notes)
@@ -92,11 +92,11 @@ def import_suite(source: Path) -> Imported:
         for item in files
         if item not in items
     ]
-    return Imported(tuple(prompts), tuple(notes))
+    return ImportedSuite(tuple(prompts), tuple(notes))
 
 
 def to_lines(prompts: Sequence[Prompt]) -> bytes:
-    """A suite file (JSONL) of these prompts."""
+    """The contents of a suite file (JSONL) with these prompts."""
     rows = [{"id": prompt.id, "text": prompt.text, "checks": prompt.checks} for prompt in prompts]
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -113,34 +113,36 @@ def _read(path: Path) -> str:
 
 
 def _rows(table: Path) -> list[_Row]:
-    rows = [_row(cells, f"{table}:{line}") for line, cells in csv_rows(_read(table), table, needed=COLUMNS)]
+    rows = [
+        _row(cells, f"{table}:{line}") for line, cells in csv_rows(_read(table), table, required=COLUMNS)
+    ]
     if not rows:
         raise BadInput(f"{table} has no rows")
     return rows
 
 
 def _row(cells: Mapping[str, str], where: str) -> _Row:
-    told = {name: cells.get(name, "").strip() for name in COLUMNS}
+    values = {name: cells.get(name, "").strip() for name in COLUMNS}
     for name in ("item_id", "question_natural_language"):
-        if not told[name]:
+        if not values[name]:
             raise BadInput(f"{where}: no {name}")
-    parents = [_number(part, "dependency", where) for part in told["dependency"].split(",")]
+    parents = [_whole_number(part, "dependency", where) for part in values["dependency"].split(",")]
     question = Question(
-        id=_number(told["proposition_id"], "proposition_id", where),
-        text=told["question_natural_language"],
+        id=_whole_number(values["proposition_id"], "proposition_id", where),
+        text=values["question_natural_language"],
         parents=tuple(parent for parent in parents if parent),
-        category=told["category_broad"],
-        detail=told["category_detailed"],
-        statement=told["tuple"],
+        category=values["category_broad"],
+        detail=values["category_detailed"],
+        statement=values["tuple"],
     )
     if question.id == 0:
         raise BadInput(f"{where}: proposition_id is 0, which as a dependency means none")
-    return _Row(where, told["item_id"], told["text"], question)
+    return _Row(where, values["item_id"], values["text"], question)
 
 
-def _number(cell: str, column: str, where: str) -> int:
+def _whole_number(cell: str, column: str, where: str) -> int:
     if not (cell.strip().isascii() and cell.strip().isdecimal()):
-        raise BadInput(f"{where}: {column} has {cell.strip()!r}, which is no whole number")
+        raise BadInput(f"{where}: {column} has {cell.strip()!r}, which is not a whole number")
     return int(cell)
 
 
@@ -150,8 +152,8 @@ def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
     for row in rows:
         if row.item in items and row.item != previous:
             notes.append(
-                f"{row.where}: {row.item} goes on after rows of other items: the official script forgets "
-                "its earlier rows, here they count, in both folds"
+                f"{row.where}: {row.item} continues after rows of other items: the official script drops "
+                "its earlier rows; here they count, in both folds"
             )
         items.setdefault(row.item, []).append(row)
         previous = row.item
@@ -159,23 +161,23 @@ def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
 
 
 def _check_ids(items: Mapping[str, Sequence[_Row]]) -> None:
-    seen: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for item, rows in items.items():
         if not SAFE_ID.fullmatch(item):
             raise BadInput(
                 f"{rows[0].where}: item_id {item!r} is not safe as a file name: use letters, digits, "
                 "'.', '_', '-', a letter or digit first, 128 at most"
             )
-        if (other := seen.setdefault(item.lower(), item)) != item:
+        if (other := ids.setdefault(item.lower(), item)) != item:
             raise BadInput(f"{rows[0].where}: item_id {item!r} differs from {other!r} only in case")
 
 
-def _texts(folder: Path) -> dict[str, _Text]:
-    return {path.stem: _Text(str(path), _read(path).strip()) for path in sorted(folder.glob("*.txt"))}
+def _texts(folder: Path) -> dict[str, _TextFile]:
+    return {path.stem: _TextFile(str(path), _read(path).strip()) for path in sorted(folder.glob("*.txt"))}
 
 
-def _text(rows: Sequence[_Row], file: _Text | None, expected: str, notes: list[str]) -> str:
-    """The prompt file's text, which images are drawn from, or else the CSV's."""
+def _prompt_text(rows: Sequence[_Row], file: _TextFile | None, expected: str, notes: list[str]) -> str:
+    """The text of the prompt file, which images are generated from, or else that of the CSV."""
     first = next((row for row in rows if row.text), rows[0])
     if other := next((row for row in rows if row.text not in ("", first.text)), None):
         notes.append(f"{other.where}: text of {other.item} differs from {first.where}, which counts")
@@ -194,45 +196,45 @@ def _text(rows: Sequence[_Row], file: _Text | None, expected: str, notes: list[s
     return first.text
 
 
-def _unique(rows: Sequence[_Row], notes: list[str]) -> list[_Row]:
-    """Rows by proposition id; of two the later counts, in the earlier's place, as in the script."""
-    kept: dict[int, _Row] = {}
+def _last_by_id(rows: Sequence[_Row], notes: list[str]) -> list[_Row]:
+    """One row per proposition id: the last one, at the position of the first one, as in the script."""
+    by_id: dict[int, _Row] = {}
     for row in rows:
-        if before := kept.get(row.question.id):
+        if earlier := by_id.get(row.question.id):
             notes.append(
-                f"{row.where}: proposition_id {row.question.id} of {row.item} once more after "
-                f"{before.where}; this row counts, as in the official script"
+                f"{row.where}: proposition_id {row.question.id} of {row.item} repeats "
+                f"{earlier.where}; this row counts, as in the official script"
             )
-        kept[row.question.id] = row
-    return list(kept.values())
+        by_id[row.question.id] = row
+    return list(by_id.values())
 
 
 def _check_graph(rows: Sequence[_Row], notes: list[str]) -> None:
-    above = ancestors([row.question for row in rows])
+    ancestors_of = ancestors([row.question for row in rows])
     notes += [
-        f"{row.where}: dependency {parent} of {row.item} is no question of it: `corrected` ignores it, "
-        "the official script drops the prompt where it looks it up"
+        f"{row.where}: dependency {parent} of {row.item} does not exist: `corrected` ignores it, "
+        "the official script drops the prompt when it looks it up"
         for row in rows
         for parent in row.question.parents
-        if parent not in above
+        if parent not in ancestors_of
     ]
-    circle = [row for row in rows if row.question.id in above[row.question.id]]
-    if circle:
-        ids = ", ".join(str(row.question.id) for row in circle)
+    cycle = [row for row in rows if row.question.id in ancestors_of[row.question.id]]
+    if cycle:
+        ids = ", ".join(str(row.question.id) for row in cycle)
         notes.append(
-            f"{circle[0].where}: dependencies of {circle[0].item} go in a circle ({ids}): `corrected` "
-            "counts questions of a circle only where all of it are answered yes"
+            f"{cycle[0].where}: dependencies of {cycle[0].item} form a cycle ({ids}): `corrected` "
+            "counts the questions of a cycle only if all of them are answered yes"
         )
 
 
 def _check_categories(rows: Sequence[_Row], notes: list[str]) -> None:
-    """Each unknown category and each disagreement of columns and `tuple` once, with its first row."""
-    found: dict[str, list[str]] = {}
+    """Note each unknown category and each mismatch of columns and `tuple` once, with its first row."""
+    problems: dict[str, list[str]] = {}
     for row in rows:
-        asked = row.question
-        if asked.detail not in CATEGORIES.get(asked.category, ()):
-            found.setdefault(f"unknown category {label(asked)!r}", []).append(row.where)
-        if l2(asked) != label(asked):
-            fault = f"tuple says {l2(asked)!r}, the columns {label(asked)!r}: `reference` counts by the "
-            found.setdefault(fault + "former, `corrected` by the latter", []).append(row.where)
-    notes += [f"{where[0]}: {fault} ({len(where)} rows)" for fault, where in found.items()]
+        question, category = row.question, column_category(row.question)
+        if question.detail not in CATEGORIES.get(question.category, ()):
+            problems.setdefault(f"unknown category {category!r}", []).append(row.where)
+        if (in_tuple := l2_category(question)) != category:
+            problem = f"tuple says {in_tuple!r}, the columns {category!r}: `reference` counts by the "
+            problems.setdefault(problem + "former, `corrected` by the latter", []).append(row.where)
+    notes += [f"{where[0]}: {problem} ({len(where)} rows)" for problem, where in problems.items()]

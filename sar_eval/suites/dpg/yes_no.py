@@ -1,8 +1,7 @@
-"""Whether words are a yes: DPG's exact rule, and one for chat models; and how questions are put to them.
+"""Parse yes-or-no answers, by DPG's exact rule or by one for chat models, and build question prompts.
 
-DPG's script (`dpg_bench/compute_dpg_bench.py` of ELLA) counts an answer that is the text `yes` and
-nothing else. A chat model writes sentences, so there the answers inside a sentence are read, and a text
-that gives none, or both, is no answer.
+DPG's script (`dpg_bench/compute_dpg_bench.py` of ELLA) counts only the exact text `yes`. A chat model
+writes sentences, so the answers inside a sentence are read; a text with none, or with both, is no answer.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from collections.abc import Iterator
 from sar_eval.errors import BadInput
 from sar_eval.types import Answer
 
-EXACT = "exact-1"  # part of the version of who reads answers this way
-CHAT = "chat-1"
-WORD = "word-1"
-TEMPLATE = "{question} Answer with yes or no."
-SHOWN = 120  # characters of an answer that an error shows
+# Names of the parsing rules; part of the version of every answerer that uses them.
+EXACT_RULE = "exact-1"
+CHAT_RULE = "chat-1"
+WORD_RULE = "word-1"
+DEFAULT_TEMPLATE = "{question} Answer with yes or no."
+MAX_QUOTED = 120  # characters of an answer that an error message quotes
 
 _FILLER = r"(?:(?:so|well|actually|wait|then|thus|therefore|hence|oh|ok|okay)\s+)*"
 _ALONE = re.compile(rf"{_FILLER}(yes|no)")
@@ -31,32 +31,32 @@ _BREAK = re.compile(r"[^\w\s']+|\n|\b(?:and|or|but)\b")
 
 
 def read_exact(text: str) -> bool:
-    """Whether the text is `yes`, to the letter."""
+    """Whether the text is exactly `yes`."""
     return text == "yes"
 
 
 def read_chat(text: str) -> bool | None:
-    """What a chat model's text says, or None if it says neither, or both.
+    """The yes or no in a chat model's text; None if there is neither, or both.
 
-    Markdown, code fences, a `<think>` part and letter case do not matter. `{"answer": ...}` is taken at
-    its word. Otherwise a text answers where a clause is yes or no alone ("Yes, there are"), begins the
-    text ("No dog is visible") or states it ("the answer is yes"); all answers in a text must agree.
+    Markdown, code fences, a `<think>` part and letter case are ignored. Of `{"answer": ...}` only the
+    value counts. Otherwise a clause answers if it is yes or no alone ("Yes, there are"), begins the text
+    ("No dog is visible") or states it ("the answer is yes"); all answers in a text must agree.
     """
     claims = set(_claims(text))
     return claims == {"yes"} if len(claims) == 1 else None
 
 
 def chat_answer(text: str, soft: float | None = None) -> Answer:
-    """A chat model's text as an answer; one that says neither yes nor no is an error, with the text."""
+    """A chat model's text as an answer; a text that is neither yes nor no becomes an error quoting it."""
     yes = read_chat(text)
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    return Answer(text, yes, soft, error=f"neither yes nor no: {shown!r}" if yes is None else None)
+    quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+    return Answer(text, yes, soft, error=f"neither yes nor no: {quoted!r}" if yes is None else None)
 
 
 def word_answer(text: str, soft: float | None = None, truncated: bool = False) -> Answer:
-    """A question-answering network's word: whatever is not read as yes is not yes, as DPG has it.
+    """The answer of a VQA network with a fixed or short vocabulary: anything but yes is a no, as in DPG.
 
-    Such a network answers "two" or "maybe" where it should say no; that is an answer, not a fault.
+    Such a network may answer "two" or "maybe" where no is expected; that is an answer, not an error.
     """
     return Answer(text, read_chat(text) is True, soft, truncated)
 
@@ -67,26 +67,26 @@ def soft_score(yes: float, no: float) -> float | None:
 
 
 def check_template(template: object, what: str) -> None:
-    """Raise BadInput unless it is a text with the place of the question in it."""
+    """Raise BadInput unless the template is a text that contains `{question}`."""
     if not isinstance(template, str) or "{question}" not in template:
-        raise BadInput(f"prompt {template!r} of {what}: a text with {{question}} in it")
+        raise BadInput(f"prompt {template!r} of {what}: must be a text with {{question}} in it")
 
 
-def put(template: str, question: str) -> str:
-    """The question as it is asked."""
+def fill_template(template: str, question: str) -> str:
+    """The prompt that asks this question."""
     return template.replace("{question}", question)
 
 
 def template_digest(template: str) -> str:
-    """Eight hex digits that change with the template."""
+    """The template's SHA-256, 8 hex digits."""
     return hashlib.sha256(template.encode()).hexdigest()[:8]
 
 
 def _claims(text: str) -> Iterator[str]:
-    """Every yes and no in a text that is meant as an answer."""
+    """Every yes and no in the text that states an answer."""
     plain = _plain(text)
-    if (told := _json_answer(plain)) is not None:
-        yield from _claims(told)
+    if (answer := _json_answer(plain)) is not None:
+        yield from _claims(answer)
         return
     if _BOTH.search(plain):
         yield from ("yes", "no")
@@ -100,20 +100,20 @@ def _claims(text: str) -> Iterator[str]:
         ):
             yield stated[1]
     for number, clause in enumerate(clauses):
-        # "and no cats" further on is no answer, "but yes, in a way" is.
+        # After the first clause, "and no cats" is no answer, but "but yes, in a way" is.
         if (opening := _OPENING.match(clause)) and (number == 0 or opening[1] == "yes"):
             yield opening[1]
 
 
 def _plain(text: str) -> str:
-    """Lower case, without markup and without what a reasoning model thinks before it answers."""
+    """The text in lower case, without markup and without a reasoning model's `<think>` part."""
     answer = text.lower().replace("\u2019", "'").rpartition("</think>")[2].partition("<think>")[0]
     return re.sub(r"^```\w*|[*_`#]", " ", answer.strip()).strip()
 
 
 def _json_answer(plain: str) -> str | None:
     try:
-        told = json.loads(plain).get("answer")
+        answer = json.loads(plain).get("answer")
     except (ValueError, AttributeError):
         return None
-    return {True: "yes", False: "no"}[told] if isinstance(told, bool) else str(told)
+    return {True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer)

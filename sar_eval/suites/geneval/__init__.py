@@ -1,1 +1,1 @@
-"""GenEval's words and its prompt sampler."""
+"""GenEval's vocabulary, prompt sampler, verdict rules and scoring."""

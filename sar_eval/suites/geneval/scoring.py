@@ -1,4 +1,4 @@
-"""From GenEval's verdicts to its figures, task by task."""
+"""Compute GenEval's metrics from verdicts, task by task."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from sar_eval.types import Metric, Prompt, Verdict
 
 
 def fold_by_task(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
-    """`overall`, one metric a task, then shares of correct images and of prompts with any correct.
+    """`overall`, one metric per task, then shares of correct images and of prompts with any correct.
 
-    Overall is the unweighted mean of the tasks. Scored draws count only; what is missing is the
-    summary's business.
+    Overall is the unweighted mean of the tasks. Only scored draws count; the summary reports missing ones.
     """
-    scores = scores_by_task(prompts, verdicts)
-    tasks = [clustered_metric(f"task/{name}", [found]) for name, found in scores.items()]
-    everything = [found for prompts_scores in scores.values() for found in prompts_scores]
+    by_task = scores_by_task(prompts, verdicts)
+    all_prompts = [scores for task in by_task.values() for scores in task]
     return (
-        clustered_metric("overall", list(scores.values())),
-        *tasks,
-        clustered_metric("correct_images", [everything]),
-        clustered_metric("correct_prompts", [[[max(found)] for found in everything]]),
+        clustered_metric("overall", list(by_task.values())),
+        *(clustered_metric(f"task/{name}", [task]) for name, task in by_task.items()),
+        clustered_metric("correct_images", [all_prompts]),
+        clustered_metric("correct_prompts", [[[max(scores)] for scores in all_prompts]]),
     )
 
 
 def scores_by_task(
     prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]
 ) -> dict[str, list[list[float]]]:
-    """Task to prompts to scores of the judged images, tasks in suite order."""
+    """Scores of the judged images by task and prompt: `{task: [[score, ...], ...]}`, in suite order."""
     by_prompt: dict[str, list[float]] = {}
     for key, verdict in verdicts.items():
         if verdict.score is not None:

@@ -1,6 +1,6 @@
 """GenEval's objects, colours and relations (https://github.com/djghosh13/geneval, MIT).
 
-The objects are COCO's 80 classes in COCO's order, so a detector's label is a place in this list;
+The objects are COCO's 80 classes in COCO's order, so a detector's label is an index into `CLASSES`;
 four of them have plainer names than COCO's (computer mouse, tv remote, computer keyboard, hair drier).
 """
 

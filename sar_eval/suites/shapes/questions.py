@@ -1,8 +1,8 @@
-"""Questions about scenes in a small closed grammar, and a suite of prompts with graphs of them.
+"""The suite `dpg-shapes`: prompts with question graphs in a small closed grammar.
 
-The suite has the schema of DPG-Bench: each prompt comes with yes-or-no questions about entities,
-colours, counts and relations, and with what each of them hangs on. `parse` reads what `write` wrote,
-so that whoever answers knows every question that the suite can ask.
+The suite has the schema of DPG-Bench: each prompt has yes-or-no questions about entities, colours,
+counts and relations, and the dependencies between them. `parse_question` inverts `write_question`, so
+an answerer can recognise every question of the suite.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sar_eval.suites.shapes.vocabulary import (
     RELATIONS,
     SHAPES,
     Checks,
-    article,
     needs_held_out,
     plural,
+    with_article,
 )
 from sar_eval.types import Json
 
-# The suite's tasks, each with the task of the shapes world that its prompts come from.
+# The suite's tasks, each with the task of the suite `shapes` that its prompts are sampled from.
 TASKS = {
     "color": "colors",
     "count": "counting",
@@ -37,25 +37,25 @@ TASKS = {
     "relation": "position",
     "composition": "position",
 }
-COLORED = ("count", "composition")  # tasks whose prompts name a colour for everything
-PATIENCE = 20_000  # draws in a row without a new prompt after which a task counts as used up
-MOST = len(NUMBERS) - 1
+COLORED_TASKS = ("count", "composition")  # their prompts name a colour for every object
+MAX_REPEATS = 20_000  # consecutive samples without a new prompt after which a task counts as exhausted
+MAX_COUNT = len(NUMBERS) - 1
 
 Kind = Literal["entity", "count", "color", "relation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a question asks.
+class ShapeQuestion:
+    """The meaning of a question about shapes.
 
     Attributes:
-        kind: whether there is `name`; exactly `number` of it; whether every one of it has `color`; or
-            whether every one of it stands in `relation` to every `other`.
+        kind: asks whether there is a `name` ("entity"), exactly `number` of them ("count"), whether all
+            of them have `color` ("color"), or are in `relation` to every `other` ("relation").
         name: of the shape.
-        number: that the words of the question speak of (1 is singular; only `count` insists on it).
+        number: 1 for the singular, more for the plural; the exact number if `kind` is "count".
         color: of the palette.
         relation: `left of`, `right of`, `above` or `below`.
-        other: the shape that the relation is to.
+        other: target shape of the relation.
     """
 
     kind: Kind
@@ -66,38 +66,39 @@ class Asked:
     other: str = ""
 
 
-def write(asked: Asked) -> str:
-    """The question in words: `Is the circle red?`, `Are there exactly two stars?`."""
-    verb = "Is" if asked.number == 1 else "Are"
-    noun = asked.name if asked.number == 1 else plural(asked.name)
-    if asked.kind == "entity":
-        return f"{verb} there {article(noun) if asked.number == 1 else noun}?"
-    if asked.kind == "count":
-        return f"{verb} there exactly {NUMBERS[asked.number]} {noun}?"
-    if asked.kind == "color":
-        return f"{verb} the {noun} {asked.color}?"
-    return f"{verb} the {noun} {asked.relation} the {asked.other}?"
+def write_question(question: ShapeQuestion) -> str:
+    """The question's text: `Is the circle red?`, `Are there exactly two stars?`."""
+    singular = question.number == 1
+    verb = "Is" if singular else "Are"
+    noun = question.name if singular else plural(question.name)
+    if question.kind == "entity":
+        return f"{verb} there {with_article(noun) if singular else noun}?"
+    if question.kind == "count":
+        return f"{verb} there exactly {NUMBERS[question.number]} {noun}?"
+    if question.kind == "color":
+        return f"{verb} the {noun} {question.color}?"
+    return f"{verb} the {noun} {question.relation} the {question.other}?"
 
 
-def parse(text: str) -> Asked | None:
-    """What a question asks, or None if `write` never writes it (case and outer blanks do not matter)."""
+def parse_question(text: str) -> ShapeQuestion | None:
+    """The question with this text, or None if there is none; case and outer whitespace are ignored."""
     return _grammar().get(text.strip().lower())
 
 
 @cache
-def _grammar() -> dict[str, Asked]:
-    return {write(asked).lower(): asked for asked in every_question()}
+def _grammar() -> dict[str, ShapeQuestion]:
+    return {write_question(question).lower(): question for question in all_questions()}
 
 
-def every_question() -> Iterator[Asked]:
-    """All that can be asked, each once; two stands for every plural that names no number."""
+def all_questions() -> Iterator[ShapeQuestion]:
+    """Every question of the grammar once; number 2 is the plural, whatever the count."""
     for name, number in product(SHAPES, (1, 2)):
-        yield Asked("entity", name, number)
-        yield from (Asked("color", name, number, color) for color in COLORS)
-    for name, number in product(SHAPES, range(1, MOST + 1)):
-        yield Asked("count", name, number)
+        yield ShapeQuestion("entity", name, number)
+        yield from (ShapeQuestion("color", name, number, color) for color in COLORS)
+    for name, number in product(SHAPES, range(1, MAX_COUNT + 1)):
+        yield ShapeQuestion("count", name, number)
     for (name, other), relation in product(permutations(SHAPES, 2), RELATIONS):
-        yield Asked("relation", name, relation=relation, other=other)
+        yield ShapeQuestion("relation", name, relation=relation, other=other)
 
 
 CATEGORIES: dict[Kind, tuple[str, str]] = {
@@ -111,45 +112,48 @@ CATEGORIES: dict[Kind, tuple[str, str]] = {
 def make_graph(task: str, checks: Checks) -> tuple[Question, ...]:
     """The question graph of a prompt's checks, numbered from 1, parents first.
 
-    Colour, count and relation hang on the entities they speak of; where there is a count, the colour
-    hangs on that; in a composition, the relation hangs on both colours.
+    Colour, count and relation depend on their entities; a colour depends on the count if there is one;
+    in a composition, the relation depends on both colours.
     """
-    # As the prompt names them: a relation's target comes first in GenEval's metadata, last in words.
+    # In prompt order: a relation's target comes first in GenEval's metadata but last in the prompt.
     items = checks["include"][::-1] if TASKS[task] == "position" else checks["include"]
     nodes = _layer("entity", items, 1, [()] * len(items))
-    under = _ids(nodes)
+    parents = _ids(nodes)
     if task in ("count", "composition"):
-        nodes += _layer("count", items, len(nodes) + 1, under)
-        under = _ids(nodes[-len(items) :])
+        nodes += _layer("count", items, len(nodes) + 1, parents)
+        parents = _ids(nodes[-len(items) :])
     if "color" in items[0]:
-        nodes += _layer("color", items, len(nodes) + 1, under)
-        under = _ids(nodes[-len(items) :])
+        nodes += _layer("color", items, len(nodes) + 1, parents)
+        parents = _ids(nodes[-len(items) :])
     if "position" in items[0]:
-        asked = Asked("relation", items[0]["class"], 1, "", items[0]["position"][0], items[1]["class"])
-        nodes.append(_node(len(nodes) + 1, asked, (*under[0], *under[1])))
+        name, relation, target = items[0]["class"], items[0]["position"][0], items[1]["class"]
+        question = ShapeQuestion("relation", name, relation=relation, other=target)
+        nodes.append(_node(len(nodes) + 1, question, (*parents[0], *parents[1])))
     return tuple(nodes)
 
 
 def _layer(
-    kind: Kind, items: Sequence[Checks], first: int, parents: Sequence[tuple[int, ...]]
+    kind: Kind, items: Sequence[Checks], first_id: int, parents: Sequence[tuple[int, ...]]
 ) -> list[Question]:
-    """One question of a kind about each item, numbered from `first`."""
-    asked = [
-        Asked(kind, item["class"], item["count"], item.get("color", "") if kind == "color" else "")
-        for item in items
-    ]
-    return [_node(first + i, one, under) for i, (one, under) in enumerate(zip(asked, parents, strict=True))]
+    """One question of a kind about each item, numbered from `first_id`."""
+    nodes: list[Question] = []
+    for item, parent_ids in zip(items, parents, strict=True):
+        color = item.get("color", "") if kind == "color" else ""
+        question = ShapeQuestion(kind, item["class"], item["count"], color)
+        nodes.append(_node(first_id + len(nodes), question, parent_ids))
+    return nodes
 
 
-def _node(identity: int, asked: Asked, parents: tuple[int, ...]) -> Question:
-    category, detail = CATEGORIES[asked.kind]
-    about = {
-        "entity": asked.name,
-        "count": f"{asked.name}, =={asked.number}",
-        "color": f"{asked.name}, {asked.color}",
-        "relation": f"{asked.name}, {asked.other}, {asked.relation}",
-    }[asked.kind]
-    return Question(identity, write(asked), parents, category, detail, f"{category} - {detail} ({about})")
+def _node(node_id: int, question: ShapeQuestion, parents: tuple[int, ...]) -> Question:
+    category, detail = CATEGORIES[question.kind]
+    arguments = {
+        "entity": question.name,
+        "count": f"{question.name}, =={question.number}",
+        "color": f"{question.name}, {question.color}",
+        "relation": f"{question.name}, {question.other}, {question.relation}",
+    }[question.kind]
+    statement = f"{category} - {detail} ({arguments})"
+    return Question(node_id, write_question(question), parents, category, detail, statement)
 
 
 def _ids(nodes: Sequence[Question]) -> list[tuple[int, ...]]:
@@ -157,20 +161,20 @@ def _ids(nodes: Sequence[Question]) -> list[tuple[int, ...]]:
 
 
 def make_suite(seed: int = 43, per_task: int = 18) -> list[Json]:
-    """A freshly sampled suite of distinct prompts, each with its question graph as `checks`.
+    """Sample a suite of distinct prompts, each with its question graph as `checks`.
 
-    Every other composition lists its questions from the last to the first, so that children stand
-    before their parents: there, the official row by row zeroing stops short of grandchildren.
+    Every other composition lists its questions in reverse, children before parents: there, the official
+    row-by-row zeroing does not reach grandchildren.
 
     Raises:
-        BadInput: a task has fewer distinct prompts than `per_task` asks for.
+        BadInput: a task has fewer than `per_task` distinct prompts.
     """
     rng = random.Random(seed)
     return [row for task in TASKS for row in _task_rows(task, per_task, rng)]
 
 
 def _task_rows(task: str, number: int, rng: random.Random) -> Iterator[Json]:
-    for i, checks in enumerate(_distinct(task, number, rng)):
+    for i, checks in enumerate(_distinct_checks(task, number, rng)):
         graph = make_graph(task, checks)
         ordered = graph[::-1] if task == "composition" and i % 2 else graph
         yield {
@@ -182,14 +186,16 @@ def _task_rows(task: str, number: int, rng: random.Random) -> Iterator[Json]:
         }
 
 
-def _distinct(task: str, number: int, rng: random.Random) -> list[Checks]:
-    found: dict[str, Checks] = {}
-    stale = 0
-    while len(found) < number:
+def _distinct_checks(task: str, number: int, rng: random.Random) -> list[Checks]:
+    by_prompt: dict[str, Checks] = {}
+    repeats = 0
+    while len(by_prompt) < number:
         checks = sample_checks(TASKS[task], rng)
-        checks = name_colors(checks, rng) if task in COLORED else checks
-        stale = stale + 1 if checks["prompt"] in found else 0
-        found.setdefault(checks["prompt"], checks)
-        if stale == PATIENCE:
-            raise BadInput(f"only {len(found)} distinct prompts of {task}: ask for fewer with --per-task")
-    return list(found.values())
+        checks = name_colors(checks, rng) if task in COLORED_TASKS else checks
+        repeats = repeats + 1 if checks["prompt"] in by_prompt else 0
+        by_prompt.setdefault(checks["prompt"], checks)
+        if repeats == MAX_REPEATS:
+            raise BadInput(
+                f"only {len(by_prompt)} distinct prompts of {task}: ask for fewer with --per-task"
+            )
+    return list(by_prompt.values())

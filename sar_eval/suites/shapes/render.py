@@ -1,4 +1,4 @@
-"""Draw scenes of the demo world."""
+"""Render scenes of the demo world to pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sar_eval.suites.shapes.scenes import CANVAS, Scene
 
 SUPERSAMPLING = 4
-Image = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 def _arc(radius: float, points: int = 64) -> NDArray[np.float64]:
@@ -62,8 +62,8 @@ def shape_mask(name: str, size: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def render(scene: Scene, noise: np.random.Generator | None = None) -> Image:
-    """The scene as RGB, uint8 [64, 64, 3]; `noise` adds Gaussian grain of 3 levels."""
+def render(scene: Scene, noise: np.random.Generator | None = None) -> Pixels:
+    """The scene as RGB, uint8 [64, 64, 3]; `noise` adds Gaussian noise of 3 levels."""
     side = CANVAS * SUPERSAMPLING
     big = np.full((side, side, 3), scene.background, np.uint8)
     for shape in scene.shapes:

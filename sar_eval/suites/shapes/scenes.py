@@ -1,4 +1,4 @@
-"""Sample scenes of the demo world: which shapes, in which colours, where."""
+"""Sample scenes of the demo world: shapes, their colours and their layout."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 from sar_eval.suites.shapes.vocabulary import (
     BACKGROUND,
     COLORS,
-    HEADS,
     PALETTE,
+    PROMPT_HEADS,
     RELATIONS,
     SHAPES,
     TASKS,
@@ -24,14 +24,14 @@ CANVAS = 64
 GAP = 4  # free pixels between two shapes and to the border
 
 
-# How scenes look. clean: true captions, plain colours, on a lattice of 4 pixels; tidy: one size, on a
-# lattice of 8 (one visual token), mostly pairs whose colours are named, in reading order unless a
-# relation is given; noisy: clean but tinted, with bystanders, captions sometimes wrong; grainy: noisy,
-# anywhere and of any size (and with grain in its pixels, see `train.scenes`).
+# clean: true captions, plain colours, on a lattice of 4 pixels; tidy: one size, on a lattice of 8 (one
+# visual token), mostly pairs whose colours are named, in reading order unless there is a relation;
+# noisy: clean but tinted, with unmentioned extra shapes and sometimes wrong captions; grainy: noisy, at
+# any position and size (and with noise in its pixels, see `train.scenes`).
 Style = Literal["clean", "tidy", "noisy", "grainy"]
 LATTICE: dict[Style, int] = {"clean": 4, "tidy": 8, "noisy": 4, "grainy": 1}
-LOOSE = ("noisy", "grainy")
-PAIRS = ("two_object", "position", "color_attr")
+NOISY_STYLES = ("noisy", "grainy")
+PAIR_TASKS = ("two_object", "position", "color_attr")
 
 Square = tuple[int, int, int]  # x, y, side
 
@@ -50,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image before it is drawn, with the caption that is stored beside it."""
+    """The contents of an image, and its caption."""
 
     shapes: tuple[Shape, ...]
     background: tuple[int, int, int]
@@ -76,65 +76,65 @@ def sample_checks(tag: str, rng: random.Random) -> Checks:
     checks: Checks = {"tag": tag, "include": include}
     if exclude:
         checks["exclude"] = exclude
-    checks["prompt"] = write_prompt(tag, include, rng.choice(HEADS))
+    checks["prompt"] = write_prompt(tag, include, rng.choice(PROMPT_HEADS))
     return checks
 
 
 def sample_scene(rng: random.Random, *, style: Style, tag: str | None = None) -> Scene:
-    """A training scene: nothing held out; the caption is true unless the style is loose."""
+    """A training scene without held-out combinations; the caption is true unless the style is noisy."""
     while True:
-        tasks = (*TASKS, *PAIRS, "position", "color_attr") if style == "tidy" else TASKS
+        tasks = (*TASKS, *PAIR_TASKS, "position", "color_attr") if style == "tidy" else TASKS
         checks = sample_checks(tag or rng.choice(tasks), rng)
         if style == "tidy" and rng.random() < 0.7:
             checks = name_colors(checks, rng)
-        scene = arrange(checks, rng, style=style)
+        scene = arrange_scene(checks, rng, style=style)
         if scene is not None:
             return scene
 
 
 def name_colors(checks: Checks, rng: random.Random) -> Checks:
-    """The same checks with a colour for everything, also in the caption."""
+    """The same checks with a colour for every object, also in the prompt."""
     include = [{"color": rng.choice(COLORS), **item} for item in checks["include"]]
-    prompt = write_prompt(checks["tag"], include, rng.choice(HEADS))
+    prompt = write_prompt(checks["tag"], include, rng.choice(PROMPT_HEADS))
     return checks | {"include": include, "prompt": prompt}
 
 
-def arrange(checks: Checks, rng: random.Random, *, style: Style, train: bool = True) -> Scene | None:
-    """Lay out one scene that shows what `checks` ask for, or None if this try found no room.
+def arrange_scene(checks: Checks, rng: random.Random, *, style: Style, train: bool = True) -> Scene | None:
+    """Sample one scene that meets `checks`; None if no free layout was found this time.
 
-    With `train`, a scene with a held-out combination is refused (None).
+    With `train`, also None for a scene with a held-out combination.
     """
     wanted = [(str(i["class"]), i.get("color"), int(i["count"])) for i in checks["include"]]
-    if style in LOOSE and rng.random() < 0.3:
+    if style in NOISY_STYLES and rng.random() < 0.3:
         wanted.append((rng.choice(SHAPES), None, 1))
-    groups = [(name, color or _free_color(name, rng, train), n) for name, color, n in wanted]
+    groups = [(name, color or _sample_color(name, rng, train), n) for name, color, n in wanted]
     objects = [(name, color) for name, color, n in groups for _ in range(n)]
     if train and is_held_out(objects):
         return None
-    placed = _place(len(objects), checks, rng, style)
-    if placed is None:
+    squares = _sample_layout(len(objects), checks, rng, style)
+    if squares is None:
         return None
     shapes = tuple(
         Shape(name, color, x, y, size, _tint(PALETTE[color], rng, style))
-        for (name, color), (x, y, size) in zip(objects, placed, strict=True)
+        for (name, color), (x, y, size) in zip(objects, squares, strict=True)
     )
-    caption = str(_noisy_caption(checks, rng) if style in LOOSE else checks["prompt"])
+    caption = str(_noisy_caption(checks, rng) if style in NOISY_STYLES else checks["prompt"])
     return Scene(shapes, _tint(BACKGROUND, rng, style), caption, checks)
 
 
-def _free_color(name: str, rng: random.Random, train: bool) -> str:
+def _sample_color(name: str, rng: random.Random, train: bool) -> str:
     return rng.choice([c for c in COLORS if not (train and is_held_out([(name, c)]))])
 
 
 def _tint(rgb: tuple[int, int, int], rng: random.Random, style: Style) -> tuple[int, int, int]:
-    if style not in LOOSE:
+    if style not in NOISY_STYLES:
         return rgb
     r, g, b = (min(255, max(0, value + rng.randint(-10, 10))) for value in rgb)
     return r, g, b
 
 
 def _noisy_caption(checks: Checks, rng: random.Random) -> str:
-    """The true caption, or (one time in six) one of the same task about something else."""
+    """The true caption, or (with probability 1/6) another one of the same task."""
     if rng.random() >= 1 / 6:
         return str(checks["prompt"])
     while True:
@@ -143,23 +143,23 @@ def _noisy_caption(checks: Checks, rng: random.Random) -> str:
             return str(other["prompt"])
 
 
-def _place(number: int, checks: Checks, rng: random.Random, style: Style) -> list[Square] | None:
-    """Squares for `number` shapes, one after the other, the second one where a relation wants it."""
+def _sample_layout(number: int, checks: Checks, rng: random.Random, style: Style) -> list[Square] | None:
+    """Sample disjoint squares for `number` shapes by rejection, the second in its relation to the first."""
     relation = next((i["position"][0] for i in checks["include"] if "position" in i), None)
     for _ in range(30):
         squares: list[Square] = []
         for _ in range(40 * number):
-            square = _square(rng, style, number)
-            related = len(squares) != 1 or relation is None or _related(square, squares[0], relation)
-            if related and _apart([*squares, square]):
+            square = _sample_square(rng, style, number)
+            fits = len(squares) != 1 or relation is None or _holds(relation, square, squares[0])
+            if fits and _disjoint([*squares, square]):
                 squares.append(square)
             if len(squares) == number:
-                return _in_order(squares, relation) if style == "tidy" else squares
+                return _tidy_order(squares, relation) if style == "tidy" else squares
     return None
 
 
-def _in_order(squares: list[Square], relation: str | None) -> list[Square]:
-    """Reading order where nothing else is asked; side by side means on one line."""
+def _tidy_order(squares: list[Square], relation: str | None) -> list[Square]:
+    """Sort into reading order if there is no relation; align left and right of on one line."""
     if relation is None:
         return sorted(squares, key=lambda square: (square[1], square[0]))
     if relation in ("above", "below"):
@@ -168,8 +168,8 @@ def _in_order(squares: list[Square], relation: str | None) -> list[Square]:
     return [squares[0], (x, y, size)]
 
 
-def _square(rng: random.Random, style: Style, number: int) -> Square:
-    """A square of a scene of `number` shapes, on the style's lattice."""
+def _sample_square(rng: random.Random, style: Style, number: int) -> Square:
+    """A square on the style's lattice, for a scene of `number` shapes."""
     if style == "grainy":
         size, step = rng.randint(18, 22 if number > 2 else 28), 1
     else:
@@ -179,7 +179,8 @@ def _square(rng: random.Random, style: Style, number: int) -> Square:
     return rng.randint(first, last) * step, rng.randint(first, last) * step, size
 
 
-def _apart(squares: Sequence[Square]) -> bool:
+def _disjoint(squares: Sequence[Square]) -> bool:
+    """Whether all squares are at least `GAP` pixels apart."""
     return all(
         ax + a + GAP <= bx or bx + b + GAP <= ax or ay + a + GAP <= by or by + b + GAP <= ay
         for i, (ax, ay, a) in enumerate(squares)
@@ -187,10 +188,10 @@ def _apart(squares: Sequence[Square]) -> bool:
     )
 
 
-def _related(placed: Square, target: Square, relation: str) -> bool:
-    """Whether the relation holds plainly: the other axis is off by at most half as much."""
-    dx = (placed[0] + placed[2] / 2) - (target[0] + target[2] / 2)
-    dy = (placed[1] + placed[2] / 2) - (target[1] + target[2] / 2)
+def _holds(relation: str, square: Square, target: Square) -> bool:
+    """Whether the relation clearly holds: the offset across is at most half of that along it."""
+    dx = (square[0] + square[2] / 2) - (target[0] + target[2] / 2)
+    dy = (square[1] + square[2] / 2) - (target[1] + target[2] / 2)
     along, across = {"left of": (-dx, dy), "right of": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[
         relation
     ]

@@ -1,4 +1,4 @@
-"""The prompt suite `shapes`, sampled: six tasks, four of them split into seen and unseen combinations."""
+"""Sample the prompt suite `shapes`: six tasks, four of them split into seen and unseen combinations."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sar_eval.types import Json
 # Tasks whose prompts name combinations that can be held out of training.
 SPLIT_TASKS = ("two_object", "colors", "position", "color_attr")
 UNSEEN_SHARE = 0.2
-# Draws in a row without a usable new prompt after which a task counts as used up. The rarest prompt
-# of a small task comes once in some 2,000 draws, so giving up too early is unlikely.
-PATIENCE = 20_000
+# Consecutive samples without a usable new prompt after which a task counts as exhausted. The rarest
+# prompt of a small task comes once in some 2,000 samples, so giving up too early is unlikely.
+MAX_REPEATS = 20_000
 
 
 def make_suite(seed: int = 43, per_task: int = 60) -> list[Json]:
-    """A freshly sampled suite: distinct prompts, a fifth of the split tasks' prompts unseen.
+    """Sample a suite of distinct prompts; a fifth of the split tasks' prompts are unseen.
 
     Raises:
-        BadInput: a task has fewer distinct prompts than `per_task` asks for.
+        BadInput: a task has fewer than `per_task` distinct prompts.
     """
     rng = random.Random(seed)
     return [row for task in TASKS for row in _task_rows(task, per_task, rng)]
@@ -32,16 +32,16 @@ def _task_rows(task: str, number: int, rng: random.Random) -> list[Json]:
     quota = {"unseen": round(number * UNSEEN_SHARE) if task in SPLIT_TASKS else 0}
     quota["seen"] = number - quota["unseen"]
     rows: dict[str, Json] = {}
-    stale = 0
+    repeats = 0
     while any(quota.values()):
-        if stale == PATIENCE:
-            raise BadInput(_used_up(task, quota, rows.values()))
-        stale += 1
+        if repeats == MAX_REPEATS:
+            raise BadInput(_exhausted_message(task, quota, rows.values()))
+        repeats += 1
         checks = sample_checks(task, rng)
         split = "unseen" if needs_held_out(checks) else "seen"
         if quota[split] and checks["prompt"] not in rows:
             quota[split] -= 1
-            stale = 0
+            repeats = 0
             rows[checks["prompt"]] = {
                 "text": checks["prompt"],
                 "tag": task,
@@ -51,9 +51,9 @@ def _task_rows(task: str, number: int, rng: random.Random) -> list[Json]:
     return [{"id": f"{task}-{i:03d}", **row} for i, row in enumerate(rows.values())]
 
 
-def _used_up(task: str, quota: Mapping[str, int], rows: Iterable[Json]) -> str:
-    """Say how many prompts there are of the split that ran dry (tasks without splits have just one)."""
-    short = next(split for split, left in quota.items() if left)
-    number = sum(row["split"] == short for row in rows)
-    kind = f"{short} prompts" if task in SPLIT_TASKS else "prompts"
+def _exhausted_message(task: str, quota: Mapping[str, int], rows: Iterable[Json]) -> str:
+    """How many prompts the exhausted split has (tasks without splits have one)."""
+    exhausted = next(split for split, missing in quota.items() if missing)
+    number = sum(row["split"] == exhausted for row in rows)
+    kind = f"{exhausted} prompts" if task in SPLIT_TASKS else "prompts"
     return f"only {number} distinct {kind} of {task}: ask for fewer with --per-task"

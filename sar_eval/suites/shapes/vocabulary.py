@@ -31,7 +31,7 @@ BACKGROUND = (138, 144, 150)
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 NUMBERS = ("zero", "one", "two", "three", "four")
-HEADS = (
+PROMPT_HEADS = (
     "a photo of",
     "a picture of",
     "an image of",
@@ -42,8 +42,8 @@ HEADS = (
     "a rendering of",
 )
 
-# Never shown in training, neither in an image nor in a caption: one colour for each shape, and
-# four pairs of shapes that never share an image. The suite marks prompts that need them `unseen`.
+# Held out of training images and captions: one colour for each shape, and four pairs of shapes that
+# never share an image. The suite marks prompts that need them `unseen`.
 HELD_OUT_COLORS = frozenset(
     {
         ("circle", "orange"),
@@ -65,10 +65,10 @@ Checks = dict[str, Any]
 
 
 def is_held_out(objects: Iterable[tuple[str, str | None]]) -> bool:
-    """Whether (shape, colour or None) objects together contain a held-out combination."""
-    listed = list(objects)
-    names = {shape for shape, _ in listed}
-    return any(item in HELD_OUT_COLORS for item in listed) or any(p <= names for p in HELD_OUT_PAIRS)
+    """Whether a list of (shape, colour or None) contains a held-out combination."""
+    pairs = list(objects)
+    names = {shape for shape, _ in pairs}
+    return any(pair in HELD_OUT_COLORS for pair in pairs) or any(p <= names for p in HELD_OUT_PAIRS)
 
 
 def needs_held_out(checks: Checks) -> bool:
@@ -76,7 +76,7 @@ def needs_held_out(checks: Checks) -> bool:
     return is_held_out((item["class"], item.get("color")) for item in checks["include"])
 
 
-def article(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
@@ -90,19 +90,19 @@ def noun_phrase(item: Checks) -> str:
     """`three circles`, `a red star`: one entry of `include` in words."""
     color = f"{item['color']} " if "color" in item else ""
     if item["count"] == 1:
-        return article(color + str(item["class"]))
+        return with_article(color + str(item["class"]))
     return f"{NUMBERS[item['count']]} {color}{plural(item['class'])}"
 
 
-def write_prompt(tag: str, include: Sequence[Checks], head: str = HEADS[0]) -> str:
+def write_prompt(tag: str, include: Sequence[Checks], head: str = PROMPT_HEADS[0]) -> str:
     """The prompt for checks, in GenEval's wording: `a photo of a star left of a ring`."""
     if tag == "position":
-        target, placed = include
-        return f"{head} {noun_phrase(placed)} {placed['position'][0]} {noun_phrase(target)}"
+        target, item = include
+        return f"{head} {noun_phrase(item)} {item['position'][0]} {noun_phrase(target)}"
     return f"{head} {' and '.join(noun_phrase(item) for item in include)}"
 
 
-def words() -> list[str]:
-    """Every word a prompt or caption of the demo world can contain, sorted."""
-    texts = [*HEADS, *SHAPES, *map(plural, SHAPES), *COLORS, *RELATIONS, *NUMBERS[1:], "a an and"]
+def all_words() -> list[str]:
+    """Every word that a prompt or caption of the demo world can contain, sorted."""
+    texts = [*PROMPT_HEADS, *SHAPES, *map(plural, SHAPES), *COLORS, *RELATIONS, *NUMBERS[1:], "a an and"]
     return sorted({word for text in texts for word in text.split()})

@@ -19,7 +19,7 @@ from sar_eval.stages.resolve import with_judge
 from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row, row_verdict
+from sar_eval.storage.schemas import generation_row, verdict_from_row
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import Generation, Prompt
 from tests.mplug_files import write_tiny_mplug
@@ -213,7 +213,7 @@ def run(spec: RunSpec, tmp_path: Path) -> tuple[RunSpec, RunFolder]:
 
 
 def verdicts(folder: RunFolder) -> dict[str, tuple[float | None, str | None]]:
-    found = (row_verdict(row) for row in folder.verdicts("vqa").rows())
+    found = (verdict_from_row(row) for row in folder.verdicts("vqa").rows())
     return {v.key: (v.score, v.error) for v in found}
 
 

@@ -1,14 +1,14 @@
-"""The published scores: every figure has a source and makes sense."""
+"""The published scores have sources and plausible values."""
 
 import pytest
 
-from sar_eval.report.published import PublishedScore, published
+from sar_eval.report.published import PublishedScore, read_published
 from sar_eval.suites.shapes.vocabulary import TASKS
 
 
 @pytest.mark.parametrize(("benchmark", "top"), [("geneval", 1), ("dpg", 100)])
-def test_every_figure_has_a_source_and_a_scale(benchmark, top) -> None:
-    rows = published(benchmark)
+def test_every_score_has_a_source_and_is_on_its_scale(benchmark, top) -> None:
+    rows = read_published(benchmark)
     assert len(rows) > 10
     assert [row.overall for row in rows] == sorted((row.overall for row in rows), reverse=True)
     for row in rows:
@@ -20,24 +20,21 @@ def test_every_figure_has_a_source_and_a_scale(benchmark, top) -> None:
 
 def test_an_overall_score_is_the_mean_of_its_tasks() -> None:
     """Each figure is rounded to two digits at its source."""
-    for row in published("geneval"):
+    for row in read_published("geneval"):
         if row.tasks:
             assert tuple(row.tasks) == TASKS
             assert sum(row.tasks.values()) / 6 == pytest.approx(row.overall, abs=0.0101), row.model
 
 
-def test_no_figure_stands_twice() -> None:
-    keys = [
-        (row.model, row.source, row.conditions) for name in ("geneval", "dpg") for row in published(name)
-    ]
+def test_no_score_is_listed_twice() -> None:
     for name in ("geneval", "dpg"):
-        keys = [(row.model, row.source, row.conditions) for row in published(name)]
+        keys = [(row.model, row.source, row.conditions) for row in read_published(name)]
         assert len(keys) == len(set(keys))
 
 
 def test_conditions_in_words() -> None:
     protocol = {"rewriter": True, "resolution": 1024, "guidance": None, "images_per_prompt": 4}
     row = PublishedScore("m", "geneval", 0.5, {}, "s", protocol)
-    assert row.conditions == "rewritten prompts, 1024 pixels, 4 images a prompt"
-    assert PublishedScore("m", "geneval", 0.5, {}, "s", {}).conditions == "not told"
-    assert published("shapes") == []
+    assert row.conditions == "rewritten prompts, 1024 pixels, 4 images per prompt"
+    assert PublishedScore("m", "geneval", 0.5, {}, "s", {}).conditions == "not stated"
+    assert read_published("shapes") == []

@@ -15,7 +15,7 @@ from sar_eval.stages.judge import _judge_block
 from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import row_generation, row_verdict
+from sar_eval.storage.schemas import generation_from_row, verdict_from_row
 from sar_eval.suites.geneval.scoring import scores_by_task
 from sar_eval.types import Draw, Generation, Verdict
 
@@ -77,12 +77,12 @@ def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdi
     prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
     for number in range(len(make_blocks(folder.read_prompts(), spec))):
         _judge_block(judge, folder, spec, number, prompts)
-    return {row["key"]: row_verdict(row) for row in folder.verdicts("shapes").rows()}
+    return {row["key"]: verdict_from_row(row) for row in folder.verdicts("shapes").rows()}
 
 
 def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) -> None:
     _draw(spec, folder, Scripted(colors=[], counting=[{}]))
-    found = {row["key"]: row_generation(row) for row in folder.generations.rows()}
+    found = {row["key"]: generation_from_row(row) for row in folder.generations.rows()}
     assert len(found) == 24
     silent = {key for key, generation in found.items() if generation.error == "the engine gave no image"}
     assert {key.split("-")[0] for key in silent} == {"colors", "counting"}
@@ -124,7 +124,7 @@ def test_giving_up_keeps_the_images_that_are_there(spec: RunSpec, folder: RunFol
     _draw(spec, folder, Scripted(colors=[{"error": "first"}]))
     number = next(i for i, block in enumerate(blocks) if any(d.prompt.tag == "colors" for d in block))
     failed = BlockWriter(spec, folder, number, blocks[number]).store_failure("given up")
-    rows = folder.generations.block(number)
+    rows = folder.generations.read_block(number)
     assert failed == sum(d.prompt.tag == "colors" for d in blocks[number])
     assert {row["error"] for row in rows if not row["key"].startswith("colors")} <= {None}
     assert {row["error"] for row in rows if row["key"].startswith("colors")} == {"given up"}

@@ -1,4 +1,4 @@
-"""DPG-Bench's official files as a suite: order kept, every inconsistency named."""
+"""Import of DPG-Bench's official files: order is kept, every inconsistency reported."""
 
 import csv
 import re
@@ -47,10 +47,10 @@ def _files(folder: Path, **texts: str) -> Path:
 
 def test_order_questions_and_texts_survive(tmp_path: Path) -> None:
     table = _table(tmp_path, _row("b", 2, "3, 1"), _row("b", 1), _row("b", 3), _row("a"))
-    found = import_suite(table)
-    assert found.notes == ()
-    assert [(p.id, p.text) for p in found.prompts] == [("b", "an image of b"), ("a", "an image of a")]
-    questions = read_questions(found.prompts[0].checks)
+    suite = import_suite(table)
+    assert suite.notes == ()
+    assert [(p.id, p.text) for p in suite.prompts] == [("b", "an image of b"), ("a", "an image of a")]
+    questions = read_questions(suite.prompts[0].checks)
     assert [q.id for q in questions] == [2, 1, 3]
     assert questions[0] == Question(
         2, "Is there b, number 2?", (3, 1), "entity", "whole", "entity - whole (b)"
@@ -59,16 +59,16 @@ def test_order_questions_and_texts_survive(tmp_path: Path) -> None:
 
 def test_a_suite_file_reads_back_to_the_same_prompts(tmp_path: Path) -> None:
     rows = (_row("b", 2, 1, text='with "quotes",\n a new line and \u2028'), _row("b"), _row("1", 1, 7))
-    found = import_suite(_table(tmp_path, *rows))
-    (tmp_path / "dpg.jsonl").write_bytes(to_lines(found.prompts))
-    assert load_suite(tmp_path / "dpg.jsonl").prompts == found.prompts
+    suite = import_suite(_table(tmp_path, *rows))
+    (tmp_path / "dpg.jsonl").write_bytes(to_lines(suite.prompts))
+    assert load_suite(tmp_path / "dpg.jsonl").prompts == suite.prompts
 
 
-def test_the_folder_gives_the_texts_that_images_are_drawn_from(tmp_path: Path) -> None:
+def test_texts_of_the_folder_override_those_of_the_table(tmp_path: Path) -> None:
     table = _table(tmp_path, _row("a"), _row("b"), _row("c"), _row("d", text=""), _row("e"))
     _files(tmp_path, a="an image of a\n", b="another text", d="from the file", e=" \n", lonely="x")
-    found = import_suite(tmp_path)
-    texts = {prompt.id: prompt.text for prompt in found.prompts}
+    suite = import_suite(tmp_path)
+    texts = {prompt.id: prompt.text for prompt in suite.prompts}
     assert texts == {
         "a": "an image of a",
         "b": "another text",
@@ -77,7 +77,7 @@ def test_the_folder_gives_the_texts_that_images_are_drawn_from(tmp_path: Path) -
         "e": "an image of e",
     }
     folder = tmp_path / "prompts"
-    assert set(found.notes) == {
+    assert set(suite.notes) == {
         f"{table}:3: text differs from {folder}/b.txt, which counts",
         f"{folder}/c.txt: missing; the text of {table}:4 counts",
         f"{table}:5: no text of d; that of {folder}/d.txt counts",
@@ -89,13 +89,13 @@ def test_the_folder_gives_the_texts_that_images_are_drawn_from(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("rows", "note"),
     [
-        ([_row(), _row(number=2, dependency="1,9")], r":3: dependency 9 of a is no question of it"),
+        ([_row(), _row(number=2, dependency="1,9")], r":3: dependency 9 of a does not exist"),
         (
             [_row(dependency=2), _row(number=2, dependency=1)],
-            r":2: dependencies of a go in a circle \(1, 2\)",
+            r":2: dependencies of a form a cycle \(1, 2\)",
         ),
-        ([_row(), _row(dependency=1)], r":3: proposition_id 1 of a once more after .*:2; this row counts"),
-        ([_row(), _row("b"), _row("a", 2)], r":4: a goes on after rows of other items"),
+        ([_row(), _row(dependency=1)], r":3: proposition_id 1 of a repeats .*:2; this row counts"),
+        ([_row(), _row("b"), _row("a", 2)], r":4: a continues after rows of other items"),
         ([_row(), _row(number=2, text="other")], r":3: text of a differs from .*:2, which counts"),
         (
             [_row(), _row(number=2, category_detailed="hole", tuple="entity - hole (a)")],
@@ -108,14 +108,14 @@ def test_the_folder_gives_the_texts_that_images_are_drawn_from(tmp_path: Path) -
         ),
     ],
 )
-def test_blemishes_are_told_and_do_not_stop_the_import(tmp_path: Path, rows, note) -> None:
-    found = import_suite(_table(tmp_path, *rows))
-    assert len([told for told in found.notes if re.search(note, told)]) == 1, found.notes
-    for prompt in found.prompts:
+def test_inconsistencies_are_noted_and_do_not_stop_the_import(tmp_path: Path, rows, note) -> None:
+    suite = import_suite(_table(tmp_path, *rows))
+    assert len([line for line in suite.notes if re.search(note, line)]) == 1, suite.notes
+    for prompt in suite.prompts:
         assert read_questions(prompt.checks)
 
 
-def test_of_two_rows_with_one_id_the_later_stands_in_the_earlier_ones_place(tmp_path: Path) -> None:
+def test_of_two_rows_with_one_id_the_later_one_is_at_the_position_of_the_earlier(tmp_path: Path) -> None:
     rows = (_row(), _row(number=2), _row(question_natural_language="Later?"))
     questions = read_questions(import_suite(_table(tmp_path, *rows)).prompts[0].checks)
     assert [(q.id, q.text) for q in questions] == [(1, "Later?"), (2, "Is there a, number 2?")]
@@ -125,7 +125,7 @@ def test_of_two_rows_with_one_id_the_later_stands_in_the_earlier_ones_place(tmp_
     ("rows", "message"),
     [
         ([], r"dpg_bench.csv has no rows"),
-        ([_row(number="one")], r":2: proposition_id has 'one', which is no whole number"),
+        ([_row(number="one")], r":2: proposition_id has 'one', which is not a whole number"),
         ([_row(number="1.0")], r":2: proposition_id has '1.0'"),
         ([_row(number="")], r":2: proposition_id has ''"),
         ([_row(number=0)], r":2: proposition_id is 0"),
@@ -140,12 +140,12 @@ def test_of_two_rows_with_one_id_the_later_stands_in_the_earlier_ones_place(tmp_
         ([[*_row(), "more"]], r":2: more cells than columns"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_line(tmp_path: Path, rows, message) -> None:
+def test_unusable_rows_are_refused_by_line(tmp_path: Path, rows, message) -> None:
     with pytest.raises(BadInput, match=message):
         import_suite(_table(tmp_path, *rows))
 
 
-def test_files_that_are_no_table(tmp_path: Path) -> None:
+def test_unreadable_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no .*dpg_bench.csv: give ELLA's folder dpg_bench, or its"):
         import_suite(tmp_path)
     with pytest.raises(BadInput, match=r":1: no column 'dependency'"):
@@ -159,10 +159,10 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 5)), min_size=1))
-def test_whatever_the_order_of_rows_no_item_is_lost(tmp_path_factory, rows) -> None:
+def test_no_item_is_lost_whatever_the_order_of_rows(tmp_path_factory, rows) -> None:
     table = _table(tmp_path_factory.mktemp("table"), *(_row(*row) for row in rows))
-    found = import_suite(table)
-    assert [prompt.id for prompt in found.prompts] == list(dict.fromkeys(item for item, _, _ in rows))
-    kept = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
+    suite = import_suite(table)
+    assert [prompt.id for prompt in suite.prompts] == list(dict.fromkeys(item for item, _, _ in rows))
+    kept = sum(len(read_questions(prompt.checks)) for prompt in suite.prompts)
     assert kept == len({(item, number) for item, number, _ in rows})
-    assert all(note.startswith(f"{table}:") for note in found.notes)
+    assert all(note.startswith(f"{table}:") for note in suite.notes)

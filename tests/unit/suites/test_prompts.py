@@ -1,4 +1,4 @@
-"""Prompt files: every format in, every fault told with file and line."""
+"""Prompt files: every format is read, every error names file and line."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_plain_lines_are_numbered(tmp_path: Path) -> None:
     assert [(p.id, p.text) for p in suite.prompts] == [("00000", "a ring"), ("00001", "a star")]
 
 
-def test_genevals_metadata_is_taken_as_it_is(parity: Path) -> None:
+def test_genevals_metadata_file_is_a_suite(parity: Path) -> None:
     suite = load_suite(parity / "geneval" / "evaluation_metadata.jsonl")
     assert len(suite.prompts) == 553
     assert suite.prompts[0].text == "a photo of a bench"
@@ -52,10 +52,14 @@ def test_genevals_metadata_is_taken_as_it_is(parity: Path) -> None:
         ("p.jsonl", "\n", "has no prompts"),
         ("p.csv", "id,text\na,x\nb,\n", r"p\.csv:3: no prompt text"),
         ("p.yaml", "x", "a prompt file ends in"),
-        ("p.parquet", "x", "no readable Parquet file"),
-        ("p.jsonl", '\n{"text": "a \\ud800 ring"}', r"p\.jsonl:2: holds half a character"),
-        ("p.jsonl", '{"text": "a", "tag": "\\udfff"}', r"p\.jsonl:1: holds half a character"),
-        ("p.jsonl", '{"text": "a", "checks": {"q": ["\\ud800"]}}', r"p\.jsonl:1: holds half a character"),
+        ("p.parquet", "x", "not a readable Parquet file"),
+        ("p.jsonl", '\n{"text": "a \\ud800 ring"}', r"p\.jsonl:2: contains a lone surrogate"),
+        ("p.jsonl", '{"text": "a", "tag": "\\udfff"}', r"p\.jsonl:1: contains a lone surrogate"),
+        (
+            "p.jsonl",
+            '{"text": "a", "checks": {"q": ["\\ud800"]}}',
+            r"p\.jsonl:1: contains a lone surrogate",
+        ),
         ("p.jsonl", '{"text": "a", "checks": 3}', r"p\.jsonl:1: checks must be an object or a list, not 3"),
         ("p.jsonl", '{"text": "a", "n": ' + "9" * 5000 + "}", r"p\.jsonl:1: unusable JSON"),
         ("p.csv", "text,checks\na,{\n", r"p\.csv:2, column checks: broken JSON"),
@@ -65,23 +69,23 @@ def test_genevals_metadata_is_taken_as_it_is(parity: Path) -> None:
         ("p.csv", "id,text\na," + "x" * 140_000 + "\n", r"p\.csv:2: broken CSV: field larger than"),
     ],
 )
-def test_faults_are_told_with_their_place(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_errors_name_file_and_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         load_suite(_write(tmp_path, name, text))
 
 
-def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="not UTF-8"):
         load_suite(tmp_path / "p.txt")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no prompt file"):
         load_suite(tmp_path / "p.txt")
 
 
-def test_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").mkdir()
     for path in (tmp_path / "p.jsonl", tmp_path):
         with pytest.raises(BadInput, match="is a directory, not a prompt file"):
@@ -89,9 +93,9 @@ def test_a_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.parquet"])
-def test_an_unreadable_file_is_told(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")  # file modes do not stop root, as whom CI may run
+        raise PermissionError(13, "Permission denied")  # file modes would not stop root
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(BadInput, match=rf"cannot read prompt file .*{name}: Permission denied"):
@@ -112,7 +116,7 @@ def test_a_csv_cell_may_hold_newlines(tmp_path: Path) -> None:
     assert [p.checks for p in suite.prompts] == [None, {"q": [1]}]
 
 
-def test_a_csv_row_is_told_by_its_first_line(tmp_path: Path) -> None:
+def test_errors_name_the_first_line_of_a_csv_row(tmp_path: Path) -> None:
     path = _write(tmp_path, "p.csv", 'id,text\na,"two\nrings"\n\n../b,"a\n\nstar"\n')
     with pytest.raises(BadInput, match=r"p\.csv:5: id '\.\./b'"):
         load_suite(path)
@@ -131,7 +135,7 @@ RING = {"class": "ring", "count": 1}
         ({"include": [RING | {"count": 0}]}, r"include\[0\] needs a count .*, not 0"),
         ({"include": [RING | {"count": True}]}, r"include\[0\] needs a count .*, not True"),
         ({"include": [RING | {"count": 1.0}]}, r"include\[0\] needs a count .*, not 1\.0"),
-        ({"include": [RING | {"color": 3}]}, r"include\[0\] has a color that is no name: 3"),
+        ({"include": [RING | {"color": 3}]}, r"include\[0\] has a color that is not a name: 3"),
         ({"include": [RING, RING | {"position": "above"}]}, r"include\[1\] has a position that is not \["),
         ({"include": [RING, RING | {"position": ["above"]}]}, r"include\[1\] has a position that is not"),
         ({"include": [RING, RING | {"position": ["on", 0]}]}, "is none of left of, right of, above, below"),
@@ -142,21 +146,21 @@ RING = {"class": "ring", "count": 1}
         ({"include": [RING], "exclude": [{"class": "star"}]}, r"exclude\[0\] needs a count"),
     ],
 )
-def test_faulty_geneval_checks_are_told(tmp_path: Path, checks: dict, message: str) -> None:
-    good, whole = {"text": "a ring"}, {"prompt": "a ring", **checks}
-    for row in ({"text": "a ring", "checks": checks}, whole):
-        path = _write(tmp_path, "p.jsonl", json.dumps(good) + "\n" + json.dumps(row))
+def test_invalid_geneval_checks_are_refused(tmp_path: Path, checks: dict, message: str) -> None:
+    valid, metadata = {"text": "a ring"}, {"prompt": "a ring", **checks}
+    for row in ({"text": "a ring", "checks": checks}, metadata):
+        path = _write(tmp_path, "p.jsonl", json.dumps(valid) + "\n" + json.dumps(row))
         with pytest.raises(BadInput, match=rf"p\.jsonl:2: .*{message}"):
             load_suite(path)
 
 
 @pytest.mark.parametrize("checks", [{}, {"questions": ["a?"]}, ["a?"], {"include": [RING]}])
-def test_checks_of_any_benchmark_are_taken(tmp_path: Path, checks: object) -> None:
+def test_checks_of_any_benchmark_are_accepted(tmp_path: Path, checks: object) -> None:
     path = _write(tmp_path, "p.jsonl", json.dumps({"text": "a ring", "checks": checks}))
     assert load_suite(path).prompts[0].checks == checks
 
 
-def test_parquet_structs_say_what_json_says(tmp_path: Path) -> None:
+def test_parquet_structs_equal_json_objects(tmp_path: Path) -> None:
     star = {"class": "star", "count": 2, "color": "red"}
     rows = [
         {"text": "a ring", "checks": {"include": [RING]}},
@@ -164,12 +168,12 @@ def test_parquet_structs_say_what_json_says(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")  # fills in color and exclude: None
     jsonl = _write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
-    found = load_suite(tmp_path / "p.parquet")
-    assert found.prompts[0].checks == {"include": [RING]}
-    assert found.digest == load_suite(jsonl).digest
+    suite = load_suite(tmp_path / "p.parquet")
+    assert suite.prompts[0].checks == {"include": [RING]}
+    assert suite.digest == load_suite(jsonl).digest
 
 
-def test_parquet_checks_that_json_cannot_hold_are_told(tmp_path: Path) -> None:
+def test_parquet_checks_that_are_not_json_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"text": "a", "checks": {"b": b"x"}}]), tmp_path / "p.parquet")
-    with pytest.raises(BadInput, match=r"p\.parquet:1: checks hold what JSON cannot"):
+    with pytest.raises(BadInput, match=r"p\.parquet:1: checks cannot be stored as JSON"):
         load_suite(tmp_path / "p.parquet")

@@ -12,11 +12,11 @@ from PIL import Image
 
 from sar_eval.errors import BadInput
 from sar_eval.judges.shapes import ShapesJudge
-from sar_eval.suites.geneval.verdict import Thresholds, rule
+from sar_eval.suites.geneval.verdict import Thresholds, decide_verdict
 from sar_eval.suites.shapes import suite as shapes
 from sar_eval.suites.shapes.detect import detect
 from sar_eval.suites.shapes.render import render
-from sar_eval.suites.shapes.scenes import Style, arrange, sample_checks, sample_scene
+from sar_eval.suites.shapes.scenes import Style, arrange_scene, sample_checks, sample_scene
 from sar_eval.suites.shapes.suite import make_suite
 from sar_eval.suites.shapes.vocabulary import COLORS, SHAPES, TASKS, is_held_out
 from sar_eval.types import Generation, Prompt
@@ -25,51 +25,52 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("style", ["grainy", "noisy", "clean", "tidy"])
-def test_the_judge_sees_what_was_drawn(style: Style) -> None:
-    rng, grain = random.Random(2024), np.random.default_rng(1)
-    right = 0
+def test_the_rendered_shapes_are_detected(style: Style) -> None:
+    rng, noise = random.Random(2024), np.random.default_rng(1)
+    correct = 0
     for _ in range(500):
         scene = sample_scene(rng, style=style)
-        found = detect(render(scene, grain if style == "grainy" else None))
-        wanted = sorted((s.name, s.color) for s in scene.shapes)
-        right += wanted == sorted((d.name, d.color) for d in found) and _boxes_fit(scene, found)
-    assert right >= 495
+        detections = detect(render(scene, noise if style == "grainy" else None))
+        expected = sorted((s.name, s.color) for s in scene.shapes)
+        actual = sorted((d.name, d.color) for d in detections)
+        correct += expected == actual and _boxes_match(scene, detections)
+    assert correct >= 495
 
 
-def _boxes_fit(scene, found) -> bool:
+def _boxes_match(scene, detections) -> bool:
     boxes = [(s.x, s.y, s.x + s.size, s.y + s.size) for s in scene.shapes]
-    return all(min(np.abs(np.subtract(box, d.box)).max() for box in boxes) <= 1.5 for d in found)
+    return all(min(np.abs(np.subtract(box, d.box)).max() for box in boxes) <= 1.5 for d in detections)
 
 
 def test_a_scene_meets_its_own_checks() -> None:
     rng = random.Random(3)
     for number in range(600):
         checks = sample_checks(TASKS[number % 6], rng)
-        scene = arrange(checks, rng, style="clean", train=False)
+        scene = arrange_scene(checks, rng, style="clean", train=False)
         if scene is not None:
-            ruling = rule(checks, detect(render(scene)), Thresholds(0.6, 0.6))
+            ruling = decide_verdict(checks, detect(render(scene)), Thresholds(0.6, 0.6))
             assert ruling.correct, (checks, ruling.reason)
 
 
 def test_training_scenes_show_nothing_that_is_held_out() -> None:
     rng = random.Random(4)
-    seen = set()
+    combinations = set()
     for number in range(4000):
         scene = sample_scene(rng, style=("grainy", "noisy", "clean", "tidy")[number % 4])
         objects = [(shape.name, shape.color) for shape in scene.shapes]
         assert not is_held_out(objects)
-        seen |= set(objects)
-    assert len(seen) == len(SHAPES) * len(COLORS) - 8
+        combinations |= set(objects)
+    assert len(combinations) == len(SHAPES) * len(COLORS) - 8
 
 
 def test_masks_are_coco_run_lengths() -> None:
     scene = sample_scene(random.Random(5), style="clean", tag="counting")
-    for found in detect(render(scene)):
-        counts = found.mask["counts"]
+    for detection in detect(render(scene)):
+        counts = detection.mask["counts"]
         assert sum(counts) == 64 * 64
         flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         ys, xs = np.nonzero(flat.reshape(64, 64, order="F"))
-        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == found.box
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == detection.box
 
 
 def test_the_shipped_suite_is_the_samplers() -> None:
@@ -131,7 +132,7 @@ def test_an_option_of_the_wrong_kind_is_refused(option) -> None:
         ShapesJudge(**option)
 
 
-def test_whole_numbers_do_for_thresholds() -> None:
+def test_thresholds_may_be_whole_numbers() -> None:
     assert ShapesJudge(max_overlap=1, max_objects=3).thresholds == Thresholds(max_overlap=1, max_objects=3)
 
 
@@ -146,15 +147,15 @@ def test_the_judge_keeps_opencv_to_one_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "number", "there_are"),
+    ("task", "number", "available"),
     [("single_object", 65, "64 distinct prompts"), ("two_object", 400, "64 distinct unseen prompts")],
 )
-def test_more_prompts_than_there_are_is_told(task, number, there_are, monkeypatch) -> None:
+def test_asking_for_too_many_prompts_is_refused(task, number, available, monkeypatch) -> None:
     monkeypatch.setattr(shapes, "TASKS", (task,))
-    with pytest.raises(BadInput, match=f"^only {there_are} of {task}: ask for fewer with --per-task$"):
+    with pytest.raises(BadInput, match=f"^only {available} of {task}: ask for fewer with --per-task$"):
         make_suite(per_task=number)
 
 
-def test_all_prompts_that_there_are_can_be_had() -> None:
+def test_a_suite_can_have_all_prompts_of_a_task() -> None:
     rows = make_suite(per_task=64)
     assert sum(row["tag"] == "single_object" for row in rows) == 64

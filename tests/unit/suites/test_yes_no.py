@@ -1,4 +1,4 @@
-"""What counts as yes: DPG's exact rule, and the rule for chat models."""
+"""Parsing of yes-or-no answers: DPG's exact rule, and the rule for chat models."""
 
 import pytest
 from hypothesis import given
@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.yes_no import (
-    SHOWN,
-    TEMPLATE,
+    DEFAULT_TEMPLATE,
+    MAX_QUOTED,
     chat_answer,
     check_template,
-    put,
+    fill_template,
     read_chat,
     read_exact,
     soft_score,
@@ -112,21 +112,21 @@ NEITHER = [
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [(t, True) for t in YES] + [(t, False) for t in NO] + [(t, None) for t in NEITHER],
 )
-def test_what_a_chat_model_says(text: str, said: bool | None) -> None:
-    assert read_chat(text) is said
+def test_texts_of_chat_models(text: str, expected: bool | None) -> None:
+    assert read_chat(text) is expected
     answer = chat_answer(text, 0.5)
-    assert (answer.text, answer.yes, answer.soft) == (text, said, 0.5)
-    assert (answer.error is not None) == (said is None)
+    assert (answer.text, answer.yes, answer.soft) == (text, expected, 0.5)
+    assert (answer.error is not None) == (expected is None)
 
 
-def test_an_answer_that_is_none_shows_its_text_and_not_all_of_a_long_one() -> None:
+def test_the_error_quotes_the_text_and_shortens_a_long_one() -> None:
     assert chat_answer("a dog").error == "neither yes nor no: 'a dog'"
-    told = chat_answer("dog " * 1000)
-    assert len(told.error or "") < SHOWN + 40
-    assert len(told.text) == 4000
+    answer = chat_answer("dog " * 1000)
+    assert len(answer.error or "") < MAX_QUOTED + 40
+    assert len(answer.text) == 4000
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,12 @@ def test_soft_scores() -> None:
     assert soft_score(0.0, 0.0) is None
 
 
-def test_templates_take_any_question_as_it_is() -> None:
-    assert put(TEMPLATE, "Is {x} 100% {question}?") == "Is {x} 100% {question}? Answer with yes or no."
-    assert template_digest(TEMPLATE) != template_digest("{question}")
+def test_templates_insert_any_question_verbatim() -> None:
+    assert (
+        fill_template(DEFAULT_TEMPLATE, "Is {x} 100% {question}?")
+        == "Is {x} 100% {question}? Answer with yes or no."
+    )
+    assert template_digest(DEFAULT_TEMPLATE) != template_digest("{question}")
     check_template("{question}", "answerer 'x'")
     for wrong in ("no place", "", 3, None):
         with pytest.raises(BadInput, match=r"a text with \{question\} in it"):

@@ -1,4 +1,4 @@
-"""Two foldings side by side, in the terminal and in the report."""
+"""Our metrics and the reference's side by side, in the terminal and in the report."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from sar_eval.cli.progress import print_summary, quirk_table, score_table
-from sar_eval.report.foldings import QUIRKS_TITLE, has_reference, lines, quirks
+from sar_eval.report.metric_pairs import QUIRKS_TITLE, has_reference, pair_metrics, quirk_effects
 from sar_eval.report.page import write_report
 from sar_eval.report.scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
@@ -18,7 +18,7 @@ from sar_eval.storage.schemas import generation_row, verdict_row
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import DrawProtocol, Generation, Metric, Prompt, Summary, Verdict
 
-TWO = (
+METRICS = (
     Metric("overall", 79.66, 78.0, 81.234, 4260, 100),
     Metric("category/entity", 88.1, 87.0, 89.0, 9000, 100),
     Metric("detail/entity - whole", 90.0, 89.0, 91.0, 4000, 100),
@@ -40,37 +40,37 @@ def _summary(*metrics: Metric) -> Summary:
     return Summary("d", "dpg", "mine", {}, 12, 12, 12, 0, metrics, (), {})
 
 
-def test_figures_of_one_name_share_a_line() -> None:
-    assert has_reference(TWO)
-    found = [(line.name, line.ours is not None, line.reference is not None) for line in lines(TWO)]
-    assert found == [
+def test_metrics_of_one_name_are_paired() -> None:
+    assert has_reference(METRICS)
+    pairs = [(p.name, p.ours is not None, p.reference is not None) for p in pair_metrics(METRICS)]
+    assert pairs == [
         ("overall", True, True),
         ("category/entity", True, True),
         ("category/mood", False, True),
         ("detail/entity - whole", True, False),
     ]
-    assert [name for name, _ in quirks(TWO)] == ["only exact yes", "first row skipped"]
+    assert [name for name, _ in quirk_effects(METRICS)] == ["only exact yes", "first row skipped"]
 
 
-def test_the_table_has_both_foldings() -> None:
-    rows = [" ".join(line.split()) for line in _printed(score_table(_summary(*TWO))).splitlines()]
+def test_the_table_has_both_scores() -> None:
+    rows = [" ".join(line.split()) for line in _printed(score_table(_summary(*METRICS))).splitlines()]
     cells = {row[1:].split("│")[0].strip(): row for row in rows}
     assert any("corrected" in row and "reference" in row for row in rows)
-    assert "79.66 │ 78.00 to 81.23 │ 4260 │ 80.50 │ 79.00 to 82.00" in cells["overall"]
-    assert "88.10 │ 87.00 to 89.00 │ 9000 │ - │ -" in cells["entity"]
-    assert "- │ - │ 0 │ 50.00 │ 40.00 to 60.00" in cells["mood"]
+    assert "79.66 │ 78.00-81.23 │ 4260 │ 80.50 │ 79.00-82.00" in cells["overall"]
+    assert "88.10 │ 87.00-89.00 │ 9000 │ - │ -" in cells["entity"]
+    assert "- │ - │ 0 │ 50.00 │ 40.00-60.00" in cells["mood"]
     assert not any("quirk" in row for row in rows)
 
 
-def test_quirks_stand_in_a_table_of_their_own() -> None:
-    text = _printed(quirk_table(_summary(*TWO)))
+def test_quirks_have_their_own_table() -> None:
+    text = _printed(quirk_table(_summary(*METRICS)))
     assert "What each quirk of the official script changes" in text
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert "│ only exact yes │ +0.12 │ +0.05 to +0.25 │ 7 │" in rows
     assert "│ first row skipped │ -0.02 │ - │ 1 │" in rows
 
 
-def test_one_folding_prints_as_before(capsys, tmp_path) -> None:
+def test_metrics_without_reference(capsys, tmp_path) -> None:
     metrics = (Metric("overall", 0.5, 0.4, 0.6, 12), Metric("task/two_object", 0.25, None, None, 4))
     text = _printed(score_table(_summary(*metrics)))
     assert "0.500" in text
@@ -79,38 +79,38 @@ def test_one_folding_prints_as_before(capsys, tmp_path) -> None:
     assert "reference" not in text
     print_summary(_summary(*metrics), tmp_path, None)
     assert "quirk" not in capsys.readouterr().out
-    print_summary(_summary(*TWO), tmp_path, None)
+    print_summary(_summary(*METRICS), tmp_path, None)
     assert "only exact yes" in capsys.readouterr().out
 
 
-def test_the_reports_rows_have_both_foldings() -> None:
-    axis, groups = score_groups(TWO)
+def test_the_reports_rows_have_both_scores() -> None:
+    axis, groups = score_groups(METRICS)
     assert axis == 100
-    rows = {row.label: row for _, found in groups for row in found}
+    rows = {row.label: row for _, group in groups for row in group}
     assert [title for title, _ in groups] == ["", "category", "detail"]
     overall = rows["Overall"]
     assert (overall.value, overall.interval, overall.bar) == ("79.66", "[78.00, 81.23]", 79.66)
     assert (overall.reference, overall.reference_interval) == ("80.50", "[79.00, 82.00]")
     assert (rows["mood"].value, rows["mood"].bar, rows["mood"].reference) == ("\N{EN DASH}", None, "50.00")
-    assert quirk_rows(TWO) == [
+    assert quirk_rows(METRICS) == [
         ("only exact yes", "+0.12", "[+0.05, +0.25]", 7),
         ("first row skipped", "-0.02", "", 1),
     ]
 
 
 @pytest.mark.parametrize(("scale", "axis"), [(1, 1.0), (100, 100.0)])
-def test_the_axis_is_the_scale_however_small_the_figures(scale, axis) -> None:
+def test_the_axis_ends_at_the_scale(scale, axis) -> None:
     assert score_groups([Metric("overall", 0.5, 0.4, 0.6, 3, scale)])[0] == axis
 
 
-def test_summary_and_report_keep_scale_foldings_and_quirks(tmp_path) -> None:
+def test_summary_and_report_have_scale_reference_and_quirks(tmp_path) -> None:
     prompts = [
         Prompt(f"p{n}", "a ring", checks=write_questions([Question(1, "?"), Question(2, "?", (1,))]))
         for n in range(3)
     ]
-    given = {"suite": "dpg.jsonl", "suite_digest": "0", "checkpoint": "mine", "checkpoint_digest": "0"}
+    settings = {"suite": "dpg.jsonl", "suite_digest": "0", "checkpoint": "mine", "checkpoint_digest": "0"}
     protocol = DrawProtocol("simplear", 64)
-    spec = RunSpec("dpg", "dpg", **given, protocol=protocol, judge="vqa", images_per_prompt=1)
+    spec = RunSpec("dpg", "dpg", **settings, protocol=protocol, judge="vqa", images_per_prompt=1)
     folder = RunFolder(tmp_path)
     folder.write_prompts(prompts)
     image = io.BytesIO()
@@ -127,7 +127,7 @@ def test_summary_and_report_keep_scale_foldings_and_quirks(tmp_path) -> None:
     overall = next(metric for metric in stored if metric["name"] == "overall")
     assert (overall["value"], overall["scale"]) == (100, 100)
     page = write_report(spec, folder).read_text()
-    for told in ("Corrected", "Reference", QUIRKS_TITLE, "Only exact yes", "+100.00"):
-        assert told in page
+    for text in ("Corrected", "Reference", QUIRKS_TITLE, "Only exact yes", "+100.00"):
+        assert text in page
     own = page.split('<tr class="first own">')[1].split("</tr>")[0]
     assert '<td class="number value">100.00</td>' in own
