@@ -224,5 +224,5 @@ def test_rows_say_what_made_them(spec: RunSpec, folder: RunFolder) -> None:
     draws = make_blocks(folder.read_prompts(), spec)[0]
     writer = BlockWriter(spec, folder, 0, draws, {"engine": "plain", "device": "cpu"})
     writer.store(PlainSubclass().generate(draws))
-    provenance = [row_generation(row).provenance for row in folder.generations.rows()]
+    provenance = [generation_from_row(row).provenance for row in folder.generations.rows()]
     assert provenance == [{"device": "cpu", "engine": "plain", "wave_size": 1}] * len(draws)
