@@ -130,7 +130,7 @@ def test_giving_up_keeps_the_images_that_are_there(spec: RunSpec, folder: RunFol
     assert {row["error"] for row in rows if row["key"].startswith("colors")} == {"given up"}
 
 
-def test_a_verdict_on_a_image_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
+def test_a_verdict_on_an_image_that_is_gone_does_not_count(spec: RunSpec, folder: RunFolder) -> None:
     _draw(spec, folder, Scripted())
     _judge(spec, folder, Scripted())
     folder.generations.paths()[0].unlink()
