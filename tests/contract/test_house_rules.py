@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from sar_eval import discover
+from scripts.draw_house import ROWS, document
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
@@ -40,6 +41,16 @@ ALLOWED = {
 # What lies on the ground is free of heavy imports, and knows the ground alone.
 ALLOWED |= {name: set() for name in GROUND}
 ALLOWED |= {"__main__": {"cli"}, "__init__": set()}
+
+
+def test_the_picture_of_the_house_is_the_table() -> None:
+    """docs/images/house.svg has every room, and each room above all that it may import."""
+    row = {name.removesuffix(".py"): n for n, row in enumerate(ROWS[:-1]) for name, _ in row}
+    assert set(row) == set(ALLOWED) - GROUND - {"__main__", "__init__"} | {"cli"}
+    above = {(room, used) for room, rooms in ALLOWED.items() if room in row for used in rooms}
+    assert [(room, used) for room, used in above if row[room] >= row[used]] == []
+    assert set(ROWS[-1][0][0].split(" · ")) == GROUND
+    assert (ROOT / "docs" / "images" / "house.svg").read_text() == document()
 
 
 def _imports(path: Path) -> set[str]:

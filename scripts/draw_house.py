@@ -1,0 +1,71 @@
+"""Draw docs/images/house.svg: the folders of the package in rows, each row on top of what it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+# Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
+ROWS = (
+    (("cli", "commands, terminal"),),
+    (("stages", "one verb, one file"), ("report", "the HTML page"), ("train", "demo checkpoints")),
+    (
+        ("engines", "draw"),
+        ("judges", "give verdicts"),
+        ("answerers", "answer questions"),
+        ("benchmarks", "fold verdicts"),
+        ("runtime", "workers, blocks"),
+        ("recipe.py", "what is asked for"),
+    ),
+    (("vllm_guided", "guidance inside vLLM"), ("networks", "the judges' networks")),
+    (("decoding", "the sampling loop: transformer, guidance, sampling, noise, speculation"),),
+    (
+        ("families", "a checkpoint's files, prompts, codes, pixels"),
+        ("suites", "prompts, samplers, verdict rules"),
+    ),
+    (
+        ("tensors", "weight files"),
+        ("images", "image files, grids"),
+        ("storage", "run folder, Parquet"),
+        ("spec.py", "what a run is"),
+    ),
+    (("types · protocols · options · errors · discover · stats · provenance", "the ground"),),
+)
+WIDTH, HEIGHT, GAP = 960, 58, 12
+
+
+def boxes() -> Iterator[str]:
+    """One rectangle with two lines of text for every folder."""
+    for row, folders in enumerate(ROWS):
+        width = (WIDTH - GAP * (len(folders) + 1)) / len(folders)
+        top = GAP + row * (HEIGHT + GAP)
+        for column, (name, task) in enumerate(folders):
+            left = GAP + column * (width + GAP)
+            middle = left + width / 2
+            yield (
+                f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{HEIGHT}" rx="6"/>'
+                f'<text x="{middle:.0f}" y="{top + 25}" class="name">{escape(name)}</text>'
+                f'<text x="{middle:.0f}" y="{top + 44}" class="task">{escape(task)}</text>'
+            )
+
+
+def document() -> str:
+    """The whole drawing."""
+    height = GAP + len(ROWS) * (HEIGHT + GAP)
+    style = (
+        "rect { fill: #eef1fb; stroke: #5567b5; } text { text-anchor: middle; fill: #1c2340; }"
+        " .name { font: 600 15px monospace; } .task { font: 12px sans-serif; }"
+    )
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        "<title>The folders of sar-eval; each row uses the rows below it</title>",
+        f"<style>{style}</style>",
+        *boxes(),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parents[1] / "docs" / "images" / "house.svg").write_text(document())
