@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
 
 
-class Engine(Protocol):
-    """Draws images. A context manager, so that weights and devices are let go at the end.
+class Resource(Protocol):
+    """A context manager: `__enter__` loads weights onto a device, `__exit__` frees both."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Engine(Resource, Protocol):
+    """Draws images.
 
     `version` changes whenever the same draw may come out another image.
 
@@ -29,19 +39,13 @@ class Engine(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """One generation for each draw, in any order. A draw's result depends on nothing else."""
         ...
 
 
-class Judge(Protocol):
-    """Looks at images. A context manager, for the same reason.
+class Judge(Resource, Protocol):
+    """Gives each image a verdict.
 
     Made with `device` ("cpu" or "cuda") and the recipe's judge options as keyword arguments.
 
@@ -50,19 +54,13 @@ class Judge(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
         """One verdict for each item, in any order."""
         ...
 
 
-class Answerer(Protocol):
-    """Answers questions about images. A context manager, for the same reason.
+class Answerer(Resource, Protocol):
+    """Answers questions about images.
 
     Made with `device` ("cpu" or "cuda") and options as keyword arguments.
 
@@ -72,16 +70,10 @@ class Answerer(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def answer(
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the order given.
+        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the same order.
 
         An image's answers depend on nothing but itself and its questions.
         """
