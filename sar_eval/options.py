@@ -8,7 +8,7 @@ means not asked for: the recipe's value holds, else the default.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -200,3 +200,24 @@ def check_value(name: str, value: Json) -> None:
         BadInput: naming the option, the value and the range.
     """
     declared()[name].check(name, value)
+
+
+# Checks of a judge's or answerer's own options; `owner` names it in the message, as "judge 'vqa'".
+
+
+def check_names(values: Mapping[str, Json], known: Sequence[str], owner: str) -> None:
+    """Raise BadInput for the first option, by name, that `owner` does not have."""
+    if unknown := sorted(values.keys() - set(known)):
+        raise BadInput(f"{owner} has no option {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def check_whole_number(name: str, value: Json, owner: str, minimum: int = 1) -> None:
+    """Raise BadInput unless the value is an int of at least `minimum`; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise BadInput(f"{name} {value!r} of {owner}: a whole number >= {minimum}")
+
+
+def check_dtype(dtype: Json, owner: str) -> None:
+    """Raise BadInput unless a network can be loaded in this dtype."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise BadInput(f"dtype {dtype!r} of {owner}: float32, bfloat16 or float16")

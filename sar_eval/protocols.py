@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
 
 
-class Engine(Protocol):
-    """Draws images. A context manager: weights are loaded on entry and released on exit.
+class Resource(Protocol):
+    """A context manager: `__enter__` loads weights onto a device, `__exit__` frees both."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Engine(Resource, Protocol):
+    """Draws images.
 
     Made as `ENGINE(checkpoint, protocol, device=..., dtype=..., batch_size=..., **options)`. The
     constructor checks its options and loads nothing.
@@ -35,19 +45,13 @@ class Engine(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """One generation for each draw, in any order. A draw's result depends on nothing else."""
         ...
 
 
-class Judge(Protocol):
-    """Gives verdicts on images. A context manager: weights are loaded on entry and released on exit.
+class Judge(Resource, Protocol):
+    """Gives each image a verdict.
 
     Made with `device` ("cpu" or "cuda") and the recipe's judge options as keyword arguments.
 
@@ -59,19 +63,13 @@ class Judge(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
         """One verdict for each item, in any order."""
         ...
 
 
-class Answerer(Protocol):
-    """Answers questions about images. A context manager: weights are loaded on entry, released on exit.
+class Answerer(Resource, Protocol):
+    """Answers questions about images.
 
     Made with `device` ("cpu" or "cuda") and options as keyword arguments.
 
@@ -81,16 +79,10 @@ class Answerer(Protocol):
 
     version: str
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
     def answer(
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the order given.
+        """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the same order.
 
         An image's answers depend on nothing but itself and its questions.
         """

@@ -1,9 +1,9 @@
-"""Make tests/golden/data, the committed part of the reference data, from the full folder.
+"""Write tests/golden/data, the committed part of the reference data, from the full folder.
 
     python -m scripts.make_golden_data ../shared/parity [OUT]
 
-From the repository's root. The same files come out each time. A test compares them with what is committed.
-README.md and the licence there are written by hand and stay.
+Run from the repository's root. The output is reproducible, and a test compares it with the committed files.
+README.md and the licence there are written by hand and not touched.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.mplug_recipe import digest, read_weights
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "data"
 SIMPLEAR = ("config.json", "expected.json", "model.safetensors")
-VARIANT = "mplug/stride6_distill"  # as the released judge: momentum copies, image tokens not rewritten
-WHOLE = (
+VARIANT = "mplug/stride6_distill"  # as the released judge: momentum copies, no connected layer
+COPIED = (
     "geneval/evaluation_metadata.jsonl",
     "geneval/object_names.txt",
     "geneval/verdicts.jsonl.gz",
@@ -38,27 +38,27 @@ WHOLE = (
     ),
     *(f"{VARIANT}/{file}" for file in ("expected.json", "expected.safetensors", "keys.json")),
 )
-PACKED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
+COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
 IMAGES = ("image1", "image2")  # of Mask2Former
 LEFT_OUT = {
-    "mask2former/image0.png, image3.png": "and what belongs to them: image3's instances alone are 1.5 MB",
-    "mask2former, mask logits of image1 and image2": "9.9 MB; the instances' masks come from them",
+    "mask2former/image0.png, image3.png": "with their outputs: image3's instances alone are 1.5 MB",
+    "mask2former, mask logits of image1 and image2": "9.9 MB; the instances' masks are computed from them",
     "mplug/stride3_plain": "another 5 MB with its weights",
-    f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py makes it from keys.json, bit for bit",
-    "mplug/detweights.py, regen.py": "tests/mplug_recipe.py does their work",
+    f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
+    "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
     "all other folders": "no test reads them yet",
 }
 
 
 def main(full: Path, out: Path = OUT) -> None:
-    """Write every file of the committed part to `out`, and tell what is not in it."""
-    for name in WHOLE:
-        shutil.copyfile(full / name, _made(out / name))
-    for name in PACKED:
-        _pack((full / name).read_bytes(), out / f"{name}.gz")
+    """Write every file of the committed part to `out`, and print what is left out."""
+    for name in COPIED:
+        shutil.copyfile(full / name, _with_folder(out / name))
+    for name in COMPRESSED:
+        _compress((full / name).read_bytes(), out / f"{name}.gz")
     instances = json.loads((full / "mask2former" / "expected_instances.json").read_text())
     kept = json.dumps({image: instances[image] for image in IMAGES})
-    _pack(kept.encode(), out / "mask2former" / "expected_instances.json.gz")
+    _compress(kept.encode(), out / "mask2former" / "expected_instances.json.gz")
     logits = load_file(full / "mask2former" / "expected_logits.safetensors")
     classes = {f"{image}.cls_logits": logits[f"{image}.cls_logits"] for image in IMAGES}
     save_file(classes, out / "mask2former" / "expected_logits.safetensors")
@@ -66,16 +66,16 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / "mask2former" / f"{image}.png", out / "mask2former" / f"{image}.png")
     weights = read_weights(full / VARIANT / "pytorch_model.bin")
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
-    for name, why in LEFT_OUT.items():
-        print(f"left out: {name} ({why})")
+    for name, reason in LEFT_OUT.items():
+        print(f"left out: {name} ({reason})")
 
 
-def _pack(data: bytes, path: Path) -> None:
-    """Without a time inside, so that the same data give the same file."""
-    _made(path).write_bytes(gzip.compress(data, 9, mtime=0))
+def _compress(data: bytes, path: Path) -> None:
+    """Write a gzip file without a timestamp, so that the same data give the same file."""
+    _with_folder(path).write_bytes(gzip.compress(data, 9, mtime=0))
 
 
-def _made(path: Path) -> Path:
+def _with_folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

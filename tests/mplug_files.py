@@ -1,9 +1,9 @@
-"""A tiny mPLUG VQA in the original's files, made up: random weights, every name the original has.
+"""Writes a tiny mPLUG VQA in the original's format: random weights under all of the original's names.
 
     from tests.mplug_files import write_tiny_mplug
     folder = write_tiny_mplug(tmp_path / "mplug")    # then weights=str(folder)
 
-It answers yes, no and other things: which, the weights' chance decides by image and question.
+Its answers are yes, no and other words, and depend on image and question.
 """
 
 import json
@@ -55,7 +55,7 @@ BIASES = {"[SEP]": 12.0, "yes": 10.0, "no": 9.0, "two": 6.0, "red": 6.0, "left":
 
 
 def vocabulary() -> list[str]:
-    """BERT's layout: the special words have the ids that the original's code names."""
+    """In BERT's order: the special words have the ids that are constants in the original's code."""
     unused = [f"[unused{number}]" for number in range(99)]
     continued = [f"##{mark}" for mark in MARKS if mark.isalnum()]
     return ["[PAD]", *unused, "[UNK]", "[CLS]", "[SEP]", "[MASK]", *MARKS, *continued, *WORDS.split()]
@@ -64,14 +64,14 @@ def vocabulary() -> list[str]:
 def write_tiny_mplug(
     folder: Path, seed: int = 0, *, distill: bool = False, wrapper: str = "model", stride: int = 6
 ) -> Path:
-    """Write the five files into `folder` (made if need be) and return it.
+    """Write the five files into `folder`, which is created if needed, and return it.
 
     Args:
-        folder: where to.
+        folder: target.
         seed: of the weights.
-        distill: with the momentum copy of everything.
-        wrapper: name the state dict is wrapped in, its keys then begin with `model.`; "" for none.
-        stride: `stride_layer`; 1 lets the last fusion layer rewrite the image's tokens.
+        distill: add the momentum copy of all tensors.
+        wrapper: key that holds the state dict, whose keys then begin with `model.`; "" for none.
+        stride: `stride_layer`; with 1 the last fusion layer is a connected layer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = vocabulary()
@@ -80,54 +80,54 @@ def write_tiny_mplug(
     text = TEXT | {"vocab_size": len(words), "stride_layer": stride}
     (folder / "config_bert.json").write_text(json.dumps(text))
     (folder / "configuration.json").write_text(json.dumps({"task": CONFIG["task"]}))
-    state = made_up(folder, words, seed)
+    state = random_state(folder, words, seed)
     if distill:
         state |= {_momentum(name): tensor.clone() for name, tensor in state.items()}
-    whole = {wrapper: {f"model.{name}": tensor for name, tensor in state.items()}} if wrapper else state
-    torch.save(whole, folder / "pytorch_model.bin")
+    wrapped = {wrapper: {f"model.{name}": tensor for name, tensor in state.items()}}
+    torch.save(wrapped if wrapper else state, folder / "pytorch_model.bin")
     return folder
 
 
-def made_up(folder: Path, words: list[str], seed: int) -> dict[str, torch.Tensor]:
-    """Random tensors under all of the original's names; chance 4 answers yes, no and others in turn."""
-    shape, chance = read_shape(folder), torch.Generator().manual_seed(seed + 4)
-    sizes = expected_shapes(shape) | _idle_shapes(expected_shapes(shape), shape.running.start)
-    state = {name: _draw(name, size, chance) for name, size in sizes.items()}
+def random_state(folder: Path, words: list[str], seed: int) -> dict[str, torch.Tensor]:
+    """Random tensors under all of the original's names; with 4 as offset of the seed answers vary."""
+    shape, generator = read_shape(folder), torch.Generator().manual_seed(seed + 4)
+    sizes = expected_shapes(shape) | _unused_shapes(expected_shapes(shape), shape.active_layers.start)
+    state = {name: _random_tensor(name, size, generator) for name, size in sizes.items()}
     for name in ("text_encoder", "text_decoder.bert"):
         state[f"{name}.embeddings.position_ids"] = torch.arange(shape.positions)[None]
-    for word, more in BIASES.items():
-        state["text_decoder.cls.predictions.bias"][words.index(word)] += more
+    for word, amount in BIASES.items():
+        state["text_decoder.cls.predictions.bias"][words.index(word)] += amount
     return state | {copy: state[source] for copy, source in TIES.items()}
 
 
-def _idle_shapes(used: dict[str, tuple[int, ...]], idle: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what the original stores and does not use."""
-    layer = f"fusion_encoder.encoder.layer.{idle}."
-    one = {name.removeprefix(layer): size for name, size in used.items() if name.startswith(layer)}
+def _unused_shapes(used: dict[str, tuple[int, ...]], inactive: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that the original stores and does not use, with `inactive` fusion layers."""
+    layer = f"fusion_encoder.encoder.layer.{inactive}."
+    fusion = {name.removeprefix(layer): size for name, size in used.items() if name.startswith(layer)}
     block = "visual_encoder.visual.transformer.resblocks.0."
     clip = {name.replace(".visual", ""): (16,) for name in used if name.startswith(block)}
-    loose = ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")
-    loose = (*loose, "ln_final.weight", "ln_final.bias", "visual.proj")
+    others = ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")
+    others = (*others, "ln_final.weight", "ln_final.bias", "visual.proj")
     return {
-        **{f"visual_encoder.{name}": (16,) for name in loose},
+        **{f"visual_encoder.{name}": (16,) for name in others},
         **clip,
         **{
             f"fusion_encoder.encoder.layer.{n}.{name}": size
-            for n in range(idle)
-            for name, size in one.items()
+            for n in range(inactive)
+            for name, size in fusion.items()
         },
     }
 
 
-def _draw(name: str, size: tuple[int, ...], chance: torch.Generator) -> torch.Tensor:
-    drawn = torch.randn(size, generator=chance)
+def _random_tensor(name: str, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    normal = torch.randn(size, generator=generator)
     if "norm" in name.lower() or ".ln_" in name:
-        return drawn * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+        return normal * 0.1 + (1.0 if name.endswith("weight") else 0.0)
     if "embedding" in name:
-        return drawn * (0.3 if "word_embeddings" in name else 0.12)
+        return normal * (0.3 if "word_embeddings" in name else 0.12)
     if name.endswith("weight") and len(size) > 1:
-        return drawn * (1.4 / torch.tensor(size[1:]).prod().sqrt())
-    return drawn * 0.1
+        return normal * (1.4 / torch.tensor(size[1:]).prod().sqrt())
+    return normal * 0.1
 
 
 def _momentum(name: str) -> str:

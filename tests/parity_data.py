@@ -1,4 +1,4 @@
-"""Where tests find what the official code answers: the full folder, or the part of it that is committed."""
+"""Reference data with the official code's outputs: the full folder, or the committed part of it."""
 
 import gzip
 import os
@@ -13,7 +13,7 @@ FULL = Path(os.environ.get("SAR_EVAL_PARITY", ROOT.parent / "shared" / "parity")
 
 
 def unpacked(out: Path) -> Path:
-    """Copy the committed part to `out`, under the full folder's names: some files are packed only here."""
+    """Copy the committed part to `out` and unpack its files, so that it has the full folder's names."""
     shutil.copytree(DATA, out, dirs_exist_ok=True)
     for path in list(out.rglob("*.gz")):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
@@ -21,7 +21,7 @@ def unpacked(out: Path) -> Path:
 
 
 def needs(path: Path) -> Path:
-    """Skip where `path` was left out of the committed part; in the full folder it has to be."""
+    """Skip the test if `path` is not in the committed part; in the full folder it must exist."""
     if not path.exists() and not FULL.is_dir():
         pytest.skip(f"{path.name} is only in the full reference data: set SAR_EVAL_PARITY to its folder")
     return path

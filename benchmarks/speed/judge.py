@@ -1,11 +1,10 @@
-"""How fast GenEval's judge is here, where its time goes, and what bfloat16 costs in verdicts.
+"""Measures the speed of GenEval's judge by step, and how many verdicts bfloat16 changes.
 
     python benchmarks/speed/judge.py [--images DIR] [--number 16] [--size 1024] [--device cuda]
 
-Without `--weights` and `--clip-weights` the networks have the official shapes and random weights
-(drawn once, in a temporary folder): their speed is the same, their verdicts mean nothing, and so
-the count of flipped verdicts is printed for real weights only. Images are made up unless
-`--images` names a folder of them.
+Without `--weights` and `--clip-weights` the networks have the official shapes and random weights, in a
+temporary folder: their speed is the same, but their verdicts mean nothing, so changed verdicts are counted
+for real weights only. Images are generated unless `--images` names a folder of them.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from sar_eval.networks.mask2former.network import UNUSED, Mask2Former, prepare, 
 from sar_eval.runtime.slots import cores
 from sar_eval.types import Generation, Prompt
 
-LEAST = 0.3
+MIN_SCORE = 0.3
 
 
 def random_detector(folder: Path) -> Path:
@@ -63,62 +62,62 @@ def random_clip(folder: Path) -> Path:
     return folder / "clip.safetensors"
 
 
-def made_up(number: int, size: int) -> list[bytes]:
-    """Soft noise as PNG."""
-    found = []
+def random_images(number: int, size: int) -> list[bytes]:
+    """Smooth noise as PNG."""
+    images = []
     for seed in range(number):
         coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC).save(buffer, "PNG")
-        found.append(buffer.getvalue())
-    return found
+        images.append(buffer.getvalue())
+    return images
 
 
-class Clock:
-    """Seconds by stage; waits for the device before it looks."""
+class Timer:
+    """Seconds by step, with the device synchronised."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.taken = device, {}
+        self.device, self.seconds = device, {}
 
-    def __call__(self, name: str, work, *given):  # noqa: ANN001, ANN002, ANN204 - any work at all
-        """Do the work and note how long it took."""
-        began = time.perf_counter()
-        result = work(*given)
+    def __call__(self, step: str, function, *args):  # noqa: ANN001, ANN002, ANN204 - any function
+        """Call the function and add its time to the step's."""
+        start = time.perf_counter()
+        result = function(*args)
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
-        self.taken[name] = self.taken.get(name, 0.0) + time.perf_counter() - began
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
         return result
 
 
-def stages(data: list[bytes], judge: GenEvalJudge, batch: int, least: float) -> dict[str, float]:
+def time_steps(data: list[bytes], judge: GenEvalJudge, batch: int, min_score: float) -> dict[str, float]:
     """Seconds of each step for all images, one after the other (a run overlaps decoding)."""
-    clock, detector = Clock(judge.device), judge._detector
+    timer, detector = Timer(judge.device), judge._detector
     assert isinstance(detector, Mask2Former)
 
-    def decode(part: list[bytes]) -> list:
-        return [decode_image(one) for one in part]
+    def decode(images: list[bytes]) -> list:
+        return [decode_image(image) for image in images]
 
     def resize(pixels: list) -> list:
-        return [prepare(one) for one in pixels]
+        return [prepare(image) for image in pixels]
 
-    def finish(classes: torch.Tensor, masks: torch.Tensor, ready: list) -> list:
-        return [to_instances(*one, least) for one in zip(classes, masks, ready, strict=True)]
+    def postprocess(classes: torch.Tensor, masks: torch.Tensor, prepared: list) -> list:
+        return [to_instances(*args, min_score) for args in zip(classes, masks, prepared, strict=True)]
 
-    def color(pixels: list, found: list) -> None:
-        crops = [crop(image, some[0]) for image, some in zip(pixels, found, strict=True) if some]
+    def classify(pixels: list, instances: list) -> None:
+        crops = [crop(image, best[0]) for image, best in zip(pixels, instances, strict=True) if best]
         judge._classifier.classify(crops, ["dog"] * len(crops))
 
     for start in range(0, len(data), batch):
-        pixels = clock("decode", decode, data[start : start + batch])
-        ready = clock("resize", resize, pixels)
-        classes, masks = clock("network", detector.logits, ready)
-        found = clock("postprocess", finish, classes, masks, ready)
-        clock("clip", color, pixels, found)
-    return clock.taken
+        pixels = timer("decode", decode, data[start : start + batch])
+        prepared = timer("resize", resize, pixels)
+        classes, masks = timer("network", detector.logits, prepared)
+        instances = timer("postprocess", postprocess, classes, masks, prepared)
+        timer("clip", classify, pixels, instances)
+    return timer.seconds
 
 
 def checks_of(path: Path) -> dict:
-    """The metadata of the official layout beside an image, or a question that any image can answer."""
+    """The metadata of the official layout beside an image, or checks that fit any image."""
     metadata = path.parent.parent / "metadata.jsonl"
     if metadata.is_file():
         return json.loads(metadata.read_text())
@@ -128,8 +127,8 @@ def checks_of(path: Path) -> dict:
 def verdicts(data: list[bytes], checks: list[dict], judge: GenEvalJudge) -> list[bool | None]:
     """Whether each image passes."""
     items = [
-        (Prompt(f"{i:05d}", "", asked["tag"], asked), Generation(f"{i:05d}/0", i, image=one))
-        for i, (one, asked) in enumerate(zip(data, checks, strict=True))
+        (Prompt(f"{i:05d}", "", check["tag"], check), Generation(f"{i:05d}/0", i, image=image))
+        for i, (image, check) in enumerate(zip(data, checks, strict=True))
     ]
     return [verdict.passed for verdict in judge.judge(items)]
 
@@ -145,44 +144,46 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--clip-weights", type=Path)
     parser.add_argument("--clip", default="ViT-L-14-quickgelu", help="architecture of --clip-weights")
-    told = parser.parse_args()
-    data, paths = made_up(told.number, told.size), [Path()] * told.number
-    if told.images:
-        paths = sorted(path for path in told.images.rglob("*") if path.suffix.lower() in SUFFIXES)
-        paths = paths[: told.number]
+    options = parser.parse_args()
+    data, paths = random_images(options.number, options.size), [Path()] * options.number
+    if options.images:
+        paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = paths[: options.number]
         data = [path.read_bytes() for path in paths]
     checks = [checks_of(path) for path in paths]
-    card = torch.cuda.get_device_name() if told.device.startswith("cuda") else f"{cores()} cores"
+    card = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{cores()} cores"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {card}, torch {torch.__version__}\n")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         files = {
-            "weights": str(told.weights or random_detector(Path(place))),
-            "clip_weights": str(told.clip_weights or random_clip(Path(place))),
-            "clip": told.clip,
+            "weights": str(options.weights or random_detector(Path(folder))),
+            "clip_weights": str(options.clip_weights or random_clip(Path(folder))),
+            "clip": options.clip,
         }
-        rows, seen = {}, {}
-        for name, dtype, least in (
-            ("float32", "float32", LEAST),
+        seconds, passed = {}, {}
+        for name, dtype, min_score in (
+            ("float32", "float32", MIN_SCORE),
             ("float32, every mask", "float32", -1.0),
-            ("bfloat16", "bfloat16", LEAST),
+            ("bfloat16", "bfloat16", MIN_SCORE),
         ):
-            with GenEvalJudge(device=told.device, dtype=dtype, batch_size=told.batch, **files) as judge:
-                stages(data[:1], judge, told.batch, least)
-                rows[name] = stages(data, judge, told.batch, least)
-                seen[name] = verdicts(data, checks, judge) if told.weights else []
-    steps = list(rows["float32"])
+            with GenEvalJudge(
+                device=options.device, dtype=dtype, batch_size=options.batch, **files
+            ) as judge:
+                time_steps(data[:1], judge, options.batch, min_score)  # warm-up
+                seconds[name] = time_steps(data, judge, options.batch, min_score)
+                passed[name] = verdicts(data, checks, judge) if options.weights else []
+    steps = list(seconds["float32"])
     print(f"| variant | images/s | against float32 | {' | '.join(steps)} |")
     print(f"|---|---:|---:|{'---:|' * len(steps)}")
-    whole = sum(rows["float32"].values())
-    for name, taken in rows.items():
-        total = sum(taken.values())
-        cells = [name, f"{len(data) / total:.2f}", f"{whole / total:.2f}x"]
-        print(f"| {' | '.join(cells + [f'{taken[step] / total:.0%}' for step in steps])} |")
-    if told.weights:
-        flipped = sum(a != b for a, b in zip(seen["float32"], seen["bfloat16"], strict=True))
-        print(f"\nVerdicts that bfloat16 flips: {flipped} of {len(data)}")
+    float32_total = sum(seconds["float32"].values())
+    for name, by_step in seconds.items():
+        total = sum(by_step.values())
+        cells = [name, f"{len(data) / total:.2f}", f"{float32_total / total:.2f}x"]
+        print(f"| {' | '.join(cells + [f'{by_step[step] / total:.0%}' for step in steps])} |")
+    if options.weights:
+        flipped = sum(a != b for a, b in zip(passed["float32"], passed["bfloat16"], strict=True))
+        print(f"\nVerdicts that bfloat16 changes: {flipped} of {len(data)}")
     else:
-        print("\nRandom weights: how many verdicts bfloat16 flips needs real ones (--weights).")
+        print("\nRandom weights: verdicts that bfloat16 changes are counted with --weights only.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from sar_eval.types import Generation, Prompt, Verdict
 class Saturation:
     """An example judge: one file with a docstring and `JUDGE`. Options are keyword arguments.
 
-    `device` is where its worker's weights go: `cpu` or `cuda`.
+    `device` is the device of its worker: `cpu` or `cuda`.
     """
 
     version = "1"
@@ -25,7 +25,7 @@ class Saturation:
         return self  # load weights here
 
     def __exit__(self, *error: object) -> None:
-        return None  # let them go here
+        return None  # free them here
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
         """One verdict for each image; `score` is the mean saturation, 0 to 1."""

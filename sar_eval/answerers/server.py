@@ -1,8 +1,8 @@
 """Any vision-language model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp, a paid one).
 
-Who answers is named by `model`, which the server must list; where the server is says nothing of it, so a
-run goes on when the same model is served elsewhere. Whoever serves a model under a name that is not its
-own makes figures that cannot be told apart: name it truthfully.
+The answerer's version has the name `model`, which the server must list, and not the address: a run can be
+continued with the same model on another server. Two models served under one name make figures that cannot
+be told apart, so serve each under its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import encode_png
-from sar_eval.networks.chat_server import ChatServer, Trouble
+from sar_eval.networks.chat_client import ChatClient, RequestError
+from sar_eval.options import check_names, check_whole_number
 from sar_eval.suites.dpg.yes_no import (
     CHAT_RULE,
     DEFAULT_TEMPLATE,
@@ -37,24 +37,24 @@ from sar_eval.suites.dpg.yes_no import (
 from sar_eval.types import Answer, Json
 
 VERSION = "1"
-WHO = "answerer 'server'"
-TOP = 20  # likeliest first tokens that are asked for; servers give no more
+LABEL = "answerer 'server'"  # in error messages
+TOP_LOGPROBS = 20  # of the first token; servers return no more
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Whom to ask, and how.
+    """The server, the model and the request.
 
     Attributes:
-        url: of the server's interface, such as http://localhost:8000/v1.
-        model: its name there.
+        url: base URL of the server, such as http://localhost:8000/v1.
+        model: name under which the server lists it.
         api_key_env: the environment variable that holds the key; "" if none is needed. Never the key.
-        prompt: how a question is put, with `{question}` in it.
-        timeout_s: seconds that one request may take.
-        retries: further tries of a request that failed in passing.
-        concurrency: requests under way at once.
-        logprobs: ask for the first token's probabilities, for the soft score.
-        max_tokens: longest answer.
+        prompt: template of the text, with `{question}` in it.
+        timeout_s: seconds of one request.
+        retries: after a retryable failure.
+        concurrency: requests in flight at once.
+        logprobs: request the first token's probabilities, for the soft score.
+        max_tokens: of an answer.
     """
 
     url: str = ""
@@ -69,100 +69,96 @@ class Options:
 
 
 class ServerAnswerer:
-    """Asks one question a request, several requests at once, at temperature 0."""
+    """One request for each question, several at once, at temperature 0."""
 
-    # Where and how fast questions are answered, not what is answered.
+    # They change where and how fast questions are answered, not the answers.
     speed_options = ("url", "api_key_env", "timeout_s", "retries", "concurrency")
 
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
-        """Check the options; the server is not asked yet. `device` is the server's own affair.
+        """Check the options; nothing is sent yet. `device` is ignored: the server has its own.
 
         Raises:
             BadInput: an option that is unknown, missing or out of range, or a key that is not set.
         """
         del device
-        if unknown := sorted(options.keys() - {field.name for field in fields(Options)}):
-            known = ", ".join(field.name for field in fields(Options))
-            raise BadInput(f"{WHO} has no option {unknown[0]!r}; known are {known}")
-        self.options = _checked(Options(**options))
-        how = template_digest(f"{self.options.prompt}\0{self.options.max_tokens}")
-        self.version = f"{VERSION}+{self.options.model}+{how}+{CHAT_RULE}"
-        self._server = ChatServer(
+        check_names(options, [field.name for field in fields(Options)], LABEL)
+        self.options = _validate(Options(**options))
+        request_digest = template_digest(f"{self.options.prompt}\0{self.options.max_tokens}")
+        self.version = f"{VERSION}+{self.options.model}+{request_digest}+{CHAT_RULE}"
+        self._client = ChatClient(
             self.options.url,
             api_key_env=self.options.api_key_env,
             timeout_s=self.options.timeout_s,
             retries=self.options.retries,
         )
         self._with_logprobs = self.options.logprobs
-        self._dead: str | None = None
-        self._checking = threading.Lock()
+        self._server_error: str | None = None  # set when the server cannot answer anything any more
+        self._check_lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        """See that the server answers and serves the model.
+        """Check that the server responds and lists the model.
 
         Raises:
-            BadInput: it does not; the message says what it says.
+            BadInput: it does not; the message has the server's own.
         """
-        if fault := self._fault():
-            raise BadInput(f"{WHO}: {fault}")
-        self._dead = None
-        self._server.gone.clear()
+        if problem := self._check_server():
+            raise BadInput(f"{LABEL}: {problem}")
+        self._server_error = None
+        self._client.stop_retrying.clear()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def answer(
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """Answers in the order given; a request that failed for good is an answer with an error.
+        """Answers in the order of the images; a request that failed for good is an answer with an error.
 
         Raises:
-            Incomplete: after the last image, if the server is gone: it neither answered nor lists the
-                model any more. What it answered before is given.
+            Incomplete: after the last image, if the server stopped responding or no longer lists the
+                model. Answers from before are yielded first.
         """
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
             urls = list(pool.map(data_url, [pixels for pixels, _ in images]))
-            asked: list[list[Future[Answer]]] = [
-                [pool.submit(self._ask, url, question) for question in questions]
+            futures: list[list[Future[Answer]]] = [
+                [pool.submit(self._answer_one, url, question) for question in questions]
                 for url, (_, questions) in zip(urls, images, strict=True)
             ]
-            for answers in asked:
-                yield [answer.result() for answer in answers]
+            for image_futures in futures:
+                yield [future.result() for future in image_futures]
         finally:
             pool.shutdown(cancel_futures=True)
-        if self._dead is not None:
+        if self._server_error is not None:
             raise Incomplete(
-                f"{WHO}: {self._dead}. Answers up to here are stored: mend this and run the same command "
-                "again to go on"
+                f"{LABEL}: {self._server_error}. Answers up to here are stored: fix this and run the same "
+                "command again to continue"
             )
 
-    def _ask(self, url: str, question: str) -> Answer:
-        if self._dead is not None:
-            return Answer(error=f"not asked: {self._dead}")
+    def _answer_one(self, url: str, question: str) -> Answer:
+        if self._server_error is not None:
+            return Answer(error=f"not asked: {self._server_error}")
         try:
-            reply = self._complete(url, question)
-        except Trouble as trouble:
-            self._look_after(trouble)
-            return Answer(error=str(trouble))
-        return read_reply(reply)
+            response = self._complete(url, question)
+        except RequestError as error:
+            self._check_server_after(error)
+            return Answer(error=str(error))
+        return parse_response(response)
 
     def _complete(self, url: str, question: str) -> Json:
-        """The server's reply; asked again without probabilities where it refuses a request with them."""
+        """The server's response; requested again without logprobs if the server refuses them."""
         payload = self._payload(url, question)
         if not self._with_logprobs:
-            return self._server.complete(payload)
+            return self._client.complete(payload)
         try:
-            return self._server.complete(payload | {"logprobs": True, "top_logprobs": TOP})
-        except Trouble as trouble:
-            if trouble.status not in (400, 422):
+            return self._client.complete(payload | {"logprobs": True, "top_logprobs": TOP_LOGPROBS})
+        except RequestError as error:
+            if error.status not in (400, 422):
                 raise
-            reply = self._server.complete(payload)
+            response = self._client.complete(payload)
             self._with_logprobs = False  # they were the reason
-            return reply
+            return response
 
     def _payload(self, url: str, question: str) -> dict[str, Json]:
         image = {"type": "image_url", "image_url": {"url": url}}
@@ -174,66 +170,67 @@ class ServerAnswerer:
             "max_tokens": self.options.max_tokens,
         }
 
-    def _look_after(self, trouble: Trouble) -> None:
-        """Find out, once for all threads, whether it was this request or the server."""
-        if not trouble.passing and trouble.status not in (401, 403, 404):
+    def _check_server_after(self, error: RequestError) -> None:
+        """Find out, once for all threads, whether the server failed or only this request."""
+        if not error.retryable and error.status not in (401, 403, 404):
             return
-        with self._checking:
-            if self._dead is None and (fault := self._fault()):
-                self._dead = fault
-                self._server.gone.set()
+        with self._check_lock:
+            if self._server_error is None and (problem := self._check_server()):
+                self._server_error = problem
+                self._client.stop_retrying.set()
 
-    def _fault(self) -> str | None:
-        """Why the server cannot answer at all, or None if it serves the model."""
+    def _check_server(self) -> str | None:
+        """Why the server cannot answer at all, or None if it lists the model."""
         url, model = self.options.url, self.options.model
         try:
-            served = self._server.models()
-        except Trouble as trouble:
-            return _told(trouble, url, self.options.api_key_env)
-        if model not in served:
-            return f"{url} serves no model {model!r}, but {', '.join(map(repr, served)) or 'none'}"
+            models = self._client.list_models()
+        except RequestError as error:
+            return _models_error(error, url, self.options.api_key_env)
+        if model not in models:
+            return f"{url} serves no model {model!r}, but {', '.join(map(repr, models)) or 'none'}"
         return None
 
 
-def _told(trouble: Trouble, url: str, key: str) -> str:
-    hints = {401: f"is the key in {key} right?" if key else "name the variable with the key: api_key_env"}
-    hints |= {403: hints[401], 404: "is the address right? It usually ends in /v1"}
-    hint = f" ({hints[trouble.status]})" if trouble.status in hints else ""
-    return f"{url}/models: {trouble}{hint}"
+def _models_error(error: RequestError, url: str, api_key_env: str) -> str:
+    key_hint = f"is the key in {api_key_env} right?" if api_key_env else "set api_key_env to its variable"
+    hints = {401: key_hint, 403: key_hint, 404: "is the address right? It usually ends in /v1"}
+    hint = f" ({hints[error.status]})" if error.status in hints else ""
+    return f"{url}/models: {error}{hint}"
 
 
 def data_url(pixels: NDArray[np.uint8]) -> str:
-    """An RGB image [H, W, 3] as a PNG in a URL: lossless, at its own size."""
+    """An RGB image uint8 `[H, W, 3]` as the data URL of a PNG, at its own size."""
     return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 
-def read_reply(reply: Json) -> Answer:
-    """The answer in a chat reply, or an error that says what is wrong with it."""
-    choice = _dig(reply, "choices", 0)
+def parse_response(response: Json) -> Answer:
+    """The answer in a chat response, or an error with what is wrong with it."""
+    choice = _get_path(response, "choices", 0)
     if choice is None:
-        return Answer(error=f"the reply has no choice: {str(reply)[:200]}")
-    text = _dig(choice, "message", "content")
+        return Answer(error=f"the response has no choice: {str(response)[:200]}")
+    text = _get_path(choice, "message", "content")
     if not isinstance(text, str) or not text.strip():
-        return Answer(error=f"the reply has no text (finish_reason {_dig(choice, 'finish_reason')!r})")
-    return chat_answer(text, first_token_soft(_dig(choice, "logprobs", "content", 0, "top_logprobs")))
+        reason = _get_path(choice, "finish_reason")
+        return Answer(error=f"the response has no text (finish_reason {reason!r})")
+    return chat_answer(text, first_token_soft(_get_path(choice, "logprobs", "content", 0, "top_logprobs")))
 
 
-def first_token_soft(likeliest: Json) -> float | None:
-    """p(yes) / (p(yes) + p(no)) over the likeliest first tokens, whatever their case and spaces.
+def first_token_soft(top_logprobs: Json) -> float | None:
+    """p(yes) / (p(yes) + p(no)) over the first token's `top_logprobs`, ignoring case and spaces.
 
-    A word that is not among them counts as 0; None if neither is, or none were told.
+    A word that is not among them counts as 0; None if neither is, or if there are no logprobs.
     """
     mass = {"yes": 0.0, "no": 0.0}
-    for row in likeliest if isinstance(likeliest, list) else ():
-        word, logprob = _dig(row, "token"), _dig(row, "logprob")
-        name = word.strip().lower() if isinstance(word, str) else ""
-        if name in mass and isinstance(logprob, (int, float)):
-            mass[name] += math.exp(min(logprob, 0.0))
+    for entry in top_logprobs if isinstance(top_logprobs, list) else ():
+        token, logprob = _get_path(entry, "token"), _get_path(entry, "logprob")
+        word = token.strip().lower() if isinstance(token, str) else ""
+        if word in mass and isinstance(logprob, (int, float)):
+            mass[word] += math.exp(min(logprob, 0.0))
     return soft_score(mass["yes"], mass["no"])
 
 
-def _dig(data: Json, *path: str | int) -> Json:
-    """What lies at the end of the path; None if anything on the way is missing or of another kind."""
+def _get_path(data: Json, *path: str | int) -> Json:
+    """The value at a path of keys and indices; None if a step is missing or of another type."""
     for step in path:
         if isinstance(step, int):
             data = data[step] if isinstance(data, list) and len(data) > step else None
@@ -242,42 +239,40 @@ def _dig(data: Json, *path: str | int) -> Json:
     return data
 
 
-def _checked(options: Options) -> Options:
-    _check_address(options.url)
+def _validate(options: Options) -> Options:
+    _check_url(options.url)
     if not options.model or not isinstance(options.model, str):
-        raise BadInput(f"{WHO} needs the model's name: --judge-option model=NAME")
-    check_template(options.prompt, WHO)
-    _check_key(options.api_key_env)
+        raise BadInput(f"{LABEL} needs the model's name: --judge-option model=NAME")
+    check_template(options.prompt, LABEL)
+    _check_api_key_env(options.api_key_env)
     if not isinstance(options.logprobs, bool):
-        raise BadInput(f"logprobs {options.logprobs!r} of {WHO}: true or false")
-    for name, least in {"retries": 0, "concurrency": 1, "max_tokens": 1}.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BadInput(f"{name} {value!r} of {WHO}: a whole number >= {least}")
+        raise BadInput(f"logprobs {options.logprobs!r} of {LABEL}: true or false")
+    for name, minimum in {"retries": 0, "concurrency": 1, "max_tokens": 1}.items():
+        check_whole_number(name, getattr(options, name), LABEL, minimum)
     seconds = options.timeout_s
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise BadInput(f"timeout_s {seconds!r} of {WHO}: seconds above 0")
+        raise BadInput(f"timeout_s {seconds!r} of {LABEL}: seconds above 0")
     return options
 
 
-def _check_address(url: object) -> None:
+def _check_url(url: object) -> None:
     try:
-        place = urlsplit(url) if isinstance(url, str) and url.isascii() else None
+        parts = urlsplit(url) if isinstance(url, str) and url.isascii() else None
     except ValueError:
-        place = None
-    if place is None or place.scheme not in ("http", "https") or not place.netloc:
-        raise BadInput(f"{WHO} needs the server's address: --judge-option url=http://HOST:PORT/v1")
-    if "@" in place.netloc or place.query:
-        raise BadInput(f"{WHO}: nothing secret in the address, it would be stored; use api_key_env")
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise BadInput(f"{LABEL} needs the server's address: --judge-option url=http://HOST:PORT/v1")
+    if "@" in parts.netloc or parts.query:
+        raise BadInput(f"{LABEL}: nothing secret in the address, which is stored; use api_key_env")
 
 
-def _check_key(name: object) -> None:
+def _check_api_key_env(name: object) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", name):
-        # It may be the key itself, so it is not shown.
-        raise BadInput(f"api_key_env of {WHO} is the name of an environment variable, never the key")
+        # The value may be the key itself, so the message does not show it.
+        raise BadInput(f"api_key_env of {LABEL} is the name of an environment variable, never the key")
     if name and not re.fullmatch(r"[!-~]+", os.environ.get(name, "")):
         raise BadInput(
-            f"{WHO}: the environment variable {name}, which api_key_env names, holds no key "
+            f"{LABEL}: the environment variable {name}, which api_key_env names, holds no key "
             "(printable characters without spaces)"
         )
 

@@ -1,7 +1,7 @@
 """Any visual-question-answering or image-text-to-text model of transformers: a folder or a hub name.
 
-What a chat model writes must say yes or no, or it is no answer. What a question-answering network says
-(ViLT, BLIP) is yes or it is not, as with DPG's own judge.
+A chat model's text must say yes or no; any other text is an error. For a question-answering network (ViLT,
+BLIP) any text that does not say yes is no, as with DPG-Bench's own judge.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
+from sar_eval.options import check_dtype, check_names, check_whole_number
 from sar_eval.suites.dpg.yes_no import (
     CHAT_RULE,
     DEFAULT_TEMPLATE,
@@ -30,24 +30,24 @@ from sar_eval.suites.dpg.yes_no import (
 from sar_eval.types import Answer
 
 if TYPE_CHECKING:
-    from sar_eval.networks.vqa_transformers import Said, VqaNetwork
+    from sar_eval.networks.vqa_transformers import VqaNetwork, VqaOutput
 
 VERSION = "1"
-WHO = "answerer 'transformers'"
+LABEL = "answerer 'transformers'"  # in error messages
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Which network, and how it is asked.
+    """The network and its input.
 
     Attributes:
-        model: a folder, or ORG/NAME of the hub.
-        revision: branch, tag or commit of the hub; "" for its main one.
-        dtype: of the network; float32 is what figures should be published with.
-        batch_size: questions of one pass.
-        prompt: how a question is put, with `{question}` in it; "" for the question alone, with
-            "Answer with yes or no." after it for a chat model.
-        max_new_tokens: longest answer of a network that writes.
+        model: a folder, or ORG/NAME on the hub.
+        revision: branch, tag or commit on the hub; "" for the main branch.
+        dtype: of the weights; use float32 for figures to publish.
+        batch_size: questions of one forward pass.
+        prompt: template of the text, with `{question}` in it; "" for the question alone, followed by
+            "Answer with yes or no." for a chat model.
+        max_new_tokens: of an answer of a generating network.
     """
 
     model: str = ""
@@ -59,29 +59,28 @@ class Options:
 
 
 class TransformersAnswerer:
-    """Answers with a network of transformers, several questions at once, the likeliest token each time."""
+    """Answers with a transformers model, several questions a batch, decoding greedily."""
 
-    path_options = ("model",)  # the version has its name and the bytes' digest
+    path_options = ("model",)  # the version has the model's name and a digest of its files
 
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
-        """Check options and find the network; its weights are not loaded yet.
+        """Check the options and find the network's files; weights are loaded on enter.
 
         Raises:
             BadInput: an option that is unknown or out of range, or a network of another kind.
-            Incomplete: its download broke off.
+            Incomplete: the download broke off.
             MissingExtra: transformers is not installed.
         """
-        from sar_eval.networks.vqa_transformers import find_network, kind_of
+        from sar_eval.networks.vqa_transformers import find_network, network_kind
 
-        if unknown := sorted(options.keys() - {field.name for field in fields(Options)}):
-            known = ", ".join(field.name for field in fields(Options))
-            raise BadInput(f"{WHO} has no option {unknown[0]!r}; known are {known}")
-        self.options, self.device = _checked(Options(**options)), device
+        check_names(options, [field.name for field in fields(Options)], LABEL)
+        self.options, self.device = _validate(Options(**options)), device
         self.folder, digest = find_network(self.options.model, self.options.revision)
-        self.chat = kind_of(self.folder) == "chat"
+        self.chat = network_kind(self.folder) == "chat"
         self.prompt = self.options.prompt or (DEFAULT_TEMPLATE if self.chat else "{question}")
-        how = f"{template_digest(self.prompt)}+{CHAT_RULE if self.chat else WORD_RULE}"
-        self.version = f"{VERSION}+{Path(self.options.model).name}@{digest}+{how}"
+        rule = CHAT_RULE if self.chat else WORD_RULE
+        name = f"{Path(self.options.model).name}@{digest}"
+        self.version = f"{VERSION}+{name}+{template_digest(self.prompt)}+{rule}"
 
     def __enter__(self) -> Self:
         from sar_eval.networks.vqa_transformers import VqaNetwork
@@ -94,15 +93,13 @@ class TransformersAnswerer:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         del self._network
 
     def answer(
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
-        """One answer for each question of each image, in the order given."""
+        """One answer for each question of each image, in the same order."""
         pairs = [
             (pixels, fill_template(self.prompt, text)) for pixels, questions in images for text in questions
         ]
@@ -112,28 +109,27 @@ class TransformersAnswerer:
 
     def _answers(self, pairs: Sequence[tuple[NDArray[np.uint8], str]]) -> Iterator[Answer]:
         for start in range(0, len(pairs), self.options.batch_size):
-            part = pairs[start : start + self.options.batch_size]
-            for said in self._network.answer([p for p, _ in part], [text for _, text in part]):
-                yield self._read(said)
+            batch = pairs[start : start + self.options.batch_size]
+            for output in self._network.answer([p for p, _ in batch], [text for _, text in batch]):
+                yield self._to_answer(output)
 
-    def _read(self, said: Said) -> Answer:
-        soft = soft_score(said.yes, said.no)
-        return chat_answer(said.text, soft) if self.chat else word_answer(said.text, soft, said.truncated)
+    def _to_answer(self, output: VqaOutput) -> Answer:
+        soft = soft_score(output.yes, output.no)
+        if self.chat:
+            return chat_answer(output.text, soft)
+        return word_answer(output.text, soft, output.truncated)
 
 
-def _checked(options: Options) -> Options:
+def _validate(options: Options) -> Options:
     if not options.model or not isinstance(options.model, str):
-        raise BadInput(f"{WHO} needs a network: --judge-option model=FOLDER or ORG/NAME")
+        raise BadInput(f"{LABEL} needs a network: --judge-option model=FOLDER or ORG/NAME")
     if not isinstance(options.revision, str):
-        raise BadInput(f"revision {options.revision!r} of {WHO}: a branch, tag or commit, as text")
-    if options.dtype not in ("float32", "bfloat16", "float16"):
-        raise BadInput(f"dtype {options.dtype!r} of {WHO}: float32, bfloat16 or float16")
+        raise BadInput(f"revision {options.revision!r} of {LABEL}: a branch, tag or commit, as text")
+    check_dtype(options.dtype, LABEL)
     if options.prompt != "":
-        check_template(options.prompt, WHO)
+        check_template(options.prompt, LABEL)
     for name in ("batch_size", "max_new_tokens"):
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadInput(f"{name} {value!r} of {WHO}: a whole number >= 1")
+        check_whole_number(name, getattr(options, name), LABEL)
     return options
 
 

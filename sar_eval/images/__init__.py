@@ -1,1 +1,1 @@
-"""Reading image files, finding which file shows which draw, grids and masks."""
+"""Reading image files, matching the files of a folder to draws, grids and masks."""

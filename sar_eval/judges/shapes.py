@@ -1,11 +1,10 @@
-"""Finds plain coloured shapes in pixels and rules on them as GenEval does (for the demo world)."""
+"""Detects plain coloured shapes without a network and applies GenEval's rules (for the demo world)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import cv2
 
@@ -13,32 +12,30 @@ from sar_eval.errors import BadInput
 from sar_eval.images.files import read_image
 from sar_eval.suites.geneval.verdict import decide_verdict, read_thresholds
 from sar_eval.suites.shapes.detect import detect
-from sar_eval.types import Generation, Json, Prompt, Verdict
+from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
 
 
 class ShapesJudge:
-    """GenEval's verdict over shapes found by segmentation; options are GenEval's thresholds."""
+    """GenEval's verdict on shapes found by segmentation; the options are GenEval's thresholds."""
 
     def __init__(self, *, device: str = "cpu", **options: float) -> None:
-        """Thresholds by name; `device` changes nothing here, there is no network.
+        """Thresholds by name; `device` is ignored: there is no network.
 
         Raises:
-            BadInput: an option is no threshold of GenEval's, or not a number of its kind.
+            BadInput: an option is no threshold of GenEval's, or not a number of its type.
         """
         del device
         self.thresholds = read_thresholds(options, "shapes")
         self.version = VERSION
 
     def __enter__(self) -> Self:
-        # Workers are processes, one for each core: OpenCV's own threads would fight them for it.
+        # Workers are processes, one for each core: OpenCV's own threads would compete with them.
         cv2.setNumThreads(1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
@@ -64,8 +61,8 @@ class ShapesJudge:
         )
 
 
-def _evidence(kept: Any) -> Json:
-    return {"boxes": [asdict(d) for found in kept for d in found]}
+def _evidence(kept: Iterable[Sequence[Detection]]) -> Json:
+    return {"boxes": [asdict(detection) for detections in kept for detection in detections]}
 
 
 JUDGE = ShapesJudge

@@ -1,8 +1,8 @@
-"""Puts each prompt's questions about its image to a network: DPG-Bench with mPLUG or any other.
+"""Scores images by a network's answers to the prompt's questions: DPG-Bench with mPLUG or any other.
 
-An answerer (a file of `answerers/`) gives the answers. A question counts if it and all its ancestors in
-the prompt's question graph are answered yes; the score of an image is the mean over its questions.
-Nothing is scored unless every question of the image has an answer.
+The answerer is a module of `answerers/`. A question counts if it and all its ancestors in the prompt's
+question graph are answered yes; an image's score is the mean over its questions. An image with an
+unanswered question has no score.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from numpy.typing import NDArray
 from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS, read_image
+from sar_eval.options import check_whole_number
 from sar_eval.protocols import Answerer
 from sar_eval.suites.dpg.questions import Question, read_questions
 from sar_eval.suites.dpg.scoring import QuestionScore, score_questions
 from sar_eval.types import Answer, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
-NAMED = 3  # questions that a reason or an error names
+LABEL = "judge 'vqa'"  # in error messages
+MAX_LISTED = 3  # questions in a reason or an error
 
 
 @dataclass(slots=True)
-class _Look:
-    """An image and what is asked about it, or why nothing can be asked."""
+class _Sample:
+    """An image and its questions, or an error."""
 
     key: str
     questions: Sequence[Question] = ()
@@ -45,26 +47,24 @@ class VqaJudge:
     def __init__(
         self, *, device: str = "cpu", answerer: str = "mplug", images_at_once: int = 8, **options: Any
     ) -> None:
-        """Make the answerer, which checks its options; no network is loaded yet.
+        """Create the answerer, which checks its options; its network is loaded on enter.
 
         Args:
-            device: of torch, for the answerer.
-            answerer: a name of `sar-eval list`, or `path.py:NAME`.
-            images_at_once: images that the answerer gets together; changes speed, not answers.
+            device: torch device of the answerer.
+            answerer: a name listed by `sar-eval list`, or `path.py:NAME`.
+            images_at_once: images of one call of the answerer; changes speed, not answers.
             options: of the answerer.
 
         Raises:
-            BadInput: an option that the judge or the answerer does not take.
-            UnknownName: no answerer is called so.
+            BadInput: an option that the judge or the answerer does not have.
+            UnknownName: no such answerer.
         """
         if not isinstance(answerer, str):
-            raise BadInput(f"answerer {answerer!r} of judge 'vqa': a name or path.py:NAME")
-        whole = isinstance(images_at_once, int) and not isinstance(images_at_once, bool)
-        if not whole or images_at_once < 1:
-            raise BadInput(f"images_at_once {images_at_once!r} of judge 'vqa': a whole number >= 1")
+            raise BadInput(f"answerer {answerer!r} of {LABEL}: a name or path.py:NAME")
+        check_whole_number("images_at_once", images_at_once, LABEL)
         self.images_at_once = images_at_once
         self.name = Path(answerer.rpartition(":")[0]).stem if ".py:" in answerer else answerer
-        self.answerer = _make(answerer, device, options)
+        self.answerer = _create_answerer(answerer, device, options)
         self.version = f"{VERSION}+{self.name}+{self.answerer.version}"
         self.speed_options = ("images_at_once", *getattr(self.answerer, "speed_options", ()))
         self.path_options = tuple(getattr(self.answerer, "path_options", ()))
@@ -79,39 +79,38 @@ class VqaJudge:
         self.answerer.__exit__(kind, error, trace)
 
     def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each image; one that cannot be asked about gets an error instead of a score.
+        """One verdict for each image; an unreadable one, or one without questions, gets an error.
 
-        What the answerer raises goes on to the caller, after the verdicts that are known by then.
+        An exception of the answerer reaches the caller after the verdicts that were complete by then.
         """
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
-            looks = pool.map(_look, items)
+            samples = pool.map(_load_sample, items)
             for start in range(0, len(items), self.images_at_once):
-                part = [next(looks) for _ in items[start : start + self.images_at_once]]
-                yield from (self._unseen(look) for look in part if look.error is not None)
-                yield from self._ask([look for look in part if look.error is None])
+                batch = [next(samples) for _ in items[start : start + self.images_at_once]]
+                for sample in batch:
+                    if sample.error is not None:
+                        yield Verdict(sample.key, "vqa", self.version, error=sample.error)
+                yield from self._answer([sample for sample in batch if sample.error is None])
 
-    def _ask(self, looks: Sequence[_Look]) -> Iterator[Verdict]:
+    def _answer(self, samples: Sequence[_Sample]) -> Iterator[Verdict]:
         images = [
-            (look.pixels, [question.text for question in look.questions])
-            for look in looks
-            if look.pixels is not None
+            (sample.pixels, [question.text for question in sample.questions])
+            for sample in samples
+            if sample.pixels is not None
         ]
-        for look, answers in zip(looks, self.answerer.answer(images) if looks else (), strict=True):
-            yield self._verdict(look, answers)
+        for sample, answers in zip(samples, self.answerer.answer(images) if samples else (), strict=True):
+            yield self._verdict(sample, answers)
 
-    def _unseen(self, look: _Look) -> Verdict:
-        return Verdict(look.key, "vqa", self.version, error=look.error)
-
-    def _verdict(self, look: _Look, answers: Sequence[Answer]) -> Verdict:
-        pairs = list(zip(look.questions, answers, strict=True))
-        if error := _unanswered(pairs):
-            # What is known is kept for the reader; it is no score.
-            evidence = self._evidence([_row(question, answer) for question, answer in pairs])
-            return Verdict(look.key, "vqa", self.version, evidence=evidence, error=error)
-        counted = score_questions(look.questions, [answer.yes is True for answer in answers])
-        rows = [_row(q, a) | _counted(c) for (q, a), c in zip(pairs, counted, strict=True)]
+    def _verdict(self, sample: _Sample, answers: Sequence[Answer]) -> Verdict:
+        pairs = list(zip(sample.questions, answers, strict=True))
+        if error := _missing_answers(pairs):
+            # The answers that are there are stored as evidence, without a score.
+            evidence = self._evidence([_answer_row(question, answer) for question, answer in pairs])
+            return Verdict(sample.key, "vqa", self.version, evidence=evidence, error=error)
+        counted = score_questions(sample.questions, [answer.yes is True for answer in answers])
+        rows = [_answer_row(q, a) | _score_row(c) for (q, a), c in zip(pairs, counted, strict=True)]
         return Verdict(
-            look.key,
+            sample.key,
             "vqa",
             self.version,
             score=sum(c.counted for c in counted) / len(counted),
@@ -120,37 +119,40 @@ class VqaJudge:
         )
 
     def _evidence(self, rows: list[dict[str, Json]]) -> Json:
-        """Every question with its answer, and how many were too long for the network."""
+        """Every question with its answer, and the number of questions that were cut."""
         truncated = sum(row["truncated"] for row in rows)
         return {"answerer": self.name, "truncated": truncated, "questions": rows}
 
 
-def _make(name: str, device: str, options: dict[str, Any]) -> Answerer:
-    make = discover.load("answerers", name)
+def _create_answerer(name: str, device: str, options: dict[str, Any]) -> Answerer:
+    answerer_class = discover.load("answerers", name)
     try:
-        made: Answerer = make(device=device, **options)
+        answerer: Answerer = answerer_class(device=device, **options)
     except TypeError as error:
         raise BadInput(f"answerer {name!r} does not take the options {options}: {error}") from error
-    return made
+    return answerer
 
 
-def _look(item: tuple[Prompt, Generation]) -> _Look:
+def _load_sample(item: tuple[Prompt, Generation]) -> _Sample:
     prompt, generation = item
     try:
         questions = read_questions(prompt.checks, f"prompt {prompt.id!r}")
-        return _Look(generation.key, questions, read_image(generation))
+        return _Sample(generation.key, questions, read_image(generation))
     except BadInput as error:
-        return _Look(generation.key, error=str(error))
+        return _Sample(generation.key, error=str(error))
 
 
-def _unanswered(pairs: Sequence[tuple[Question, Answer]]) -> str:
-    """Which questions have no answer, and why; "" if all have one."""
-    bad = [(question, why) for question, answer in pairs if (why := _fault(answer))]
-    told = [f"question {question.id} ({question.text!r}): {why}" for question, why in bad[:NAMED]]
-    return "; ".join(_shortened(told, len(bad)))
+def _missing_answers(pairs: Sequence[tuple[Question, Answer]]) -> str:
+    """The questions without an answer, each with its error; "" if all have one."""
+    errors = [
+        f"question {question.id} ({question.text!r}): {error}"
+        for question, answer in pairs
+        if (error := _answer_error(answer))
+    ]
+    return _join_first(errors)
 
 
-def _fault(answer: Answer) -> str | None:
+def _answer_error(answer: Answer) -> str | None:
     if answer.error is not None:
         return answer.error
     return f"neither yes nor no: {answer.text!r}" if answer.yes is None else None
@@ -159,15 +161,17 @@ def _fault(answer: Answer) -> str | None:
 def _reason(pairs: Sequence[tuple[Question, Answer]]) -> str:
     """The questions that were not answered yes; "" if all were."""
     others = [question.text for question, answer in pairs if answer.yes is not True]
-    return f"not yes: {'; '.join(_shortened(others[:NAMED], len(others)))}" if others else ""
+    return f"not yes: {_join_first(others)}" if others else ""
 
 
-def _shortened(told: list[str], number: int) -> list[str]:
-    return told + ([f"and {number - len(told)} more"] if number > len(told) else [])
+def _join_first(texts: Sequence[str]) -> str:
+    """The first `MAX_LISTED` texts and the number of the others."""
+    more = [f"and {len(texts) - MAX_LISTED} more"] if len(texts) > MAX_LISTED else []
+    return "; ".join([*texts[:MAX_LISTED], *more])
 
 
-def _row(question: Question, answer: Answer) -> dict[str, Json]:
-    error = {"error": why} if (why := _fault(answer)) else {}
+def _answer_row(question: Question, answer: Answer) -> dict[str, Json]:
+    error = {"error": message} if (message := _answer_error(answer)) else {}
     return {
         "id": question.id,
         "question": question.text,
@@ -178,7 +182,7 @@ def _row(question: Question, answer: Answer) -> dict[str, Json]:
     } | error
 
 
-def _counted(counted: QuestionScore) -> dict[str, Json]:
+def _score_row(counted: QuestionScore) -> dict[str, Json]:
     return {"zeroed_by": list(counted.zeroed_by), "counted": counted.counted}
 
 

@@ -1,1 +1,1 @@
-"""The judges' networks, one folder each."""
+"""Networks of judges and answerers, and the client of a server that runs one."""

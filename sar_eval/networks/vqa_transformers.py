@@ -1,8 +1,8 @@
-"""Networks of transformers that answer questions about images, without code from elsewhere.
+"""Models of transformers that answer questions about images; code that comes with a model is never run.
 
-Three kinds, told by the configuration's `architectures`: networks that choose one of their labels (ViLT)
-or write a word (BLIP), which transformers lists under visual question answering, and those that chat
-about an image (LLaVA, Qwen-VL, SmolVLM), listed under image-text-to-text.
+The configuration's `architectures` decides how a model is used: those that transformers lists under visual
+question answering classify over labels (ViLT) or generate a word (BLIP), those under image-text-to-text are
+chat models (LLaVA, Qwen-VL, SmolVLM).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from sar_eval.discover import need
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
 
-WHO = "answerer 'transformers'"
-FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # of a network, but for torch files
+LABEL = "answerer 'transformers'"  # in error messages
+FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # of a network, without torch files
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a network says to one question.
+class VqaOutput:
+    """A network's output for one question.
 
     Attributes:
-        text: in its words.
-        yes, no: probabilities of the two answers (of the first written token, or of the label).
-        truncated: the question was longer than the network reads.
+        text: the generated text or the label.
+        yes, no: probabilities of the two answers (of the first generated token, or of the label).
+        truncated: the question was too long and was cut.
     """
 
     text: str
@@ -45,62 +45,62 @@ class Said:
 
 
 def find_network(name: str, revision: str = "") -> tuple[Path, str]:
-    """The folder of a network's files, and a digest of them (of the hub: the commit).
+    """The folder of a network's files, and their digest (the commit, for a hub name).
 
     Raises:
-        UnknownName: it is neither a folder nor a hub name.
-        BadInput: a revision of a folder, a folder without weights, or the hub does not give it.
+        UnknownName: neither a folder nor a hub name.
+        BadInput: a folder with a revision or without weights, or an error of the hub.
         Incomplete: the download broke off.
     """
     if Path(name).is_dir():
         if revision:
-            raise BadInput(f"{WHO}: {name} is a folder and has no revision {revision!r}")
+            raise BadInput(f"{LABEL}: {name} is a folder and has no revision {revision!r}")
         return Path(name), _digest(Path(name), [*FILES, *TORCH_FILES])
     pinned = f"{name}@{revision}" if revision else name
     if not HUB_NAME.fullmatch(pinned):
-        raise UnknownName(f"{WHO}: {pinned!r} is neither a folder nor a hub name (ORG/NAME)")
+        raise UnknownName(f"{LABEL}: {pinned!r} is neither a folder nor a hub name (ORG/NAME)")
     folder = snapshot_with_weights(pinned, FILES)
     return folder, folder.name
 
 
-def kind_of(folder: Path) -> str:
-    """`chat` or `vqa`, by what transformers lists the configuration's architecture under.
+def network_kind(folder: Path) -> str:
+    """`chat` or `vqa`, from the list of transformers that has the configuration's architecture.
 
     Raises:
-        BadInput: it is listed under neither, or there is no readable configuration.
+        BadInput: neither list has it, or there is no readable configuration.
         MissingExtra: transformers is not installed.
     """
-    need("transformers", extra="dpg", what=WHO)
-    from transformers.models.auto import modeling_auto as known
+    need("transformers", extra="dpg", what=LABEL)
+    from transformers.models.auto import modeling_auto
 
     path = folder / "config.json"
     try:
-        named = json.loads(path.read_text()).get("architectures")
+        architectures = json.loads(path.read_text()).get("architectures")
     except (OSError, ValueError, AttributeError) as error:
-        raise BadInput(f"{WHO}: {path} is no readable configuration: {error}") from error
-    name = named[0] if isinstance(named, list) and named else None
-    if name in known.MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES.values():
+        raise BadInput(f"{LABEL}: {path} is no readable configuration: {error}") from error
+    name = architectures[0] if isinstance(architectures, list) and architectures else None
+    if name in modeling_auto.MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES.values():
         return "vqa"
-    if name in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+    if name in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
         return "chat"
     raise BadInput(
-        f"{WHO}: transformers lists {name!r} of {path} neither under visual question answering nor under "
+        f"{LABEL}: transformers lists {name!r} of {path} neither under visual question answering nor under "
         "image-text-to-text (code that comes with a model is not run)"
     )
 
 
 class VqaNetwork:
-    """A network of either kind, loaded."""
+    """A network of either kind with loaded weights."""
 
     def __init__(self, folder: Path, *, device: str, dtype: str, max_new_tokens: int) -> None:
-        """Load processor and weights; every weight must be there.
+        """Load processor and weights, strictly.
 
         Raises:
-            BadInput: files that transformers cannot read, weights that are missing or of another shape,
+            BadInput: files that transformers cannot load, weights that are missing or of another shape,
                 a chat model without a chat template, labels without yes and no.
             MissingExtra: transformers is not installed.
         """
-        self.kind, self.device = kind_of(folder), torch.device(device)
+        self.kind, self.device = network_kind(folder), torch.device(device)
         self.max_new_tokens, self.dtype = max_new_tokens, getattr(torch, dtype)
         self.model, self.processor = _load(folder, self.kind, self.dtype)
         self.model.to(self.device).eval()
@@ -108,34 +108,33 @@ class VqaNetwork:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.labels = None if self.model.can_generate() else _labels(self.model.config, folder)
-        self.words = {word: _beginnings(self.tokenizer, word) for word in ("yes", "no")}
+        self.first_ids = {word: _first_token_ids(self.tokenizer, word) for word in ("yes", "no")}
         if self.kind == "chat" and not getattr(self.processor, "chat_template", None):
-            raise BadInput(f"{WHO}: {folder} has no chat template, so nobody knows how to ask it")
+            raise BadInput(f"{LABEL}: {folder} has no chat template, which a chat model needs")
 
     @torch.inference_mode()
-    def answer(self, pixels: Sequence[Pixels], questions: Sequence[str]) -> list[Said]:
-        """One answer for each pair of an image (RGB uint8 [H, W, 3]) and a question, in one pass."""
+    def answer(self, pixels: Sequence[Pixels], questions: Sequence[str]) -> list[VqaOutput]:
+        """One output for each pair of an image (RGB uint8 `[H, W, 3]`) and a question, as one batch."""
         images = [Image.fromarray(array) for array in pixels]
         if self.kind == "chat":
-            return self._write(self._chat_inputs(images, questions), [False] * len(images))
-        said: dict[int, Said] = {}
-        for places, truncated in self._by_length(questions):
-            inputs = self._vqa_inputs([images[i] for i in places], [questions[i] for i in places])
-            answers = self._choose(inputs) if self.labels else self._write(inputs, truncated)
-            told = zip(places, answers, truncated, strict=True)
-            said |= {place: Said(a.text, a.yes, a.no, cut) for place, a, cut in told}
-        return [said[place] for place in range(len(images))]
+            return self._generate(self._chat_inputs(images, questions), [False] * len(images))
+        outputs: dict[int, VqaOutput] = {}
+        for indices, truncated in self._group_by_length(questions):
+            inputs = self._vqa_inputs([images[i] for i in indices], [questions[i] for i in indices])
+            batch = self._classify(inputs, truncated) if self.labels else self._generate(inputs, truncated)
+            outputs |= zip(indices, batch, strict=True)
+        return [outputs[index] for index in range(len(images))]
 
     def _chat_inputs(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
-        """One conversation a pair, padded on the left so that all answers begin at the same place."""
-        talks = [
+        """One conversation for each pair, padded on the left so that all answers start together."""
+        conversations = [
             [{"role": "user", "content": [{"type": "image", "image": i}, {"type": "text", "text": q}]}]
             for i, q in zip(images, questions, strict=True)
         ]
         self.tokenizer.padding_side = "left"
-        return self._moved(
+        return self._to_device(
             self.processor.apply_chat_template(
-                talks,
+                conversations,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -145,42 +144,48 @@ class VqaNetwork:
         )
 
     def _vqa_inputs(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
-        limits = {"truncation": True, "max_length": self._limit(), "padding": True}
-        return self._moved(
+        limits = {"truncation": True, "max_length": self._max_length(), "padding": True}
+        return self._to_device(
             self.processor(images=list(images), text=list(questions), return_tensors="pt", **limits)
         )
 
-    def _moved(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _to_device(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
 
-    def _by_length(self, questions: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
-        """Places of questions of one length, and which were cut: BLIP's decoder looks at padding too."""
-        limit = self._limit()
-        lengths = [len(self.tokenizer(question, verbose=False)["input_ids"]) for question in questions]
-        for length in sorted({min(length, limit) for length in lengths}):
-            places = [i for i, own in enumerate(lengths) if min(own, limit) == length]
-            yield places, [lengths[i] > limit for i in places]
+    def _group_by_length(self, questions: Sequence[str]) -> Iterator[tuple[list[int], list[bool]]]:
+        """Indices of questions of the same length, and whether each is cut.
 
-    def _limit(self) -> int:
-        """Tokens of the longest question that the network reads."""
+        They need no padding, which BLIP's decoder does not mask.
+        """
+        limit = self._max_length()
+        lengths = [len(self.tokenizer(question, verbose=False)["input_ids"]) for question in questions]
+        for cut_length in sorted({min(length, limit) for length in lengths}):
+            indices = [i for i, length in enumerate(lengths) if min(length, limit) == cut_length]
+            yield indices, [lengths[i] > limit for i in indices]
+
+    def _max_length(self) -> int:
+        """Tokens of the longest question that is not cut."""
         text = getattr(self.model.config, "text_config", self.model.config)
         return min(int(self.tokenizer.model_max_length), int(text.max_position_embeddings))
 
-    def _choose(self, inputs: Mapping[str, Any]) -> list[Said]:
-        """The likeliest label. ViLT shuffles its patches, so that sums differ: the shuffle is pinned."""
+    def _classify(self, inputs: Mapping[str, Any], truncated: Sequence[bool]) -> list[VqaOutput]:
+        """The most probable label, with a fixed seed: ViLT shuffles its patches, which changes sums."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            shares = self.model(**inputs).logits.float().softmax(-1).cpu()
+            probabilities = self.model(**inputs).logits.float().softmax(-1).cpu()
         labels = self.labels or {}
-        yes, no = ({name.lower(): place for place, name in labels.items()}[word] for word in ("yes", "no"))
-        return [Said(labels[int(row.argmax())], float(row[yes]), float(row[no])) for row in shares]
+        yes, no = ({name.lower(): index for index, name in labels.items()}[word] for word in ("yes", "no"))
+        return [
+            VqaOutput(labels[int(row.argmax())], float(row[yes]), float(row[no]), cut)
+            for row, cut in zip(probabilities, truncated, strict=True)
+        ]
 
-    def _write(self, inputs: Mapping[str, Any], truncated: Sequence[bool]) -> list[Said]:
-        """What is likeliest token by token, and the first token's probabilities."""
-        done = self.model.generate(
+    def _generate(self, inputs: Mapping[str, Any], truncated: Sequence[bool]) -> list[VqaOutput]:
+        """Text of greedy decoding, and the first token's probabilities."""
+        output = self.model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
@@ -188,54 +193,54 @@ class VqaNetwork:
             return_dict_in_generate=True,
             output_logits=True,
         )
-        written = done.sequences[:, done.sequences.shape[1] - len(done.logits) :]
-        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        first = done.logits[0].float().softmax(-1).cpu()
-        yes, no = (first[:, sorted(self.words[word])].sum(-1).tolist() for word in ("yes", "no"))
-        return [Said(*told) for told in zip((t.strip() for t in texts), yes, no, truncated, strict=True)]
+        generated = output.sequences[:, output.sequences.shape[1] - len(output.logits) :]
+        texts = [text.strip() for text in self.tokenizer.batch_decode(generated, skip_special_tokens=True)]
+        first = output.logits[0].float().softmax(-1).cpu()
+        yes, no = (first[:, sorted(self.first_ids[word])].sum(-1).tolist() for word in ("yes", "no"))
+        return [VqaOutput(*values) for values in zip(texts, yes, no, truncated, strict=True)]
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    transformers = need("transformers", extra="dpg", what=WHO)
+    transformers = need("transformers", extra="dpg", what=LABEL)
     auto = {"vqa": "AutoModelForVisualQuestionAnswering", "chat": "AutoModelForImageTextToText"}[kind]
     transformers.utils.logging.disable_progress_bar()  # workers share one terminal
-    ours = {"local_files_only": True, "trust_remote_code": False}
+    options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = transformers.AutoProcessor.from_pretrained(folder, **ours)
-        model, told = getattr(transformers, auto).from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, **ours
+        processor = transformers.AutoProcessor.from_pretrained(folder, **options)
+        model, info = getattr(transformers, auto).from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **options
         )
     except Exception as error:
-        # The libraries below raise nothing narrower.
+        # transformers and the libraries below it raise errors of many types.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{WHO}: transformers cannot load {folder}: {first}") from error
-    # transformers draws what is missing at random, and only warns.
-    if lost := sorted(map(str, {*told["missing_keys"], *told["mismatched_keys"]})):
-        raise BadInput(f"{WHO}: the weights in {folder} lack {lost[0]} (and {len(lost) - 1} more)")
+        raise BadInput(f"{LABEL}: transformers cannot load {folder}: {first}") from error
+    # transformers initialises missing weights at random, with only a warning.
+    if missing := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
+        raise BadInput(f"{LABEL}: the weights in {folder} lack {missing[0]} (and {len(missing) - 1} more)")
     return model, processor
 
 
 def _labels(config: Any, folder: Path) -> dict[int, str]:
-    labels = {int(place): str(name) for place, name in config.id2label.items()}
+    labels = {int(index): str(name) for index, name in config.id2label.items()}
     if not {"yes", "no"} <= {name.lower() for name in labels.values()}:
-        raise BadInput(f"{WHO}: the labels of {folder} have no yes and no")
+        raise BadInput(f"{LABEL}: the labels of {folder} have no yes and no")
     return labels
 
 
-def _beginnings(tokenizer: Any, word: str) -> set[int]:
-    """Ids of the tokens that an answer of this word can begin with, in any case and after a space."""
-    found = set()
+def _first_token_ids(tokenizer: Any, word: str) -> set[int]:
+    """Ids of the first tokens of a word, in lower, upper and title case, with and without a space."""
+    first_ids = set()
     for variant in (word, word.capitalize(), word.upper()):
         for space in ("", " "):
             ids = tokenizer.encode(space + variant, add_special_tokens=False)
             text = tokenizer.decode(ids[:1]).strip().lower() if ids else ""
             if text and word.startswith(text):
-                found.add(int(ids[0]))
-    return found
+                first_ids.add(int(ids[0]))
+    return first_ids
 
 
 def _digest(folder: Path, patterns: Sequence[str]) -> str:
-    """SHA-256 (16 hex digits) of the names and bytes of all files that may be read."""
+    """SHA-256 (16 hex digits) of the names and bytes of all files that match a pattern."""
     total = hashlib.sha256()
     paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     for path in sorted(paths):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import decode_image, encode_png
-from sar_eval.images.grids import join
+from sar_eval.images.grids import join_tiles
 from sar_eval.storage.files import storage_errors
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import Row
@@ -108,4 +108,4 @@ def _one_file(prompt: str, images: list[bytes]) -> bytes:
     if len({tile.shape for tile in tiles}) > 1:
         sizes = ", ".join(f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles)
         raise BadInput(f"the images of prompt {prompt!r} are of several sizes ({sizes}): no grid")
-    return encode_png(tiles[0] if len(tiles) == 1 else join(tiles))
+    return encode_png(tiles[0] if len(tiles) == 1 else join_tiles(tiles))

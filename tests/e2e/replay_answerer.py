@@ -1,6 +1,6 @@
-"""An answerer that gives the answers of a table: the official script's, to judge a whole run by.
+"""An answerer that returns the answers in a table, for runs with the official script's answers.
 
-Of the table's item and image a pixel tells, so nothing but the image itself decides what is said.
+A pixel of the image holds its item and image number in the table, so the answers depend on the image alone.
 """
 
 import json
@@ -12,19 +12,19 @@ import numpy as np
 
 from sar_eval.types import Answer
 
-PLACE = (20, 20)  # of the pixel, which is (item, image, MARK)
+PIXEL = (20, 20)  # position of the pixel with the value (item, image, MARK)
 MARK = 77
 
 
 def tile(item: int, image: int) -> np.ndarray:
-    """A noisy image [40, 40, 3] that says which one it is."""
+    """A noisy image `[40, 40, 3]` with its numbers in one pixel."""
     pixels = np.random.default_rng([item, image]).integers(0, 255, (40, 40, 3), np.uint8)
-    pixels[PLACE] = (item, image, MARK)
+    pixels[PIXEL] = (item, image, MARK)
     return pixels
 
 
 class Replay:
-    """`table` is a JSON file: for each item the images, for each image question to answer."""
+    """`table` is a JSON file: item to list of images, each a mapping of question to answer."""
 
     version = "1"
 
@@ -38,12 +38,12 @@ class Replay:
         pass
 
     def answer(self, images) -> Iterator[Sequence[Answer]]:
-        """Fails where a tile was not cut to the pixel."""
+        """Raises AssertionError if a tile was not cut to the pixel."""
         for pixels, questions in images:
-            item, image, mark = (int(value) for value in pixels[PLACE])
+            item, image, mark = (int(value) for value in pixels[PIXEL])
             assert (pixels.shape, mark) == ((40, 40, 3), MARK)
-            said = self.table[item][image]
-            yield [Answer(said[question], said[question] == "yes") for question in questions]
+            texts = self.table[item][image]
+            yield [Answer(texts[question], texts[question] == "yes") for question in questions]
 
 
 REPLAY = Replay

@@ -1,4 +1,4 @@
-"""`score`: images in a folder in, verdicts and a report out."""
+"""`score`: verdicts and a report of a folder of images."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-SUITE = ("00000", "00001", "00180")  # two single objects, one count
+SUITE = ("00000", "00001", "00180")  # tasks single_object (two) and counting
 
 
 def noise(path: Path, seed: int, size: tuple[int, int] = (96, 96)) -> None:
@@ -49,32 +49,33 @@ def words(tiny_clip, tiny_detector, few: Path, images: Path, tmp_path: Path) -> 
         "threshold": 0.05,
         "counting_threshold": 0.05,
     }
-    chosen = [word for name, value in options.items() for word in ("--judge-option", f"{name}={value}")]
-    place = ["--images", images, "--out", tmp_path / "run", "--suite", few, "-n", 2, "--workers", 1]
-    return ["score", "geneval", *place, *chosen]
+    judge = [word for name, value in options.items() for word in ("--judge-option", f"{name}={value}")]
+    paths = ["--images", images, "--out", tmp_path / "run", "--suite", few, "-n", 2, "--workers", 1]
+    return ["score", "geneval", *paths, *judge]
 
 
 @pytest.mark.slow
-def test_images_in_verdicts_and_report_out(sar_eval, words, tmp_path: Path) -> None:
+def test_a_folder_gets_verdicts_and_a_report(sar_eval, words, tmp_path: Path) -> None:
     done = sar_eval(*words, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["expected"], told["generated"], told["judged"], told["failed"]) == (6, 6, 6, 0)
-    names = [metric["name"] for metric in told["metrics"]]
+    summary = json.loads(done.stdout)
+    counts = [summary[name] for name in ("expected", "generated", "judged", "failed")]
+    assert counts == [6, 6, 6, 0]
+    names = [metric["name"] for metric in summary["metrics"]]
     assert names[:3] == ["overall", "task/single_object", "task/counting"]
-    assert told["protocol"]["name"] == "images as given, 96x96"
+    assert summary["protocol"]["name"] == "images as they are, 96x96"
     verdicts = pd.read_parquet(tmp_path / "run" / "verdicts" / "geneval")
     assert len(verdicts) == 6
     boxes = [box for evidence in verdicts["evidence"] for box in json.loads(evidence)["boxes"]]
     assert boxes
     assert all(box["mask"]["size"] == [96, 96] and box["score"] > 0.05 for box in boxes)
-    assert "images as given" in (tmp_path / "run" / "report.html").read_text()
+    assert "images as they are" in (tmp_path / "run" / "report.html").read_text()
     again = sar_eval(*words, "--json")
-    assert json.loads(again.stdout)["metrics"] == told["metrics"]
+    assert json.loads(again.stdout)["metrics"] == summary["metrics"]
 
 
 @pytest.mark.slow
-def test_what_is_wrong_with_a_folder_is_named_and_not_scored_away(
+def test_missing_and_invalid_images_are_named_and_not_scored(
     sar_eval, words, images: Path, tmp_path: Path
 ) -> None:
     (images / "00000" / "samples" / "00001.png").unlink()
@@ -93,10 +94,10 @@ def test_what_is_wrong_with_a_folder_is_named_and_not_scored_away(
     assert partial.returncode == 0, partial.stderr
     assert "PARTIAL" in partial.stdout
     assert "the scores are of what is there" in partial.stdout
-    told = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert told["partial"] is True
-    assert told["complete"] is False
-    assert told["metrics"][0]["n"] == 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["partial"] is True
+    assert summary["complete"] is False
+    assert summary["metrics"][0]["n"] == 2
     assert "The scores below are partial" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -110,9 +111,7 @@ def test_changed_images_are_another_run(sar_eval, words, images: Path) -> None:
 
 
 @pytest.mark.slow
-def test_out_in_the_official_layout_and_back_with_the_same_verdicts(
-    sar_eval, suite, tmp_path: Path
-) -> None:
+def test_an_exported_run_gets_the_same_verdicts(sar_eval, suite, tmp_path: Path) -> None:
     ran = sar_eval(
         "run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", tmp_path / "run", "-n", 2
     )
@@ -123,18 +122,18 @@ def test_out_in_the_official_layout_and_back_with_the_same_verdicts(
         done = sar_eval("score", "shapes", "--images", out, "--suite", suite, "--out", back, "-n", 2)
         assert done.returncode == 0, done.stderr
         columns = ["key", "passed", "score", "reason", "evidence"]
-        own, again = (
-            pd.read_parquet(place / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
-            for place in (tmp_path / "run", back)
+        expected, actual = (
+            pd.read_parquet(folder / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
+            for folder in (tmp_path / "run", back)
         )
-        pd.testing.assert_frame_equal(own, again)
+        pd.testing.assert_frame_equal(actual, expected)
     metadata = (tmp_path / "geneval-files" / "00003" / "metadata.jsonl").read_text()
     assert json.loads(metadata)["include"]
     assert (tmp_path / "geneval-files" / "00003" / "samples" / "0001.png").is_file()
 
 
 @pytest.mark.slow
-def test_official_grids_out_and_back_with_the_same_verdicts(sar_eval, suite, tmp_path: Path) -> None:
+def test_exported_grids_get_the_same_verdicts(sar_eval, suite, tmp_path: Path) -> None:
     run, out, back = (tmp_path / name for name in ("run", "grids", "back"))
     ran = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "--out", run)
     assert ran.returncode == 0, ran.stderr
@@ -152,18 +151,18 @@ def test_official_grids_out_and_back_with_the_same_verdicts(sar_eval, suite, tmp
     done = sar_eval(*words, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["protocol"]["name"] == (
-        "images as given, 2x2 grids (PNG), no padding, 64x64"
+        "images as they are, 2x2 grids (PNG), no padding, 64x64"
     )
     columns = ["key", "passed", "score", "reason", "evidence"]
-    own, again = (
-        pd.read_parquet(place / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
-        for place in (run, back)
+    expected, actual = (
+        pd.read_parquet(folder / "verdicts" / "shapes")[columns].sort_values("key", ignore_index=True)
+        for folder in (run, back)
     )
-    pd.testing.assert_frame_equal(own, again)
+    pd.testing.assert_frame_equal(actual, expected)
 
 
 @pytest.mark.slow
-def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> None:
+def test_a_run_folder_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> None:
     run = tmp_path / "run"
     drawn = sar_eval("generate", suite, "--ckpt", "demo:sft", "--out", run)
     assert drawn.returncode == 0, drawn.stderr
@@ -175,7 +174,7 @@ def test_a_run_of_ours_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> No
     assert (done.returncode, "judged in place" in done.stderr) == (2, True)
 
 
-def test_bad_input(sar_eval, words, images: Path) -> None:
+def test_bad_input_exits_with_2(sar_eval, words, images: Path) -> None:
     done = sar_eval(*words, "--judge-option", "threshold")
     assert (done.returncode, "NAME=VALUE" in done.stderr) == (2, True)
     done = sar_eval(*words, "--detector", "yolo")

@@ -1,4 +1,4 @@
-"""The committed part of the reference data: small, and nothing but what the full folder has."""
+"""The committed part of the reference data: its size, and that it equals the full folder."""
 
 import gzip
 import os
@@ -22,29 +22,29 @@ def full() -> Path:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file; packed ones unpacked, for another zlib may pack them otherwise."""
-    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {path: gzip.decompress(b) if path.suffix == ".gz" else b for path, b in found.items()}
+    """Every file, unpacked: compressed bytes depend on the version of zlib."""
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: gzip.decompress(b) if path.suffix == ".gz" else b for path, b in files.items()}
 
 
-def test_it_stays_under_10_mb() -> None:
+def test_the_committed_part_is_under_10_mb() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 10_000_000
 
 
-def test_it_is_what_the_script_makes_of_the_full_folder(full: Path, tmp_path: Path) -> None:
+def test_the_script_reproduces_the_committed_part(full: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scripts.make_golden_data", full, tmp_path]
     subprocess.run(
         command, check=True, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
-    made, committed = contents(tmp_path), contents(DATA)
-    assert made.keys() == committed.keys() - BY_HAND
-    for path, content in made.items():
+    written, committed = contents(tmp_path), contents(DATA)
+    assert written.keys() == committed.keys() - BY_HAND
+    for path, content in written.items():
         assert committed[path] == content, path
 
 
 @pytest.mark.parametrize("variant", ["stride6_distill", "stride3_plain"])
-def test_the_weights_made_anew_are_the_originals(full: Path, variant: str) -> None:
+def test_the_generated_weights_are_the_originals(full: Path, variant: str) -> None:
     folder = full / "mplug" / variant
-    made, theirs = make_state(folder), read_weights(folder / "pytorch_model.bin")
-    assert list(made) == list(theirs)
-    assert digest(made) == digest(theirs)
+    generated, original = make_state(folder), read_weights(folder / "pytorch_model.bin")
+    assert list(generated) == list(original)
+    assert digest(generated) == digest(original)

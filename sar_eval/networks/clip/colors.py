@@ -1,10 +1,10 @@
-"""Zero-shot colours of objects with OpenAI's CLIP, as GenEval's script asks for them.
+"""Zero-shot colour classification of objects with OpenAI's CLIP, as in GenEval's script.
 
 Crops are scored against three texts for each colour (`evaluation/evaluate_images.py` of
-https://github.com/djghosh13/geneval, which hands them to CLIP_benchmark's zero-shot classifier):
+https://github.com/djghosh13/geneval, which calls CLIP_benchmark's zero-shot classifier):
 text features are normalised, averaged over the three, normalised again; logits are 100 times the
-cosine. OpenAI trained with QuickGELU, x * sigmoid(1.702 x); the same weights under plain GELU are
-another network, so a model without QuickGELU is refused.
+cosine. OpenAI trained with QuickGELU, x * sigmoid(1.702 x); with plain GELU the same weights give
+other logits, so a model without QuickGELU is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
+from sar_eval.tensors.mismatch import describe_mismatch
 from sar_eval.tensors.torchscript import load_torchscript
 
 TEMPLATES = (
@@ -31,11 +32,11 @@ TEMPLATES = (
 )
 OFFICIAL = "ViT-L-14-quickgelu"
 LOGIT_SCALE = 100.0  # of CLIP_benchmark's run_classification
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # buffers of OpenAI's archives
+NON_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # buffers in OpenAI's archives
 
 
 class ColorClassifier:
-    """Names the colour of cropped objects."""
+    """Classifies the colour of cropped objects."""
 
     def __init__(
         self,
@@ -46,13 +47,13 @@ class ColorClassifier:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        """Build the CLIP model `model` (a name open_clip knows, or a .json in its format) and load it.
+        """Build a CLIP model and load its weights.
 
         Args:
-            colors: what a crop may be.
+            colors: the classes.
             weights: OpenAI's TorchScript archive, a torch file without code, or safetensors.
-            model: the architecture.
-            device: of torch.
+            model: the architecture, a name in open_clip or a .json file in its format.
+            device: torch device.
             dtype: float32 is official on the CPU; bfloat16 and float16 are faster on a GPU.
 
         Raises:
@@ -65,39 +66,40 @@ class ColorClassifier:
         _load(self.model, weights)
         self.model.eval().to(self.device, self.dtype)
         self.transform = self.open_clip.image_transform(self.model.visual.image_size, is_train=False)
-        self.tokenize = self.open_clip.get_tokenizer(OFFICIAL)  # OpenAI's byte pairs, for any size
-        self._texts: dict[str, Tensor] = {}
+        self.tokenize = self.open_clip.get_tokenizer(OFFICIAL)  # OpenAI's BPE, the same for every size
+        self._text_features: dict[str, Tensor] = {}  # by class name
 
     @torch.inference_mode()
     def classify(
         self, crops: Sequence[Image.Image], names: Sequence[str], batch_size: int = 64
     ) -> list[dict[str, float]]:
-        """Probability of every colour for each crop, which shows an object called `names[i]`."""
-        found: list[dict[str, float]] = []
+        """Probability of every colour for each crop; `names[i]` is the class of the object in crop i."""
+        probabilities: list[dict[str, float]] = []
         for start in range(0, len(crops), batch_size):
             stop = start + batch_size
             images = torch.stack([self.transform(crop) for crop in crops[start:stop]])
             texts = torch.stack([self.text_features(name) for name in names[start:stop]])
             logits = LOGIT_SCALE * torch.einsum("nd,ncd->nc", self.image_features(images), texts)
-            found += [dict(zip(self.colors, row, strict=True)) for row in logits.softmax(-1).tolist()]
-        return found
+            rows = logits.softmax(-1).tolist()
+            probabilities += [dict(zip(self.colors, row, strict=True)) for row in rows]
+        return probabilities
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit vectors float32 `[N, D]` of preprocessed images `[N, 3, H, W]`."""
         features = self.model.encode_image(images.to(self.device, self.dtype))
-        return _unit(features.float())
+        return _normalize(features.float())
 
     def text_features(self, name: str) -> Tensor:
-        """One unit vector a colour, float32 `[colours, D]`, for objects called `name` (remembered)."""
-        if name not in self._texts:
+        """One unit vector for each colour, float32 `[colours, D]`, for objects of class `name`; cached."""
+        if name not in self._text_features:
             texts = [t.format(color=color, name=name) for color in self.colors for t in TEMPLATES]
             features: Tensor = self.model.encode_text(self.tokenize(texts).to(self.device))
-            grouped = _unit(features.float()).view(len(self.colors), len(TEMPLATES), -1)
-            self._texts[name] = _unit(grouped.mean(1))
-        return self._texts[name]
+            grouped = _normalize(features.float()).view(len(self.colors), len(TEMPLATES), -1)
+            self._text_features[name] = _normalize(grouped.mean(1))
+        return self._text_features[name]
 
 
-def _unit(features: Tensor) -> Tensor:
+def _normalize(features: Tensor) -> Tensor:
     return F.normalize(features, dim=-1)
 
 
@@ -110,7 +112,7 @@ def _build(open_clip: Any, model: str) -> Any:
         open_clip.add_model_config(Path(model))
     if name not in open_clip.list_models():
         raise BadInput(f"open_clip has no model {name!r}; the official one is {OFFICIAL}")
-    logging.disable(logging.WARNING)  # that it has no weights yet is meant so
+    logging.disable(logging.WARNING)  # open_clip warns that no weights were loaded
     try:
         return open_clip.create_model(name)
     finally:
@@ -135,18 +137,16 @@ def _check_activation(model: Any, name: str) -> None:
 
 
 def _load(model: Any, weights: Path) -> None:
-    """Load strictly; half precision is widened.
+    """Load strictly, as float32.
 
     Raises:
-        BadInput: unreadable, or other tensors than the model's.
+        BadInput: the file is unreadable, or its tensors do not fit the model.
     """
     if not weights.is_file():
         raise BadInput(f"no CLIP weights {weights}: get them with `sar-eval fetch geneval`")
-    state = {k: v.float() for k, v in _read(weights).items() if k not in NOT_WEIGHTS}
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if given != expected:
-        raise BadInput(f"{weights} does not fit the CLIP model: {_differences(given, expected)}")
+    state = {k: v.float() for k, v in _read(weights).items() if k not in NON_WEIGHTS}
+    if mismatch := describe_mismatch(state, model.state_dict()):
+        raise BadInput(f"{weights} does not fit the CLIP model: {mismatch}")
     model.load_state_dict(state, strict=True)
 
 
@@ -159,8 +159,8 @@ def _read(weights: Path) -> Mapping[str, Tensor]:
             return load_file(weights)
         if _is_torchscript(weights):
             return dict(load_torchscript(weights).state_dict())
-        found = torch.load(weights, map_location="cpu", weights_only=True)
-        return dict(found.get("state_dict", found))
+        checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+        return dict(checkpoint.get("state_dict", checkpoint))
     except (RuntimeError, SafetensorError, OSError, ValueError, AttributeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{weights} holds no readable CLIP weights: {first}") from error
@@ -171,15 +171,3 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _differences(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    """The first missing, surplus and differently shaped tensors by name."""
-    told = []
-    if missing := sorted(set(expected) - set(given)):
-        told.append(f"{len(missing)} tensors are missing ({missing[0]}, ...)")
-    if surplus := sorted(set(given) - set(expected)):
-        told.append(f"{len(surplus)} are not the model's ({surplus[0]}, ...)")
-    if other := [name for name in expected if name in given and given[name] != expected[name]]:
-        told.append(f"{other[0]} is {given[other[0]]}, the model's is {expected[other[0]]}")
-    return "; ".join(told)

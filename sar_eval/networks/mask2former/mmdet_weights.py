@@ -1,9 +1,9 @@
-"""Mask2Former checkpoints of mmdet, converted to transformers' names, strictly.
+"""Strict conversion of mmdet's Mask2Former checkpoints to transformers' names and layout.
 
-mmdet 2 and 3 name the parts of the transformer layers differently; both are read. What is more than
-a name: mmdet keeps q, k and v of an attention in one matrix, and its patch merging puts the four
-pixels of a patch in row-major order channel by channel, where transformers puts them one after the
-other in the order (0, 0), (1, 0), (0, 1), (1, 1).
+mmdet 2 and 3 name the parts of the transformer layers differently; both are read. Two layouts differ:
+mmdet stores q, k and v of an attention as one matrix, and its patch merging orders the input by
+channel, then row, then column, where transformers has the pixels (0, 0), (1, 0), (0, 1), (1, 1) one
+after the other, each with all its channels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
 
-WHAT = "Mask2Former"
+NAME = "Mask2Former"  # in error messages
 LEVELS, POINTS = 3, 4  # of the deformable attention in every published Mask2Former
 
-# From mmdet 2's names to mmdet 3's.
-_NEWER = (
+_MMDET2_TO_MMDET3 = (
     (r"(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
     (r"(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
     (r"(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
@@ -33,10 +32,10 @@ _NEWER = (
 )
 _SWIN = "model.pixel_level_module.encoder."
 _PIXELS = "model.pixel_level_module.decoder."
-_PLACES = ("model.", "class_predictor.")  # how every name of transformers' model begins
+_PREFIXES = ("model.", "class_predictor.")  # of all tensors of transformers' model
 _QUERIES = "model.transformer_module."
-# From mmdet 3's names to transformers'. The decoder's layers attend across, then among themselves.
-_NAMES = (
+# The decoder's layers have cross-attention first, then self-attention.
+_MMDET3_TO_TRANSFORMERS = (
     (r"backbone\.patch_embed\.projection\.", _SWIN + r"swin.embeddings.patch_embeddings.projection."),
     (r"backbone\.patch_embed\.norm\.", _SWIN + r"swin.embeddings.norm."),
     (r"backbone\.norm0\.", _SWIN + r"hidden_states_norms.stage1."),
@@ -108,7 +107,7 @@ _NAMES = (
     (r"panoptic_head\.level_embed\.", _QUERIES + "level_embed."),
     (r"panoptic_head\.cls_embed\.", "class_predictor."),
 )
-# Computed anew, or only there for training.
+# Recomputed by transformers, or used in training only.
 _DROPPED = re.compile(r".*relative_position_index$|panoptic_head\.loss_cls\..*")
 
 
@@ -117,25 +116,26 @@ def convert(state: Mapping[str, Tensor]) -> State:
     converted: State = {}
     for name, tensor in state.items():
         if not _DROPPED.match(name):
-            converted |= {_renamed(part): t for part, t in _split(newer_name(name), tensor).items()}
+            parts = _convert_layout(mmdet3_name(name), tensor)
+            converted |= {_transformers_name(part): t for part, t in parts.items()}
     return converted
 
 
-def newer_name(name: str) -> str:
-    """A tensor's name in mmdet 3, given that of mmdet 2 (or 3)."""
-    for old, new in _NEWER:
+def mmdet3_name(name: str) -> str:
+    """A tensor's name in mmdet 3 from that in mmdet 2 or 3."""
+    for old, new in _MMDET2_TO_MMDET3:
         name = re.sub(old, new, name)
     return name
 
 
-def _renamed(name: str) -> str:
-    for old, new in _NAMES:
+def _transformers_name(name: str) -> str:
+    for old, new in _MMDET3_TO_TRANSFORMERS:
         name = re.sub(old, new, name)
     return name
 
 
-def _split(name: str, tensor: Tensor) -> State:
-    """q, k and v apart where transformers has them apart; merged patches in its order."""
+def _convert_layout(name: str, tensor: Tensor) -> State:
+    """Split q, k and v, and reorder patch merging; other tensors are unchanged."""
     if ".w_msa.qkv." in name:
         return {
             name.replace(".qkv.", f".{part}."): t for part, t in zip("qkv", tensor.chunk(3), strict=True)
@@ -144,23 +144,23 @@ def _split(name: str, tensor: Tensor) -> State:
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {name.replace(".in_proj_", f".{part}."): t for part, t in parts}
     if ".downsample." in name:
-        return {name: _merged(tensor)}
+        return {name: _reorder_patch_merging(tensor)}
     return {name: tensor}
 
 
-def _merged(tensor: Tensor) -> Tensor:
+def _reorder_patch_merging(tensor: Tensor) -> Tensor:
     """The last axis from (channel, row, column) to (column, row, channel)."""
     channels = tensor.shape[-1] // 4
     blocks = tensor.unflatten(-1, (channels, 2, 2))
-    merged: Tensor = blocks.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
-    return merged
+    reordered: Tensor = blocks.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
+    return reordered
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Keyword arguments of `Mask2FormerConfig` (and of `SwinConfig`, as `backbone_config`).
 
-    `state` has transformers' names. All of the shape is in the tensors, the number of attention
-    heads included: each has 4 points on each of 3 levels.
+    `state` has transformers' names. The tensors' shapes determine all of it, also the number of attention
+    heads: each has 4 points on each of 3 levels.
     """
     swin = f"{_SWIN}swin.encoder.layers"
     depths = [
@@ -209,8 +209,8 @@ class Weights(NamedTuple):
     Attributes:
         state: the tensors.
         config: see `infer_config`.
-        digest: SHA-256 of the file of mmdet they come from, read directly or by its conversion; of
-            a converted file that does not say where it comes from, its own.
+        digest: SHA-256 of mmdet's file, whether that or its conversion was read; of a conversion
+            without a record of its source, its own.
     """
 
     state: State
@@ -219,39 +219,38 @@ class Weights(NamedTuple):
 
 
 def read_weights(path: Path) -> Weights:
-    """mmdet's checkpoint (`.pth`) or a converted one (`.safetensors`).
+    """Read mmdet's checkpoint (`.pth`) or a converted one (`.safetensors`).
 
-    mmdet's own file is converted once: the result lies beside it, its name followed by
-    `.safetensors`, with the digest of what it was made from, and is read from there the next time.
+    mmdet's file is converted once (see `tensors.converted`).
 
     Raises:
-        BadInput: absent, unreadable, or no Mask2Former.
+        BadInput: the file is missing, unreadable, or no Mask2Former.
     """
-    _must_exist(path)
+    _require_file(path)
     if path.suffix == ".safetensors":
-        found = read_converted(path, WHAT)
+        weights = read_converted(path, NAME)
     else:
-        found = convert_once(path, lambda: _read_mmdet(path), WHAT)
+        weights = convert_once(path, lambda: _read_mmdet(path), NAME)
     try:
-        config = json.loads(found.metadata["config"])
+        config = json.loads(weights.metadata["config"])
     except (KeyError, ValueError) as error:
-        raise BadInput(f"{path} is no converted {WHAT} ({error})") from error
-    return Weights(found.state, config, found.metadata.get("source") or file_digest(path))
+        raise BadInput(f"{path} is no converted {NAME} ({error})") from error
+    return Weights(weights.state, config, weights.metadata.get("source") or file_digest(path))
 
 
 def read_checkpoint(path: Path) -> State:
-    """The tensors of a checkpoint of mmdet under its own names; no code in the file is run.
+    """The tensors of mmdet's checkpoint under mmdet's names; no code in the file is run.
 
     Raises:
-        BadInput: absent, unreadable, or something else than tensors by name.
+        BadInput: the file is missing or unreadable, or holds something else than tensors by name.
     """
-    _must_exist(path)
+    _require_file(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: {first}") from error
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: no tensors by name in it")
     return state
@@ -259,10 +258,10 @@ def read_checkpoint(path: Path) -> State:
 
 def _read_mmdet(path: Path) -> ConvertedWeights:
     state = convert(read_checkpoint(path))
-    if foreign := sorted(name for name in state if not name.startswith(_PLACES)):
+    if unknown := sorted(name for name in state if not name.startswith(_PREFIXES)):
         raise BadInput(
             f"{path} is no Mask2Former checkpoint of mmdet with a Swin backbone: "
-            f"{len(foreign)} of its tensors have no place there ({foreign[0]}, ...)"
+            f"{len(unknown)} of its tensors are no part of one ({unknown[0]}, ...)"
         )
     try:
         return ConvertedWeights(state, {"config": json.dumps(infer_config(state))})
@@ -270,6 +269,6 @@ def _read_mmdet(path: Path) -> ConvertedWeights:
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: it has no {error}") from error
 
 
-def _must_exist(path: Path) -> None:
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise BadInput(f"no detector weights {path}: get them with `sar-eval fetch geneval`")

@@ -1,10 +1,10 @@
-"""Mask2Former on transformers, with mmdet's own preprocessing and instance postprocessing.
+"""Mask2Former in transformers, with mmdet's own preprocessing and instance postprocessing.
 
-What mmdet 3 does for one image (`inference_detector`, configuration
-mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco) is written anew here: load as BGR, resize with
-OpenCV keeping the ratio so that it fits (1333, 800), normalise as RGB, pad with zeros to a multiple
-of 32; take the 100 best of queries x classes, scale mask logits to the padded input, cut the padding
-off, scale to the image, cut at 0; score = class score x mean sigmoid inside the mask.
+Reimplements what mmdet 3 does for one image (`inference_detector`, configuration
+mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco): load as BGR, resize with OpenCV keeping the aspect
+ratio so that it fits (1333, 800), normalise as RGB, pad with zeros to a multiple of 32; take the 100
+best of queries x classes, scale mask logits to the padded input, crop the padding, scale to the image,
+threshold at 0; score = class score x mean sigmoid inside the mask.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from sar_eval.discover import need
 from sar_eval.errors import BadInput
 from sar_eval.networks.mask2former.mmdet_weights import read_weights
 from sar_eval.tensors.converted import State
+from sar_eval.tensors.mismatch import describe_mismatch
 from sar_eval.types import Box
 
 Pixels = NDArray[np.uint8]
 LONG_SIDE, SHORT_SIDE, DIVISOR = 1333, 800, 32
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB
-MOST = 100  # instances of an image
-# Parts of transformers' model that no image passes through: the last norm of a Swin classifier,
-# and the training loss.
+MAX_INSTANCES = 100  # of an image
+# Parameters of transformers' model that inference does not use: the last norm of a Swin classifier, and
+# those of the training loss.
 UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One found object.
+    """One detected object.
 
     Attributes:
-        label: class, from 0.
+        label: class index, from 0.
         score: 0 to 1.
         box: x0, y0, x1, y1 around the mask, in pixels of the image.
-        mask: [H, W] of the image.
+        mask: `[H, W]` of the image.
     """
 
     label: int
@@ -55,7 +56,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image ready for the network: `pixels` [3, h, w] padded, `resized` and `size` as (h, w)."""
+    """A preprocessed image.
+
+    Attributes:
+        pixels: `[3, h, w]`, resized, normalised and padded.
+        resized: (height, width) before the padding.
+        size: (height, width) of the image.
+    """
 
     pixels: Tensor
     resized: tuple[int, int]
@@ -63,16 +70,16 @@ class Prepared:
 
 
 def prepare(image: Pixels) -> Prepared:
-    """Resize, normalise and pad one RGB image uint8 [H, W, 3] as mmdet does.
+    """Resize, normalise and pad one RGB image uint8 `[H, W, 3]` as mmdet does.
 
     Raises:
-        BadInput: another type or shape; such an image would be judged without a complaint.
+        BadInput: another dtype or shape.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise BadInput(f"the detector needs RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
     height, width = image.shape[:2]
     scale = min(LONG_SIDE / max(height, width), SHORT_SIDE / min(height, width))
-    # A line thinner than half a pixel keeps one row; mmcv stops there.
+    # At least one row and one column; mmcv raises an error for an image so thin.
     new = (max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1))
     # In float: rounding the resized image to whole levels moves logits by more than a tenth.
     resized = cv2.resize(image.astype(np.float32), new[::-1], interpolation=cv2.INTER_LINEAR)
@@ -83,55 +90,45 @@ def prepare(image: Pixels) -> Prepared:
 
 
 def build(state: State, config: dict[str, Any]) -> Any:
-    """transformers' model with these weights and nothing left to chance.
+    """transformers' model with these weights, loaded strictly.
 
     Raises:
-        BadInput: a tensor is missing, surplus or of another shape.
+        BadInput: a tensor is missing, unexpected or of another shape.
     """
     transformers = need("transformers", extra="geneval", what="judge 'geneval'")
     backbone = transformers.SwinConfig(**config["backbone_config"])
-    whole = transformers.Mask2FormerConfig(**{**config, "backbone_config": backbone})
-    model = transformers.Mask2FormerForUniversalSegmentation(whole)
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(UNUSED)}
-    check_fit(state, own)
+    model_config = transformers.Mask2FormerConfig(**{**config, "backbone_config": backbone})
+    model = transformers.Mask2FormerForUniversalSegmentation(model_config)
+    used = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(UNUSED)}
+    check_fit(state, used)
     model.load_state_dict(state, strict=False)
     return model
 
 
-def check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Same names, same shapes.
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise BadInput unless both have the same names with the same shapes."""
+    if mismatch := describe_mismatch(state, expected):
+        raise BadInput(f"the detector's weights do not fit Mask2Former: {mismatch}")
 
-    Raises:
-        BadInput: naming what differs.
+
+def autocast_forward(module: Any, device: str, dtype: torch.dtype) -> None:
+    """Run a module's forward under autocast to `dtype`; weights and outputs stay float32.
+
+    `model.to(dtype)` would also compute positions in bfloat16, wrong by up to half a cell (NaN on a CPU),
+    and would round the masked attention's `sigmoid(x) < 0.5`, so that queries attend to regions with small
+    negative logits.
     """
-    missing, surplus = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    other = [name for name in expected if name in given and given[name].shape != expected[name].shape]
-    if missing or surplus or other:
-        told = {"missing": missing, "not the model's": surplus, "of another shape": other}
-        faults = "; ".join(
-            f"{len(names)} {what} ({names[0]}, ...)" for what, names in told.items() if names
-        )
-        raise BadInput(f"the detector's weights do not fit Mask2Former: {faults}")
+    float32_forward = module.forward
 
-
-def lower(part: Any, device: str, dtype: torch.dtype) -> None:
-    """Let a part of the model multiply in `dtype`; weights and what it answers stay float32.
-
-    Not simply `model.to(dtype)`: transformers would compute positions in bfloat16 too, off by half a
-    cell (on a CPU the answer is NaN), and would round `sigmoid(x) < 0.5`, by which a query decides
-    where not to look, so that whole regions with small negative logits come into view.
-    """
-    exact = part.forward
-
-    def forward(*given: Any, **options: Any) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, dtype):
-            told = exact(*given, **options)
-        return type(told)(**{name: _floats(value) for name, value in told.items()})
+            output = float32_forward(*args, **kwargs)
+        return type(output)(**{name: _to_float32(value) for name, value in output.items()})
 
-    part.forward = forward
+    module.forward = forward
 
 
-def _floats(value: Any) -> Any:
+def _to_float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) else tuple(tensor.float() for tensor in value)
 
 
@@ -139,7 +136,7 @@ class Mask2Former:
     """The detector with loaded weights.
 
     Attributes:
-        digest: SHA-256 of mmdet's file, the same for a conversion of it.
+        digest: SHA-256 of mmdet's file, also when its conversion was loaded.
     """
 
     def __init__(self, weights: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
@@ -147,102 +144,107 @@ class Mask2Former:
 
         Args:
             weights: the file.
-            device: of torch.
-            dtype: of the products in the backbone and the pixel decoder, see `lower`.
+            device: torch device.
+            dtype: of backbone and pixel decoder (see `autocast_forward`).
 
         Raises:
-            BadInput: unreadable, or tensors of another architecture.
+            BadInput: the file is unreadable or does not fit.
         """
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         state, config, self.digest = read_weights(weights)
         self.model = build(state, config).eval().to(self.device)
         if self.dtype != torch.float32:
-            lower(self.model.model.pixel_level_module, self.device.type, self.dtype)
+            autocast_forward(self.model.model.pixel_level_module, self.device.type, self.dtype)
 
-    def detect(self, images: Sequence[Pixels], least: float = 0.0) -> list[list[Instance]]:
-        """Instances of each RGB image [H, W, 3] with a score above `least`, best first.
+    def detect(self, images: Sequence[Pixels], min_score: float = 0.0) -> list[list[Instance]]:
+        """Instances of each RGB image uint8 `[H, W, 3]` with a score above `min_score`, best first.
 
-        An image's result does not depend on the others: only images that are padded to one size
-        share a pass (mmdet would pad a mixed batch to its largest, which changes the network's input).
+        An image's result does not depend on the others: only images of the same padded size share a
+        batch (mmdet would pad a mixed batch to its largest, which changes the network's input).
 
         Raises:
-            BadInput: an image that is none, or an answer that is no number (nothing would be found).
+            BadInput: an array that is no RGB image, or logits that are not finite.
         """
         prepared = [prepare(image) for image in images]
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for place, one in enumerate(prepared):
-            groups.setdefault(tuple(one.pixels.shape), []).append(place)
-        found: list[list[Instance]] = [[] for _ in images]
-        for places in groups.values():
-            classes, masks = self.logits([prepared[place] for place in places])
-            if not (classes.isfinite().all() and masks.isfinite().all()):
-                kind = str(self.dtype).removeprefix("torch.")
-                raise BadInput(
-                    f"the detector answers NaN or infinity on {self.device} in {kind}: "
-                    "take dtype float32, and ask `sar-eval doctor` about the device"
-                )
-            for place, class_logits, mask_logits in zip(places, classes, masks, strict=True):
-                instances = to_instances(class_logits, mask_logits, prepared[place], least)
-                found[place] = sorted(instances, key=lambda instance: -instance.score)
-        return found
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(prepared):
+            by_size.setdefault(tuple(image.pixels.shape), []).append(index)
+        results: list[list[Instance]] = [[] for _ in images]
+        for indices in by_size.values():
+            classes, masks = self.logits([prepared[index] for index in indices])
+            self._check_finite(classes, masks)
+            for index, class_logits, mask_logits in zip(indices, classes, masks, strict=True):
+                instances = to_instances(class_logits, mask_logits, prepared[index], min_score)
+                results[index] = sorted(instances, key=lambda instance: -instance.score)
+        return results
+
+    def _check_finite(self, classes: Tensor, masks: Tensor) -> None:
+        if not (classes.isfinite().all() and masks.isfinite().all()):
+            dtype = str(self.dtype).removeprefix("torch.")
+            raise BadInput(
+                f"the detector's output is NaN or infinity on {self.device} in {dtype}: "
+                "use dtype float32, and check the device with `sar-eval doctor`"
+            )
 
     @torch.inference_mode()
     def logits(self, images: Sequence[Prepared]) -> tuple[Tensor, Tensor]:
         """Class logits `[B, Q, classes + 1]` and mask logits `[B, Q, h / 4, w / 4]`, float32."""
         pixels = torch.stack([image.pixels for image in images]).to(self.device)
-        told = self.model(pixel_values=pixels, output_auxiliary_logits=False)
-        return told.class_queries_logits, told.masks_queries_logits
+        output = self.model(pixel_values=pixels, output_auxiliary_logits=False)
+        return output.class_queries_logits, output.masks_queries_logits
 
 
 @torch.inference_mode()
 def to_instances(
-    class_logits: Tensor, mask_logits: Tensor, image: Prepared, least: float = 0.0
+    class_logits: Tensor, mask_logits: Tensor, image: Prepared, min_score: float = 0.0
 ) -> list[Instance]:
-    """mmdet's instance postprocessing of one image, in mmdet's order; scores above `least` only.
+    """mmdet's instance postprocessing of one image, in mmdet's order; scores above `min_score` only.
 
-    The mask's share of a score is a mean of sigmoids, at most 1, so what a class score cannot lift
-    above `least` is dropped before its mask is scaled up.
+    The mask's factor of a score is a mean of sigmoids, at most 1, so instances whose class score is not
+    above `min_score` are dropped before their masks are resized.
 
     Args:
         class_logits: `[Q, classes + 1]`, the last one is "no object".
         mask_logits: `[Q, h / 4, w / 4]`.
-        image: what they are for.
-        least: bound of the final score.
+        image: the preprocessed image.
+        min_score: exclusive lower bound of the final score.
     """
-    scores = class_logits.softmax(-1)[:, :-1]
-    best, places = scores.flatten().topk(min(MOST, scores.numel()), sorted=False)
-    places = places[best > least]
-    queries, labels = places // scores.shape[1], places % scores.shape[1]
-    used, rows = queries.unique(return_inverse=True)
-    masks, sureness = _masks(mask_logits[used], image)
-    finals = (scores[queries, labels] * sureness[rows]).tolist()
-    boxes = [_box(mask) for mask in masks]
+    class_scores = class_logits.softmax(-1)[:, :-1]
+    top, indices = class_scores.flatten().topk(min(MAX_INSTANCES, class_scores.numel()), sorted=False)
+    indices = indices[top > min_score]
+    queries, labels = indices // class_scores.shape[1], indices % class_scores.shape[1]
+    used_queries, mask_of = queries.unique(return_inverse=True)
+    masks, mask_scores = _resize_masks(mask_logits[used_queries], image)
+    scores = (class_scores[queries, labels] * mask_scores[mask_of]).tolist()
+    boxes = [_mask_box(mask) for mask in masks]
     return [
-        Instance(label, score, boxes[row], masks[row])
-        for label, score, row in zip(labels.tolist(), finals, rows.tolist(), strict=True)
-        if score > least
+        Instance(label, score, boxes[number], masks[number])
+        for label, score, number in zip(labels.tolist(), scores, mask_of.tolist(), strict=True)
+        if score > min_score
     ]
 
 
-def _masks(logits: Tensor, image: Prepared) -> tuple[list[NDArray[np.bool_]], Tensor]:
-    """Masks in the image's own size, and the mean sigmoid inside each `[N]`.
+def _resize_masks(logits: Tensor, image: Prepared) -> tuple[list[NDArray[np.bool_]], Tensor]:
+    """Masks `[H, W]` of the image's size, and the mean sigmoid inside each `[N]`.
 
-    One by one: a sum's last digit depends on how many rows are summed beside it, and a score must
-    not depend on which other masks were scaled up.
+    One at a time: the rounding of a sum depends on the batch size, and a score must not depend on
+    which other masks were resized.
     """
-    masks, sureness = [], [logits.new_zeros(0)]
-    for one in logits[:, None, None]:
-        scaled = F.interpolate(one, size=image.pixels.shape[-2:], mode="bilinear", align_corners=False)
-        cut = scaled[..., : image.resized[0], : image.resized[1]]
-        full = F.interpolate(cut, size=image.size, mode="bilinear", align_corners=False)[0, 0]
+    masks, mask_scores = [], [logits.new_zeros(0)]
+    for mask_logits in logits[:, None, None]:
+        padded = F.interpolate(
+            mask_logits, size=image.pixels.shape[-2:], mode="bilinear", align_corners=False
+        )
+        cropped = padded[..., : image.resized[0], : image.resized[1]]
+        full = F.interpolate(cropped, size=image.size, mode="bilinear", align_corners=False)[0, 0]
         inside = full > 0
-        sureness.append(((full.sigmoid() * inside).sum() / (inside.sum() + 1e-6)).view(1))
+        mask_scores.append(((full.sigmoid() * inside).sum() / (inside.sum() + 1e-6)).view(1))
         masks.append(inside.cpu().numpy())
-    return masks, torch.cat(sureness)
+    return masks, torch.cat(mask_scores)
 
 
-def _box(mask: NDArray[np.bool_]) -> Box:
-    """Around a mask [H, W], the far edge outside it; zeros for an empty one."""
+def _mask_box(mask: NDArray[np.bool_]) -> Box:
+    """The box of a mask `[H, W]`, far edges exclusive; zeros for an empty mask."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if len(columns) == 0:
         return (0.0, 0.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
-"""What `sar-eval doctor dpg` asks of the weights on a user's machine.
+"""Checks of `sar-eval doctor dpg`: of the weights on a user's machine, and of the network's answers.
 
-The released weights were never at hand here. So whoever has them can see whether they are what the
-architecture says, and whether the network answers as the original did on their own table.
+The released weights were not available when this was written. With them, a user can check that they fit the
+architecture, and that the network's answers equal those of the original in a table of the user's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from PIL import Image, UnidentifiedImageError
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.networks.mplug.vqa import MplugVqa
-from sar_eval.networks.mplug.weights import ROLES, Report, read_state, survey, weights_file
+from sar_eval.networks.mplug.weights import ROLES, TensorReport, compare_tensors, read_state, weights_path
 from sar_eval.tensors.converted import file_digest
 from sar_eval.tensors.published_weights import recorded_sha256
 
-NEEDED = ("used", "unknown")  # roles whose count decides whether the file can be loaded
+REQUIRED = ("used", "unknown")  # roles whose count decides whether the file can be loaded
 
 
 class Check(NamedTuple):
-    """One checked thing, as the doctor tells it: `ok` is None for what is odd but does no harm."""
+    """The result of one check; `ok` is None for an oddity without consequences."""
 
     name: str
     ok: bool | None
@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of a reference table: what the original answered."""
+    """One line of a reference table; `answer` is the original's."""
 
     where: str
     image: Path
@@ -47,32 +47,37 @@ def check_weights(folder: Path) -> Iterator[Check]:
     Raises:
         BadInput: a file is missing or unreadable.
     """
-    shape, path = read_shape(folder), weights_file(folder)
-    yield _digest(path)
-    report = survey(read_state(path), shape)
-    yield from _counts(report)
+    shape, path = read_shape(folder), weights_path(folder)
+    yield _check_digest(path)
+    report = compare_tensors(read_state(path), shape)
+    yield from _check_counts(report)
     for name, equal in report.ties.items():
-        told = {True: "equal to its source", None: "left out, so nothing to compare", False: "NOT equal"}
-        yield Check("tied", equal, f"{name}: {told[equal]}")
-    yield Check("fit", not report.faults, "; ".join(report.faults) or "every name and shape")
+        result = {
+            True: "equal to its source",
+            None: "not in the file, nothing to compare",
+            False: "NOT equal",
+        }
+        yield Check("tied", equal, f"{name}: {result[equal]}")
+    yield Check("fit", not report.problems, "; ".join(report.problems) or "every name and shape")
 
 
 def check_answers(model: MplugVqa, table: Path) -> Iterator[Check]:
-    """Answers of the network against a table of the original's, disagreements first.
+    """Compare the network's answers with a table of the original's, one check for each difference.
 
     Raises:
-        BadInput: a line that is no row, or an image that cannot be read.
+        BadInput: an invalid line, or an image that cannot be read.
     """
     rows, agreed = read_table(table), 0
     for image in dict.fromkeys(row.image for row in rows):
-        own = [row for row in rows if row.image == image]
-        replies = model.answer([model.prepare(_pixels(own[0]))], [[row.question for row in own]])[0]
-        for row, reply in zip(own, replies, strict=True):
-            said = reply.text if reply else None
-            agreed += said == row.answer
-            if said != row.answer:
-                found = f"{row.question!r} of {image.name}: {said!r}, the original says {row.answer!r}"
-                yield Check("answer", False, f"{row.where}: {found}")
+        image_rows = [row for row in rows if row.image == image]
+        questions = [row.question for row in image_rows]
+        [outputs] = model.answer([model.prepare(_read_pixels(image_rows[0]))], [questions])
+        for row, output in zip(image_rows, outputs, strict=True):
+            text = output.text if output else None
+            agreed += text == row.answer
+            if text != row.answer:
+                detail = f"{row.question!r} of {image.name}: {text!r}, the original says {row.answer!r}"
+                yield Check("answer", False, f"{row.where}: {detail}")
     yield Check("answers", agreed == len(rows), f"{agreed} of {len(rows)} are the original's")
 
 
@@ -80,32 +85,32 @@ def read_table(path: Path) -> list[Row]:
     """JSON lines with `image` (a path, relative to the table), `question` and `answer`.
 
     Raises:
-        BadInput: unreadable, empty, or a line without one of the three.
+        BadInput: the file is unreadable or empty, or a line lacks one of the three.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}") from error
-    rows = [_row(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_parse_row(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise BadInput(f"{path} has no rows")
     return rows
 
 
-def _row(line: str, path: Path, number: int) -> Row:
+def _parse_row(line: str, path: Path, number: int) -> Row:
     where, names = f"{path}:{number}", ("image", "question", "answer")
     try:
         data: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise BadInput(f"{where} is no JSON: {error}") from error
-    given = data if isinstance(data, dict) else {}
-    if wrong := [name for name in names if not isinstance(given.get(name), str)]:
-        raise BadInput(f"{where}: {wrong[0]} must be text")
-    return Row(where, path.parent / given["image"], given["question"], given["answer"])
+    fields = data if isinstance(data, dict) else {}
+    if invalid := [name for name in names if not isinstance(fields.get(name), str)]:
+        raise BadInput(f"{where}: {invalid[0]} must be text")
+    return Row(where, path.parent / fields["image"], fields["question"], fields["answer"])
 
 
-def _pixels(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """As the original opens an image: not turned by its EXIF, without its alpha."""
+def _read_pixels(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """As the original reads an image: ignoring its EXIF orientation, without alpha."""
     try:
         with Image.open(row.image) as image:
             return np.asarray(image.convert("RGB"))
@@ -113,21 +118,21 @@ def _pixels(row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
         raise BadInput(f"{row.where}: unreadable image {row.image}: {error}") from error
 
 
-def _digest(path: Path) -> Check:
-    found, noted = file_digest(path), recorded_sha256(path)
-    if not noted:
-        return Check("digest", None, f"SHA-256 {found}; none is published, none was noted at a download")
-    if found == noted:
-        return Check("digest", True, f"SHA-256 {found}, as at the download; none is published")
-    return Check("digest", False, f"SHA-256 {found}, but {noted} at the download: the file has changed")
+def _check_digest(path: Path) -> Check:
+    actual, recorded = file_digest(path), recorded_sha256(path)
+    if not recorded:
+        return Check("digest", None, f"SHA-256 {actual}; none is published, none recorded at a download")
+    if actual == recorded:
+        return Check("digest", True, f"SHA-256 {actual}, as at the download; none is published")
+    return Check("digest", False, f"SHA-256 {actual}, but {recorded} at the download: the file has changed")
 
 
-def _counts(report: Report) -> Iterator[Check]:
+def _check_counts(report: TensorReport) -> Iterator[Check]:
     for role in ROLES:
-        found, expected = report.counts[role], report.expected[role]
-        told = f"{found} {role} tensors"
-        if found == expected:
-            yield Check("tensors", True, told)
+        number, expected = report.counts[role], report.expected[role]
+        detail = f"{number} {role} tensors"
+        if number == expected:
+            yield Check("tensors", True, detail)
         else:
-            ok = False if role in NEEDED else None
-            yield Check("tensors", ok, f"{told}, a whole file of this shape has {expected}")
+            ok = False if role in REQUIRED else None
+            yield Check("tensors", ok, f"{detail}, a complete file of this shape has {expected}")

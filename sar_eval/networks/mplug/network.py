@@ -1,4 +1,4 @@
-"""mPLUG's network: the vision tower, the question encoder, their fusion, and the decoder at work.
+"""mPLUG's network: vision tower, question encoder, fusion encoder, and the decoder with its cache.
 
 Architecture: `MPlugForVisualQuestionAnswering` in
 modelscope/models/multi_modal/mplug/modeling_mplug.py (modelscope 1.40.2).
@@ -13,12 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sar_eval.networks.mplug.shape import MplugShape
-from sar_eval.networks.mplug.text import FusionEncoder, Memory, TextDecoder, TextEncoder, attend_both
+from sar_eval.networks.mplug.text import (
+    FusionEncoder,
+    KeyValues,
+    TextDecoder,
+    TextEncoder,
+    attend_image_and_question,
+)
 from sar_eval.networks.mplug.vision import VisionTransformer
 
 
 class Mplug(nn.Module):
-    """The network; parameters carry the names of the original's state dict."""
+    """The network; parameters have the names of the original's state dict."""
 
     def __init__(self, shape: MplugShape) -> None:
         super().__init__()
@@ -29,23 +35,25 @@ class Mplug(nn.Module):
         self.fusion_encoder = FusionEncoder(shape)
         self.text_decoder = TextDecoder(shape)
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         """Tokens `[P, N, hidden]` of normalised images `[P, 3, S, S]`."""
         tokens: Tensor = self.visn_layer_norm(self.visn_fc(self.visual_encoder.visual(pixels)))
         return tokens
 
-    def ask(self, tokens: Tensor, ids: Tensor, mask: Tensor, counts: Sequence[int]) -> Answering:
-        """Read questions and look at the images for them.
+    def encode_questions(
+        self, image_tokens: Tensor, ids: Tensor, mask: Tensor, counts: Sequence[int]
+    ) -> AnswerDecoder:
+        """Encode questions, fuse them with their images, and return a decoder of the answers.
 
         Args:
-            tokens: of P images, see `see`.
+            image_tokens: of P images (see `encode_images`).
             ids: of R questions `[R, T]`, sorted by image.
             mask: `[R, T]`, True where there is a token.
             counts: questions of each image, at least one each.
         """
         text = self.text_encoder(ids, mask)
-        text, tokens, sizes = self.fusion_encoder(text, mask, tokens, counts)
-        return Answering(self.text_decoder, text, mask, tokens, sizes)
+        text, image_tokens, counts = self.fusion_encoder(text, mask, image_tokens, counts)
+        return AnswerDecoder(self.text_decoder, text, mask, image_tokens, counts)
 
 
 class _VisualEncoder(nn.Module):
@@ -54,56 +62,58 @@ class _VisualEncoder(nn.Module):
         self.visual = VisionTransformer(shape)
 
 
-class Answering:
-    """The decoder in the midst of answering: what it has looked at and what it has said."""
+class AnswerDecoder:
+    """The decoder with cached keys and values: of images, questions and the answers so far."""
 
     def __init__(
-        self, decoder: TextDecoder, text: Tensor, mask: Tensor, tokens: Tensor, counts: Sequence[int]
+        self, decoder: TextDecoder, text: Tensor, mask: Tensor, image_tokens: Tensor, counts: Sequence[int]
     ) -> None:
-        """Keys and values of images `[P, N, hidden]` and questions `[R, T, hidden]`, once each."""
+        """Compute the keys and values of images `[P, N, hidden]` and questions `[R, T, hidden]`."""
         self.decoder, self.mask = decoder, mask
         layers = list(decoder.bert.encoder)
-        self.images = [layer.crossattention.memory(tokens) for layer in layers]
-        self.questions = [layer.crossattention.memory(text) for layer in layers]
-        images = torch.arange(len(tokens), device=tokens.device)
-        self.owners = images.repeat_interleave(torch.tensor(counts, device=tokens.device))
-        self.counts, self.width, self.length = list(counts), 1, 0
-        self.past: list[Memory] = []
+        self.images = [layer.crossattention.keys_values(image_tokens) for layer in layers]
+        self.questions = [layer.crossattention.keys_values(text) for layer in layers]
+        images = torch.arange(len(image_tokens), device=image_tokens.device)
+        self.image_of = images.repeat_interleave(torch.tensor(counts, device=image_tokens.device))
+        self.counts, self.num_beams, self.length = list(counts), 1, 0
+        self.past: list[KeyValues] = []
 
     def start(self, token: int) -> Tensor:
-        """Logits of the first token after `token`, `[R, V]`, float32."""
-        begin = torch.full((len(self.owners), 1), token, device=self.owners.device)
-        return self._step(begin)[:, 0]
+        """Logits `[R, V]`, float32, of the first token after `token`."""
+        tokens = torch.full((len(self.image_of), 1), token, device=self.image_of.device)
+        return self._step(tokens)[:, 0]
 
-    def advance(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """See `mplug_search.Decoding`."""
-        self._keep(rows[:, 0] // self.width)
-        places = rows.flatten()
-        self.past = [(keys[places], values[places]) for keys, values in self.past]
+    def advance(self, tokens: Tensor, beams: Tensor) -> Tensor:
+        """See `search.StepDecoder`."""
+        self._keep_questions(beams[:, 0] // self.num_beams)
+        indices = beams.flatten()
+        self.past = [(keys[indices], values[indices]) for keys, values in self.past]
         return self._step(tokens)
 
-    def _keep(self, places: Tensor) -> None:
-        if len(places) == len(self.owners):
+    def _keep_questions(self, indices: Tensor) -> None:
+        if len(indices) == len(self.image_of):
             return
-        self.mask, self.owners = self.mask[places], self.owners[places]
-        self.questions = [(keys[places], values[places]) for keys, values in self.questions]
-        self.counts = self.owners.bincount(minlength=len(self.counts)).tolist()
+        self.mask, self.image_of = self.mask[indices], self.image_of[indices]
+        self.questions = [(keys[indices], values[indices]) for keys, values in self.questions]
+        self.counts = self.image_of.bincount(minlength=len(self.counts)).tolist()
 
     def _step(self, tokens: Tensor) -> Tensor:
-        """One token of each beam, all at the same place of their texts."""
-        place = torch.tensor(self.length, device=tokens.device)
-        x, past = self.decoder.bert.embeddings(tokens, place), []
+        """Logits `[R, B, V]` after one more token of each beam `[R, B]`, all at the same position."""
+        position = torch.tensor(self.length, device=tokens.device)
+        x, past = self.decoder.bert.embeddings(tokens, position), []
         for number, layer in enumerate(self.decoder.bert.encoder):
-            rows = x.reshape(-1, 1, x.shape[-1])
-            memory = layer.attention.memory(rows)
+            beams = x.reshape(-1, 1, x.shape[-1])
+            keys_values = layer.attention.keys_values(beams)
             if self.past:
                 keys, values = self.past[number]
-                memory = torch.cat([keys, memory[0]], 2), torch.cat([values, memory[1]], 2)
-            past.append(memory)
-            mixed = F.scaled_dot_product_attention(layer.attention.queries(rows), *memory)
-            x = layer.attention.finish(mixed, rows).view_as(x)
+                keys_values = torch.cat([keys, keys_values[0]], 2), torch.cat([values, keys_values[1]], 2)
+            past.append(keys_values)
+            attended = F.scaled_dot_product_attention(layer.attention.queries(beams), *keys_values)
+            x = layer.attention.project(attended, beams).view_as(x)
             queries = layer.crossattention.queries(x)
-            seen = (self.images[number], self.questions[number], self.mask, self.counts)
-            x = layer.feed(layer.crossattention.finish(attend_both(queries, *seen), x))
-        self.past, self.width, self.length = past, tokens.shape[1], self.length + 1
+            attended = attend_image_and_question(
+                queries, self.images[number], self.questions[number], self.mask, self.counts
+            )
+            x = layer.feed_forward(layer.crossattention.project(attended, x))
+        self.past, self.num_beams, self.length = past, tokens.shape[1], self.length + 1
         return self.decoder.logits(x)

@@ -1,12 +1,11 @@
-"""The beam search that ends an mPLUG answer, with the original's rules.
+"""Beam search for mPLUG's answers, with the original's rules.
 
 Rules: `TextGenerator._fast_translate_batch` in modelscope/models/multi_modal/mplug/predictor.py
-(modelscope 1.40.2). A text of n tokens scores log P / ((5 + n) / 6)^0.6. The end token cannot come
-before the least length. A question's search stops when its best beam ends (or at the greatest
-length); all its beams are then hypotheses. A lower beam that ends is stored and also goes on.
+(modelscope 1.40.2). A text of n tokens has the score log P / ((5 + n) / 6)^0.6. The end token is excluded
+before the minimum length. A question's search stops when its best beam ends (or at the maximum length);
+all its beams are then hypotheses. A lower beam that ends is stored, and is also continued.
 
-So where the best two-token continuation of the best first tokens ends, nothing was stored before and
-nothing stored with it is better: its first token is the answer, after two steps.
+A search whose best beam ends with the second token is therefore finished after two steps.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ALPHA = 0.6
+ALPHA = 0.6  # exponent of the length penalty
 
 
-class Decoding(Protocol):
-    """A decoder in the midst of answering several questions."""
+class StepDecoder(Protocol):
+    """A decoder with the state of several questions' beams."""
 
-    def advance(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Append a token to each beam; a question that is not named any more is forgotten.
+    def advance(self, tokens: Tensor, beams: Tensor) -> Tensor:
+        """Append a token to each beam; questions without a beam in `beams` are dropped.
 
         Args:
             tokens: `[Q, B]`.
-            rows: `[Q, B]`, the beam each goes on from, counted through the last call's beams
-                `[Q', B']` question by question (one beam each after the start).
+            beams: `[Q, B]`, the beam that each token continues: its index into the last call's beams
+                `[Q', B']`, flattened (one beam each after the start).
 
         Returns:
             Logits of the next token `[Q, B, V]`, float32.
@@ -39,31 +38,31 @@ class Decoding(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """Of the search.
+class SearchConfig:
+    """Settings of the search.
 
     Attributes:
-        beams: how many continuations are followed.
-        shortest: tokens before the end token may come.
-        longest: tokens of an answer, the end token included.
-        start: id that begins every text.
-        end: id that ends it.
+        num_beams: beams of each question.
+        min_length: tokens before the end token.
+        max_length: tokens of an answer, the end token included.
+        start_id: id of the token before the first one.
+        end_id: id of the end token.
     """
 
-    beams: int = 5
-    shortest: int = 1
-    longest: int = 10
-    start: int = 101
-    end: int = 102
+    num_beams: int = 5
+    min_length: int = 1
+    max_length: int = 10
+    start_id: int = 101
+    end_id: int = 102
 
 
 @dataclass(slots=True)
-class Found:
-    """What came of one question.
+class SearchResult:
+    """The outcome for one question.
 
     Attributes:
-        hypotheses: score and ids (start token first), the best first, at most as many as beams.
-        steps: tokens that were searched.
+        hypotheses: score and ids (start token first), best first, at most `num_beams`.
+        steps: number of tokens searched.
     """
 
     hypotheses: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
@@ -71,60 +70,64 @@ class Found:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Of the answer."""
+        """The ids of the best hypothesis."""
         return self.hypotheses[0][1]
 
 
 @torch.inference_mode()
-def search(first: Tensor, decoding: Decoding, rules: Rules) -> list[Found]:
-    """The best answers to each question.
+def beam_search(first_logits: Tensor, decoder: StepDecoder, config: SearchConfig) -> list[SearchResult]:
+    """Search the answers to several questions at once.
 
     Args:
-        first: logits of the first token `[Q, V]`, float32, after the start token.
-        decoding: gives those that follow.
-        rules: of the search.
+        first_logits: of the first token `[Q, V]`, float32, after the start token.
+        decoder: computes the logits of the following tokens.
+        config: of the search.
     """
-    found = [Found() for _ in range(len(first))]
-    asked = list(range(len(first)))
-    logits, sums = first[:, None], first.new_zeros(len(first), 1)
-    texts = torch.full((len(first), 1, 1), rules.start, device=first.device)
-    for step in range(rules.longest):
+    results = [SearchResult() for _ in range(len(first_logits))]
+    active = list(range(len(first_logits)))  # questions whose search is not finished
+    logits, log_probs = first_logits[:, None], first_logits.new_zeros(len(first_logits), 1)
+    texts = torch.full((len(first_logits), 1, 1), config.start_id, device=first_logits.device)
+    for step in range(config.max_length):
         width = logits.shape[1]
-        scores, parents, tokens, sums = _best(logits, sums, step, rules)
+        scores, parents, tokens, log_probs = _top_beams(logits, log_probs, step, config)
         texts = torch.cat([texts.take_along_dim(parents[..., None], 1), tokens[..., None]], 2)
-        ended = (tokens == rules.end) | (step + 1 == rules.longest)
-        closed = ended[:, :1]
-        _store(ended | closed, scores, texts, [found[number] for number in asked])
-        going = (~closed[:, 0]).nonzero()[:, 0]
-        asked = [asked[place] for place in going.tolist()]
-        for number in asked:
-            found[number].steps = step + 1
-        if not asked:
+        ended = (tokens == config.end_id) | (step + 1 == config.max_length)
+        finished = ended[:, :1]
+        _store(ended | finished, scores, texts, [results[question] for question in active])
+        remaining = (~finished[:, 0]).nonzero()[:, 0]
+        active = [active[index] for index in remaining.tolist()]
+        for question in active:
+            results[question].steps = step + 1
+        if not active:
             break
-        rows = going[:, None] * width + parents[going]
-        texts, sums, tokens = texts[going], sums[going], tokens[going]
-        logits = decoding.advance(tokens, rows)
-    for one in found:
-        one.steps += 1
-        one.hypotheses = sorted(one.hypotheses, key=lambda told: told[0], reverse=True)[: rules.beams]
-    return found
+        beams = remaining[:, None] * width + parents[remaining]
+        texts, log_probs, tokens = texts[remaining], log_probs[remaining], tokens[remaining]
+        logits = decoder.advance(tokens, beams)
+    for result in results:
+        result.steps += 1
+        ranked = sorted(result.hypotheses, key=lambda hypothesis: hypothesis[0], reverse=True)
+        result.hypotheses = ranked[: config.num_beams]
+    return results
 
 
-def _best(logits: Tensor, sums: Tensor, step: int, rules: Rules) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Score, parent, token and log P of the best continuations, `[Q, B]` each."""
-    chances = logits.softmax(-1).log()  # the original's two steps, which round otherwise than log_softmax
-    if step < rules.shortest:
-        chances[..., rules.end] = -1e20
+def _top_beams(
+    logits: Tensor, log_probs: Tensor, step: int, config: SearchConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Score, parent beam, token and log P of the best continuations, `[Q, B]` each."""
+    token_log_probs = logits.softmax(-1).log()  # as the original; log_softmax rounds differently
+    if step < config.min_length:
+        token_log_probs[..., config.end_id] = -1e20
     penalty = ((5.0 + (step + 1)) / 6.0) ** ALPHA
-    scores = ((chances + sums[..., None]) / penalty).flatten(1)
-    best, places = scores.topk(rules.beams, -1)
-    vocabulary = logits.shape[-1]
-    return best, places // vocabulary, places % vocabulary, best * penalty
+    scores = ((token_log_probs + log_probs[..., None]) / penalty).flatten(1)
+    top, indices = scores.topk(config.num_beams, -1)
+    vocab_size = logits.shape[-1]
+    return top, indices // vocab_size, indices % vocab_size, top * penalty
 
 
-def _store(ended: Tensor, scores: Tensor, texts: Tensor, found: Sequence[Found]) -> None:
+def _store(ended: Tensor, scores: Tensor, texts: Tensor, results: Sequence[SearchResult]) -> None:
+    """Add the ended beams `[Q, B]` to the hypotheses of their questions."""
     if not ended.any():
         return
-    told, ids = scores.tolist(), texts.tolist()
+    beam_scores, ids = scores.tolist(), texts.tolist()
     for question, beam in ended.nonzero().tolist():
-        found[question].hypotheses.append((told[question][beam], tuple(ids[question][beam])))
+        results[question].hypotheses.append((beam_scores[question][beam], tuple(ids[question][beam])))

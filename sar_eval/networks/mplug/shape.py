@@ -1,7 +1,7 @@
-"""The numbers of an mPLUG VQA network, from the two configuration files it is published with.
+"""The configuration of an mPLUG VQA network, from the two files that it is published with.
 
-What `config.yaml` leaves out is what `MPlugConfig` of modelscope 1.40.2
-(modelscope/models/multi_modal/mplug/configuration_mplug.py) takes for it: those of the large model.
+Defaults for `config.yaml` are those of modelscope 1.40.2's `MPlugConfig`
+(modelscope/models/multi_modal/mplug/configuration_mplug.py), which are the large model's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import yaml  # type: ignore[import-untyped]
 from sar_eval.errors import BadInput
 
 HEAD_WIDTH = 64  # of CLIP's attention, at every width
-NO_STRIDE = 100  # the original's default: further apart than there are layers
-_VISION = {
+NO_STRIDE = 100  # the original's default, larger than the number of layers
+_DEFAULTS = {
     "image_res": 504,
     "clip_vision_patch_size": 14,
     "clip_vision_width": 1024,
@@ -27,7 +27,7 @@ _VISION = {
     "min_length": 1,
     "max_length": 10,
 }
-_TEXT = (
+_BERT_FIELDS = (
     "hidden_size",
     "num_attention_heads",
     "intermediate_size",
@@ -43,25 +43,27 @@ _TEXT = (
 
 @dataclass(frozen=True, slots=True)
 class MplugShape:
-    """How large each part is, and how an answer is searched.
+    """Sizes of the network's parts, and settings of the beam search.
+
+    Its `repr` is stored in converted weights, which are converted again where it differs.
 
     Attributes:
         side: of the square image, in pixels.
         patch: side of a patch.
-        vision_width: of CLIP's vision tower, `vision_layers` deep.
-        clip_text_layers: of CLIP's text tower, which is stored and never used.
-        hidden: width of the text parts, with `heads` and `inner` (feed-forward).
+        vision_width: of CLIP's vision tower, with `vision_layers` layers.
+        clip_text_layers: of CLIP's text tower, which is in the file and never used.
+        hidden: width of the text parts, with `heads` and `inner` (feed-forward width).
         epsilon: of their layer norms.
         vocabulary: number of word pieces.
-        positions: longest text that has position embeddings.
+        positions: number of position embeddings.
         types: number of token types; only type 0 is used.
         text_layers: of the question encoder.
-        stored_layers: of the fusion encoder, of which the last `fusion_layers` run.
-        stride: fusion layer `stride`, `2 * stride`, ... (from 0, of those that run) lets image and
-            question attend to each other as one text and rewrites the image's tokens.
+        stored_layers: of the fusion encoder, of which only the last `fusion_layers` run.
+        stride: fusion layer `stride`, `2 * stride`, ... (from 0, of those that run) is a connected layer:
+            it attends over image and question as one text and updates the image's tokens too.
         decoder_layers: of the decoder.
         beams: of the search; an answer has `shortest` to `longest` tokens.
-        distilled: the file has a momentum copy of everything.
+        distilled: the file has a momentum copy of all tensors.
     """
 
     side: int
@@ -92,58 +94,58 @@ class MplugShape:
         return (self.side // self.patch) ** 2 + 1
 
     @property
-    def running(self) -> range:
-        """Numbers of the fusion layers that run."""
+    def active_layers(self) -> range:
+        """Indices of the fusion layers that run."""
         return range(max(0, self.stored_layers - self.fusion_layers), self.stored_layers)
 
     @property
-    def rewriting(self) -> frozenset[int]:
-        """Numbers of the fusion layers that rewrite the image's tokens."""
-        first = self.running.start
-        return frozenset(n for n in self.running if n > first and (n - first) % self.stride == 0)
+    def connected_layers(self) -> frozenset[int]:
+        """Indices of the fusion layers that attend over image and question as one text."""
+        first = self.active_layers.start
+        return frozenset(n for n in self.active_layers if n > first and (n - first) % self.stride == 0)
 
 
 def read_shape(folder: Path) -> MplugShape:
     """Read `config.yaml` and the BERT configuration that it names.
 
     Raises:
-        BadInput: a file is missing or unreadable, or describes a network that this one is not.
+        BadInput: a file is missing or unreadable, or describes another network.
     """
-    path, text_path = configurations(folder)
-    given, text = _read(path), _read(text_path)
-    seen = {name: _whole(given.get(name, usual), name, path) for name, usual in _VISION.items()}
-    told = {name: _whole(text.get(name), name, text_path) for name in _TEXT}
+    path, bert_path = config_paths(folder)
+    config, bert_config = _read(path), _read(bert_path)
+    values = {name: _int(config.get(name, default), name, path) for name, default in _DEFAULTS.items()}
+    bert = {name: _int(bert_config.get(name), name, bert_path) for name in _BERT_FIELDS}
     shape = MplugShape(
-        side=seen["image_res"],
-        patch=seen["clip_vision_patch_size"],
-        vision_width=seen["clip_vision_width"],
-        vision_layers=seen["clip_vision_layers"],
-        clip_text_layers=seen["clip_transformer_layers"],
-        hidden=told["hidden_size"],
-        heads=told["num_attention_heads"],
-        inner=told["intermediate_size"],
-        epsilon=float(text.get("layer_norm_eps", 1e-12)),
-        vocabulary=told["vocab_size"],
-        positions=told["max_position_embeddings"],
-        types=told["type_vocab_size"],
-        text_layers=told["text_encoder_layers"],
-        stored_layers=told["num_hidden_layers"],
-        fusion_layers=told["fusion_layers"],
-        stride=_whole(text.get("stride_layer", NO_STRIDE), "stride_layer", text_path),
-        decoder_layers=told["text_decode_layers"],
-        beams=seen["beam_size"],
-        shortest=seen["min_length"],
-        longest=seen["max_length"],
-        distilled=bool(given.get("distill", True)),
+        side=values["image_res"],
+        patch=values["clip_vision_patch_size"],
+        vision_width=values["clip_vision_width"],
+        vision_layers=values["clip_vision_layers"],
+        clip_text_layers=values["clip_transformer_layers"],
+        hidden=bert["hidden_size"],
+        heads=bert["num_attention_heads"],
+        inner=bert["intermediate_size"],
+        epsilon=float(bert_config.get("layer_norm_eps", 1e-12)),
+        vocabulary=bert["vocab_size"],
+        positions=bert["max_position_embeddings"],
+        types=bert["type_vocab_size"],
+        text_layers=bert["text_encoder_layers"],
+        stored_layers=bert["num_hidden_layers"],
+        fusion_layers=bert["fusion_layers"],
+        stride=_int(bert_config.get("stride_layer", NO_STRIDE), "stride_layer", bert_path),
+        decoder_layers=bert["text_decode_layers"],
+        beams=values["beam_size"],
+        shortest=values["min_length"],
+        longest=values["max_length"],
+        distilled=bool(config.get("distill", True)),
     )
-    if text.get("hidden_act", "gelu") != "gelu":
-        raise BadInput(f"{text_path}: hidden_act is {text['hidden_act']!r}; mPLUG's is gelu")
+    if bert_config.get("hidden_act", "gelu") != "gelu":
+        raise BadInput(f"{bert_path}: hidden_act is {bert_config['hidden_act']!r}; mPLUG's is gelu")
     _check(shape, folder)
     return shape
 
 
-def configurations(folder: Path) -> tuple[Path, Path]:
-    """`config.yaml`, and the BERT configuration that it names.
+def config_paths(folder: Path) -> tuple[Path, Path]:
+    """Paths of `config.yaml` and of the BERT configuration that it names.
 
     Raises:
         BadInput: `config.yaml` is missing or unreadable.
@@ -153,17 +155,17 @@ def configurations(folder: Path) -> tuple[Path, Path]:
 
 
 def _check(shape: MplugShape, folder: Path) -> None:
-    whole = {
+    problems = {
         "image_res is no multiple of the patch size": shape.side % shape.patch,
         f"the vision width is no multiple of {HEAD_WIDTH}": shape.vision_width % HEAD_WIDTH,
         "hidden_size is no multiple of num_attention_heads": shape.hidden % shape.heads,
-        "the answer's least length is above its greatest": shape.shortest > shape.longest,
+        "min_length is larger than max_length": shape.shortest > shape.longest,
         "vision and text are of one width (mPLUG base), which is another network": (
             shape.vision_width == shape.hidden
         ),
     }
-    if faults := [fault for fault, wrong in whole.items() if wrong]:
-        raise BadInput(f"{folder} is no mPLUG-large VQA model: {faults[0]}")
+    if found := [problem for problem, applies in problems.items() if applies]:
+        raise BadInput(f"{folder} is no mPLUG-large VQA model: {found[0]}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,12 +180,12 @@ def _read(path: Path) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         raise BadInput(f"{path} is no readable configuration: {first}") from error
     if not isinstance(data, dict):
-        raise BadInput(f"{path} must hold names with values")
+        raise BadInput(f"{path} must be a mapping of names to values")
     return data
 
 
-def _whole(value: Any, name: str, path: Path) -> int:
-    least = 0 if name == "min_length" else 1
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{path}: {name} is {value!r}: it must be a whole number of at least {least}")
+def _int(value: Any, name: str, path: Path) -> int:
+    minimum = 0 if name == "min_length" else 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise BadInput(f"{path}: {name} is {value!r}: it must be a whole number of at least {minimum}")
     return value

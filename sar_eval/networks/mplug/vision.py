@@ -1,8 +1,8 @@
-"""CLIP's vision tower as mPLUG uses it: every token, no projection.
+"""CLIP's vision tower as in mPLUG: all tokens, no projection.
 
 Architecture: `VisualTransformer` with `skip_last_layer` in
 modelscope/models/multi_modal/mplug/clip/clip.py (modelscope 1.40.2), after OpenAI's CLIP. Layers are
-pre-norm, the activation is QuickGELU, x * sigmoid(1.702 x). Parameters carry the original's names.
+pre-norm, the activation is QuickGELU, x * sigmoid(1.702 x). Parameters have the original's names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sar_eval.networks.mplug.shape import HEAD_WIDTH, MplugShape
 
 
 class VisionTransformer(nn.Module):
-    """Pixels to tokens."""
+    """Encodes images."""
 
     def __init__(self, shape: MplugShape) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens `[P, N, width]` of normalised images `[P, 3, S, S]`, class token first."""
-        # A product, not the convolution that it is: on a GPU cuDNN rounds float32 to TF32.
+        # A matrix product in place of the convolution, for which cuDNN would round float32 to TF32.
         patch, kernel = self.conv1.kernel_size[0], self.conv1.weight.flatten(1)
         patches = F.linear(F.unfold(pixels, patch, stride=patch).transpose(1, 2), kernel)
-        first = self.class_embedding.expand(len(pixels), 1, -1)
-        x = torch.cat([first, patches], 1) + self.positional_embedding
+        class_token = self.class_embedding.expand(len(pixels), 1, -1)
+        x = torch.cat([class_token, patches], 1) + self.positional_embedding
         x = self.ln_pre(x)
         for block in self.transformer.resblocks:
             x = block(x)
@@ -69,10 +69,10 @@ class _Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = joined.unflatten(-1, (3, -1, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.unflatten(-1, (3, -1, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 
 
@@ -83,6 +83,6 @@ class _FeedForward(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = self.c_fc(x)
-        out: Tensor = self.c_proj(wide * torch.sigmoid(1.702 * wide))
+        inner = self.c_fc(x)
+        out: Tensor = self.c_proj(inner * torch.sigmoid(1.702 * inner))
         return out

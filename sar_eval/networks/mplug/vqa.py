@@ -1,9 +1,10 @@
 """mPLUG-large VQA, the network that answers DPG-Bench's questions, in plain torch.
 
-Paper: Li et al., mPLUG, arXiv 2205.12005. Facts: modelscope 1.40.2, `models/multi_modal/mplug` and
-`preprocessors/multi_modal.py`; parity with it is a test. An image is seen once for all its questions.
+Paper: Li et al., mPLUG, arXiv 2205.12005. Reimplemented after modelscope 1.40.2,
+`models/multi_modal/mplug` and `preprocessors/multi_modal.py`; tests compare with its outputs. An image is
+encoded once for all its questions.
 
-The network's text is the official answer; DPG counts it only if it is exactly "yes".
+The generated text is the official answer; DPG-Bench counts it as yes only if it is exactly "yes".
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.network import Mplug
-from sar_eval.networks.mplug.search import Found, Rules, search
-from sar_eval.networks.mplug.tokenizer import END, START, Encoded, Words
+from sar_eval.networks.mplug.search import SearchConfig, beam_search
+from sar_eval.networks.mplug.tokenizer import END, START, Encoded, MplugTokenizer
 from sar_eval.networks.mplug.weights import VOCABULARY, read_weights
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
@@ -29,16 +30,15 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What the network says to one question.
+class MplugOutput:
+    """The network's answer to one question.
 
     Attributes:
-        text: its answer.
-        soft: p(yes) / (p(yes) + p(no)) of the first token, before any search: how sure it is, if it
-            had to say one of the two. Not the chance of the official answer, and above one half does
-            not mean that this is "yes".
-        truncated: the question was longer than 25 ids, and its end was cut off.
-        ids: of the answer, [CLS] first.
+        text: of the best hypothesis.
+        soft: p(yes) / (p(yes) + p(no)) of the first token, before the search. It is not the probability
+            of the text, and a value above one half does not imply the text "yes".
+        truncated: the question was longer than 25 ids and was cut.
+        ids: of the text, [CLS] first.
     """
 
     text: str
@@ -55,31 +55,33 @@ class MplugVqa:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
-        """Load the original files (see `mplug_weights`).
+        """Load the original files (see `networks.mplug.weights`).
 
         Args:
-            folder: holds them.
-            device: of torch.
-            dtype: of the weights and products; float32 is official.
+            folder: of the files.
+            device: torch device.
+            dtype: of weights and activations; float32 is official.
 
         Raises:
             BadInput: files that are missing, unreadable or of another network.
         """
-        loaded = read_weights(folder)
-        self.shape, self.digest = loaded.shape, loaded.digest
+        weights = read_weights(folder)
+        self.shape, self.digest = weights.shape, weights.digest
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
-        self.words = Words(folder / VOCABULARY, self.shape.vocabulary)
+        self.tokenizer = MplugTokenizer(folder / VOCABULARY, self.shape.vocabulary)
         with torch.device("meta"):
             self.network = Mplug(self.shape)
-        self.network.load_state_dict(loaded.state, strict=True, assign=True)
+        self.network.load_state_dict(weights.state, strict=True, assign=True)
         self.network.eval().requires_grad_(False).to(self.device, self.dtype)
-        self.rules = Rules(self.shape.beams, self.shape.shortest, self.shape.longest, START, END)
+        self.search_config = SearchConfig(
+            self.shape.beams, self.shape.shortest, self.shape.longest, START, END
+        )
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """Squash one RGB image uint8 [H, W, 3] to the network's square, uint8 `[S, S, 3]`.
+        """Resize one RGB image uint8 `[H, W, 3]` to the network's square, uint8 `[S, S, 3]`.
 
         Raises:
-            BadInput: another type or shape; such an image would be judged without a complaint.
+            BadInput: another dtype or shape.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise BadInput(f"mPLUG needs RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -90,41 +92,50 @@ class MplugVqa:
 
     def pixels(self, prepared: Sequence[Tensor]) -> Tensor:
         """Normalised float32 `[P, 3, S, S]` on the device."""
-        whole = torch.stack(list(prepared)).to(self.device).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(each, device=self.device).view(3, 1, 1) for each in (MEAN, STD))
-        return (whole - mean) / std
+        batch = torch.stack(list(prepared)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        return (batch - mean) / std
 
     def answer(
         self, prepared: Sequence[Tensor], questions: Sequence[Sequence[str]]
-    ) -> list[list[Reply | None]]:
-        """A reply to each question of each prepared image; None where a question has no word.
+    ) -> list[list[MplugOutput | None]]:
+        """An output for each question of each prepared image; None for an empty question.
 
         Raises:
-            BadInput: the network answers NaN or infinity.
+            BadInput: logits that are not finite.
         """
-        encoded = [[self.words.encode(question) for question in own] for own in questions]
-        asked = [[one for one in own if one.length > 2] for own in encoded]
-        seen = [image for image, own in zip(prepared, asked, strict=True) if own]
-        replies = iter(self._replies(seen, [own for own in asked if own]))
-        return [[next(replies) if one.length > 2 else None for one in own] for own in encoded]
+        encoded = [[self.tokenizer.encode(text) for text in texts] for texts in questions]
+        by_image = [[question for question in row if question.length > 2] for row in encoded]
+        images = [image for image, row in zip(prepared, by_image, strict=True) if row]
+        outputs = iter(self._answer_batch(images, [row for row in by_image if row]))
+        return [[next(outputs) if question.length > 2 else None for question in row] for row in encoded]
 
     @torch.inference_mode()
-    def _replies(self, prepared: Sequence[Tensor], asked: Sequence[Sequence[Encoded]]) -> list[Reply]:
+    def _answer_batch(
+        self, prepared: Sequence[Tensor], by_image: Sequence[Sequence[Encoded]]
+    ) -> list[MplugOutput]:
+        """Outputs of one forward pass, for at least one question an image."""
         if not prepared:
             return []
-        rows = [one for own in asked for one in own]
-        ids = torch.tensor([one.ids for one in rows])
-        mask = torch.arange(ids.shape[1]) < torch.tensor([[one.length] for one in rows])
-        tokens = self.network.see(self.pixels(prepared).to(self.dtype))
-        counts = [len(own) for own in asked]
-        answering = self.network.ask(tokens, ids.to(self.device), mask.to(self.device), counts)
-        first = answering.start(START)
-        if not first.isfinite().all():
-            kind = str(self.dtype).removeprefix("torch.")
-            raise BadInput(f"mPLUG answers NaN or infinity on {self.device} in {kind}: take dtype float32")
-        soft = (first[:, self.words.yes] - first[:, self.words.no]).sigmoid().tolist()
-        found: list[Found] = search(first, answering, self.rules)
+        questions = [question for row in by_image for question in row]
+        ids = torch.tensor([question.ids for question in questions])
+        mask = torch.arange(ids.shape[1]) < torch.tensor([[question.length] for question in questions])
+        image_tokens = self.network.encode_images(self.pixels(prepared).to(self.dtype))
+        decoder = self.network.encode_questions(
+            image_tokens, ids.to(self.device), mask.to(self.device), [len(row) for row in by_image]
+        )
+        logits = decoder.start(START)
+        self._check_finite(logits)
+        soft = (logits[:, self.tokenizer.yes_id] - logits[:, self.tokenizer.no_id]).sigmoid().tolist()
+        results = beam_search(logits, decoder, self.search_config)
         return [
-            Reply(self.words.decode(told.ids), sure, one.truncated, told.ids)
-            for told, sure, one in zip(found, soft, rows, strict=True)
+            MplugOutput(self.tokenizer.decode(result.ids), p, question.truncated, result.ids)
+            for result, p, question in zip(results, soft, questions, strict=True)
         ]
+
+    def _check_finite(self, logits: Tensor) -> None:
+        if not logits.isfinite().all():
+            dtype = str(self.dtype).removeprefix("torch.")
+            raise BadInput(
+                f"mPLUG's output is NaN or infinity on {self.device} in {dtype}: use dtype float32"
+            )

@@ -1,4 +1,4 @@
-"""Folders of 2x2 grids and of single files: found, taken in, exported and read back."""
+"""Folders of 2x2 grids and of single files: detected, imported, exported and read back."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_grids import noise, photo, put_together
+from test_grids import make_grid, noise, photo
 
 from sar_eval.decoding.encode_images import encode
 from sar_eval.errors import BadInput
@@ -25,7 +25,7 @@ from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import sample_scene
 from sar_eval.types import Generation, Prompt, make_draw
 
-# Ids as DPG-Bench has them: some end in what looks like an index.
+# Ids as in DPG-Bench: some end like an index.
 PROMPTS = [
     Prompt(name, f"image {name}") for name in ("12", "stanford_2", "stanford_21", "COCOval_0", "vrd7")
 ]
@@ -40,17 +40,17 @@ def photos(seed: int, number: int = 4, size: tuple[int, int] = SIZE) -> list[np.
 def write_grids(root: Path, suffix: str = ".png", **layout) -> dict[str, list[np.ndarray]]:
     """A grid of every prompt; returns the tiles."""
     root.mkdir(exist_ok=True)
-    made = {prompt.id: photos(seed) for seed, prompt in enumerate(PROMPTS)}
-    for name, tiles in made.items():
-        Image.fromarray(put_together(tiles, **layout)).save(root / f"{name}{suffix}")
-    return made
+    tiles_of = {prompt.id: photos(seed) for seed, prompt in enumerate(PROMPTS)}
+    for name, tiles in tiles_of.items():
+        Image.fromarray(make_grid(tiles, **layout)).save(root / f"{name}{suffix}")
+    return tiles_of
 
 
-def take(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str, dict]:
-    """What the stage stores, by draw."""
+def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str, dict]:
+    """The rows that the stage stores, by draw key."""
     suite = tmp_path / "suite.jsonl"
     suite.write_text("\n".join(json.dumps({"id": p.id, "text": p.text}) for p in prompts))
-    (tmp_path / "r.toml").write_text('suite = "suite.jsonl"\nbatch_size = 6\n')  # cuts through a prompt
+    (tmp_path / "r.toml").write_text('suite = "suite.jsonl"\nbatch_size = 6\n')  # no multiple of 4
     spec = resolve_images(
         load_recipe(str(tmp_path / "r.toml")),
         tmp_path,
@@ -59,26 +59,26 @@ def take(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str, di
         images.resolution,
         {"images_per_prompt": each},
     )
-    folder = RunFolder(tmp_path / "taken")
+    folder = RunFolder(tmp_path / "imported")
     folder.write_prompts(prompts)
     import_images(spec, folder, images)
     return {row["key"]: row for row in folder.generations.rows()}
 
 
 @pytest.mark.parametrize(
-    ("layout", "told"),
+    ("layout", "text"),
     [
         ({}, "2x2 grids (PNG), no padding, 40x32"),
         ({"padding": 2}, "2x2 grids (PNG), 2 px padding and border, 40x32"),
-        ({"padding": 3, "value": 255, "around": False}, "2x2 grids (PNG), 3 px padding, 40x32"),
+        ({"padding": 3, "value": 255, "border": False}, "2x2 grids (PNG), 3 px padding, 40x32"),
     ],
 )
-def test_every_tile_of_a_png_grid_is_stored_bit_for_bit(tmp_path, layout, told) -> None:
+def test_every_tile_of_a_png_grid_is_stored_bit_for_bit(tmp_path, layout, text) -> None:
     tiles = write_grids(tmp_path / "in", **layout)
-    found = find_images(tmp_path / "in", PROMPTS, 4)
-    assert (found.layout, str(found), found.resolution, found.note) == ("grids", told, 40, "")
-    assert found.missing(PROMPTS) == []
-    rows = take(tmp_path, found)
+    images = find_images(tmp_path / "in", PROMPTS, 4)
+    assert (images.layout, str(images), images.resolution, images.note) == ("grids", text, 40, "")
+    assert images.missing(PROMPTS) == []
+    rows = imported(tmp_path, images)
     assert len(rows) == 20
     for key, row in rows.items():
         name, _, index = key.rpartition("/")
@@ -89,9 +89,9 @@ def test_every_tile_of_a_png_grid_is_stored_bit_for_bit(tmp_path, layout, told) 
 
 def test_jpeg_grids_as_simplear_writes_them(tmp_path) -> None:
     tiles = write_grids(tmp_path / "in", ".jpg", padding=2)
-    found = find_images(tmp_path / "in", PROMPTS, 4)
-    assert str(found) == "2x2 grids (JPEG), 2 px padding and border, 40x32"
-    for key, row in take(tmp_path, found).items():
+    images = find_images(tmp_path / "in", PROMPTS, 4)
+    assert str(images) == "2x2 grids (JPEG), 2 px padding and border, 40x32"
+    for key, row in imported(tmp_path, images).items():
         name, _, index = key.rpartition("/")
         error = np.abs(
             np.subtract(decode_image(row["image"]["bytes"]), tiles[name][int(index)], dtype=float)
@@ -99,41 +99,41 @@ def test_jpeg_grids_as_simplear_writes_them(tmp_path) -> None:
         assert error.mean() < 12
 
 
-def test_how_grids_are_cut_is_in_the_protocol_and_in_the_digest(tmp_path) -> None:
+def test_the_grid_is_in_the_protocol_and_in_the_digest(tmp_path) -> None:
     write_grids(tmp_path, padding=2)
-    found = find_images(tmp_path, PROMPTS, 4)
-    spec = resolve_images(load_recipe("shapes"), tmp_path, found.digest(), str(found), found.resolution, {})
+    images = find_images(tmp_path, PROMPTS, 4)
+    digest, resolution = images.digest(), images.resolution
+    spec = resolve_images(load_recipe("shapes"), tmp_path, digest, str(images), resolution, {})
     assert spec.protocol.name == "images as they are, 2x2 grids (PNG), 2 px padding and border, 40x32"
     assert spec.protocol.resolution == 40
-    digest = found.digest()
-    found.grid = Grid((42, 34))
-    assert found.digest() != digest
+    images.grid = Grid((42, 34))
+    assert images.digest() != digest
 
 
-def test_what_is_no_grid_like_the_others_is_an_error_of_its_draws(tmp_path) -> None:
+def test_a_file_unlike_the_other_grids_is_an_error_of_its_draws(tmp_path) -> None:
     write_grids(tmp_path / "in", padding=2)
     (single,) = photos(9, 1, (86, 70))  # as large as the grids
     Image.fromarray(single).save(tmp_path / "in" / "12.png")
     Image.fromarray(photos(9, 1, (64, 64))[0]).save(tmp_path / "in" / "stanford_2.png")
     (tmp_path / "in" / "COCOval_0.png").unlink()
-    found = find_images(tmp_path / "in", PROMPTS, 4)
-    assert found.missing(PROMPTS) == ["COCOval_0"]
-    rows = take(tmp_path, found)
+    images = find_images(tmp_path / "in", PROMPTS, 4)
+    assert images.missing(PROMPTS) == ["COCOval_0"]
+    rows = imported(tmp_path, images)
     for index in range(4):
-        told = rows[f"12/{index}"]["error"]
-        assert "is no grid like the others (2 px padding and border, 40x32): a single" in told
+        error = rows[f"12/{index}"]["error"]
+        assert "is no grid like the others (2 px padding and border, 40x32): a single" in error
         assert "stanford_2.png is 64x64 pixels, most are 86x70" in rows[f"stanford_2/{index}"]["error"]
         assert rows[f"COCOval_0/{index}"]["error"] == "missing: the folder has no such image"
         assert rows[f"stanford_21/{index}"]["error"] is None
     assert all(row["image"] is None for row in rows.values() if row["error"])
 
 
-def test_a_black_tile_is_blank_and_not_a_image(tmp_path) -> None:
+def test_a_black_tile_is_an_error_of_its_draw(tmp_path) -> None:
     write_grids(tmp_path / "in")
     tiles = photos(0)
     tiles[2] = np.zeros_like(tiles[2])
-    Image.fromarray(put_together(tiles)).save(tmp_path / "in" / "12.png")
-    rows = take(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
+    Image.fromarray(make_grid(tiles)).save(tmp_path / "in" / "12.png")
+    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
     assert rows["12/2"]["error"].endswith("12.png, tile 2 is blank: one colour all over")
     assert [rows[f"12/{index}"]["error"] for index in (0, 1, 3)] == [None] * 3
 
@@ -142,14 +142,14 @@ def test_an_unreadable_grid_is_an_error_of_its_draws(tmp_path) -> None:
     write_grids(tmp_path / "in")
     path = tmp_path / "in" / "12.png"
     path.write_bytes(path.read_bytes()[:2000])
-    rows = take(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
+    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
     assert all("unreadable image" in rows[f"12/{index}"]["error"] for index in range(4))
 
 
 def test_files_that_cannot_be_cut_are_refused(tmp_path) -> None:
     for prompt in PROMPTS:
         Image.fromarray(noise(1, (31, 31), 1)[0]).save(tmp_path / f"{prompt.id}.png")
-    with pytest.raises(BadInput, match=r"31x31 pixels cannot be cut .* say --images-per-prompt 1"):
+    with pytest.raises(BadInput, match=r"31x31 pixels cannot be cut .* use --images-per-prompt 1"):
         find_images(tmp_path, PROMPTS, 4)
     for path in tmp_path.iterdir():
         path.write_bytes(b"nothing")
@@ -157,18 +157,18 @@ def test_files_that_cannot_be_cut_are_refused(tmp_path) -> None:
         find_images(tmp_path, PROMPTS, 4)
 
 
-def test_single_images_are_doubted_where_four_are_expected(tmp_path) -> None:
+def test_single_images_where_four_are_expected_give_a_note(tmp_path) -> None:
     for seed, prompt in enumerate(PROMPTS):
         Image.fromarray(photos(seed, 1, (64, 64))[0]).save(tmp_path / f"{prompt.id}.png")
-    found = find_images(tmp_path, PROMPTS, 4)
-    assert str(found) == "2x2 grids (PNG), no padding, 32x32"
-    assert found.note.endswith("if there is one image a prompt, say --images-per-prompt 1")
+    grids = find_images(tmp_path, PROMPTS, 4)
+    assert str(grids) == "2x2 grids (PNG), no padding, 32x32"
+    assert grids.note.endswith("if there is one image a prompt, use --images-per-prompt 1")
     single = find_images(tmp_path, PROMPTS, 1)
     assert (single.layout, str(single), single.note) == ("named", "64x64", "")
     assert sorted(single.files) == sorted(f"{prompt.id}/0" for prompt in PROMPTS)
 
 
-def test_an_id_that_ends_in_a_number_is_not_taken_for_an_index(tmp_path) -> None:
+def test_an_id_may_end_like_an_index(tmp_path) -> None:
     for seed, prompt in enumerate(PROMPTS):
         for index, tile in enumerate(photos(seed, 2)):
             Image.fromarray(tile).save(tmp_path / f"{prompt.id}_{index}.png")
@@ -178,7 +178,7 @@ def test_an_id_that_ends_in_a_number_is_not_taken_for_an_index(tmp_path) -> None
     assert len(found.files) == 10
 
 
-def test_names_of_two_kinds_and_of_nobody_are_refused(tmp_path) -> None:
+def test_mixed_and_unknown_names_are_refused(tmp_path) -> None:
     for name in ("12_0", "stanford_2"):
         Image.fromarray(photos(1, 1)[0]).save(tmp_path / f"{name}.png")
     with pytest.raises(BadInput, match=r"stanford_2\.png without an index, where other files have one"):
@@ -190,7 +190,7 @@ def test_names_of_two_kinds_and_of_nobody_are_refused(tmp_path) -> None:
         find_images(tmp_path, PROMPTS, 4)
 
 
-def test_most_webp_is_lossy() -> None:
+def test_jpeg_and_most_webp_are_lossy() -> None:
     (pixels,) = photos(1, 1)
     assert is_lossy(_encoded(pixels, "JPEG"))
     assert is_lossy(_encoded(pixels, "WEBP", quality=80))
@@ -198,9 +198,9 @@ def test_most_webp_is_lossy() -> None:
     assert not is_lossy(_encoded(pixels, "PNG"))
 
 
-def _encoded(pixels: np.ndarray, form: str, **options) -> bytes:
+def _encoded(pixels: np.ndarray, image_format: str, **options) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form, **options)
+    Image.fromarray(pixels).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -215,31 +215,32 @@ def make_run(path: Path, images: dict[str, bytes | None], each: int) -> RunFolde
         for index in range(each):
             draw = make_draw(prompt, index, 0)
             image = images[draw.key]
-            made = Generation(draw.key, draw.seed, image=image, error=None if image else "broken")
-            rows.append(generation_row(prompt, made, "d"))
+            generation = Generation(draw.key, draw.seed, image=image, error=None if image else "broken")
+            rows.append(generation_row(prompt, generation, "d"))
     run.generations.write(0, rows)
     return run
 
 
-@pytest.mark.parametrize(("each", "form"), [(1, "png"), (1, "webp"), (4, "png"), (4, "webp")])
-def test_exported_files_are_read_back_to_the_same_pixels(tmp_path, each, form) -> None:
-    """Scenes of the demo world: their plain background meets in the middle of a grid."""
+@pytest.mark.parametrize(("each", "image_format"), [(1, "png"), (1, "webp"), (4, "png"), (4, "webp")])
+def test_exported_files_are_read_back_to_the_same_pixels(tmp_path, each, image_format) -> None:
+    """Scenes of the demo world, whose uniform background leaves no edge in the middle of a grid."""
     rng = random.Random(8)
     drawn = {
         f"{prompt.id}/{index}": render(sample_scene(rng, style="clean"))
         for prompt in PROMPTS
         for index in range(each)
     }
-    run = make_run(tmp_path / "run", {key: encode(pixels, form) for key, pixels in drawn.items()}, each)
+    images = {key: encode(pixels, image_format) for key, pixels in drawn.items()}
+    run = make_run(tmp_path / "run", images, each)
     assert export(run, "dpg", tmp_path / "out") == 5 * each
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{prompt.id}.png" for prompt in PROMPTS
     )
     with Image.open(tmp_path / "out" / "12.png") as image:
         assert (image.format, image.size) == ("PNG", (64, 64) if each == 1 else (128, 128))
-    found = find_images(tmp_path / "out", PROMPTS, each)
-    assert found.note == ""
-    rows = take(tmp_path, found, each=each)
+    exported = find_images(tmp_path / "out", PROMPTS, each)
+    assert exported.note == ""
+    rows = imported(tmp_path, exported, each=each)
     for key, pixels in drawn.items():
         np.testing.assert_array_equal(decode_image(rows[key]["image"]["bytes"]), pixels)
 
@@ -255,7 +256,7 @@ def test_a_prompt_with_a_failed_draw_gets_no_grid(tmp_path) -> None:
     assert not (tmp_path / "out" / "12.png").exists()
 
 
-def test_what_no_official_file_can_hold_is_refused(tmp_path) -> None:
+def test_runs_that_the_official_layout_cannot_hold_are_refused(tmp_path) -> None:
     images = {
         f"{prompt.id}/{index}": encode(photos(index, 1, (32, 32 + 2 * index))[0], "png")
         for prompt in PROMPTS

@@ -1,4 +1,4 @@
-"""Whose image is which: the layouts of foreign folders."""
+"""Matching the files of a folder to draws, in every layout."""
 
 import io
 import json
@@ -27,22 +27,22 @@ def save(path: Path, size: tuple[int, int] = (8, 6), color: int = 7) -> Path:
 
 
 def folders(root: Path, numbers: tuple[str, ...] = ("0000", "0001"), suffix: str = ".png") -> Path:
-    """The official layout, its folders in another order than the suite."""
-    for place, prompt in zip(("00000", "00001"), reversed(PROMPTS), strict=True):
+    """The official layout, with the folders in another order than the suite."""
+    for folder, prompt in zip(("00000", "00001"), reversed(PROMPTS), strict=True):
         for number in numbers:
-            save(root / place / "samples" / f"{number}{suffix}")
+            save(root / folder / "samples" / f"{number}{suffix}")
         metadata = {**prompt.checks, "prompt": prompt.text}
-        (root / place / "metadata.jsonl").write_text(json.dumps(metadata))
+        (root / folder / "metadata.jsonl").write_text(json.dumps(metadata))
     return root
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
-def test_official_folders_are_known_by_their_metadata(tmp_path, suffix) -> None:
-    found = find_images(folders(tmp_path, suffix=suffix), PROMPTS, 2)
-    assert found.layout == "geneval"
-    assert found.files["00000/1"] == tmp_path / "00001" / "samples" / f"0001{suffix}"
-    assert sorted(found.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
-    assert found.size == (8, 6)
+def test_official_folders_are_matched_by_their_metadata(tmp_path, suffix) -> None:
+    images = find_images(folders(tmp_path, suffix=suffix), PROMPTS, 2)
+    assert images.layout == "geneval"
+    assert images.files["00000/1"] == tmp_path / "00001" / "samples" / f"0001{suffix}"
+    assert sorted(images.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
+    assert images.size == (8, 6)
 
 
 def test_numbers_may_start_at_one_and_have_any_width(tmp_path) -> None:
@@ -52,7 +52,7 @@ def test_numbers_may_start_at_one_and_have_any_width(tmp_path) -> None:
     ]
 
 
-def test_a_gap_stays_a_gap(tmp_path) -> None:
+def test_a_missing_number_keeps_its_index(tmp_path) -> None:
     folder = folders(tmp_path, ("00000", "00001", "00002"))
     (folder / "00000" / "samples" / "00001.png").unlink()
     assert "00001/1" not in find_images(folder, PROMPTS, 3).files
@@ -71,9 +71,9 @@ def test_manifests(tmp_path, kind, by) -> None:
     else:
         lines = [f"file,{by}", *(f"{row['file']},{row[by]}" for row in rows)]
         (tmp_path / "manifest.csv").write_text("\n".join(lines))
-    found = find_images(tmp_path, PROMPTS, 2)
-    assert found.layout == "manifest"
-    assert {key: path.name for key, path in found.files.items()} == {
+    images = find_images(tmp_path, PROMPTS, 2)
+    assert images.layout == "manifest"
+    assert {key: path.name for key, path in images.files.items()} == {
         "00000/0": "0.webp",
         "00001/0": "1.webp",
         "00000/1": "2.webp",
@@ -85,83 +85,83 @@ def test_names(tmp_path, pattern) -> None:
     for prompt in PROMPTS:
         for index in range(2):
             save(tmp_path / pattern.format(prompt.id, index))
-    found = find_images(tmp_path, PROMPTS, 2)
-    assert found.layout == "named"
-    assert sorted(found.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
+    images = find_images(tmp_path, PROMPTS, 2)
+    assert images.layout == "named"
+    assert sorted(images.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
 
 
 def test_the_digest_is_of_names_and_bytes(tmp_path) -> None:
-    one = find_images(folders(tmp_path / "a"), PROMPTS, 2).digest()
-    assert one == find_images(folders(tmp_path / "b"), PROMPTS, 2).digest()
+    digest = find_images(folders(tmp_path / "a"), PROMPTS, 2).digest()
+    assert digest == find_images(folders(tmp_path / "b"), PROMPTS, 2).digest()
     save(tmp_path / "b" / "00000" / "samples" / "0001.png", color=8)
-    assert one != find_images(tmp_path / "b", PROMPTS, 2).digest()
+    assert digest != find_images(tmp_path / "b", PROMPTS, 2).digest()
 
 
-def test_the_size_is_the_commonest(tmp_path) -> None:
+def test_the_size_is_the_most_common_one(tmp_path) -> None:
     folder = folders(tmp_path)
-    odd = save(folder / "00000" / "samples" / "0001.png", size=(9, 9))
+    other = save(folder / "00000" / "samples" / "0001.png", size=(9, 9))
     (folder / "00001" / "samples" / "0001.png").write_bytes(b"no image")
-    found = find_images(folder, PROMPTS, 2)
-    assert found.size == (8, 6)
-    assert found.sizes[odd] == (9, 9)
-    assert found.sizes[folder / "00001" / "samples" / "0001.png"] is None
+    images = find_images(folder, PROMPTS, 2)
+    assert images.size == (8, 6)
+    assert images.sizes[other] == (9, 9)
+    assert images.sizes[folder / "00001" / "samples" / "0001.png"] is None
 
 
-def _foreign(folder: Path) -> None:
+def _unknown_prompt(folder: Path) -> None:
     (folder / "00000" / "metadata.jsonl").write_text('{"prompt": "a photo of a yak"}')
 
 
-def _broken(folder: Path) -> None:
+def _invalid_json(folder: Path) -> None:
     (folder / "00000" / "metadata.jsonl").write_text("{")
 
 
-def _named_oddly(folder: Path) -> None:
+def _no_number(folder: Path) -> None:
     save(folder / "00000" / "samples" / "grid.png")
 
 
-def _one_more(folder: Path) -> None:
+def _too_many(folder: Path) -> None:
     save(folder / "00000" / "samples" / "0002.png")
 
 
-def _twice(folder: Path) -> None:
+def _same_index(folder: Path) -> None:
     save(folder / "00000" / "samples" / "1.png")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("damage", "message"),
     [
-        (_foreign, "belongs to no prompt of this suite: 'a photo of a yak'"),
-        (_broken, "is no JSON"),
-        (_named_oddly, r"grid\.png: a sample's name must be a number"),
-        (_one_more, "--images-per-prompt"),
-        (_twice, "are both image 1"),
+        (_unknown_prompt, "belongs to no prompt of this suite: 'a photo of a yak'"),
+        (_invalid_json, "is no JSON"),
+        (_no_number, r"grid\.png: a sample's name must be a number"),
+        (_too_many, "--images-per-prompt"),
+        (_same_index, "are both image 1"),
     ],
 )
-def test_folders_that_do_not_fit_are_named(tmp_path, spoil, why) -> None:
+def test_invalid_folders_are_refused(tmp_path, damage, message) -> None:
     folder = folders(tmp_path)
-    spoil(folder)
-    with pytest.raises(BadInput, match=why):
+    damage(folder)
+    with pytest.raises(BadInput, match=message):
         find_images(folder, PROMPTS, 2)
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "message"),
     [
         ('{"file": "0.png"}', r"manifest\.jsonl:1: neither `prompt_id` nor `prompt` names"),
         ('{"file": "9.png", "prompt_id": "00000"}', "manifest.jsonl:1: no file"),
-        ('{"file": "../0.png", "prompt_id": "00000"}', "no `file` that lies in"),
+        ('{"file": "../0.png", "prompt_id": "00000"}', "no `file` inside"),
         ('{"file": "0.png", "prompt_id": "00000", "index": "x"}', "`index` is 'x'"),
         ("[]", "is no JSON object"),
     ],
 )
-def test_broken_manifests_are_named_with_their_line(tmp_path, line, why) -> None:
+def test_invalid_manifests_are_refused_with_their_line(tmp_path, line, message) -> None:
     save(tmp_path / "0.png")
     (tmp_path / "manifest.jsonl").write_text(line)
-    with pytest.raises(BadInput, match=why):
+    with pytest.raises(BadInput, match=message):
         find_images(tmp_path, PROMPTS, 2)
 
 
-def test_unknown_layouts_and_folders(tmp_path) -> None:
+def test_unknown_layouts_and_missing_folders_are_refused(tmp_path) -> None:
     with pytest.raises(BadInput, match="no folder"):
         find_images(tmp_path / "absent", PROMPTS, 2)
     with pytest.raises(BadInput, match=r"known layouts are geneval: .*; manifest: .*; named: "):
@@ -171,16 +171,16 @@ def test_unknown_layouts_and_folders(tmp_path) -> None:
         find_images(tmp_path, PROMPTS, 2)
 
 
-def test_images_are_turned_as_their_exif_says_and_lose_their_alpha() -> None:
+def test_decoding_applies_exif_orientation_and_drops_alpha() -> None:
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[..., 0], pixels[..., 3] = 200, 10
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by a quarter
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    found = decode_image(buffer.getvalue())
-    assert found.shape == (6, 4, 3)
-    assert (found[..., 0] == 200).all()
+    decoded = decode_image(buffer.getvalue())
+    assert decoded.shape == (6, 4, 3)
+    assert (decoded[..., 0] == 200).all()
 
 
 def test_a_truncated_image_is_unreadable(tmp_path) -> None:

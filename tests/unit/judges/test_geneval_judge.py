@@ -49,13 +49,13 @@ def prompt(number: int, **checks) -> Prompt:
     return Prompt(f"{number:05d}", "a photo", "colors", {"tag": "colors", **checks})
 
 
-def seen(judge, image: np.ndarray) -> list[str]:
-    """What the tiny network takes the image for, best first."""
+def detected(judge, image: np.ndarray) -> list[str]:
+    """Classes that the tiny network detects in an image, best first."""
     return [CLASSES[instance.label] for instance in judge._detector.detect([image], 0.05)[0]]
 
 
-def test_a_found_object_gets_a_colour_and_evidence(judge) -> None:
-    name = seen(judge, noise(1))[0]
+def test_a_detected_object_gets_a_colour_and_evidence(judge) -> None:
+    name = detected(judge, noise(1))[0]
     include = [{"class": name, "count": 1, "color": "red"}]
     verdict = next(
         judge.judge([(prompt(0, include=include), Generation("00000/0", 1, image=png(noise(1))))])
@@ -75,27 +75,27 @@ def test_a_found_object_gets_a_colour_and_evidence(judge) -> None:
         assert tuple(box["box"]) == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
 
 
-def test_what_is_there_passes_and_what_is_not_fails(judge) -> None:
-    name = seen(judge, noise(2))[0]
-    absent = next(other for other in CLASSES if other not in seen(judge, noise(2)))
+def test_a_detected_class_passes_and_an_absent_one_fails(judge) -> None:
+    name = detected(judge, noise(2))[0]
+    absent = next(other for other in CLASSES if other not in detected(judge, noise(2)))
     items = [
         (
-            prompt(i, include=[{"class": wanted, "count": 1}]),
+            prompt(i, include=[{"class": expected, "count": 1}]),
             Generation(f"{i:05d}/0", i, image=png(noise(2))),
         )
-        for i, wanted in enumerate((name, absent))
+        for i, expected in enumerate((name, absent))
     ]
-    there, missing = judge.judge(items)
-    assert (there.passed, there.score, there.reason) == (True, 1.0, "")
+    present, missing = judge.judge(items)
+    assert (present.passed, present.score, present.reason) == (True, 1.0, "")
     assert (missing.passed, missing.score) == (False, 0.0)
     assert missing.reason == f"expected {absent}>=1, found 0"
 
 
-def test_verdicts_do_not_depend_on_the_company(judge) -> None:
+def test_verdicts_do_not_depend_on_the_batch(judge) -> None:
     images = [noise(3), noise(4, 48, 80), noise(5), noise(6)]
     items = []
     for i, image in enumerate(images):
-        names = seen(judge, image)
+        names = detected(judge, image)
         include = [{"class": names[0], "count": 1, "color": COLORS[i]}]
         items.append((prompt(i, include=include), Generation(f"{i:05d}/0", i, image=png(image))))
     together = list(judge.judge(items))
@@ -105,7 +105,7 @@ def test_verdicts_do_not_depend_on_the_company(judge) -> None:
         assert [b["box"] for b in alone.evidence["boxes"]] == [b["box"] for b in verdict.evidence["boxes"]]
 
 
-def test_images_without_a_verdict_say_why(judge) -> None:
+def test_images_without_a_verdict_have_an_error(judge) -> None:
     include = [{"class": "dog", "count": 1}]
     blank = np.full((32, 32, 3), 7, np.uint8)
     items = [
@@ -129,13 +129,13 @@ def test_crops_show_the_object_on_grey() -> None:
     pixels[2:6, 3:9] = (200, 10, 20)
     mask = np.zeros((10, 12), bool)
     mask[2:6, 3:8] = True
-    found = np.asarray(crop(pixels, Instance(0, 0.9, (3.0, 2.0, 9.0, 6.0), mask)))
-    assert found.shape == (4, 6, 3)
-    assert (found[:, :5] == (200, 10, 20)).all()
-    assert (found[:, 5] == 0x99).all()
+    cropped = np.asarray(crop(pixels, Instance(0, 0.9, (3.0, 2.0, 9.0, 6.0), mask)))
+    assert cropped.shape == (4, 6, 3)
+    assert (cropped[:, :5] == (200, 10, 20)).all()
+    assert (cropped[:, 5] == 0x99).all()
 
 
-def test_the_version_is_of_the_weights(options, tmp_path) -> None:
+def test_the_version_depends_on_the_weights(options, tmp_path) -> None:
     version = GenEvalJudge(**options).version
     assert version == GenEvalJudge(**{**options, "threshold": 0.2}).version
     copy = tmp_path / "other.safetensors"
@@ -144,7 +144,7 @@ def test_the_version_is_of_the_weights(options, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("changed", "message"),
     [
         ({"treshold": 0.3}, "no option 'treshold'"),
         ({"threshold": "high"}, "must be a number"),
@@ -157,8 +157,8 @@ def test_the_version_is_of_the_weights(options, tmp_path) -> None:
     ],
 )
 def test_options_are_checked_before_anything_is_loaded(
-    options, changed, why, tmp_path, monkeypatch
+    options, changed, message, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
-    with pytest.raises(BadInput, match=why):
+    with pytest.raises(BadInput, match=message):
         GenEvalJudge(**{**options, **changed})

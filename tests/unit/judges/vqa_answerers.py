@@ -1,4 +1,4 @@
-"""Answerers for the tests of the judge: one that reads pixels, one that fails as it is told."""
+"""Answerers for the tests of the judge: one that reads pixels, and one that fails on demand."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from sar_eval.types import Answer
 
 
 class Reading:
-    """Says yes to every colour word of a question that is the image's strongest channel.
+    """Answers yes if a question names the image's strongest channel.
 
-    What else a question can ask for: `nothing` (no answer), `maybe` (neither yes nor no), `long` (cut).
+    Other words of a question: `nothing` (no answer), `maybe` (neither yes nor no), `long` (truncated).
     """
 
     def __init__(self, *, device: str = "cpu", log: str = "") -> None:
@@ -25,15 +25,15 @@ class Reading:
         self.open = False
 
     def answer(self, images) -> Iterator[Sequence[Answer]]:
-        """Notes how many images came together."""
+        """Also logs the number of images."""
         if self.log:
             with Path(self.log).open("a") as file:
                 file.write(f"{len(images)}\n")
         for pixels, questions in images:
             channel = ("red", "green", "blue")[int(pixels.mean((0, 1)).argmax())]
-            yield [self._say(question, channel) for question in questions]
+            yield [self._answer_one(question, channel) for question in questions]
 
-    def _say(self, question: str, channel: str) -> Answer:
+    def _answer_one(self, question: str, channel: str) -> Answer:
         if "nothing" in question:
             return Answer(error="timed out")
         if "maybe" in question:
@@ -42,19 +42,19 @@ class Reading:
         return Answer("yes" if yes else "no", yes, 0.9 if yes else 0.2, truncated="long" in question)
 
 
-class Dying(Reading):
-    """Dies at the first green image as long as the file `sick` is there."""
+class Failing(Reading):
+    """Raises an error at the first green image while the file `fail_file` exists."""
 
-    def __init__(self, *, device: str = "cpu", sick: str, log: str = "") -> None:
+    def __init__(self, *, device: str = "cpu", fail_file: str, log: str = "") -> None:
         super().__init__(device=device, log=log)
-        self.sick = Path(sick)
+        self.fail_file = Path(fail_file)
 
     def answer(self, images) -> Iterator[Sequence[Answer]]:
-        """Gives what comes before it."""
+        """Yields the answers before it."""
         for (pixels, _), answers in zip(images, super().answer(images), strict=True):
-            if self.sick.exists() and int(pixels.mean((0, 1)).argmax()) == 1:
+            if self.fail_file.exists() and int(pixels.mean((0, 1)).argmax()) == 1:
                 raise ConnectionError("the network is gone")
             yield answers
 
 
-READING, DYING = Reading, Dying
+READING, FAILING = Reading, Failing

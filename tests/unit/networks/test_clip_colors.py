@@ -33,14 +33,15 @@ def _crops(number: int) -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 255, (20 + i, 31, 3), np.uint8)) for i in range(number)]
 
 
-def test_gives_the_logits_of_the_official_recipe(classifier, files) -> None:
-    """Written out once more, crop by crop, with open_clip's own parts only."""
+def test_probabilities_are_those_of_the_official_recipe(classifier, files) -> None:
+    """Recomputed crop by crop with open_clip alone."""
     config, weights = files
     model = open_clip.create_model(config.stem, pretrained=str(weights)).eval()
     transform = open_clip.image_transform(32, is_train=False)
     tokenize = open_clip.get_tokenizer("ViT-L-14")
-    found = classifier.classify(_crops(5), ["dog", "cup", "dog", "bus", "tv"], batch_size=2)
-    for crop, name, probabilities in zip(_crops(5), ["dog", "cup", "dog", "bus", "tv"], found, strict=True):
+    names = ["dog", "cup", "dog", "bus", "tv"]
+    results = classifier.classify(_crops(5), names, batch_size=2)
+    for crop, name, probabilities in zip(_crops(5), names, results, strict=True):
         columns = []
         for color in COLORS:
             texts = [f"a photo of a {color} {name}", f"a photo of a {color}-colored {name}"]
@@ -55,10 +56,10 @@ def test_gives_the_logits_of_the_official_recipe(classifier, files) -> None:
         assert list(probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_a_crop_is_judged_alike_in_any_batch(classifier) -> None:
+def test_probabilities_do_not_depend_on_the_batch(classifier) -> None:
     crops, names = _crops(7), ["dog"] * 7
-    one = classifier.classify(crops, names, batch_size=1)
-    for alone, together in zip(one, classifier.classify(crops, names, batch_size=7), strict=True):
+    single = classifier.classify(crops, names, batch_size=1)
+    for alone, together in zip(single, classifier.classify(crops, names, batch_size=7), strict=True):
         assert alone == pytest.approx(together, abs=1e-4)
     assert classifier.classify([], []) == []
 
@@ -71,7 +72,7 @@ def test_the_activation_is_openais(classifier) -> None:
             assert not torch.allclose(block.mlp.gelu(x), torch.nn.functional.gelu(x), atol=1e-3)
 
 
-def test_the_official_architecture_asks_for_it() -> None:
+def test_the_official_architecture_uses_quickgelu() -> None:
     assert open_clip.get_model_config(OFFICIAL)["quick_gelu"] is True
     assert "quick_gelu" not in open_clip.get_model_config("ViT-L-14")
 
@@ -85,7 +86,7 @@ def test_plain_gelu_is_refused(files, tmp_path: Path) -> None:
         ColorClassifier(COLORS, weights, model=str(tmp_path / "tiny-plain.json"))
 
 
-def test_the_archive_openai_ships_is_read(classifier, files, tmp_path: Path) -> None:
+def test_openais_torchscript_archive_is_read(classifier, files, tmp_path: Path) -> None:
     """A TorchScript file with half-precision weights and three buffers beside them."""
     from safetensors.torch import load_file
 
@@ -97,18 +98,19 @@ def test_the_archive_openai_ships_is_read(classifier, files, tmp_path: Path) -> 
 
     archive = Archive()
     for name, tensor in load_file(weights).items():
-        owner, place = archive, name.split(".")
-        for part in place[:-1]:
-            if not hasattr(owner, part):
-                owner.add_module(part, torch.nn.Module())
-            owner = getattr(owner, part)
-        owner.register_buffer(place[-1], tensor.half())
+        module, path = archive, name.split(".")
+        for part in path[:-1]:
+            if not hasattr(module, part):
+                module.add_module(part, torch.nn.Module())
+            module = getattr(module, part)
+        module.register_buffer(path[-1], tensor.half())
     archive.register_buffer("input_resolution", torch.tensor(32))
     path = tmp_path / "ViT-tiny.pt"
     save_torchscript(archive, path)
-    found = ColorClassifier(COLORS, path, model=str(config)).classify(_crops(2), ["dog", "cup"])
-    for one, other in zip(found, classifier.classify(_crops(2), ["dog", "cup"]), strict=True):
-        assert one == pytest.approx(other, abs=0.02)
+    actual = ColorClassifier(COLORS, path, model=str(config)).classify(_crops(2), ["dog", "cup"])
+    expected = classifier.classify(_crops(2), ["dog", "cup"])
+    for half, full in zip(actual, expected, strict=True):
+        assert half == pytest.approx(full, abs=0.02)
 
 
 def test_wrong_weights_are_named(files, tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_wrong_weights_are_named(files, tmp_path: Path) -> None:
     del state["ln_final.weight"]
     state["text_projection"] = state["text_projection"].T.contiguous()
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(BadInput, match=r"1 tensors are missing \(ln_final.weight.*text_projection is"):
+    with pytest.raises(BadInput, match=r"1 missing \(ln_final.weight.*text_projection is"):
         ColorClassifier(COLORS, tmp_path / "other.safetensors", model=str(config))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(BadInput, match="no readable CLIP weights"):
@@ -130,7 +132,7 @@ def test_wrong_weights_are_named(files, tmp_path: Path) -> None:
         ColorClassifier(COLORS, weights, model="ViT-X")
 
 
-def test_three_official_templates() -> None:
+def test_the_three_official_templates() -> None:
     assert [t.format(color="red", name="bus") for t in TEMPLATES] == [
         "a photo of a red bus",
         "a photo of a red-colored bus",

@@ -1,4 +1,4 @@
-"""The door to the real mmdet, with a stand-in for mmdet itself (it is not installed in tests)."""
+"""The mmdet detector with a fake mmdet (the real one is not installed in tests)."""
 
 import sys
 import types
@@ -12,7 +12,7 @@ from sar_eval.errors import BadInput, MissingExtra
 from sar_eval.networks.mask2former.mmdet_detector import CONFIG, MmdetDetector
 
 
-class Seen:
+class FakeInstances:
     """As mmengine's InstanceData: arrays by name."""
 
     labels = np.array([3, 5, 7])
@@ -29,7 +29,7 @@ class Seen:
 
 @pytest.fixture
 def mmdet(monkeypatch, tmp_path):
-    """An `mmdet` that remembers what it was given."""
+    """An `mmdet` that records the image it gets as `apis.image`."""
     module, apis = types.ModuleType("mmdet"), types.ModuleType("mmdet.apis")
     module.__file__ = str(tmp_path / "mmdet" / "__init__.py")
     config = tmp_path / "mmdet" / CONFIG
@@ -39,8 +39,8 @@ def mmdet(monkeypatch, tmp_path):
     model.register_buffer("transformer_decoder", torch.zeros(1))
     apis.init_detector = lambda path, checkpoint, device: model
     apis.inference_detector = lambda model, image: (
-        setattr(apis, "given", image),
-        types.SimpleNamespace(pred_instances=Seen()),
+        setattr(apis, "image", image),
+        types.SimpleNamespace(pred_instances=FakeInstances()),
     )[1]
     monkeypatch.setitem(sys.modules, "mmdet", module)
     monkeypatch.setitem(sys.modules, "mmdet.apis", apis)
@@ -48,19 +48,19 @@ def mmdet(monkeypatch, tmp_path):
     return types.SimpleNamespace(apis=apis, model=model, weights=tmp_path / "weights.pth", config=config)
 
 
-def test_blue_goes_first_and_the_best_comes_first(mmdet) -> None:
+def test_the_image_is_bgr_and_instances_are_best_first(mmdet) -> None:
     image = np.zeros((4, 5, 3), np.uint8)
     image[..., 0] = 200
-    found = MmdetDetector(mmdet.weights).detect([image], 0.3)[0]
-    assert (mmdet.apis.given[..., 2] == 200).all()
-    assert (mmdet.apis.given[..., 0] == 0).all()
-    assert [(i.label, round(i.score, 1)) for i in found] == [(5, 0.9), (7, 0.4)]
-    assert found[0].box == (1, 2, 3, 4)
-    assert found[0].mask.dtype == bool
+    instances = MmdetDetector(mmdet.weights).detect([image], 0.3)[0]
+    assert (mmdet.apis.image[..., 2] == 200).all()
+    assert (mmdet.apis.image[..., 0] == 0).all()
+    assert [(i.label, round(i.score, 1)) for i in instances] == [(5, 0.9), (7, 0.4)]
+    assert instances[0].box == (1, 2, 3, 4)
+    assert instances[0].mask.dtype == bool
     assert float(mmdet.model.transformer_decoder) == 1
 
 
-def test_weights_that_do_not_fit(mmdet, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(mmdet, tmp_path: Path) -> None:
     torch.save({"state_dict": {"other": torch.ones(1)}}, tmp_path / "other.pth")
     with pytest.raises(BadInput, match="does not fit mmdet's model"):
         MmdetDetector(tmp_path / "other.pth")
@@ -72,7 +72,7 @@ def test_weights_that_do_not_fit(mmdet, tmp_path: Path) -> None:
         MmdetDetector(mmdet.weights)
 
 
-def test_without_mmdet_it_says_what_to_install(monkeypatch, tmp_path: Path) -> None:
+def test_without_mmdet_the_error_names_the_extra(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "mmdet", None)
     with pytest.raises(MissingExtra, match=r"detector 'mmdet' needs: pip install 'sar-eval\[mmdet\]'"):
         MmdetDetector(tmp_path / "weights.pth")

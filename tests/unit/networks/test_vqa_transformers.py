@@ -1,4 +1,4 @@
-"""transformers' own classes, tiny and random, saved and loaded as a user's model would be."""
+"""Tiny random models of transformers' own classes, saved and loaded as a user's model would be."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from sar_eval.answerers.transformers import TransformersAnswerer
 from sar_eval.discover import load
 from sar_eval.errors import BadInput, MissingExtra, UnknownName
-from sar_eval.networks.vqa_transformers import VqaNetwork, find_network, kind_of
+from sar_eval.networks.vqa_transformers import VqaNetwork, find_network, network_kind
 
 QUESTIONS = ["is there a dog ?", "is the cat left of the big red dog ?", "red ?", "is there a small cat ?"]
 WORDS = [
@@ -36,7 +36,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks this small lose more to threads than they gain."""
+    """Networks this small are slower with more threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,8 +47,8 @@ def image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
 
 
-def sure(head: torch.nn.Linear, std: float = 2.0) -> None:
-    """Make a random head prefer something, so that answers differ by more than rounding."""
+def scale_up(head: torch.nn.Linear, std: float = 2.0) -> None:
+    """Give a head larger random weights, so that answers differ by more than rounding."""
     torch.nn.init.normal_(head.weight, std=std)
 
 
@@ -71,7 +71,7 @@ def vilt(tmp_path_factory) -> Path:
     )
     torch.manual_seed(0)
     model = transformers.ViltForQuestionAnswering(config)
-    sure(model.classifier[-1])
+    scale_up(model.classifier[-1])
     model.save_pretrained(folder)
     tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
     images = transformers.ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16)
@@ -106,7 +106,7 @@ def blip(tmp_path_factory) -> Path:
     )
     torch.manual_seed(1)
     model = transformers.BlipForQuestionAnswering(config)
-    sure(model.text_decoder.cls.predictions.decoder, 0.5)
+    scale_up(model.text_decoder.cls.predictions.decoder, 0.5)
     model.save_pretrained(folder)
     tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
     images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
@@ -162,7 +162,7 @@ def llava(tmp_path_factory) -> Path:
     config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=3)
     torch.manual_seed(2)
     model = transformers.LlavaForConditionalGeneration(config)
-    sure(model.lm_head)
+    scale_up(model.lm_head)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -170,11 +170,11 @@ def llava(tmp_path_factory) -> Path:
 
 def answers(folder: Path, images, **options):
     with TransformersAnswerer(model=str(folder), **options) as answerer:
-        return [list(found) for found in answerer.answer(images)]
+        return [list(image_answers) for image_answers in answerer.answer(images)]
 
 
 @pytest.mark.parametrize("name", ["vilt", "blip", "llava"])
-def test_answers_do_not_depend_on_the_company(name: str, request) -> None:
+def test_answers_do_not_depend_on_the_batch(name: str, request) -> None:
     folder = request.getfixturevalue(name)
     images = [
         (image(0), QUESTIONS),
@@ -183,20 +183,20 @@ def test_answers_do_not_depend_on_the_company(name: str, request) -> None:
     ]
     together = answers(folder, images, batch_size=16, prompt="{question}", max_new_tokens=3)
     alone = answers(folder, images, batch_size=1, prompt="{question}", max_new_tokens=3)
-    assert [len(found) for found in together] == [4, 1, 3]
-    for one, many in zip(chain(*alone), chain(*together), strict=True):
-        assert (one.text, one.yes, one.error) == (many.text, many.yes, many.error)
-        assert one.soft == pytest.approx(many.soft, abs=1e-5)
-        assert 0 < one.soft < 1
+    assert [len(image_answers) for image_answers in together] == [4, 1, 3]
+    for single, batched in zip(chain(*alone), chain(*together), strict=True):
+        assert (single.text, single.yes, single.error) == (batched.text, batched.yes, batched.error)
+        assert single.soft == pytest.approx(batched.soft, abs=1e-5)
+        assert 0 < single.soft < 1
     assert len({answer.soft for answer in chain(*together)}) > 4
 
 
-def test_a_label_network_is_read_as_its_own_class_reads_it(vilt: Path) -> None:
+def test_label_answers_are_those_of_the_model_class(vilt: Path) -> None:
     model = transformers.ViltForQuestionAnswering.from_pretrained(vilt).eval()
     processor = transformers.ViltProcessor.from_pretrained(vilt)
     pixels = image(3)
-    [found] = answers(vilt, [(pixels, QUESTIONS)])
-    for question, answer in zip(QUESTIONS, found, strict=True):
+    [image_answers] = answers(vilt, [(pixels, QUESTIONS)])
+    for question, answer in zip(QUESTIONS, image_answers, strict=True):
         with torch.inference_mode():
             inputs = processor(pixels, question, return_tensors="pt", truncation=True, max_length=12)
             two, yes, no = model(**inputs).logits[0].tolist()
@@ -205,23 +205,23 @@ def test_a_label_network_is_read_as_its_own_class_reads_it(vilt: Path) -> None:
         assert answer.soft == pytest.approx(1 / (1 + np.exp(no - yes)), abs=1e-5)
 
 
-def test_a_question_that_is_too_long_is_cut_and_told(vilt: Path, blip: Path) -> None:
+def test_a_long_question_is_marked_as_truncated(vilt: Path, blip: Path) -> None:
     long = "is there a " + "big " * 30 + "dog ?"
     for folder in (vilt, blip):
-        [found] = answers(folder, [(image(4), [QUESTIONS[0], long])])
-        assert [answer.truncated for answer in found] == [False, True]
-        [same] = answers(folder, [(image(4), [long + " red ?"])])
-        assert same[0].text == found[1].text
-        assert same[0].soft == pytest.approx(found[1].soft, abs=1e-5)
+        [[short_answer, long_answer]] = answers(folder, [(image(4), [QUESTIONS[0], long])])
+        assert (short_answer.truncated, long_answer.truncated) == (False, True)
+        [[longer_answer]] = answers(folder, [(image(4), [long + " red ?"])])
+        assert longer_answer.text == long_answer.text
+        assert longer_answer.soft == pytest.approx(long_answer.soft, abs=1e-5)
 
 
 def greedy(folder: Path, pixels: np.ndarray, question: str, tokens: int) -> tuple[str, float]:
-    """The answer token by token from the model's bare forward, without padding or generate()."""
+    """Greedy decoding with the model's forward, without padding or generate()."""
     model = transformers.LlavaForConditionalGeneration.from_pretrained(folder).eval()
     processor = transformers.LlavaProcessor.from_pretrained(folder)
     text = f"<image> user: {question} assistant: "
     inputs = processor(images=pixels, text=text, return_tensors="pt")
-    ids, written, soft = inputs["input_ids"], [], 0.0
+    ids, generated, soft = inputs["input_ids"], [], 0.0
     vocabulary = processor.tokenizer.get_vocab()
     for step in range(tokens):
         with torch.inference_mode():
@@ -232,37 +232,37 @@ def greedy(folder: Path, pixels: np.ndarray, question: str, tokens: int) -> tupl
                 for pair in (("yes", "Yes"), ("no", "No"))
             )
             soft = yes / (yes + no)
-        written.append(int(logits.argmax()))
-        if written[-1] == vocabulary["</s>"]:
+        generated.append(int(logits.argmax()))
+        if generated[-1] == vocabulary["</s>"]:
             break
-        ids = torch.cat([ids, torch.tensor([[written[-1]]])], 1)
-    return processor.tokenizer.decode(written, skip_special_tokens=True).strip(), soft
+        ids = torch.cat([ids, torch.tensor([[generated[-1]]])], 1)
+    return processor.tokenizer.decode(generated, skip_special_tokens=True).strip(), soft
 
 
-def test_a_chat_model_writes_what_is_likeliest(llava: Path) -> None:
+def test_a_chat_model_decodes_greedily(llava: Path) -> None:
     pixels = image(5)
-    [found] = answers(llava, [(pixels, QUESTIONS)], max_new_tokens=3)
-    for question, answer in zip(QUESTIONS, found, strict=True):
+    [image_answers] = answers(llava, [(pixels, QUESTIONS)], max_new_tokens=3)
+    for question, answer in zip(QUESTIONS, image_answers, strict=True):
         text, soft = greedy(llava, pixels, f"{question} Answer with yes or no.", 3)
         assert answer.text == text
         assert answer.soft == pytest.approx(soft, abs=1e-5)
         assert (answer.error is None) == (answer.yes is not None)
 
 
-def test_a_writing_network_says_what_its_own_class_says(blip: Path) -> None:
+def test_generated_answers_are_those_of_the_model_class(blip: Path) -> None:
     model = transformers.BlipForQuestionAnswering.from_pretrained(blip).eval()
     processor = transformers.BlipProcessor.from_pretrained(blip)
     pixels = image(6)
-    [found] = answers(blip, [(pixels, QUESTIONS)], max_new_tokens=4)
-    for question, answer in zip(QUESTIONS, found, strict=True):
+    [image_answers] = answers(blip, [(pixels, QUESTIONS)], max_new_tokens=4)
+    for question, answer in zip(QUESTIONS, image_answers, strict=True):
         inputs = processor(pixels, question, return_tensors="pt")
         text = processor.decode(model.generate(**inputs, max_new_tokens=4)[0], skip_special_tokens=True)
-        # What the class gives begins with the decoder's start token.
+        # The class's text begins with the decoder's start token.
         assert text.removeprefix("[ENC]").removeprefix("[DEC]").strip() == answer.text
         assert (answer.error, answer.yes in (True, False)) == (None, True)
 
 
-def test_the_version_is_of_the_files_and_of_the_way_of_asking(vilt: Path, llava: Path, tmp_path) -> None:
+def test_the_version_depends_on_files_prompt_and_rule(vilt: Path, llava: Path, tmp_path) -> None:
     plain = TransformersAnswerer(model=str(vilt)).version
     assert plain.startswith(f"1+{vilt.name}@")
     assert plain.endswith("+word-1")
@@ -288,7 +288,7 @@ def without(folder: Path, tmp_path: Path, name: str) -> Path:
     return copy
 
 
-def test_weights_that_are_missing_are_not_drawn_at_random(vilt: Path, tmp_path) -> None:
+def test_missing_weights_are_refused(vilt: Path, tmp_path) -> None:
     broken = without(vilt, tmp_path, "classifier.3.weight")
     with pytest.raises(BadInput, match=r"lack classifier\.3\.weight \(and 0 more\)"):
         TransformersAnswerer(model=str(broken)).__enter__()
@@ -303,7 +303,7 @@ def edited(folder: Path, tmp_path: Path, **changes) -> Path:
     return copy
 
 
-def test_a_model_of_another_kind_is_refused_at_once(vilt: Path, tmp_path) -> None:
+def test_a_model_of_another_kind_is_refused(vilt: Path, tmp_path) -> None:
     folder = edited(vilt, tmp_path, architectures=["BertModel"])
     with pytest.raises(BadInput, match=r"lists 'BertModel' of .* neither under visual question answering"):
         TransformersAnswerer(model=str(folder))
@@ -318,7 +318,7 @@ def test_labels_without_yes_are_refused(vilt: Path, tmp_path) -> None:
         TransformersAnswerer(model=str(folder)).__enter__()
 
 
-def test_a_chat_model_needs_its_template_and_its_files(llava: Path, tmp_path) -> None:
+def test_a_chat_model_needs_a_template_and_weights(llava: Path, tmp_path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(llava, bare)
     (bare / "chat_template.jinja").unlink()
@@ -329,19 +329,19 @@ def test_a_chat_model_needs_its_template_and_its_files(llava: Path, tmp_path) ->
         TransformersAnswerer(model=str(bare)).__enter__()
 
 
-def test_a_word_in_pieces_begins_with_its_first_piece() -> None:
-    from sar_eval.networks.vqa_transformers import _beginnings
+def test_first_token_ids_of_a_word_in_pieces() -> None:
+    from sar_eval.networks.vqa_transformers import _first_token_ids
 
     pieces = ["<unk>", "y", "##es", "no", "Yes", "_"]
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(pieces)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-    assert _beginnings(fast, "yes") == {1, 4}
-    assert _beginnings(fast, "no") == {3}
+    assert _first_token_ids(fast, "yes") == {1, 4}
+    assert _first_token_ids(fast, "no") == {3}
 
 
 @pytest.mark.parametrize(
-    ("changed", "error", "why"),
+    ("changed", "error", "message"),
     [
         ({"model": ""}, BadInput, "needs a network"),
         ({"model": "no such folder"}, UnknownName, "neither a folder nor a hub name"),
@@ -354,14 +354,12 @@ def test_a_word_in_pieces_begins_with_its_first_piece() -> None:
         ({"modle": "x"}, BadInput, "has no option 'modle'; known are model, revision"),
     ],
 )
-def test_options_are_checked_before_anything_is_loaded(vilt: Path, changed, error, why: str) -> None:
-    with pytest.raises(error, match=why):
+def test_options_are_checked_before_anything_is_loaded(vilt: Path, changed, error, message: str) -> None:
+    with pytest.raises(error, match=message):
         TransformersAnswerer(**{"model": str(vilt), **changed})
 
 
-def test_a_hub_name_is_pinned_to_its_commit_and_asked_for_nowhere_offline(
-    monkeypatch, vilt: Path, tmp_path: Path
-) -> None:
+def test_a_hub_name_resolves_to_its_cached_commit_offline(monkeypatch, vilt: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BadInput, match="'org/vilt': it is no folder, and nothing of it is cached"):
@@ -375,7 +373,7 @@ def test_a_hub_name_is_pinned_to_its_commit_and_asked_for_nowhere_offline(
         assert f"1+vilt@{commit}+" in TransformersAnswerer(model="org/vilt", **options).version
 
 
-def test_a_missing_package_is_told(monkeypatch, vilt: Path) -> None:
+def test_a_missing_package_is_named(monkeypatch, vilt: Path) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -384,8 +382,8 @@ def test_a_missing_package_is_told(monkeypatch, vilt: Path) -> None:
 
 
 def test_kinds_and_digests(vilt: Path, blip: Path, llava: Path) -> None:
-    assert [kind_of(folder) for folder in (vilt, blip, llava)] == ["vqa", "vqa", "chat"]
+    assert [network_kind(folder) for folder in (vilt, blip, llava)] == ["vqa", "vqa", "chat"]
     assert len({find_network(str(folder))[1] for folder in (vilt, blip, llava)}) == 3
     network = VqaNetwork(llava, device="cpu", dtype="bfloat16", max_new_tokens=2)
-    [said] = network.answer([image(7)], [QUESTIONS[0]])
-    assert 0 < said.yes + said.no < 1
+    [output] = network.answer([image(7)], [QUESTIONS[0]])
+    assert 0 < output.yes + output.no < 1

@@ -1,4 +1,4 @@
-"""What a Mask2Former checkpoint of mmdet 3 holds, written down apart from the conversion under test."""
+"""Names and shapes in mmdet 3's Mask2Former checkpoints, independent of the conversion under test."""
 
 from collections.abc import Iterator, Sequence
 
@@ -115,7 +115,7 @@ def mmdet_shapes(
     return {name: shape for part in parts for name, shape in part.items()}
 
 
-def older_name(name: str) -> str:
+def mmdet2_name(name: str) -> str:
     """A tensor's name in mmdet 2, given that of mmdet 3."""
     if "pixel_decoder.encoder" in name:
         return name.replace(".self_attn.", ".attentions.0.").replace(".ffn.", ".ffns.0.")
