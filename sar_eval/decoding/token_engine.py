@@ -7,6 +7,7 @@ has a thread encode the images of one wave while the next wave is decoded.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,12 @@ class TokenEngine:
                 f"resolution {protocol.resolution} takes {self.image_tokens} visual tokens; the checkpoint "
                 f"has {positions} positions for prompt and image"
             )
+
+    @staticmethod
+    def option_names() -> list[str]:
+        """Names of the keyword arguments that engines of this kind have in common."""
+        parameters = inspect.signature(TokenEngine.__init__).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
     def __enter__(self) -> Self:
         from sar_eval.families.cosmos import VisualTokenizer

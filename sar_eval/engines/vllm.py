@@ -73,11 +73,6 @@ class VllmEngine(TokenEngine):
         checkpoint: str,
         protocol: DrawProtocol,
         *,
-        device: str = "cpu",
-        dtype: str = "float32",
-        batch_size: int = 64,
-        visual_tokenizer: str = "",
-        image_format: str = "png",
         waves: bool = True,
         rounding: float = 0.0,
         **options: Any,
@@ -87,27 +82,20 @@ class VllmEngine(TokenEngine):
         Args:
             checkpoint: name of the checkpoint.
             protocol: how to draw.
-            device, dtype, batch_size, visual_tokenizer, image_format: as for every engine.
             waves: submit only what is certain to stay in sync (see `vllm_guided.driver`).
             rounding: deviation in nats that the self-check always allows (see
                 `vllm_guided.guidance_check`); 0 for the dtype's default. A quantised checkpoint may need
                 more.
-            options: options of vLLM: `tensor_parallel_size`, `gpu_memory_utilization`, `max_num_seqs`,
-                `quantization` and any other field of `vllm.EngineArgs`.
+            options: those of `TokenEngine`; all others go to vLLM: `tensor_parallel_size`,
+                `gpu_memory_utilization`, `max_num_seqs`, `quantization` and any other field of
+                `vllm.EngineArgs`.
 
         Raises:
             MissingExtra: vLLM is not installed.
             BadInput: its version is not supported, or an option is one that this engine sets itself.
         """
-        super().__init__(
-            checkpoint,
-            protocol,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            visual_tokenizer=visual_tokenizer,
-            image_format=image_format,
-        )
+        common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
+        super().__init__(checkpoint, protocol, **common)
         if reserved := set(options) & set(RESERVED_OPTIONS):
             raise BadInput(f"engine 'vllm' sets {min(reserved)} itself, or does not work with it")
         if not isinstance(rounding, (int, float)) or rounding < 0:

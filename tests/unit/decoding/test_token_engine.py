@@ -169,6 +169,28 @@ def test_truncate_keeps_the_beginning_and_the_image_token(tiny_checkpoint: Path)
     assert generation.error is None
 
 
+def test_every_text_of_a_block_is_tokenized_once(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _LimitedMemory(str(tiny_checkpoint), PROTOCOL, batch_size=9) as engine:  # plans waves anew
+        texts: list[str] = []
+        tokenize = type(engine.checkpoint).prompt_ids
+        monkeypatch.setattr(
+            type(engine.checkpoint),
+            "prompt_ids",
+            lambda self, text: texts.append(text) or tokenize(self, text),
+        )
+        assert all(g.image for g in engine.generate(_draws(9)))
+    assert sorted(texts) == sorted({draw.prompt.text for draw in _draws(9)})
+
+
+def test_a_generation_says_how_large_its_wave_was(tiny_checkpoint: Path) -> None:
+    with NativeEngine(str(tiny_checkpoint), PROTOCOL, batch_size=2) as engine:
+        provenance = [g.provenance for g in engine.generate(_draws(3))]
+    assert sorted(p["wave_size"] for p in provenance) == [1, 2, 2]
+    assert {p["device"] for p in provenance} == {"cpu"}
+
+
 def test_a_nan_fails_its_own_draw_and_is_named(tiny_checkpoint: Path) -> None:
     for engine in (
         NativeEngine(str(tiny_checkpoint), PROTOCOL),
