@@ -134,7 +134,13 @@ class HowToDraw:
     )
     image_format: str | None = option("png or webp, both lossless.", "engine", panel=MACHINE)
     dtype: str | None = option("float32, bfloat16 or float16.", "spec", panel=MACHINE)
-    batch_size: int | None = option("Images of one forward.", "spec", panel=MACHINE, low=1, high=65_536)
+    batch_size: int | None = option(
+        "Images of one block: stored together, drawn at most so many at once.",
+        "spec",
+        panel=MACHINE,
+        low=1,
+        high=65_536,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

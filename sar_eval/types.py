@@ -42,7 +42,7 @@ class Draw:
 
     @property
     def key(self) -> str:
-        """The draw's name: prompt id, slash, index."""
+        """Prompt id, slash, index."""
         return f"{self.prompt.id}/{self.index}"
 
 
@@ -58,7 +58,7 @@ class Generation:
         elapsed_s: seconds of the draw's batch divided by the images in it.
         out_of_range_tokens: sampled tokens outside the visual range (only with `full_vocab`).
         error: why there is no image.
-        provenance: what made it (engine, versions, device, wave size); no part of what the draw is.
+        provenance: what made it (engine, versions, device, wave size); not part of the draw's identity.
         steps: forward passes of the decoder after the prompt (0 if unknown).
     """
 
@@ -150,9 +150,9 @@ class Metric:
 class Summary:
     """The outcome of a run, as `summary.json` stores it.
 
-    An incomplete run has metrics only if they were asked for (`partial`): they are then of what is
-    there, and say so. `steps_per_image` is the mean number of forward passes of the decoder after the
-    prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0.
+    An incomplete run has metrics only if they were asked for: they are then computed over the images
+    that are there, and `partial` is set. `steps_per_image` is the mean number of forward passes of the
+    decoder after the prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0.
     """
 
     spec_digest: str

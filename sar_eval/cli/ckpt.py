@@ -29,7 +29,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Print a checkpoint's shape, vocabulary, digest, and how many images fit in memory at once."""
-    from sar_eval.stages.describe import describe
+    from sar_eval.stages.describe_checkpoint import describe
 
     keep_offline(local_only)
     facts = describe(ckpt, visual_tokenizer or "", dtype)

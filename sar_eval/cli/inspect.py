@@ -74,4 +74,4 @@ def doctor(
             typer.echo(f"{mark:<5} {finding.name:<24} {finding.detail}")
     wrong = [finding.name for finding in findings if finding.ok is False]
     if wrong:
-        raise BadInput(f"not in order: {', '.join(wrong)}")
+        raise BadInput(f"failed checks: {', '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""`prompts`: make suites."""
+"""`prompts`: make, import, fetch and check suites."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 from sar_eval.errors import BadInput, Incomplete
 
-# The suites that can be made anew, each with the module of its `make_suite`.
-MAKERS = {
+# The suites that can be sampled anew, each with the module of its `make_suite`.
+SUITE_SAMPLERS = {
     "geneval": "sar_eval.suites.geneval.suite",
     "shapes": "sar_eval.suites.shapes.suite",
     "dpg-shapes": "sar_eval.suites.shapes.questions",
@@ -28,7 +28,7 @@ def make(
     per_task: Annotated[
         int | None, typer.Option(help="Prompts of each task; by default as the shipped suite.", min=1)
     ] = None,
-    form: Annotated[
+    output_format: Annotated[
         str, typer.Option("--format", help="prompts (ours), or metadata (GenEval's own file).")
     ] = "prompts",
 ) -> None:
@@ -38,15 +38,15 @@ def make(
     from sar_eval import discover
     from sar_eval.storage.files import write_bytes
 
-    if form not in ("prompts", "metadata"):
-        raise BadInput(f"unknown --format {form!r}: prompts or metadata")
-    if suite not in MAKERS:
-        raise discover.unknown("suite", suite, list(MAKERS))
-    maker = importlib.import_module(MAKERS[suite]).make_suite
+    if output_format not in ("prompts", "metadata"):
+        raise BadInput(f"unknown --format {output_format!r}: prompts or metadata")
+    if suite not in SUITE_SAMPLERS:
+        raise discover.unknown("suite", suite, list(SUITE_SAMPLERS))
+    maker = importlib.import_module(SUITE_SAMPLERS[suite]).make_suite
     rows = maker(seed) if per_task is None else maker(seed, per_task)
-    if form == "metadata" and "include" not in rows[0]["checks"]:
+    if output_format == "metadata" and "include" not in rows[0]["checks"]:
         raise BadInput(f"suite {suite!r} has no GenEval metadata: leave out --format metadata")
-    lines = [row["checks"] if form == "metadata" else row for row in rows]
+    lines = [row["checks"] if output_format == "metadata" else row for row in rows]
     write_bytes(out, "".join(json.dumps(line) + "\n" for line in lines).encode())
     typer.echo(f"{len(rows)} prompts in {out}")
 

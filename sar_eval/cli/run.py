@@ -117,7 +117,7 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output) -> None:
     folder, spec = session.open_run(run_folder)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-    session.print_outcome(summary, folder, None, output)
+    session.print_result(summary, folder, None, output)
 
 
 @with_options(without=["judge", "judge_option", "detector"])

@@ -77,15 +77,15 @@ def prepare(spec: RunSpec, folder: RunFolder, output: Output) -> RunSpec:
 
 
 def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
-    """Summarise, report, print, and exit as the outcome asks."""
+    """Summarise, report, print, and exit with its code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
-    print_outcome(summary, folder, write_report(spec, folder), output)
+    print_result(summary, folder, write_report(spec, folder), output)
 
 
-def print_outcome(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
+def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
     """The summary as a table or as JSON, and the exit code."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sar_eval.vllm_guided.pairing import TokenLayout
 
 MAX_WAVE = 128  # images, as in `native`
-PROMPT_BUDGET = 64  # default of max_num_batched_tokens: prompt tokens per row
-LONG_PROMPT = 4096  # and at least two prompts of that many tokens
+PROMPT_TOKENS_PER_ROW = 64  # what max_num_batched_tokens has room for by default
+LONG_PROMPT = 4096  # tokens; max_num_batched_tokens has room for two such prompts at least
 GPU_MEMORY_UTILIZATION = 0.8  # default; sampling and the visual tokenizer need memory beside vLLM
 CPU_BLOCK_SIZE = 128  # tokens of a block of vLLM's KV cache on the CPU
 RESERVED_OPTIONS = (  # vLLM's options that this engine sets itself, or that pairs cannot stay in sync with
@@ -97,7 +97,9 @@ class VllmEngine(TokenEngine):
         common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
         super().__init__(checkpoint, protocol, **common)
         if reserved := set(options) & set(RESERVED_OPTIONS):
-            raise BadInput(f"engine 'vllm' sets {min(reserved)} itself, or does not work with it")
+            raise BadInput(
+                f"engine 'vllm' reserves the option {min(reserved)}: it sets it itself, or cannot use it"
+            )
         if not isinstance(rounding, (int, float)) or rounding < 0:
             raise BadInput(
                 f"rounding is {rounding!r}: it must be at least 0 (nats); 0 is the default of the dtype"
@@ -158,7 +160,7 @@ class VllmEngine(TokenEngine):
         positions = self.checkpoint.decoder_config.max_position_embeddings
         defaults = {
             "max_num_seqs": rows,
-            "max_num_batched_tokens": max(rows * PROMPT_BUDGET, 2 * min(positions, LONG_PROMPT)),
+            "max_num_batched_tokens": max(rows * PROMPT_TOKENS_PER_ROW, 2 * min(positions, LONG_PROMPT)),
             "enable_prefix_caching": False,  # no gain: prompts are one percent of the tokens
             "disable_log_stats": True,
             "generation_config": "vllm",
@@ -214,8 +216,8 @@ class VllmEngine(TokenEngine):
         decoder = load_decoder(self.checkpoint, "cpu", "float32")
         vocabulary = Vocabulary(decoder, self.checkpoint.visual_ids, self.protocol.full_vocab)
         requests = check_requests(decoder, vocabulary, self.requests(_check_draws()))
-        two_tokens = VllmDriver(self.driver.engine, self.layout, min(2, self.image_tokens), self.waves)
-        outputs = two_tokens.generate(requests)
+        check_driver = VllmDriver(self.driver.engine, self.layout, min(2, self.image_tokens), self.waves)
+        outputs = check_driver.generate(requests)
         for output in outputs:
             ids = self.layout.to_checkpoint_ids(output.tokens)
             output.tokens = [token_id - vocabulary.first_id for token_id in ids]

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PADDING = 16  # lines; a wider uniform area belongs to the images
-# With JPEG a line counts as uniform up to this share of a typical line's distance from the padding's value,
+# With JPEG a line counts as uniform up to this share of a typical line's distance from the padding's value.
 UNIFORM_SHARE = 0.35
-JPEG_NOISE = 2.0  # and always up to this distance, in grey levels
+JPEG_NOISE = 2.0  # grey levels; up to this distance from it a line always counts as uniform
 MAX_JPEG_COLOR = 40.0  # largest difference between the channels of grey padding after JPEG
 MIN_SEAM_RATIO = 2.0  # of the step from tile to tile to the steps beside it
-MIN_STEP = 0.5  # grey levels; with smaller steps in the middle nothing can be said
+MIN_STEP = 0.5  # grey levels; below it the comparison says nothing
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # JPEG's weights of red, green and blue
 Pixels = NDArray[np.uint8]
 

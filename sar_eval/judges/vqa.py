@@ -63,9 +63,9 @@ class VqaJudge:
             raise BadInput(f"answerer {answerer!r} of {LABEL}: a name or path.py:NAME")
         check_whole_number("images_at_once", images_at_once, LABEL)
         self.images_at_once = images_at_once
-        self.name = Path(answerer.rpartition(":")[0]).stem if ".py:" in answerer else answerer
+        self.answerer_name = Path(answerer.rpartition(":")[0]).stem if ".py:" in answerer else answerer
         self.answerer = _create_answerer(answerer, device, options)
-        self.version = f"{VERSION}+{self.name}+{self.answerer.version}"
+        self.version = f"{VERSION}+{self.answerer_name}+{self.answerer.version}"
         self.speed_options = ("images_at_once", *getattr(self.answerer, "speed_options", ()))
         self.path_options = tuple(getattr(self.answerer, "path_options", ()))
 
@@ -121,7 +121,7 @@ class VqaJudge:
     def _evidence(self, rows: list[dict[str, Json]]) -> Json:
         """Every question with its answer, and the number of questions that were cut."""
         truncated = sum(row["truncated"] for row in rows)
-        return {"answerer": self.name, "truncated": truncated, "questions": rows}
+        return {"answerer": self.answerer_name, "truncated": truncated, "questions": rows}
 
 
 def _create_answerer(name: str, device: str, options: dict[str, Any]) -> Answerer:

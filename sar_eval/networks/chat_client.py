@@ -1,7 +1,7 @@
 """Client of a server with OpenAI's HTTP interface: `/models` and `/chat/completions`.
 
-Every failure of a request becomes a `RequestError`. What may pass (no connection, timeout, 408, 425, 429,
-5xx) is retried with exponential backoff, or after the server's own `Retry-After`.
+Every failure of a request becomes a `RequestError`. Transient failures (no connection, timeout, 408, 425,
+429, 5xx) are retried with exponential backoff, or after the server's own `Retry-After`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def run_blocks(
     workers: list[_Worker] = []
     tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
     try:
-        with _checking_for_ctrl_c() as check:
+        with _raising_lost_interrupts() as check:
             workers += [_start(task, slot) for slot in used if waiting]
             while workers:
                 for connection in wait([worker.connection for worker in workers]):
@@ -95,17 +95,17 @@ def _handle_message(
     except (EOFError, OSError):  # OSError: killed in the middle of a message
         kind, content = "died", _exit_reason(worker)
         workers.remove(worker)
-    if kind == "stop":
+    if kind == "fatal":
         raise content
     if kind == "done":
         results = [BlockResult(worker.blocks.popleft(), worker.slot.index, content)]
     elif kind == "failed":
-        results = _try_again(worker, 1, str(content), waiting, tries)
+        results = _requeue(worker, 1, str(content), waiting, tries)
     elif kind == "died" and not worker.ready:
         _count_failed_start(str(content), tries)
         results = []
     else:
-        results = _try_again(worker, len(worker.blocks), str(content), waiting, tries)
+        results = _requeue(worker, len(worker.blocks), str(content), waiting, tries)
     worker.ready = True
     if kind != "died":
         _dispatch(worker, waiting, tries, workers)
@@ -114,7 +114,7 @@ def _handle_message(
     return results
 
 
-def _try_again(
+def _requeue(
     worker: _Worker, number: int, error: str, waiting: deque[int], tries: Counter[int | None]
 ) -> list[BlockResult]:
     """Requeue the worker's first blocks; those that failed too often become results with an error."""
@@ -195,7 +195,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _checking_for_ctrl_c() -> Iterator[Callable[[], None]]:
+def _raising_lost_interrupts() -> Iterator[Callable[[], None]]:
     """Yields a check that raises KeyboardInterrupt if Ctrl-C was pressed and the exception got lost.
 
     Python drops an exception that a signal raises inside a finalizer or a callback of C code; the
@@ -270,7 +270,7 @@ def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
 def _send_fatal(connection: Connection, error: SarEvalError) -> None:
     """Send the error that ends the run; the parent answers with SIGTERM, at which to exit at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    connection.send(("stop", error))
+    connection.send(("fatal", error))
 
 
 def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -316,7 +316,7 @@ def _try(work: Callable[[], Any]) -> tuple[str, Any]:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
     except SarEvalError as error:
-        return "stop", error
+        return "fatal", error
     except Exception as error:  # noqa: BLE001 - sent to the parent, which retries or records it
         return "failed", _describe(error)
 

@@ -56,10 +56,10 @@ def _images(folder: RunFolder) -> Iterator[Row]:
 def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
     numbers = {prompt.id: number for number, prompt in enumerate(prompts)}
     for prompt in prompts:
-        place = out / f"{numbers[prompt.id]:05d}"
-        (place / "samples").mkdir(parents=True)
+        prompt_folder = out / f"{numbers[prompt.id]:05d}"
+        (prompt_folder / "samples").mkdir(parents=True)
         metadata = prompt.checks or {"tag": prompt.tag, "prompt": prompt.text}
-        (place / "metadata.jsonl").write_text(json.dumps(metadata))
+        (prompt_folder / "metadata.jsonl").write_text(json.dumps(metadata))
     for row in _images(folder):
         path = out / f"{numbers[row['prompt_id']]:05d}" / "samples" / f"{row['index']:04d}.png"
         path.write_bytes(_as_png(row["image"]["bytes"]))
@@ -89,7 +89,7 @@ def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
 
 
 def _dpg(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
-    """A prompt with fewer images than it should have gets no file: a grid has no place for a hole."""
+    """A prompt with fewer images than it should have gets no file: a grid cannot have an empty tile."""
     del prompts
     each = int(folder.read_manifest()["spec"]["images_per_prompt"])
     if each not in (1, 4):

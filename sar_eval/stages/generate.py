@@ -174,8 +174,8 @@ class BlockWriter:
     def _add(self, found: dict[str, Generation], generation: Generation) -> None:
         if generation.key in found:
             raise ValueError(f"engine gave {generation.key} twice")
-        silent = generation.image is None and generation.error is None
-        error = NO_IMAGE if silent else generation.error
+        has_no_result = generation.image is None and generation.error is None
+        error = NO_IMAGE if has_no_result else generation.error
         provenance = {**self.made_by, **generation.provenance}
         found[generation.key] = replace(generation, error=error, provenance=provenance)
 

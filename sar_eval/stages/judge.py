@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sar_eval.errors import BadInput, SarEvalError
+from sar_eval.errors import SarEvalError
 from sar_eval.runtime.blocks import make_blocks
 from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
-from sar_eval.stages.resume import unfinished_blocks
+from sar_eval.stages.resume import check_verdicts, unfinished_blocks
 from sar_eval.storage.run_folder import PartTable, RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
 from sar_eval.types import Generation, Prompt, Verdict
@@ -35,7 +35,7 @@ def judge(
     blocks = make_blocks(folder.read_prompts(), spec)
     stored = set(folder.generations.stored_blocks())
     todo = unfinished_blocks("judge", folder.verdicts(spec.judge), blocks, stored, progress, "judged")
-    _check_judge(spec, folder)  # now that damaged parts are gone
+    check_verdicts(spec, folder)  # now that damaged parts are gone
     total = sum(len(blocks[i]) for i in stored)
     done, failed = total - sum(len(blocks[i]) for i in todo), 0
     with closing(run_blocks(JudgeTask(spec, folder.path), todo, slots)) as results:
@@ -80,13 +80,13 @@ def _judge_block(
     rows, table = folder.generations.read_block(block), folder.verdicts(spec.judge)
     items = [(prompts[row["prompt_id"]], generation_from_row(row)) for row in rows]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
-    found = _earlier(table, block, {generation.key for _, generation in drawn})
+    found = _stored_verdicts(table, block, {generation.key for _, generation in drawn})
     failure = _collect_verdicts(judge, [item for item in drawn if item[1].key not in found], found)
     for _, generation in items:
         why = "the judge gave no verdict" if failure is None else _describe(failure)
         why = f"not drawn: {generation.error}" if generation.error else why
-        silent = Verdict(generation.key, spec.judge, judge.version, error=why)
-        found.setdefault(generation.key, silent)
+        missing = Verdict(generation.key, spec.judge, judge.version, error=why)
+        found.setdefault(generation.key, missing)
     verdicts = [found[row["key"]] for row in rows]
     table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
     if failure is not None:
@@ -94,7 +94,7 @@ def _judge_block(
     return len(verdicts), sum(v.error is not None for v in verdicts)
 
 
-def _earlier(table: PartTable, block: int, keys: set[str]) -> dict[str, Verdict]:
+def _stored_verdicts(table: PartTable, block: int, keys: set[str]) -> dict[str, Verdict]:
     """Stored verdicts without an error on these keys."""
     rows = (row for row in table.read_block(block) if row["error"] is None and row["key"] in keys)
     return {row["key"]: verdict_from_row(row) for row in rows}
@@ -103,7 +103,7 @@ def _earlier(table: PartTable, block: int, keys: set[str]) -> dict[str, Verdict]
 def _collect_verdicts(
     judge: Any, items: Sequence[tuple[Prompt, Generation]], found: dict[str, Verdict]
 ) -> Exception | None:
-    """Put the judge's verdicts into `found`; returns what it failed with midway."""
+    """Put the judge's verdicts into `found`; returns the error with which it failed midway, if any."""
     verdicts = iter(judge.judge(items))
     while True:
         try:
@@ -138,18 +138,7 @@ def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> 
     """Store an error for every image that has no verdict from an earlier start; returns how many."""
     table = folder.verdicts(spec.judge)
     keys = [row["key"] for row in folder.generations.read_block(block, ["key"])]
-    found = _earlier(table, block, set(keys))
+    found = _stored_verdicts(table, block, set(keys))
     verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
     table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
     return sum(v.error is not None for v in verdicts)
-
-
-def _check_judge(spec: RunSpec, folder: RunFolder) -> None:
-    table = folder.verdicts(spec.judge)
-    for path in table.paths():
-        digests = {row["judge_digest"] for row in table.read_part(path, ["judge_digest"])}
-        if not digests <= {spec.judge_digest, spec.earlier_judge_digest}:
-            raise BadInput(
-                f"{table.folder} holds verdicts given under other options: "
-                f"remove that folder to judge again with {dict(spec.judge_options)}"
-            )

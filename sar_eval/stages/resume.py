@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from sar_eval.errors import SpecMismatch
+from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.provenance import git_commit, versions
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent
 from sar_eval.spec import JUDGING, NOT_IN_DIGEST, RunSpec, without
@@ -89,6 +89,22 @@ def unfinished_blocks(
     for path in damaged:
         progress(ProgressEvent(stage, done, total, note=f"damaged part {path.name} will be {redo} again"))
     return [i for i in sorted(among) if i not in finished]
+
+
+def check_verdicts(spec: RunSpec, folder: RunFolder) -> None:
+    """Refuse to add verdicts to those of a judge with other options or another version.
+
+    Raises:
+        BadInput: naming the folder to remove.
+    """
+    table = folder.verdicts(spec.judge)
+    for path in table.paths():
+        digests = {row["judge_digest"] for row in table.read_part(path, ["judge_digest"])}
+        if not digests <= {spec.judge_digest, spec.earlier_judge_digest}:
+            raise BadInput(
+                f"{table.folder} holds verdicts given under other options: "
+                f"remove that folder to judge again with {dict(spec.judge_options)}"
+            )
 
 
 def _differences(old: RunSpec, new: RunSpec) -> str:

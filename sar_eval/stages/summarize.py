@@ -20,8 +20,8 @@ PROBLEMS_LISTED = 50
 def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Summary:
     """Fold the stored verdicts and write `summary.json`.
 
-    A run with holes has no metrics: a mean over what is left is another figure. With `partial` it
-    has them, and the summary is marked.
+    An incomplete run has no metrics: a mean over fewer images is not comparable. With `partial` it has
+    metrics over the images that are there, and the summary is marked.
 
     Raises:
         BadInput: a stored part cannot be read.
@@ -29,11 +29,11 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     prompts = folder.read_prompts()
     expected = [draw.key for block in make_blocks(prompts, spec) for draw in block]
     rows = list(folder.generations.rows(["key", "error", "steps", "out_of_range_tokens"]))
-    drawn = {row["key"]: row["error"] for row in rows}
+    error_by_key = {row["key"]: row["error"] for row in rows}
     verdicts = _verdicts(spec, folder)
     # A verdict on an image that is no longer there says nothing of this run.
-    verdicts = {key: v for key, v in verdicts.items() if key in drawn and drawn[key] is None}
-    problems = {key: _problem(key, drawn, verdicts, spec) for key in expected}
+    verdicts = {key: v for key, v in verdicts.items() if key in error_by_key and error_by_key[key] is None}
+    problems = {key: _problem(key, error_by_key, verdicts, spec) for key in expected}
     failed = sum(p is not None for p in problems.values())
     metrics: tuple[Metric, ...] = ()
     if spec.fold and spec.judge and (partial or not failed):
@@ -44,11 +44,11 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         checkpoint=spec.checkpoint,
         protocol=asdict(spec.protocol),
         expected=len(expected),
-        generated=sum(error is None for error in drawn.values()),
+        generated=sum(error is None for error in error_by_key.values()),
         judged=sum(v.error is None for v in verdicts.values()) if spec.judge else 0,
         failed=failed,
         metrics=metrics,
-        problems=_listed({key: why for key, why in problems.items() if why}),
+        problems=_format_problems({key: why for key, why in problems.items() if why}),
         versions=versions(),
         partial=partial and failed > 0,
         steps_per_image=_mean_steps(rows),
@@ -70,19 +70,19 @@ def _verdicts(spec: RunSpec, folder: RunFolder) -> dict[str, Verdict]:
 
 
 def _problem(
-    key: str, drawn: dict[str, str | None], verdicts: dict[str, Verdict], spec: RunSpec
+    key: str, error_by_key: dict[str, str | None], verdicts: dict[str, Verdict], spec: RunSpec
 ) -> str | None:
     """Why a draw has no result, or None if it has one."""
-    if key not in drawn:
+    if key not in error_by_key:
         return "not generated"
-    if drawn[key] is not None:
-        return drawn[key]
+    if error_by_key[key] is not None:
+        return error_by_key[key]
     if not spec.judge:
         return None
     return verdicts[key].error if key in verdicts else "not judged"
 
 
-def _listed(problems: dict[str, str]) -> tuple[str, ...]:
+def _format_problems(problems: dict[str, str]) -> tuple[str, ...]:
     lines = [f"{key}: {why}" for key, why in list(problems.items())[:PROBLEMS_LISTED]]
     more = len(problems) - len(lines)
     return (*lines, f"and {more} more") if more else tuple(lines)

@@ -58,7 +58,7 @@ class SearchConfig:
 
 @dataclass(slots=True)
 class SearchResult:
-    """The outcome for one question.
+    """The result for one question.
 
     Attributes:
         hypotheses: score and ids (start token first), best first, at most `num_beams`.

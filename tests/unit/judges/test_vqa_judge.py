@@ -144,7 +144,7 @@ def test_the_answerer_gets_images_at_once(at_once: int, tmp_path: Path) -> None:
 def test_the_documented_example_works() -> None:
     with VqaJudge(answerer=f"{EXAMPLE}:ANSWERER", limit=0.2) as judge:
         [verdict] = judge.judge([item(prompt_with("is it bright?"), "red")])
-    assert (verdict.score, judge.name) == (1.0, "brightness_answerer")
+    assert (verdict.score, judge.answerer_name) == (1.0, "brightness_answerer")
     assert judge.version == "1+brightness_answerer+1"
 
 

@@ -137,7 +137,7 @@ def test_the_command(sar_eval, folder, table) -> None:
 
 def test_the_command_fails_for_incomplete_weights(folder, capsys) -> None:
     (folder / "vocab.txt").unlink()
-    with pytest.raises(BadInput, match="not in order: dpg") as caught:
+    with pytest.raises(BadInput, match="failed checks: dpg") as caught:
         command("dpg", weights=folder, as_json=True)
     assert caught.value.exit_code == 2
     assert "vocab.txt" in json.loads(capsys.readouterr().out)[-1]["detail"]

@@ -45,8 +45,8 @@ def test_supported_versions_are_accepted(monkeypatch: pytest.MonkeyPatch, versio
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hf_overrides": {}}, "engine 'vllm' sets hf_overrides itself, or does not work with it"),
-        ({"speculative_config": {}}, "engine 'vllm' sets speculative_config itself, or"),
+        ({"hf_overrides": {}}, "engine 'vllm' reserves the option hf_overrides"),
+        ({"speculative_config": {}}, "engine 'vllm' reserves the option speculative_config"),
         ({"rounding": -1}, "rounding is -1"),
     ],
 )
