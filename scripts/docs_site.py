@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if not path.startswith("docs/"):
             files.append(File.generated(config, _in_site(path), content=_content(path)))
         linked = {_target(path, link) for link in _links(path)} - seen
-        found = {target for target in linked if (ROOT / target).is_file()}  # mkdocs tells the others
+        found = {target for target in linked if (ROOT / target).is_file()}  # mkdocs reports the others
         waiting += sorted(found)
         seen |= found
     return files

@@ -32,11 +32,13 @@ def section(words: str, command: Any) -> str:
     usage = " ".join([words, *((p.metavar or p.name).upper() for p in arguments), "[OPTIONS]"])
     lines = [f"## `sar-eval {words}`", "", " ".join(command.help.split()), "", f"    sar-eval {usage}", ""]
     lines += [f"- `{(p.metavar or p.name).upper()}`: {p.help}" for p in arguments]
-    lines += [f"- {', '.join(f'`{o}`' for o in (*p.opts, *p.secondary_opts))}: {_told(p)}" for p in options]
+    lines += [
+        f"- {', '.join(f'`{o}`' for o in (*p.opts, *p.secondary_opts))}: {_option_text(p)}" for p in options
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _told(parameter: Any) -> str:
+def _option_text(parameter: Any) -> str:
     extra = ""
     if parameter.required:
         extra = " (required)"

@@ -78,12 +78,12 @@ def stage_seconds(spec: RunSpec, workers: int) -> dict[str, float]:
     def quiet(event: ProgressEvent) -> None:
         del event
 
-    with tempfile.TemporaryDirectory() as place:
-        folder, places, taken = RunFolder(Path(place)), make_slots(workers, []), {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, slots, taken = RunFolder(Path(temporary)), make_slots(workers, []), {}
         prepare(spec, folder)
         stages = {
-            "generate": lambda: generate(spec, folder, places, quiet),
-            "judge": lambda: judge(spec, folder, places, quiet),
+            "generate": lambda: generate(spec, folder, slots, quiet),
+            "judge": lambda: judge(spec, folder, slots, quiet),
             "summarize": lambda: summarize(spec, folder),
             "report": lambda: write_report(spec, folder),
         }

@@ -21,7 +21,7 @@ def _refused(done, *words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "messages"),
     [
         (
             ("run", "shapes", "--ckpt", "demo:stf"),
@@ -51,14 +51,16 @@ def _refused(done, *words: str) -> None:
         (("train", "tokenizer", "--data", "x", "--out", "y", "--levels", "8,x"), ["--levels is '8,x'"]),
     ],
 )
-def test_values_that_cannot_work(sar_eval, tmp_path: Path, words: tuple[str, ...], told: list[str]) -> None:
+def test_values_that_cannot_work(
+    sar_eval, tmp_path: Path, words: tuple[str, ...], messages: list[str]
+) -> None:
     done = sar_eval(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
-    _refused(done, *told)
+    _refused(done, *messages)
     assert not list(tmp_path.iterdir()), "nothing is written for a refused command"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"text": "a ring"}\n{"text": "a st\n', "prompts.jsonl:2: broken JSON"),
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "duplicate id 'a'"),
@@ -66,11 +68,11 @@ def test_values_that_cannot_work(sar_eval, tmp_path: Path, words: tuple[str, ...
         ('{"id": "../../etc", "text": "x"}\n', "prompts.jsonl:1: id '../../etc' is not safe"),
     ],
 )
-def test_prompt_files_that_cannot_work(sar_eval, tmp_path: Path, text: str, told: str) -> None:
+def test_prompt_files_that_cannot_work(sar_eval, tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(text)
-    _refused(sar_eval("generate", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), told)
-    _refused(sar_eval(*RUN, "--suite", path, "--out", tmp_path / "run"), told)
+    _refused(sar_eval("generate", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), message)
+    _refused(sar_eval(*RUN, "--suite", path, "--out", tmp_path / "run"), message)
     assert not (tmp_path / "run").exists()
 
 
@@ -115,7 +117,7 @@ def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "message"),
     [
         ("suite = 'shapes.jsonl'\nguidanse = 2\n", "unknown key 'guidanse'"),
         ("suite = 'shapes.jsonl'\n[protocol]\ntemprature = 2\n", "unknown key protocol.temprature"),
@@ -126,10 +128,10 @@ def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: 
         ("suite = 'shapes.jsonl'\n", "names no judge"),
     ],
 )
-def test_recipes_that_cannot_work(sar_eval, tmp_path: Path, recipe: str, told: str) -> None:
+def test_recipes_that_cannot_work(sar_eval, tmp_path: Path, recipe: str, message: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(recipe)
-    _refused(sar_eval("run", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), told)
+    _refused(sar_eval("run", path, "--ckpt", "demo:sft", "--out", tmp_path / "run"), message)
 
 
 def test_a_file_where_the_run_should_go(sar_eval, tmp_path: Path, suite: Path) -> None:

@@ -33,8 +33,8 @@ def test_the_shipped_suite_can_be_made_again(sar_eval, tmp_path: Path) -> None:
 
 
 def test_a_prompt_file_is_checked(sar_eval) -> None:
-    told = sar_eval("prompts", "check", ROOT / "prompts" / "shapes.jsonl").stdout
-    assert told.startswith("360 prompts (60 single_object")
+    stdout = sar_eval("prompts", "check", ROOT / "prompts" / "shapes.jsonl").stdout
+    assert stdout.startswith("360 prompts (60 single_object")
 
 
 def test_version(sar_eval) -> None:

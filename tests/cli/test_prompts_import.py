@@ -58,17 +58,19 @@ def mirror() -> Iterator[str]:
 def test_import_writes_what_the_recipe_looks_for(sar_eval, cache: Path, official: Path) -> None:
     done = sar_eval("prompts", "import", "dpg", "--from", official)
     assert done.returncode == 0, done.stderr
-    note, told = done.stdout.splitlines()
+    note, summary = done.stdout.splitlines()
     assert note.startswith(f"{official}/dpg_bench.csv:3: dependency 4 of p1 does not exist")
     suite = load_suite(cache / "dpg.jsonl")
-    assert told.startswith(f"2 prompts (DPG-Bench has 1,065) with 3 questions in {cache}/dpg.jsonl, ")
-    assert told.endswith(f"digest {suite.digest}; 1 notes")
+    assert summary.startswith(f"2 prompts (DPG-Bench has 1,065) with 3 questions in {cache}/dpg.jsonl, ")
+    assert summary.endswith(f"digest {suite.digest}; 1 notes")
     assert read_suite(load_recipe("dpg").suite) == suite
     checked = sar_eval("prompts", "check", cache / "dpg.jsonl").stdout
     assert checked.startswith("2 prompts")
 
 
-def test_import_takes_the_table_alone_and_another_place(sar_eval, cache: Path, official: Path) -> None:
+def test_import_takes_the_table_alone_and_another_output_file(
+    sar_eval, cache: Path, official: Path
+) -> None:
     out = official / "mine.jsonl"
     done = sar_eval("prompts", "import", "dpg", "--from", official / "dpg_bench.csv", "--out", out)
     assert done.returncode == 0, done.stderr

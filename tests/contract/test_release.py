@@ -29,7 +29,7 @@ BROUGHT_BY = {
 }
 
 
-def test_the_version_is_told_once(sar_eval) -> None:
+def test_the_version_is_the_same_everywhere(sar_eval) -> None:
     from hatchling.metadata.core import ProjectMetadata
     from hatchling.plugin.manager import PluginManager
 
@@ -42,11 +42,11 @@ def test_the_version_is_told_once(sar_eval) -> None:
 
 
 def test_the_citation_tells_what_the_format_asks_for() -> None:
-    told = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert told["cff-version"] == "1.2.0"
-    assert told.keys() >= {"message", "title", "authors"}  # the format's required keys
-    assert told["license"] == PROJECT["license"]
-    assert told["abstract"] == PROJECT["description"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation.keys() >= {"message", "title", "authors"}  # the format's required keys
+    assert citation["license"] == PROJECT["license"]
+    assert citation["abstract"] == PROJECT["description"]
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 def test_every_import_is_a_declared_dependency() -> None:
     always = _names(PROJECT["dependencies"])
-    extras = {name: _names(asked) for name, asked in PROJECT["optional-dependencies"].items()}
-    users = set().union(*(asked for name, asked in extras.items() if name not in ("dev", "docs")))
+    extras = {name: _names(requirements) for name, requirements in PROJECT["optional-dependencies"].items()}
+    users = set().union(*(names for name, names in extras.items() if name not in ("dev", "docs")))
     ours = {"sar_eval", *sys.stdlib_module_names}
     for path in sorted((ROOT / "sar_eval").rglob("*.py")):
         for module, extra in set(_imported(ast.parse(path.read_text()))):
@@ -132,10 +132,10 @@ def test_every_extra_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
     pinned = {_normal(line.split("==")[0]) for line in pins}
     extras = PROJECT["optional-dependencies"]
-    asked = PROJECT["dependencies"] + [
+    requirements = PROJECT["dependencies"] + [
         r for name in ("geneval", "dpg", "train", "dev", "docs") for r in extras[name]
     ]
-    assert _names(asked) - {"sar-eval"} - pinned == set()
+    assert _names(requirements) - {"sar-eval"} - pinned == set()
 
 
 def _dockerfile() -> list[list[str]]:

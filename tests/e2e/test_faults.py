@@ -55,10 +55,11 @@ def test_a_block_that_kills_its_workers_leaves_the_rest_whole(
     words = [*_words(suite, tmp_path / "run"), "--engine", f"{HERE / 'faulty_engine.py'}:ENGINE"]
     done = sar_eval(*words, "--json", env=environment)
     assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["expected"], told["generated"], told["judged"], told["failed"]) == (12, 10, 10, 2)
-    assert "counting-000/0: given up after 3 tries: worker" in told["problems"][0]
-    assert "SIGKILL" in told["problems"][0]
+    summary = json.loads(done.stdout)
+    counts = [summary[name] for name in ("expected", "generated", "judged", "failed")]
+    assert counts == [12, 10, 10, 2]
+    assert "counting-000/0: given up after 3 tries: worker" in summary["problems"][0]
+    assert "SIGKILL" in summary["problems"][0]
     assert "2 of 12 images have no result" in done.stderr
     healed.touch()
     again = sar_eval(*words, "--json", env=environment)
@@ -67,7 +68,7 @@ def test_a_block_that_kills_its_workers_leaves_the_rest_whole(
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_grow_is_told_and_the_rest_is_kept(suite: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_is_reported_and_the_rest_is_kept(suite: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 
@@ -85,7 +86,7 @@ def test_a_file_that_cannot_grow_is_told_and_the_rest_is_kept(suite: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_read_only_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
+def test_a_read_only_disk_is_reported_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
     disk = small_disk("size=4m")
     assert sar_eval(*_words(suite, disk / "run")).returncode == 0
     stored = {path: path.read_bytes() for path in disk.rglob("part-*")}
@@ -101,7 +102,7 @@ def test_a_read_only_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Pat
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
+def test_a_full_disk_is_reported_and_what_is_there_is_kept(sar_eval, suite: Path, small_disk) -> None:
     disk = small_disk("size=48k")
     done = sar_eval(*_words(suite, disk / "run"))
     assert done.returncode == 3, done.stderr

@@ -57,17 +57,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, d
     return suite, root / "run", json.loads(done.stdout)
 
 
-def test_a_run_is_complete_and_told(undisturbed: tuple[Path, Path, dict]) -> None:
-    _, run, told = undisturbed
-    counts = [told[name] for name in ("expected", "generated", "judged", "failed")]
+def test_a_run_is_complete_and_reported(undisturbed: tuple[Path, Path, dict]) -> None:
+    _, run, summary = undisturbed
+    counts = [summary[name] for name in ("expected", "generated", "judged", "failed")]
     assert counts == [48, 48, 48, 0]
-    assert told["complete"] is True
-    assert told["metrics"][0]["name"] == "overall"
-    low, value, high = (told["metrics"][0][name] for name in ("low", "value", "high"))
+    assert summary["complete"] is True
+    assert summary["metrics"][0]["name"] == "overall"
+    low, value, high = (summary["metrics"][0][name] for name in ("low", "value", "high"))
     assert 0.6 < value <= 1, "the demo checkpoint draws better than this"
     assert low <= value <= high
-    assert json.loads((run / "summary.json").read_text())["metrics"] == told["metrics"]
-    assert Path(told["report"]).read_text().startswith("<!doctype html>")
+    assert json.loads((run / "summary.json").read_text())["metrics"] == summary["metrics"]
+    assert Path(summary["report"]).read_text().startswith("<!doctype html>")
     assert not list(run.rglob("*.tmp"))
 
 
@@ -95,21 +95,21 @@ def test_hugging_face_datasets_shows_the_images(
 
 
 def test_the_same_command_again_does_nothing_new(undisturbed, sar_eval) -> None:
-    suite, run, told = undisturbed
+    suite, run, summary = undisturbed
     before = {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")}
     again = sar_eval(*_words(suite, run, "--json"))
     assert again.returncode == 0
-    assert json.loads(again.stdout)["metrics"] == told["metrics"]
+    assert json.loads(again.stdout)["metrics"] == summary["metrics"]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")} == before
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_nothing(undisturbed, sar_eval, tmp_path: Path, workers: int) -> None:
-    suite, run, told = undisturbed
+    suite, run, summary = undisturbed
     done = sar_eval(*_words(suite, tmp_path / "run", "--workers", workers, "--json"))
     assert done.returncode == 0, done.stderr
     assert _contents(tmp_path / "run") == _contents(run)
-    assert json.loads(done.stdout)["metrics"] == told["metrics"]
+    assert json.loads(done.stdout)["metrics"] == summary["metrics"]
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def _kill_after(words: list[str], folder: Path, parts: int, delay: float) -> Non
 
 @pytest.mark.slow
 def test_damaged_parts_are_named_and_redone(undisturbed, sar_eval, tmp_path: Path) -> None:
-    suite, run, _told = undisturbed
+    suite, run, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     drawn = sorted((copy / "generations").glob("part-*"))[2]
@@ -167,7 +167,7 @@ def test_damaged_parts_are_named_and_redone(undisturbed, sar_eval, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_damage_is_told_by_name(undisturbed, sar_eval, tmp_path: Path) -> None:
+def test_damage_is_reported_by_name(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, run, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -226,13 +226,13 @@ def test_a_resume_under_another_spec_is_refused(undisturbed, sar_eval) -> None:
 
 @pytest.mark.slow
 def test_stages_one_by_one_give_the_same(undisturbed, sar_eval, tmp_path: Path) -> None:
-    suite, _run, told = undisturbed
-    told_protocol = [told["protocol"][name] for name in ("guidance", "temperature")]
+    suite, _run, summary = undisturbed
+    reported_protocol = [summary["protocol"][name] for name in ("guidance", "temperature")]
     protocol = [
         "--guidance",
-        told_protocol[0],
+        reported_protocol[0],
         "--temperature",
-        told_protocol[1],
+        reported_protocol[1],
         "--batch-size",
         8,
         "-n",
@@ -243,7 +243,7 @@ def test_stages_one_by_one_give_the_same(undisturbed, sar_eval, tmp_path: Path) 
     judged = sar_eval("judge", tmp_path / "run", "--benchmark", "shapes")
     assert judged.returncode == 0, judged.stderr
     folded = sar_eval("summarize", tmp_path / "run", "--json")
-    assert json.loads(folded.stdout)["metrics"] == told["metrics"]
+    assert json.loads(folded.stdout)["metrics"] == summary["metrics"]
     assert sar_eval("report", tmp_path / "run").returncode == 0
     assert sar_eval(
         "export", tmp_path / "run", "--layout", "geneval", "--out", tmp_path / "x"

@@ -50,12 +50,12 @@ def test_the_package_comes_from_the_wheel(bare: Path, tmp_path: Path) -> None:
     code = (
         "import json, sys, sar_eval\n"
         "from importlib.metadata import distribution\n"
-        "told = distribution('sar-eval')\n"
-        "where = [sar_eval.__file__, str(told.locate_file(''))]\n"
-        "print(json.dumps([where, sys.path, [str(f) for f in sys.meta_path], told.version]))"
+        "package = distribution('sar-eval')\n"
+        "where = [sar_eval.__file__, str(package.locate_file(''))]\n"
+        "print(json.dumps([where, sys.path, [str(f) for f in sys.meta_path], package.version]))"
     )
     where, path, finders, version = json.loads(_run(bare / "python", "-c", code, cwd=tmp_path))
-    assert all(Path(place).is_relative_to(bare.parent) for place in where)
+    assert all(Path(location).is_relative_to(bare.parent) for location in where)
     assert str(ROOT) not in path
     assert not any("editable" in finder for finder in finders)
     assert _run(bare / "sar-eval", "--version", cwd=tmp_path) == f"sar-eval {version}\n"
@@ -66,9 +66,9 @@ def test_the_wheel_runs_a_benchmark_in_an_empty_folder(bare: Path, suite: Path, 
     empty = tmp_path / "empty"
     empty.mkdir()
     words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", suite, "-n", 1, "--json")
-    told = json.loads(_run(bare / "sar-eval", *words, cwd=empty))
-    assert told["generated"] == told["judged"] == 12
-    assert next(m["value"] for m in told["metrics"] if m["name"] == "overall") > 0.5
-    assert (empty / told["report"]).is_file()
+    summary = json.loads(_run(bare / "sar-eval", *words, cwd=empty))
+    assert summary["generated"] == summary["judged"] == 12
+    assert next(m["value"] for m in summary["metrics"] if m["name"] == "overall") > 0.5
+    assert (empty / summary["report"]).is_file()
     listed = json.loads(_run(bare / "sar-eval", "list", "--json", cwd=empty))
     assert listed["benchmarks"].keys() == {path.stem for path in ROOT.glob("benchmarks/*.toml")}

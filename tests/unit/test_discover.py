@@ -26,7 +26,7 @@ def test_a_file_names_an_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "hint"), [("shape", "did you mean 'shapes'"), ("zzz", "known: ")])
-def test_unknown_names_are_told(name: str, hint: str) -> None:
+def test_unknown_names_are_reported(name: str, hint: str) -> None:
     with pytest.raises(UnknownName, match=hint):
         discover.load("judges", name)
 

@@ -1,4 +1,4 @@
-"""Specs: recipe and flags in, one digest out; wrong values told before anything is drawn."""
+"""Specs: recipe and flags in, one digest out; wrong values reported before anything is drawn."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_another_judge_does_not_get_the_recipes_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("images_per_prompt = 2.5", "images_per_prompt is 2.5, it must be of kind int"),
         ("images_per_prompt = true", "images_per_prompt is True"),
@@ -110,12 +110,12 @@ def test_another_judge_does_not_get_the_recipes_options() -> None:
         ("[protocol]\nresolution = 512", "has 256 positions"),
     ],
 )
-def test_values_of_the_wrong_kind(tmp_path: Path, line: str, told: str) -> None:
-    with pytest.raises(BadInput, match=told):
+def test_values_of_the_wrong_kind(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         resolve(load_recipe(str(_recipe(tmp_path, line))), "demo:sft", {})
 
 
-def test_a_fold_that_does_not_exist_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_a_fold_that_does_not_exist_is_reported_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="unknown benchmark 'shaps'"):
         resolve(load_recipe(str(_recipe(tmp_path, "fold = 'shaps'"))), "demo:sft", {})
 
@@ -143,12 +143,12 @@ def test_the_recipe_geneval_pins_the_preset() -> None:
     assert pinned == {**PRESETS["simplear"], "temperature": 1.0}
 
 
-def test_engine_options_that_do_not_fit_are_told() -> None:
+def test_engine_options_that_do_not_fit_are_reported() -> None:
     with pytest.raises(BadInput, match=r"engine 'native' does not take the options \{'windw': 3\}"):
         resolve(load_recipe("shapes"), "demo:sft", {"engine_options": {"windw": 3}})
 
 
-def test_an_unknown_set_of_prefixes_is_told(tmp_path: Path) -> None:
+def test_an_unknown_set_of_prefixes_is_reported(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, "[protocol]\nprefixes = 'simplaer'\n")
     with pytest.raises(UnknownName, match="did you mean 'simplear'"):
         resolve(load_recipe(str(recipe)), "demo:sft", {})

@@ -42,17 +42,17 @@ def findings(folder, table=None):
     return {(f.name, f.detail): f.ok for f in doctor.examine_judge("dpg", folder, table, "cpu")}
 
 
-def outcomes(checks, name):
+def checks_named(checks, name):
     return [(ok, detail) for (check, detail), ok in checks.items() if check == name]
 
 
 def test_complete_files_pass(folder, table) -> None:
     checks = findings(folder, table)
     assert set(checks.values()) == {True, None}
-    assert [ok for ok, _ in outcomes(checks, "digest")] == [None]
-    assert (True, "186 used tensors") in outcomes(checks, "tensors")
-    assert len(outcomes(checks, "tied")) == 2
-    assert outcomes(checks, "answers") == [(True, "3 of 3 are the original's")]
+    assert [ok for ok, _ in checks_named(checks, "digest")] == [None]
+    assert (True, "186 used tensors") in checks_named(checks, "tensors")
+    assert len(checks_named(checks, "tied")) == 2
+    assert checks_named(checks, "answers") == [(True, "3 of 3 are the original's")]
 
 
 def test_each_different_answer_is_listed(folder, table) -> None:
@@ -60,8 +60,8 @@ def test_each_different_answer_is_listed(folder, table) -> None:
     rows[1]["answer"] = "maybe"
     table.write_text("\n".join(json.dumps(row) for row in rows))
     checks = findings(folder, table)
-    assert outcomes(checks, "answers") == [(False, "2 of 3 are the original's")]
-    [(ok, detail)] = outcomes(checks, "answer")
+    assert checks_named(checks, "answers") == [(False, "2 of 3 are the original's")]
+    [(ok, detail)] = checks_named(checks, "answer")
     assert not ok
     assert detail.startswith(f"{table}:2: 'Is the car red?' of a.png: ")
     assert detail.endswith("the original says 'maybe'")
@@ -72,10 +72,10 @@ def test_missing_dropped_tensors_are_a_note_and_no_failure(tmp_path) -> None:
     state = torch.load(folder / "pytorch_model.bin", weights_only=True)
     torch.save({n: t for n, t in state.items() if "_m." not in n}, folder / "pytorch_model.bin")
     checks = findings(folder)
-    assert (None, "0 momentum tensors, a complete file of this shape has 261") in outcomes(
+    assert (None, "0 momentum tensors, a complete file of this shape has 261") in checks_named(
         checks, "tensors"
     )
-    assert [ok for ok, _ in outcomes(checks, "network")] == [True]
+    assert [ok for ok, _ in checks_named(checks, "network")] == [True]
 
 
 def test_a_file_that_does_not_fit_fails(tmp_path) -> None:
@@ -84,16 +84,18 @@ def test_a_file_that_does_not_fit_fails(tmp_path) -> None:
     head = "text_decoder.cls.predictions.decoder.weight"
     torch.save(state | {head: state[head] + 1, "x": torch.ones(1)}, folder / "pytorch_model.bin")
     checks = findings(folder)
-    assert (False, "1 unknown tensors, a complete file of this shape has 0") in outcomes(checks, "tensors")
-    assert (False, f"{head}: NOT equal") in outcomes(checks, "tied")
-    [(ok, detail)] = outcomes(checks, "fit")
+    assert (False, "1 unknown tensors, a complete file of this shape has 0") in checks_named(
+        checks, "tensors"
+    )
+    assert (False, f"{head}: NOT equal") in checks_named(checks, "tied")
+    [(ok, detail)] = checks_named(checks, "fit")
     assert (ok, "not the network's (x)" in detail) == (False, True)
-    assert outcomes(checks, "network") == []
+    assert checks_named(checks, "network") == []
 
 
 def test_another_digest_than_the_downloads_fails(folder) -> None:
     checksum_path(folder / "pytorch_model.bin").write_text("0" * 64 + "  pytorch_model.bin\n")
-    [(ok, detail)] = outcomes(findings(folder), "digest")
+    [(ok, detail)] = checks_named(findings(folder), "digest")
     assert (ok, "the file has changed" in detail) == (False, True)
 
 
@@ -110,14 +112,14 @@ def test_another_digest_than_the_downloads_fails(folder) -> None:
 )
 def test_an_unreadable_table_fails(folder, table, content, message) -> None:
     table.write_text(content)
-    [(ok, detail)] = outcomes(findings(folder, table), "dpg")
+    [(ok, detail)] = checks_named(findings(folder, table), "dpg")
     assert not ok
     assert re.search(message, detail)
 
 
 def test_missing_weights_fail_with_the_command_that_downloads_them(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "cache"))
-    [(ok, detail)] = outcomes(findings(None), "dpg")
+    [(ok, detail)] = checks_named(findings(None), "dpg")
     assert (ok, "`sar-eval fetch dpg` downloads" in detail) == (False, True)
 
 

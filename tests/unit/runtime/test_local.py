@@ -1,4 +1,4 @@
-"""Worker processes: blocks once each, deaths survived, errors told."""
+"""Worker processes: blocks once each, deaths survived, errors reported."""
 
 import multiprocessing
 import os
@@ -61,25 +61,25 @@ class Squares:
 
 
 @dataclass(frozen=True)
-class Filed(Squares):
-    """The same in a tenth of a second, but a thread takes a quarter of a second to file it, or fails to."""
+class Stored(Squares):
+    """The same in a tenth of a second, but a thread takes a quarter of a second to store it, or fails."""
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Future[int]]]:
         with ThreadPoolExecutor(1) as executor:
-            yield lambda block: executor.submit(self._file, self._begin(block))
+            yield lambda block: executor.submit(self._store, self._begin(block))
 
     def _begin(self, block: int) -> int:
         time.sleep(0.1)
         (self.folder / f"{block}-begun-{time.monotonic_ns()}").touch()
         return block
 
-    def _file(self, block: int) -> int:
+    def _store(self, block: int) -> int:
         time.sleep(0.25)
-        (self.folder / f"{block}-filed-{time.monotonic_ns()}").touch()
+        (self.folder / f"{block}-stored-{time.monotonic_ns()}").touch()
         if block == 3 and self.fault == "raise":
             raise ZeroDivisionError("three")
-        if block == 3 and self.fault == "lost" and len(list(self.folder.glob("3-filed-*"))) < 2:
+        if block == 3 and self.fault == "lost" and len(list(self.folder.glob("3-stored-*"))) < 2:
             raise DeviceLost("cuda: an illegal memory access was encountered")
         if block == 3 and self.fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -87,16 +87,16 @@ class Filed(Squares):
 
 
 def _times(folder: Path, what: str) -> dict[int, int]:
-    """When each block was begun or filed for the last time, in nanoseconds."""
+    """When each block was begun or stored for the last time, in nanoseconds."""
     found = sorted(path.name.split("-") for path in folder.glob(f"*-{what}-*"))
     return {int(block): int(when) for block, _, when in found}
 
 
-def test_the_next_block_is_begun_while_the_last_one_is_filed(tmp_path: Path) -> None:
-    outcomes = _run(Filed(tmp_path), workers=1)
-    assert {block: o.result for block, o in outcomes.items()} == {i: i * i for i in range(6)}
-    begun, filed = _times(tmp_path, "begun"), _times(tmp_path, "filed")
-    ahead = [block for block in range(5) if begun[block + 1] < filed[block]]
+def test_the_next_block_is_begun_while_the_last_one_is_stored(tmp_path: Path) -> None:
+    results = _run(Stored(tmp_path), workers=1)
+    assert {block: r.result for block, r in results.items()} == {i: i * i for i in range(6)}
+    begun, stored = _times(tmp_path, "begun"), _times(tmp_path, "stored")
+    ahead = [block for block in range(5) if begun[block + 1] < stored[block]]
     assert ahead == [0, 1, 2, 3, 4]
 
 
@@ -108,47 +108,47 @@ def test_the_next_block_is_begun_while_the_last_one_is_filed(tmp_path: Path) -> 
         pytest.param("die", 3, marks=pytest.mark.slow),
     ],
 )
-def test_what_breaks_while_it_is_filed_is_blamed_on_its_block_alone(
+def test_what_breaks_while_it_is_stored_is_blamed_on_its_block_alone(
     tmp_path: Path, fault: str, tries: int
 ) -> None:
-    outcomes = _run(Filed(tmp_path, fault))
-    assert len(list(tmp_path.glob("3-filed-*"))) == tries
-    assert (outcomes[3].error is None) == (fault == "lost")
-    assert [o.result for b, o in sorted(outcomes.items()) if b != 3] == [0, 1, 4, 16, 25]
+    results = _run(Stored(tmp_path, fault))
+    assert len(list(tmp_path.glob("3-stored-*"))) == tries
+    assert (results[3].error is None) == (fault == "lost")
+    assert [r.result for b, r in sorted(results.items()) if b != 3] == [0, 1, 4, 16, 25]
 
 
 def _run(task: Squares, workers: int = 2) -> dict[int, BlockResult]:
-    outcomes = list(run_blocks(task, range(6), make_slots(workers, [])))
-    assert len(outcomes) == 6
-    return {outcome.block: outcome for outcome in outcomes}
+    results = list(run_blocks(task, range(6), make_slots(workers, [])))
+    assert len(results) == 6
+    return {result.block: result for result in results}
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_block_is_done_once(tmp_path: Path, workers: int) -> None:
-    outcomes = _run(Squares(tmp_path), workers)
-    assert {block: o.result for block, o in outcomes.items()} == {i: i * i for i in range(6)}
+    results = _run(Squares(tmp_path), workers)
+    assert {block: r.result for block, r in results.items()} == {i: i * i for i in range(6)}
     assert len(list(tmp_path.iterdir())) == 6
 
 
 @pytest.mark.parametrize("fault", ["die-once", "lost"])
 def test_a_block_of_a_dead_worker_or_device_is_redone_by_another(tmp_path: Path, fault: str) -> None:
-    outcomes = _run(Squares(tmp_path, fault))
-    assert {o.result for o in outcomes.values()} == {0, 1, 4, 9, 16, 25}
+    results = _run(Squares(tmp_path, fault))
+    assert {r.result for r in results.values()} == {0, 1, 4, 9, 16, 25}
     assert len(list(tmp_path.glob("3-*"))) == 2
 
 
 def test_a_block_that_kills_three_workers_is_given_up(tmp_path: Path) -> None:
-    outcomes = _run(Squares(tmp_path, "die"))
-    assert outcomes[3].error is not None
-    assert "given up after 3 tries" in outcomes[3].error
-    assert "SIGKILL" in outcomes[3].error
-    assert sum(o.error is None for o in outcomes.values()) == 5
+    results = _run(Squares(tmp_path, "die"))
+    assert results[3].error is not None
+    assert "given up after 3 tries" in results[3].error
+    assert "SIGKILL" in results[3].error
+    assert sum(r.error is None for r in results.values()) == 5
     assert len(list(tmp_path.glob("3-*"))) == 3
 
 
 def test_a_worker_that_dies_while_it_starts_is_replaced(tmp_path: Path) -> None:
-    outcomes = _run(Squares(tmp_path, "die-starting-once"))
-    assert {o.result for o in outcomes.values()} == {0, 1, 4, 9, 16, 25}
+    results = _run(Squares(tmp_path, "die-starting-once"))
+    assert {r.result for r in results.values()} == {0, 1, 4, 9, 16, 25}
 
 
 def test_workers_that_never_start_end_the_run_incomplete(tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_workers_that_never_start_end_the_run_incomplete(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_worker_that_dies_after_its_last_block_is_no_fault(tmp_path: Path) -> None:
-    outcomes = run_blocks(Squares(tmp_path, "die-after"), range(2), make_slots(2, []))
-    first = next(outcomes)
+    results = run_blocks(Squares(tmp_path, "die-after"), range(2), make_slots(2, []))
+    first = next(results)
     time.sleep(2)  # meanwhile the other worker has sent its result and died
-    [second] = outcomes
+    [second] = results
     assert {first.block: first.result, second.block: second.result} == {0: 0, 1: 1}
     assert first.error is None
     assert second.error is None
@@ -188,23 +188,23 @@ def test_what_more_tries_cannot_mend_ends_the_run(
 
 
 def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
-    outcomes = run_blocks(Squares(tmp_path, "hang"), range(6), make_slots(2, []))
-    next(outcomes)
-    outcomes.close()
+    results = run_blocks(Squares(tmp_path, "hang"), range(6), make_slots(2, []))
+    next(results)
+    results.close()
     assert not multiprocessing.active_children()
 
 
 def test_ctrl_c_stops_even_if_its_exception_is_lost(tmp_path: Path) -> None:
     def drop_the_exception() -> int:
-        told = 0
+        count = 0
         for _ in run_blocks(Squares(tmp_path), range(50), make_slots(1, [])):
-            told += 1
+            count += 1
             try:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)
             except KeyboardInterrupt:
                 continue  # as Python does in a finalizer
-        return told
+        return count
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -214,14 +214,14 @@ def test_ctrl_c_stops_even_if_its_exception_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_gpu_worker_sees_one_card() -> None:
-    places = make_slots(None, ["0", "3"])
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "3"]
-    assert {place.device for place in places} == {"cuda"}
+    slots = make_slots(None, ["0", "3"])
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "3"]
+    assert {slot.device for slot in slots} == {"cuda"}
     assert [p.device for p in make_slots(3, [])] == ["cpu"] * 3
 
 
 def test_a_worker_may_need_several_cards() -> None:
-    places = make_slots(None, ["0", "1", "2", "3", "4"], gpus=2)
-    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0,1", "2,3"]
+    slots = make_slots(None, ["0", "1", "2", "3", "4"], gpus=2)
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0,1", "2,3"]
     with pytest.raises(BadInput, match=r"takes 4 GPUs .*, 2 are to be used"):
         make_slots(None, ["0", "1"], gpus=4)

@@ -24,20 +24,20 @@ def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
     return run
 
 
-def test_another_batch_size_is_not_taken_and_that_is_said(spec: RunSpec, folder: RunFolder) -> None:
-    asked = replace(spec, batch_size=3)
-    kept = prepare(asked, folder)
+def test_another_batch_size_is_not_taken_and_that_is_reported(spec: RunSpec, folder: RunFolder) -> None:
+    requested = replace(spec, batch_size=3)
+    kept = prepare(requested, folder)
     assert kept.batch_size == 8
     assert kept_settings(spec, kept) == []
-    [note] = kept_settings(asked, kept)
+    [note] = kept_settings(requested, kept)
     assert note.startswith("the batch size stays 8, with which this run was begun (3 was asked for)")
 
 
 def test_options_about_speed_may_change(spec: RunSpec, folder: RunFolder) -> None:
-    asked = replace(
+    requested = replace(
         spec, engine_options={"speculate": True}, engine_speed_options=NativeEngine.speed_options
     )
-    assert prepare(asked, folder).engine_options == {"speculate": True}
+    assert prepare(requested, folder).engine_options == {"speculate": True}
     with pytest.raises(SpecMismatch, match=r"engine_options: \{\} there, \{'quantization': 'fp8'\} asked"):
         prepare(replace(spec, engine_options={"quantization": "fp8"}), folder)
 

@@ -80,7 +80,7 @@ def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdi
     return {row["key"]: verdict_from_row(row) for row in folder.verdicts("shapes").rows()}
 
 
-def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) -> None:
+def test_an_engine_that_gives_nothing_is_reported(spec: RunSpec, folder: RunFolder) -> None:
     _draw(spec, folder, Scripted(colors=[], counting=[{}]))
     found = {row["key"]: generation_from_row(row) for row in folder.generations.rows()}
     assert len(found) == 24
@@ -90,7 +90,7 @@ def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "score", "told"),
+    ("answer", "score", "expected_error"),
     [
         ({"passed": True}, 1.0, None),
         ({"passed": False}, 0.0, None),
@@ -100,15 +100,15 @@ def test_an_engine_that_gives_nothing_is_told(spec: RunSpec, folder: RunFolder) 
     ],
 )
 def test_every_verdict_has_a_score_or_an_error(
-    spec: RunSpec, folder: RunFolder, answer: dict, score: float | None, told: str | None
+    spec: RunSpec, folder: RunFolder, answer: dict, score: float | None, expected_error: str | None
 ) -> None:
     _draw(spec, folder, Scripted())
     found = _judge(spec, folder, Scripted(colors=[answer]))
     verdict = found["colors-000/0"]
-    assert (verdict.score, verdict.error) == (score, told)
+    assert (verdict.score, verdict.error) == (score, expected_error)
     summary = summarize(spec, folder)
-    assert summary.complete == (told is None)
-    assert summary.judged == 24 - (4 if told else 0)
+    assert summary.complete == (expected_error is None)
+    assert summary.judged == 24 - (4 if expected_error else 0)
 
 
 def test_twice_the_same_key_is_a_fault(spec: RunSpec, folder: RunFolder) -> None:
