@@ -24,7 +24,7 @@ tests: $(VENV)/.dev
 	$(BIN)/pytest
 
 all-tests: $(VENV)/.dev
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -m "slow or not slow" --durations 20
 
 # The documentation as a site that opens from disk: build/site/index.html. (With --quiet, --strict sees no warning.)
 docs: $(VENV)/.docs

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sar_eval.errors import BadInput, MissingExtra, UnknownName
+from sar_eval.errors import BadInput, MissingExtra, SarEvalError, UnknownName
 
 KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
 PACKAGE = Path(__file__).parent
@@ -93,7 +93,13 @@ def _from_file(name: str) -> Any:
     if spec is None or spec.loader is None:
         raise BadInput(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SarEvalError:
+        raise
+    except Exception as error:
+        # Whatever is wrong with somebody's file is reported with its name.
+        raise BadInput(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise BadInput(f"{path} defines no {attribute}")
     return getattr(module, attribute)

@@ -33,7 +33,7 @@ class Option:
         flags: on the command line, where they are others than `--name`.
         panel: of `--help`.
         metavar: what stands for the value in `--help`.
-        low, high: least and greatest value.
+        low, high: least and greatest value (a `high` alone is checked by whoever knows the least).
         above: the value must be greater than this.
     """
 
@@ -69,7 +69,7 @@ class Option:
 
     def _range(self) -> str:
         if self.high is None:
-            return f"be at least {self.low}"
+            return f"be at least {self.low}" if self.above is None else f"be above {self.above}"
         between = f"above {self.above} and at most at" if self.low is None else f"between {self.low} and"
         return f"lie {between} {self.high}"
 
@@ -115,7 +115,7 @@ class HowToDraw:
     )
     top_k: int | None = option("0 keeps all.", "protocol", panel=PROTOCOL, low=0, high=1_000_000)
     top_p: float | None = option("1 keeps all.", "protocol", panel=PROTOCOL, above=0, high=1)
-    resolution: int | None = option("Side in pixels.", "protocol", panel=PROTOCOL, low=1, high=8192)
+    resolution: int | None = option("Side in pixels.", "protocol", panel=PROTOCOL, high=8192)
     negative_prompt: str | None = option("Text of the negative branch.", "protocol", panel=PROTOCOL)
     full_vocab: bool | None = option(
         "Sample from text tokens too, as the reference does; they become code 0.",

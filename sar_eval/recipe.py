@@ -66,7 +66,7 @@ def load_recipe(name: str) -> Recipe:
     _check_keys(data, path)
     settings = {key: data[key] for key in SETTINGS if key in data}
     return Recipe(
-        name=str(data.get("name", path.stem)),
+        name=str(_typed({"name": data.get("name", path.stem)}, path)["name"]),
         suite=find_suite(str(data["suite"]), (path.parent, shipped("prompts"))),
         settings=_typed(settings, path) | _files_beside(data, path),
         protocol=_typed(data.get("protocol", {}), path),

@@ -120,7 +120,7 @@ def _check_run_options(group: Any) -> None:
     """Those of this call alone; the others are checked when the run is resolved."""
     for field, known in options_of(type(group)):
         value = getattr(group, field.name)
-        if known.target == "run" and known.low is not None and value is not None:
+        if known.target == "run" and value is not None:
             known.check(field.name, value)
 
 

@@ -12,7 +12,7 @@ from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Output, overrides, with_options
 from sar_eval.cli.run import judge_run
 from sar_eval.errors import BadInput
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, names_of
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of
 
 if TYPE_CHECKING:
     from sar_eval.images.files import ImageFolder
@@ -65,7 +65,10 @@ def score(
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
-    each = what.images_per_prompt or int(recipe.settings.get("images_per_prompt", 4))
+    each = what.images_per_prompt
+    if each is None:
+        each = int(recipe.settings.get("images_per_prompt", 4))
+    check_value("images_per_prompt", each)
     prompts = read_suite(recipe.suite).prompts
     found = find_images(images, prompts, each)
     asked = overrides(what, how, judging)
@@ -77,7 +80,7 @@ def score(
         if not (output.quiet or output.as_json):
             for line in _describe(images, found, prompts):
                 typer.echo(line, err=True)
-        spec = session.prepare(spec, folder, output)
+        spec = session.prepare(spec, folder, output, how.batch_size)
         import_images(spec, folder, found, progress)
         judge_stage(spec, folder, slots, progress)
         session.finish(spec, folder, output, judging.partial)

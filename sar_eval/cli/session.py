@@ -65,13 +65,15 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
         ) from error
 
 
-def prepare(spec: RunSpec, folder: RunFolder, output: Output) -> RunSpec:
+def prepare(
+    spec: RunSpec, folder: RunFolder, output: Output, asked_batch_size: int | None = None
+) -> RunSpec:
     """Write or check the run's manifest (see `stages.resume.prepare`), and say what it keeps."""
     from sar_eval.stages import resume
 
     kept = resume.prepare(spec, folder)
     if not output.quiet:
-        for line in resume.kept_settings(spec, kept):
+        for line in resume.kept_settings(asked_batch_size, kept):
             typer.echo(f"note: {line}", err=True)
     return kept
 

@@ -118,7 +118,9 @@ class DecoderTraining:
     out: Path = option("The folder to write.", "run", default=MISSING)
     steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)
     batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1)
-    learning_rate: float | None = option("Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run")
+    learning_rate: float | None = option(
+        "Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run", above=0
+    )
     seed: int = option("Seed of weights, order and noise.", "run", default=0)
     save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
     stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)

@@ -81,6 +81,7 @@ def resolve_images(
         judge_options=_judge_options(recipe, settings, overrides),
         **settings | {"engine": "none", "dtype": "none"},
     )
+    _check_values(spec)
     return with_judge(spec)
 
 
@@ -136,6 +137,14 @@ def gpus_of_a_worker(spec: RunSpec) -> int:
     return 1 if gpus is None else int(gpus(spec.engine_options))
 
 
+def _check_values(spec: RunSpec) -> None:
+    """Refuse values of the spec and its protocol that are out of their options' ranges."""
+    for name in names_of("spec"):
+        check_value(name, getattr(spec, name))
+    for name in names_of("protocol"):
+        check_value(name, getattr(spec.protocol, name))
+
+
 def _settings(recipe: Recipe, overrides: Mapping[str, Json]) -> dict[str, Json]:
     chosen = {key: value for key, value in overrides.items() if key in SETTINGS}
     return {"fold": "", "judge": "", **recipe.settings, **chosen}
@@ -167,12 +176,9 @@ def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
     Raises:
         BadInput, UnknownName: naming the value that cannot work.
     """
-    for target, owner in (("spec", spec), ("protocol", spec.protocol)):
-        for name in names_of(target):  # type: ignore[arg-type]
-            check_value(name, getattr(owner, name))
-    least, most = checkpoint.downsample, declared()["resolution"].high
-    if spec.protocol.resolution < least:
-        raise BadInput(f"resolution is {spec.protocol.resolution}: it must lie between {least} and {most}")
+    _check_values(spec)
+    resolution = replace(declared()["resolution"], low=checkpoint.downsample)
+    resolution.check("resolution", spec.protocol.resolution)
     if spec.protocol.prefixes and spec.protocol.prefixes not in PREFIX_SETS:
         raise discover.unknown("set of prefixes", spec.protocol.prefixes, list(PREFIX_SETS))
     # Constructors check their options and load nothing, so faults show before a worker starts.

@@ -31,9 +31,11 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
         write_json(path, first | {"versions": versions(), "git_commit": git_commit()})
         return spec
     manifest = folder.read_manifest()
-    if manifest["digest"] != spec.digest:
+    changed = _differences(RunSpec.from_json(manifest["spec"]), spec)
+    # Version 0.1.0 left more options of other people's engines out of the digest.
+    earlier = "engine_speed_options" not in manifest["spec"]
+    if manifest["digest"] != spec.digest and (changed or not earlier):
         written_by = manifest.get("versions", {}).get("sar_eval")
-        changed = _differences(RunSpec.from_json(manifest["spec"]), spec)
         raise SpecMismatch(
             f"{folder.path} holds a run with another spec ({changed or f'by sar-eval {written_by}'}): "
             "use another --out, or remove the folder to start again"
@@ -47,12 +49,12 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
     return kept
 
 
-def kept_settings(asked: RunSpec, kept: RunSpec) -> list[str]:
+def kept_settings(asked_batch_size: int | None, kept: RunSpec) -> list[str]:
     """What a resumed run does otherwise than it was asked to, in sentences."""
-    if asked.batch_size == kept.batch_size:
+    if asked_batch_size in (None, kept.batch_size):
         return []
     note = (
-        f"the batch size stays {kept.batch_size}, with which this run was begun ({asked.batch_size} was "
+        f"the batch size stays {kept.batch_size}, with which this run was begun ({asked_batch_size} was "
         "asked for): its stored blocks are of that size; another --out begins anew"
     )
     return [note]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+TRAIN = ("--data", "x", "--tokenizer", "y", "--out", "z", "--steps", "1")
 RUN = ("run", "shapes", "--ckpt", "demo:sft")
 
 
@@ -41,6 +42,13 @@ def _refused(done, *words: str) -> None:
         ((*RUN, "--guidance", "nan"), ["guidance is nan"]),
         ((*RUN, "--top-p", "0"), ["top-p is 0"]),
         ((*RUN, "--resolution", "60"), ["resolution 60 is no multiple of 8"]),
+        ((*RUN, "--resolution", "0"), ["resolution is 0: it must lie between 8 and 8192"]),
+        (("score", "shapes", "--images", ".", "-n", "0"), ["images-per-prompt is 0"]),
+        (
+            ("train", "pretrain", *TRAIN, "--learning-rate", "-1"),
+            ["--learning-rate is -1.0: it must be above 0"],
+        ),
+        (("train", "pretrain", *TRAIN, "--steps", "0"), ["--steps is 0: it must be at least 1"]),
         ((*RUN, "--dtype", "float8"), ["unknown dtype 'float8'"]),
         (("judge", "/no/run"), ["is not a run folder"]),
         (("prompts", "make", "geneva", "--out", "x.jsonl"), ["unknown suite 'geneva'"]),

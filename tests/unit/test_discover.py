@@ -39,3 +39,26 @@ def test_no_name_escapes_the_folder() -> None:
 def test_a_missing_extra_says_how_to_install_it() -> None:
     with pytest.raises(MissingExtra, match=r"engine 'vllm' needs: pip install 'sar-eval\[vllm\]'"):
         discover.need("no_such_package", extra="vllm", what="engine 'vllm'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def broken(:\n", "cannot be imported: SyntaxError"),
+        ("raise TypeError('at import')\n", "cannot be imported: TypeError: at import"),
+        ("import no_such_package_of_mine\n", "cannot be imported: ModuleNotFoundError"),
+        ("OTHER = 1\n", "defines no JUDGE"),
+    ],
+)
+def test_a_file_that_is_no_addition_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(BadInput, match=rf"mine\.py {message}"):
+        discover.load("judges", f"{tmp_path / 'mine.py'}:JUDGE")
+
+
+def test_an_addition_says_itself_which_extra_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from sar_eval.discover import need\nneed('no_such_package', extra='mine', what='judge mine')\n"
+    )
+    with pytest.raises(MissingExtra, match=r"judge mine needs: pip install 'sar-eval\[mine\]'"):
+        discover.load("judges", f"{tmp_path / 'mine.py'}:JUDGE")

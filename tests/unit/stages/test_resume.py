@@ -12,6 +12,7 @@ from sar_eval.runtime.progress import ProgressEvent, no_progress
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import BlockWriter
 from sar_eval.stages.resume import kept_settings, prepare, unfinished_blocks
+from sar_eval.storage.files import write_json
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Draw, Generation
 
@@ -24,12 +25,11 @@ def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
     return run
 
 
-def test_another_batch_size_is_not_taken_and_that_is_reported(spec: RunSpec, folder: RunFolder) -> None:
-    requested = replace(spec, batch_size=3)
-    kept = prepare(requested, folder)
+def test_another_batch_size_is_not_taken_and_that_is_said(spec: RunSpec, folder: RunFolder) -> None:
+    kept = prepare(replace(spec, batch_size=3), folder)
     assert kept.batch_size == 8
-    assert kept_settings(spec, kept) == []
-    [note] = kept_settings(requested, kept)
+    assert kept_settings(None, kept) == kept_settings(8, kept) == []
+    [note] = kept_settings(3, kept)
     assert note.startswith("the batch size stays 8, with which this run was begun (3 was asked for)")
 
 
@@ -40,6 +40,24 @@ def test_options_about_speed_may_change(spec: RunSpec, folder: RunFolder) -> Non
     assert prepare(requested, folder).engine_options == {"speculate": True}
     with pytest.raises(SpecMismatch, match=r"engine_options: \{\} there, \{'quantization': 'fp8'\} asked"):
         prepare(replace(spec, engine_options={"quantization": "fp8"}), folder)
+
+
+def test_a_run_of_an_earlier_version_with_the_same_spec_goes_on(spec: RunSpec, folder: RunFolder) -> None:
+    """It left more options of other people's engines out of its digest."""
+    manifest = folder.read_manifest()
+    manifest["spec"]["engine_options"] = {"image_format": "webp"}
+    requested = replace(spec, engine_options={"image_format": "webp"})
+    write_json(folder.path / "run.json", manifest)
+    with pytest.raises(SpecMismatch):  # made by this version: the digest decides
+        prepare(requested, folder)
+    for name in ("engine_speed_options", "judge_speed_options", "judge_path_options"):
+        del manifest["spec"][name]
+    manifest["spec"]["engine"] = "theirs.py:ENGINE"
+    write_json(folder.path / "run.json", manifest)
+    with pytest.raises(SpecMismatch, match="seed: 0 there, 1 asked"):
+        prepare(replace(requested, engine="theirs.py:ENGINE", seed=1), folder)
+    kept = prepare(replace(requested, engine="theirs.py:ENGINE"), folder)
+    assert kept.engine_options == requested.engine_options
 
 
 def test_blocks_that_are_left(spec: RunSpec, folder: RunFolder) -> None:
