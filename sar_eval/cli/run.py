@@ -38,6 +38,8 @@ def run(
     The same command again goes on where an earlier one stopped.
     """
     from sar_eval.recipe import load_recipe, with_suite
+    from sar_eval.stages.generate import generate as generate_stage
+    from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     recipe = load_recipe(benchmark)
@@ -46,9 +48,6 @@ def run(
     spec = resolve(recipe, ckpt, overrides(what, how, judging))
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    from sar_eval.stages.generate import generate as generate_stage
-    from sar_eval.stages.judge import judge as judge_stage
-
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec)
     with session.working(folder, output) as progress:
@@ -69,11 +68,10 @@ def generate(
 ) -> None:
     """Draw the prompts of a file into a run folder, without judging."""
     from sar_eval.recipe import free_recipe
+    from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     spec = resolve(free_recipe(prompts), ckpt, overrides(what, how))
-    from sar_eval.stages.generate import generate as generate_stage
-
     slots = session.worker_slots(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec)
     with session.working(folder, output) as progress:
