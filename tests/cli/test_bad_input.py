@@ -3,14 +3,44 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+from sar_eval.cli import main
+
 TRAIN = ("--data", "x", "--tokenizer", "y", "--out", "z", "--steps", "1")
 RUN = ("run", "shapes", "--ckpt", "demo:sft")
+
+
+Run = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run the command line in `tmp_path`, without the second that a process of its own takes."""
+
+    def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["sar-eval", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        return subprocess.CompletedProcess(
+            words, code if isinstance(code, int) else 0, *capsys.readouterr()
+        )
+
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)  # `main` sets its own
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 def _refused(done, *words: str) -> None:
@@ -60,10 +90,9 @@ def _refused(done, *words: str) -> None:
     ],
 )
 def test_values_that_cannot_work(
-    sar_eval, tmp_path: Path, words: tuple[str, ...], messages: list[str]
+    in_this_process: Run, tmp_path: Path, words: tuple[str, ...], messages: list[str]
 ) -> None:
-    done = sar_eval(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
-    _refused(done, *messages)
+    _refused(in_this_process(words), *messages)
     assert not list(tmp_path.iterdir()), "nothing is written for a refused command"
 
 

@@ -76,14 +76,14 @@ def test_shows_every_expected_draw(page, run):
     assert page.inner_text("#status") == "144 images"
 
 
-@pytest.mark.parametrize("state", ["pass", "fail", "none"])
 @pytest.mark.parametrize("task", ["", "counting", "color_attr", "single_object"])
-def test_filters_by_task_and_verdict(page, run, task, state):
-    choose(page, state, task)
-    expected = run.keys(task or None, state)
-    assert all_keys(page) == expected
-    assert page.inner_text("#status") == f"{len(expected)} of 144"
-    assert page.locator("#no-matches").is_visible() == (not expected)
+def test_filters_by_task_and_verdict(page, run, task):
+    for state in ("pass", "fail", "none"):
+        choose(page, state, task)
+        expected = run.keys(task or None, state)
+        assert all_keys(page) == expected
+        assert page.inner_text("#status") == f"{len(expected)} of 144"
+        assert page.locator("#no-matches").is_visible() == (not expected)
 
 
 def test_filters_by_split_and_text(page, run):

@@ -103,7 +103,8 @@ def test_the_same_command_again_does_nothing_new(undisturbed, sar_eval) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")} == before
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_changes_nothing(undisturbed, sar_eval, tmp_path: Path, workers: int) -> None:
     suite, run, summary = undisturbed
     done = sar_eval(*_words(suite, tmp_path / "run", "--workers", workers, "--json"))
