@@ -74,7 +74,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
 def server(tmp_path, monkeypatch):
     server = Server()
     http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
-    thread = threading.Thread(target=http_server.serve_forever)
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.02,))
     thread.start()
     server.address = f"http://127.0.0.1:{http_server.server_port}"
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "cache"))

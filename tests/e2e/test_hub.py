@@ -90,7 +90,7 @@ def hub(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[tuple[type[Hub], dict
             (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "tiny" / "modeling_evil.py").write_text("raise SystemExit('ran')")
     server = ThreadingHTTPServer(("127.0.0.1", 0), TestHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     environment = {
         k: v
