@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.browser import INSTALL, NO_BROWSER, skipped_note
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,7 @@ def test_the_note_counts_the_skipped_tests() -> None:
     assert note.endswith(INSTALL)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_browser_ends_with_the_note() -> None:
     words = ["-m", "pytest", "-q", "-m", "slow or not slow", "tests/e2e/test_report_questions.py"]
     environment = {**os.environ, "PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}

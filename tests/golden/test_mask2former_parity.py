@@ -106,6 +106,7 @@ def test_min_score_only_filters_the_full_result(logits, images, number) -> None:
         assert all((a.mask == b.mask).all() for a, b in zip(actual, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_instances_do_not_depend_on_the_batch(detector, images) -> None:
     square = images[1][:, :200].copy()
     batch = [square, images[1], square, images[2], square[:, ::-1].copy()]

@@ -135,6 +135,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clustered_interval(scores) == pytest.approx(whole, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_many_prompts_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "RESAMPLES", 150)  # all at once: 120 MB of counts, and again as floats
     scores = np.random.default_rng(3).random((100_000, 1)).tolist()

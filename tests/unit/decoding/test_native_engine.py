@@ -84,6 +84,7 @@ def test_noise_is_finite_for_every_hash() -> None:
     assert gumbel_from_bits(extremes).isfinite().all()
 
 
+@pytest.mark.slow
 def test_gumbel_sampling_has_the_given_distribution() -> None:
     target = torch.tensor([0.5, 0.25, 0.15, 0.1])
     keys = noise_keys(list(range(20_000)), 1, torch.device("cpu"))[0]

@@ -91,6 +91,7 @@ def test_a_detected_class_passes_and_an_absent_one_fails(judge) -> None:
     assert missing.reason == f"expected {absent}>=1, found 0"
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_batch(judge) -> None:
     images = [noise(3), noise(4, 48, 80), noise(5), noise(6)]
     items = []
