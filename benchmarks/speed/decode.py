@@ -37,10 +37,8 @@ from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
-TEXT_VOCAB_SIZE, CODEBOOK_SIZE = (
-    151_672,
-    64_000,
-)  # Qwen2.5's tokenizer with SimpleAR's special tokens; Cosmos' codes
+TEXT_VOCAB_SIZE = 151_672  # Qwen2.5's tokenizer with SimpleAR's special tokens
+CODEBOOK_SIZE = 64_000  # Cosmos' codes
 SHAPES = {
     "0.5B": {
         "hidden_size": 896,
@@ -332,9 +330,8 @@ def serve(bench: Bench, variant: str, images: int) -> None:
             assert all(len(output.tokens) == bench.tokens for output in outputs), outputs
             return DecodeOutput(*[torch.zeros(1)] * 3, [bench.tokens - 1])
 
-        measurement = bench.measure(
-            number, variant, run, TEXT_VOCAB_SIZE + CODEBOOK_SIZE if full_head else CODEBOOK_SIZE, 1
-        )
+        head_rows = CODEBOOK_SIZE + (TEXT_VOCAB_SIZE if full_head else 0)
+        measurement = bench.measure(number, variant, run, head_rows, 1)
         print(json.dumps(dataclasses.asdict(measurement)), flush=True)
 
 
@@ -359,13 +356,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8, help="visual tokens along one side of an image")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--variants", nargs="+", default=["hf", "native", "speculate", *ON_VLLM])
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="of all variants; the fastest of each is reported"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="of all variants; the fastest counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--vllm", metavar="PYTHON", default="", help="interpreter of an environment with vLLM"
-    )
+    parser.add_argument("--vllm", metavar="PYTHON", default="", help="of an environment with vLLM")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
