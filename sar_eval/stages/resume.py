@@ -45,7 +45,7 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
     engine = {name: getattr(spec, name) for name in ("engine_options", "engine_speed_options")}
     kept = RunSpec.from_json(manifest["spec"] | judging | engine)
     if kept.to_json() != manifest["spec"]:
-        write_json(path, manifest | {"spec": kept.to_json()})
+        write_json(path, manifest | {"spec": kept.to_json(), "digest": kept.digest})
     return kept
 
 
