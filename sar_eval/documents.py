@@ -1,0 +1,231 @@
+"""Read JSON and TOML that anyone may have written: bounded, checked, and with errors that say where.
+
+Every document passes `parse_json` or `parse_toml`, and those with known keys also `convert`, which holds
+them against a schema (a dataclass or a `msgspec.Struct`). Nothing else in the package parses JSON or
+TOML from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from sar_eval.errors import BadInput
+from sar_eval.types import Json
+
+MAX_DEPTH = 64  # nested lists and tables; Python's own parsers give up at some hundreds, by recursion
+MAX_DIGITS = 30  # of a whole number; Python refuses 4,300, and no setting needs 20
+MAX_BYTES = 64_000_000  # of a document that is read as a whole
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Json:
+    """The contents of a JSON file.
+
+    Raises:
+        BadInput: see `parse_json`; or the file cannot be read or is longer than `max_bytes`.
+    """
+    return parse_json(read_bytes(path, max_bytes), str(path))
+
+
+def read_toml(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """The contents of a TOML file.
+
+    Raises:
+        BadInput: see `parse_toml`; or the file cannot be read or is longer than `max_bytes`.
+    """
+    return parse_toml(_text(read_bytes(path, max_bytes), str(path)), str(path))
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        BadInput: there is no such file, it is no regular file, cannot be read, or is longer than that.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a folder, a pipe or a device: reading it may never end
+            raise BadInput(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}, not a file")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise BadInput(f"no file {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > max_bytes:
+        raise BadInput(f"{path} is longer than {max_bytes:,} bytes: is it the right file?")
+    return data
+
+
+def parse_json(data: bytes | str, where: str) -> Json:
+    """JSON as Python values.
+
+    Args:
+        data: UTF-8 (with or without a byte order mark) or text.
+        where: file, or file and line, for messages.
+
+    Raises:
+        BadInput: broken JSON, a key twice in one object, nesting deeper than `MAX_DEPTH`, a whole number
+            of more than `MAX_DIGITS` digits, NaN or Infinity, a NUL character, or a lone surrogate (half
+            a character).
+    """
+    text = _text(data, where) if isinstance(data, bytes) else data
+    _check_depth(text, where)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise BadInput(f"{where}: broken JSON: {error.msg} at {at}column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # raised by the decoder's hooks, which say what is wrong
+        raise BadInput(f"{where}: unusable JSON: {error}") from error
+    if "\\u" in text or not text.isascii():  # nothing else can give such a character
+        check_text(value, where)
+    return value
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML as Python values.
+
+    Raises:
+        BadInput: broken TOML, or for the same reasons as `parse_json`.
+    """
+    _check_depth(text, where)
+    if found := _LONG_NUMBER.search(text):
+        raise BadInput(f"{where}: unusable TOML: a whole number of {len(found[0])} digits")
+    try:
+        value = tomllib.loads(text, parse_float=_real_number)
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{where}: broken TOML: {error}") from error
+    check_text(value, where)
+    return value
+
+
+def convert(value: Json, kind: type[T], where: str, how: str = "") -> T:
+    """A parsed document as a dataclass or `msgspec.Struct`, every key of the declared type.
+
+    Args:
+        value: from `parse_json` or `parse_toml`.
+        kind: the schema; keys that it does not have are ignored, unless it forbids them.
+        where: file for messages.
+        how: to mend it, appended to the message.
+
+    Raises:
+        BadInput: naming file, key and value, and what was expected.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        message, _, path = str(error).partition(" - at ")
+        key = path.strip("`").removeprefix("$").lstrip(".")
+        found = f" (it is {shorten(_at(value, key))})" if key else ""
+        raise BadInput(f"{where}: {key or 'the document'}: {message}{found}{how and f': {how}'}") from error
+
+
+def check_text(value: Json, where: str) -> None:
+    """Refuse text that can neither be stored nor be a name: NUL characters and halves of characters.
+
+    Raises:
+        BadInput: naming the text.
+    """
+    for text in _texts(value):
+        if "\x00" in text:
+            raise BadInput(f"{where}: {shorten(text)} contains a NUL character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(
+                f"{where}: contains a lone surrogate (half a character, such as \\ud800): {shorten(text)}"
+            ) from error
+
+
+def shorten(value: Json, limit: int = 80) -> str:
+    """A value for a message, in ASCII and on one line."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{where} is not UTF-8: {error}") from error
+
+
+def _check_depth(text: str, where: str) -> None:
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # the common case, at the speed of C
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(text):  # strings are skipped as a whole
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            raise BadInput(f"{where}: nested deeper than {MAX_DEPTH} lists or objects")
+
+
+# A string of JSON or TOML, or a bracket. Possessive and bounded by newlines: linear in the text's length.
+_BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|[\[\]{}]')
+_LONG_NUMBER = re.compile(rf"(?<![\w\"'.])[+-]?[0-9_]{{{MAX_DIGITS + 1},}}(?=[\s,\]}}#]|$)")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def _real_number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:20]} is not finite")
+    return number
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shorten(twice)} is there twice")
+    return table
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_int=_whole_number,
+    parse_float=_real_number,
+    parse_constant=_no_constant,
+)
+
+
+def _texts(value: Json) -> Iterable[str]:
+    """All text in a value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (name for name in value if isinstance(name, str))
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _at(value: Json, path: str) -> Json:
+    """The value at a path as msgspec writes it: `spec.protocol.top_k`, `rows[3].id`, `options[...]`."""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
+        try:
+            value = value[name] if name else value[int(index)]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return value
+    return value
