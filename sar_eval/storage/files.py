@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sar_eval.errors import BadInput, StorageFailed
+
+TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
 
 
 @contextmanager
@@ -49,6 +52,24 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what `write_bytes` leaves if its process dies: regular files called `<name>.<pid>.tmp`.
+
+    Anything else is somebody else's and stays. Call it only for folders of a run.
+
+    Args:
+        folder: need not exist.
+        names: of the files that we write there.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and names.fullmatch(match[1]) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink()
 
 
 def _sync_folder(folder: Path) -> None:

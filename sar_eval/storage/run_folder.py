@@ -7,20 +7,20 @@ renamed into place after its bytes are synced; a crash leaves a `.tmp`, never ha
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sar_eval.errors import BadInput, RunLocked
-from sar_eval.storage.files import read_table, storage_errors, write_bytes
+from sar_eval.errors import BadInput
+from sar_eval.storage.files import read_table, remove_own_temporaries, write_bytes
+from sar_eval.storage.lock import run_lock
 from sar_eval.storage.schemas import GENERATIONS, PROMPTS, VERDICTS, Row
 from sar_eval.types import Prompt
 
@@ -112,8 +112,7 @@ class PartTable:
 
     def clean(self) -> list[Path]:
         """Remove temporary files, damaged parts and superseded parts; returns the damaged ones."""
-        for leftover in self.folder.glob("*.tmp"):
-            leftover.unlink()
+        remove_own_temporaries(self.folder, PART_NAME)
         damaged = self.damaged_parts()
         for path in damaged:
             path.unlink()
@@ -180,26 +179,9 @@ class RunFolder:
             Prompt(**row | {"checks": json.loads(row["checks"]) if row["checks"] else None}) for row in rows
         ]
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run's exclusive write lock, which the operating system releases if the process dies.
-
-        Raises:
-            RunLocked: another process holds it.
-        """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "run.lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunLocked(
-                    f"another process works in {self.path}: wait for it, or use another --out"
-                ) from error
-            for leftover in self.path.glob("*.tmp"):  # of a process that died
-                leftover.unlink()
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run's exclusive write lock (see `storage.lock.run_lock`)."""
+        return run_lock(self.path)
 
 
 def _block_number(path: Path) -> int:
