@@ -24,7 +24,6 @@ def _tree(folder: Path) -> list[str]:
         "notes.txt",
         "run.json.bak",
         "prompts.parquet",
-        "run.json.12.tmp",
         "generations/",
         "x.tmp/",
     ],
