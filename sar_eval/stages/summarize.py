@@ -37,7 +37,9 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     failed = sum(p is not None for p in problems.values())
     metrics: tuple[Metric, ...] = ()
     if spec.fold and spec.judge and (partial or not failed):
-        metrics = discover.load("benchmarks", spec.fold)().fold(prompts, verdicts)
+        fold = discover.load("benchmarks", spec.fold)
+        with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
+            metrics = tuple(fold().fold(prompts, verdicts))
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,
