@@ -57,7 +57,9 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
     from sar_eval.cli.progress import showing_progress
 
     try:
-        with folder.lock(), showing_progress(output.quiet or output.as_json) as progress:
+        with folder.lock() as note, showing_progress(output.quiet or output.as_json) as progress:
+            if note:
+                typer.echo(f"note: {note}", err=True)
             yield progress
     except KeyboardInterrupt as error:
         raise Incomplete(

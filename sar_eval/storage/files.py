@@ -17,6 +17,17 @@ import pyarrow.parquet as pq
 from sar_eval.errors import BadInput, StorageFailed
 
 TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
+CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full, or your quota of it",
+    errno.EMFILE: "too many open files (see `ulimit -n`)",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk failed (input/output error)",
+}
+# What file systems say that cannot sync: some FUSE for files, CIFS and VirtualBox for folders too. Their
+# data is as safe as they make it; EIO and ENOSPC, which also come from fsync, are failed writes.
+NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_FOLDER_FSYNC = (*NO_FSYNC, errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR)
 
 
 @contextmanager
@@ -25,8 +36,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else (error.strerror or str(error))
+        cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
         raise StorageFailed(
             f"cannot write {path}: {cause}. Everything stored so far stays valid; "
             "fix this and run the same command again to continue"
@@ -42,7 +52,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno(), NO_FSYNC)
             temporary.replace(path)
             _sync_folder(path.parent)
         finally:
@@ -73,11 +83,25 @@ def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in NO_FOLDER_FSYNC:
+            return
+        raise
+    try:
+        _sync(descriptor, NO_FOLDER_FSYNC)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, ignored: tuple[int, ...]) -> None:
+    """Wait until a file is on the disk, as far as its file system can say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in ignored:
+            raise
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

@@ -179,8 +179,8 @@ class RunFolder:
             Prompt(**row | {"checks": json.loads(row["checks"]) if row["checks"] else None}) for row in rows
         ]
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the run's exclusive write lock (see `storage.lock.run_lock`)."""
+    def lock(self) -> AbstractContextManager[str]:
+        """Hold the run's exclusive write lock; yields a note or "" (see `storage.lock.run_lock`)."""
         return run_lock(self.path)
 
 
