@@ -51,7 +51,7 @@ def load(kind: str, name: str) -> Any:
         UnknownName: nothing is called so.
         BadInput: a `path.py:NAME` that does not exist, or somebody's code that cannot be imported.
     """
-    if ".py:" in name:
+    if is_file(name):
         return _from_file(name)
     if name in _built_in(kind):
         return getattr(importlib.import_module(f"sar_eval.{kind}.{name}"), KINDS[kind])
@@ -60,6 +60,11 @@ def load(kind: str, name: str) -> Any:
             with guarded(f"{kind.removesuffix('s')} {name!r} ({entry.value}) cannot be imported"):
                 return entry.load()
     raise unknown(kind.removesuffix("s"), name, list(names(kind)))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is a file's: `path/to/file.py:NAME`, which is code."""
+    return ".py:" in name
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,20 +43,32 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+@contextmanager
+def write_stream(path: Path) -> Iterator[BinaryIO]:
     """Write a file atomically: a crash leaves the old contents or the new ones."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                _sync(file.fileno(), NO_FSYNC)
-            temporary.replace(path)
-            _sync_folder(path.parent)
+                yield file
+            publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name: after its bytes are on disk, so that a crash leaves no half of it."""
+    with temporary.open("rb") as file:
+        _sync(file.fileno(), NO_FSYNC)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically (see `write_stream`)."""
+    with write_stream(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -34,10 +34,10 @@ def undisturbed(sar_eval, tmp_path: Path, suite: Path) -> Path:
 @pytest.mark.parametrize(
     ("call", "error", "path", "after"),
     [
-        ("write", "ENOSPC", "generations", 1),
+        ("fsync", "ENOSPC", "generations", 1),
         ("fsync", "EIO", "verdicts", 1),
         ("rename", "EROFS", "summary.json", 0),
-        ("open", "EMFILE", "generations", 2),
+        ("rename", "EIO", "generations", 1),
         ("write", "EIO", "report.html", 0),
         ("write", "ENOSPC", "prompts.parquet", 0),
         ("write", "ENOSPC", "run.json", 0),
