@@ -30,7 +30,12 @@ ROWS = (
         ("storage", "run folder, Parquet"),
         ("spec.py", "what a run is"),
     ),
-    (("types · protocols · options · errors · documents · discover · stats · provenance", "the ground"),),
+    (
+        (
+            "types · protocols · options · errors · documents · discover · stats · provenance · machine",
+            "the ground",
+        ),
+    ),
 )
 WIDTH, HEIGHT, GAP = 960, 58, 12
 

@@ -339,7 +339,7 @@ def _describe(error: Exception) -> str:
 
 
 def _exit_with_parent() -> None:
-    """End with all children when the parent dies, however it dies, so that nobody else writes in its run."""
+    """End with all children when the parent dies, so that nobody else writes in its run."""
     parent = mp.parent_process()
     if parent is not None:
         wait([parent.sentinel])

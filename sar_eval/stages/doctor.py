@@ -13,9 +13,9 @@ from sar_eval.discover import unknown
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError
 from sar_eval.families.locate import demo_names
 from sar_eval.families.simplear import find_checkpoint
+from sar_eval.machine import cores
 from sar_eval.recipe import load_recipe, recipe_names
 from sar_eval.runtime.devices import gpus, torch_sees_gpus
-from sar_eval.runtime.slots import cores
 from sar_eval.suites.locate import missing_suite_hint, read_suite
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.vllm_guided.start import installed_version
