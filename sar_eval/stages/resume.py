@@ -181,7 +181,7 @@ def unfinished_blocks(
         damaged = table.clean()
     parts = table.parts()
     check_blocks(parts.values(), blocks)
-    done_blocks = {i for i in among if i in parts and finished(parts[i])}
+    done_blocks = {i for i, part in parts.items() if i in among and finished(part)}
     done, total = (sum(map(blocks.draws_in, some)) for some in (done_blocks, among))
     progress(ProgressEvent(stage, done, total))
     for path in damaged:
