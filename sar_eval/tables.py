@@ -58,13 +58,16 @@ def _csv_rows(path: Path, encoding: str, notes: list[str], required: Sequence[st
     rows = _cells(path, encoding, delimiter, _find_quoting(path, encoding, delimiter, notes))
     line, header = next(rows, (1, []))
     names = _column_names(header, f"{path}:{line}", notes, required)
-    width = len(names)
+    width, has_unnamed = len(names), "" in names
     for line, cells in rows:
         if len(cells) > width and any(cells[width:]):
             raise BadInput(
                 f"{path}:{line}: more cells than columns: quote texts that contain {DELIMITERS[delimiter]}"
             )
-        yield line, {name: cell for name, cell in zip(names, cells, strict=False) if cell and name}
+        row = dict(zip(names, cells, strict=False))
+        if has_unnamed or not all(cells):
+            row = {name: cell for name, cell in row.items() if cell and name}
+        yield line, row
 
 
 def _cells(
@@ -79,7 +82,7 @@ def _cells(
         try:
             for cells in reader:
                 is_mark = line == 1 and _SEPARATOR.fullmatch(delimiter.join(cells))
-                if any(cells) and not is_mark and any(map(str.strip, cells)):
+                if not is_mark and any(map(str.strip, cells)):
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:

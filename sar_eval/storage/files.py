@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sar_eval.errors import BadInput, StorageFailed
+
+BATCH_ROWS = 16_384  # that become Python objects at a time
 
 
 @contextmanager
@@ -65,7 +67,52 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: the file cannot be read as Parquet.
     """
+    with _parquet(path) as file:
+        return list(file.read().to_pylist())
+
+
+def parquet_shape(path: Path) -> tuple[int, dict[str, bool]]:
+    """Number of rows of a Parquet file, and its columns, each with whether there are bytes in it (images).
+
+    Raises:
+        BadInput: the file cannot be read as Parquet, or has two columns of one name.
+    """
+    with _parquet(path) as file:
+        schema = file.schema_arrow
+        if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+            raise BadInput(f"{path}: the column {twice[0]!r} is there twice")
+        columns = {column.name: _holds_bytes(column.type) for column in schema}
+        return file.metadata.num_rows, columns
+
+
+def read_batches(
+    path: Path, columns: Sequence[str]
+) -> Iterator[tuple[list[str], Iterable[tuple[Any, ...]]]]:
+    """Names and rows of some columns of a Parquet file, batch by batch; the other columns are not read.
+
+    Raises:
+        BadInput: the file cannot be read as Parquet, or holds text that is not UTF-8, or dates beyond
+            Python's.
+    """
+    with _parquet(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+            yield batch.schema.names, zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BadInput(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}, not a file")
     try:
-        return list(pq.read_table(path).to_pylist())
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise BadInput(f"no file {path}") from error
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
