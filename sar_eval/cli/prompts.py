@@ -101,7 +101,7 @@ def _check_importable(suite: str, out: Path | None) -> None:
 
 
 def _regular_file(out: Path) -> Path:
-    """The file to write, behind links; refuses to put a file in the place of a device, a pipe or a folder."""
+    """The file to write, behind links; nothing replaces a device, a pipe or a folder."""
     try:
         target = out.resolve()
         if target.is_file() or not target.exists():

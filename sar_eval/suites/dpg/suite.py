@@ -72,8 +72,8 @@ def import_suite(source: Path) -> ImportedSuite:
     Notes report what the official script fails on and which of two versions was taken; see docs/dpg.md.
 
     Raises:
-        BadInput: with file and line: no CSV, a missing column, broken CSV, two ids that differ in case only,
-            an invalid number, a row without a question, or a prompt without a text.
+        BadInput: with file and line: no CSV, a missing column, broken CSV, ids that differ in case only, an
+            invalid number, a row without a question, or a prompt without a text.
     """
     table = source / TABLE if source.is_dir() else source
     folder = source / TEXTS if (source / TEXTS).is_dir() else None
