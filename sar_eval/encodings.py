@@ -236,7 +236,8 @@ def _check_by_chance(path: Path, foreign: str, notes: list[str]) -> None:
         raise BadInput(
             f"{doubt}, and it looks like GBK: {_advice(path, 'GBK')} (UTF-8 needs a byte order mark here)"
         )
-    if not re.search("[A-Za-z]", foreign):  # accented letters stand in words
+    # Signs such as £ stand alone in UTF-8 too, but accented letters stand in words.
+    if foreign.replace(" ", "").isalpha() and not re.search("[A-Za-z]", foreign):
         notes.append(f"{doubt}; it is read as UTF-8")
 
 

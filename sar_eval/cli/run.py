@@ -110,9 +110,10 @@ def judge_run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import check_judgeable
 
-    folder, spec = session.open_run(path)
-    spec = _with_judge(spec, folder, benchmark, overrides(judging))
-    check_judgeable(spec, folder.read_prompts())
+    folder, stored = session.open_run(path)
+    spec = _with_judge(stored, folder, benchmark, overrides(judging))
+    if spec.judge != stored.judge:
+        check_judgeable(spec, folder.prompts())
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)

@@ -75,16 +75,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a Parquet file.
-
-    Raises:
-        BadInput: the file cannot be read as Parquet.
-    """
-    with _parquet(path) as file:
-        return list(file.read().to_pylist())
-
-
 def parquet_shape(path: Path) -> tuple[int, dict[str, bool]]:
     """Number of rows of a Parquet file, and its columns, each with whether there are bytes in it (images).
 

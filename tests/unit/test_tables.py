@@ -107,7 +107,17 @@ def test_other_encodings_are_named(tmp_path: Path, text: str, codec: str, looks:
 
 @pytest.mark.parametrize(
     "text",
-    ["un café è così", "Привет, мир", "κόσμος", "一只猫", "猫が座っている", "고양이", "שלום", "née Müller"],
+    [
+        "un café è così",
+        "Привет, мир",
+        "κόσμος",
+        "一只猫",
+        "猫が座っている",
+        "고양이",
+        "שלום",
+        "née Müller",
+        "a £ or £",
+    ],
 )
 def test_utf8_is_not_doubted(tmp_path: Path, text: str) -> None:
     assert _read(tmp_path / "p.txt", text) == ([(1, {"text": text})], [])
