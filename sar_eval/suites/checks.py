@@ -15,7 +15,7 @@ from sar_eval.types import Json, Prompt
 KNOWN_CLASSES = frozenset(CLASSES) | frozenset(SHAPES)
 KEYS = {"include": ("class", "count", "color", "position"), "exclude": ("class", "count")}
 _OTHER_WORDS = {
-    "person": "man, woman, boy, girl, child, people, human, pedestrian",
+    "person": "man, men, woman, women, boy, girl, kid, child, children, people, human, pedestrian",
     "airplane": "aeroplane, plane, jet, aircraft",
     "backpack": "bookbag, rucksack",
     "bicycle": "bike",
