@@ -193,9 +193,10 @@ def _is_an_object_a_line(path: Path, encoding: str) -> bool:
 
 
 def _line_entries(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    file = str(path)
     for number, line in _lines(path, encoding):
-        if line.strip():
-            yield number, parse_json(line, f"{path}:{number}")
+        if text := line.rstrip():
+            yield number, parse_json(text, f"{file}:{number}")
 
 
 def _required(row: dict[str, Any], where: str, required: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -17,7 +15,7 @@ from sar_eval.documents import check_text, parse_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.suites.checks import check_geneval
 from sar_eval.suites.sources import COLUMNS, Assumptions, Place, Row, read_prompt_rows
-from sar_eval.types import SAFE_ID, Prompt
+from sar_eval.types import SAFE_ID, Prompt, suite_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def load_suite(path: Path, encoding: str | None = None) -> Suite:
     if not prompts:
         raise BadInput(f"{path} has no prompts")
     _check_unique(prompts, path)
-    return Suite(path.stem, prompts, digest(prompts), (*notes, *assumed.notes(path)))
+    return Suite(path.stem, prompts, suite_digest(prompts), (*notes, *assumed.notes(path)))
 
 
 @contextmanager
@@ -71,21 +69,6 @@ def _collecting_no_garbage() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 over ids, texts, tags, checks and splits, 16 hex digits."""
-    total = hashlib.sha256()
-    for p in prompts:
-        # What json.dumps([p.id, p.text, p.tag, p.checks, p.split], sort_keys=True) gives, in less time.
-        checks = "null" if p.checks is None else _ENCODER.encode(p.checks)
-        total.update(
-            f"[{quote(p.id)}, {quote(p.text)}, {quote(p.tag)}, {checks}, {quote(p.split)}]".encode()
-        )
-    return total.hexdigest()[:16]
-
-
-_ENCODER = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 
 def _prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumptions) -> Prompt:
@@ -154,7 +137,7 @@ def _checks(row: Row, checks: Any, where: str, assumed: Assumptions) -> Any:
 def _check_storable(checks: Any, where: str) -> None:
     """Raise BadInput for what only Parquet can hold: dates, bytes, NaN, NUL characters, endless nesting."""
     try:
-        text = _ENCODER.encode(checks)
+        text = json.dumps(checks, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"{where}: checks cannot be stored as JSON: {error}") from error
     if "\\u0000" in text:

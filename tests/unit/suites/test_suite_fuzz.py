@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sar_eval.errors import BadInput
-from sar_eval.suites.prompts import digest, load_suite
-from sar_eval.types import SAFE_ID, Prompt
+from sar_eval.suites.prompts import load_suite
+from sar_eval.types import SAFE_ID, Prompt, suite_digest
 
 TEXT = 'id,text,tag\na,"a ring, red",t\nb,"two\nlines",\n'
 METADATA = '{"tag": "t", "include": [{"class": "cat", "count": 1, "color": "red"}], "prompt": "a \\u00e9"}'
@@ -99,7 +99,7 @@ def test_the_fast_digest_is_that_of_json(rows: list) -> None:
     total = hashlib.sha256()
     for p in prompts:
         total.update(json.dumps([p.id, p.text, p.tag, p.checks, p.split], sort_keys=True).encode())
-    assert digest(prompts) == total.hexdigest()[:16]
+    assert suite_digest(prompts) == total.hexdigest()[:16]
 
 
 @pytest.mark.parametrize("kind", sorted(GOOD))
