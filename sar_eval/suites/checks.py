@@ -13,6 +13,7 @@ from sar_eval.suites.shapes.vocabulary import SHAPES
 from sar_eval.types import Json, Prompt
 
 KNOWN_CLASSES = frozenset(CLASSES) | frozenset(SHAPES)
+FEW = 12  # classes that a message lists
 KEYS = {"include": ("class", "count", "color", "position"), "exclude": ("class", "count")}
 _OTHER_WORDS = {
     "person": "man, men, woman, women, boy, girl, kid, child, children, people, human, pedestrian",
@@ -79,9 +80,10 @@ def check_classes(prompts: Iterable[Prompt], known: Collection[str], judge: str)
 
 
 def describe_class(name: str, known: Collection[str] = KNOWN_CLASSES) -> str:
-    """An unknown class in quotes, with the nearest known one."""
-    near = nearest_class(name, known)
-    return f"{shorten(name)}{near and f' (did you mean {near!r}?)'}"
+    """An unknown class in quotes, with the nearest known one, or all of a few."""
+    if near := nearest_class(name, known):
+        return f"{shorten(name)} (did you mean {near!r}?)"
+    return shorten(name) + (f" (known are {', '.join(sorted(known))})" if len(known) <= FEW else "")
 
 
 def nearest_class(name: str, known: Collection[str] = KNOWN_CLASSES) -> str:
