@@ -29,7 +29,7 @@ from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row, verdict_row
+from sar_eval.storage.schemas import generation_row, image_digest, verdict_row
 from sar_eval.suites.prompts import load_suite
 from sar_eval.types import DrawProtocol, Generation, Prompt, Verdict
 
@@ -78,7 +78,7 @@ def make_run(path: Path, rows: int) -> None:
             passed = rng.random() < 0.6
             evidence = {"boxes": [BOX] * 3}
             verdict = Verdict(row["key"], "shapes", "1", float(passed), passed, "", evidence)
-            verdicts.append(verdict_row(verdict, spec.judge_digest, row["image_digest"]))
+            verdicts.append(verdict_row(verdict, spec.judge_digest, image_digest(IMAGE)))
         folder.write_verdicts("shapes", number, verdicts, spec.judge_digest, part)
 
 
