@@ -97,7 +97,7 @@ def _column_names(
     header: Sequence[str], where: str, notes: list[str], required: Sequence[str]
 ) -> list[str]:
     """Names of the columns without blanks around them; "" for one that is ignored."""
-    names = [name.strip() for name in header]
+    names = [name.strip().strip("\ufeff") for name in header]  # some tools write two byte order marks
     found = ", ".join(shorten(name) for name in names if name) or "none"
     wanted = {name.lower(): name for name in required if name not in names}
     names = [wanted.get(name.lower(), name) for name in names]
@@ -148,11 +148,16 @@ def _widths(path: Path, encoding: str, quoting: Quoting) -> bytes | None:
         return None
 
 
-def _text_rows(path: Path, encoding: str, _notes: list[str], required: Sequence[str]) -> Iterator[Row]:
+def _text_rows(path: Path, encoding: str, notes: list[str], required: Sequence[str]) -> Iterator[Row]:
     if missing := [name for name in required if name != "text"]:
         raise BadInput(f"{path}: no column {missing[0]!r} in lines of text")
     for number, line in _lines(path, encoding):
-        if text := line.strip():
+        text = line.strip()
+        if "\t" in text and number == 1:
+            notes.append(f"{path}: lines are taken whole, tabs too; a table's name ends in .tsv")
+        if "\r" in text:
+            raise BadInput(f"{path}:{number}: carriage returns inside a line: convert it with `mac2unix`")
+        if text:
             yield number, {"text": text}
 
 

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from sar_eval.errors import BadInput, StorageFailed
 
 TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
-BATCH_ROWS = 16_384  # that become Python objects at a time
+BATCH_ROWS = 2048  # that become Python objects at a time
+MAX_COLUMNS = (
+    4_000_000_000  # bytes of the columns that are read: a small file may hold any number of copies
+)
 
 
 @contextmanager
@@ -113,12 +116,21 @@ def read_batches(
     """Names and rows of some columns of a Parquet file, batch by batch; the other columns are not read.
 
     Raises:
-        BadInput: the file cannot be read as Parquet, or holds text that is not UTF-8, or dates beyond
-            Python's.
+        BadInput: the file cannot be read as Parquet, or holds text that is not UTF-8, dates beyond
+            Python's, or more than `MAX_COLUMNS` bytes in these columns.
     """
+    total = 0
     with _parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
-            yield batch.schema.names, zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            values = [_plain(column) for column in batch.columns]
+            total += sum(column.nbytes for column in values)
+            if total > MAX_COLUMNS:
+                raise BadInput(f"{path}: over {MAX_COLUMNS:,} bytes in {', '.join(columns)}")
+            yield batch.schema.names, zip(*(column.to_pylist() for column in values), strict=True)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 @contextmanager

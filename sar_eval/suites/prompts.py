@@ -17,6 +17,8 @@ from sar_eval.suites.checks import check_geneval
 from sar_eval.suites.sources import COLUMNS, Assumptions, Place, Row, read_prompt_rows
 from sar_eval.types import SAFE_ID, Prompt, suite_digest
 
+_is_safe = SAFE_ID.fullmatch
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -80,7 +82,7 @@ def _prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumptions
     # The usual row is checked in the fewest steps: there may be millions.
     if type(text) is not str or "\x00" in text or text.isspace():
         raise _text_problem(given, text, _where(path, place))
-    if type(name) is not str or not SAFE_ID.fullmatch(name):
+    if type(name) is not str or not _is_safe(name):
         name = assumed.prompt_id(name, index, _where(path, place))
     if checks is not None or "include" in given:
         checks = _checks(given, checks, _where(path, place), assumed)

@@ -27,7 +27,7 @@ COLUMNS = {
     "checks": ("checks",),
     "split": ("split",),
 }
-WORDS = {"text": "prompts", "id": "ids", "tag": "tags", "checks": "checks", "split": "splits"}
+WORDS = ("prompts", "ids", "tags", "checks", "splits")  # for them, in notes
 Row = dict[str, Any]
 Place = int | Path  # line of the suite's file (row number in Parquet), or the prompt's own file
 
@@ -114,23 +114,25 @@ def _parquet_rows(path: Path, limit: int) -> Iterator[tuple[Place, Row]]:
 class Assumptions:
     """What was assumed about a suite's columns, ids and classes, to be said in one note each."""
 
-    columns: dict[str, str] = field(default_factory=dict)  # ours to the file's
+    # By the names of a row's columns: names of ours, each with one that may stand for it, the best first.
+    headers: dict[tuple[str, ...], list[tuple[str, str]]] = field(default_factory=dict)
+    renamed: set[tuple[str, str]] = field(default_factory=set)  # our columns and the file's
     whole_ids: int = 0
-    rewritten: dict[str, str] = field(default_factory=dict)  # ids as they are in the file, to ours
+    rewritten: int = 0  # ids
+    examples: list[str] = field(default_factory=list)  # of rewritten ids
     classes: dict[str, str] = field(default_factory=dict)  # unknown ones, to the line of the first
 
     def notes(self, path: Path) -> Iterator[str]:
         """One sentence for each kind."""
-        if self.columns:
-            used = ", ".join(f"{WORDS[ours]} from {shorten(name)}" for ours, name in self.columns.items())
+        others = sorted((list(COLUMNS).index(ours), name) for ours, name in self.renamed if ours != name)
+        if others:
+            used = ", ".join(f"{WORDS[number]} from {shorten(name)}" for number, name in others[:9])
             yield f"{path}: columns are taken by other names: {used}"
         if self.whole_ids:
             yield f"{path}: {self.whole_ids:,} ids are numbers like 1.0, read as 1"
         if self.rewritten:
-            some = [f"{shorten(old)} is {new}" for old, new in list(self.rewritten.items())[:3]]
-            more = ", ..." if len(self.rewritten) > 3 else ""
-            number = len(self.rewritten)
-            yield f"{path}: {number:,} ids were rewritten for file names: {', '.join(some)}{more}"
+            listed = ", ".join(self.examples) + (", ..." if self.rewritten > len(self.examples) else "")
+            yield f"{path}: {self.rewritten:,} ids were rewritten for file names: {listed}"
         if self.classes:
             some = [f"{where}: {describe_class(name)}" for name, where in list(self.classes.items())[:5]]
             more = ", ..." if len(self.classes) > 5 else ""
@@ -138,14 +140,15 @@ class Assumptions:
 
     def rename(self, row: Row) -> Row:
         """A row that has neither `text` nor `prompt`, with our names for its columns."""
-        present = {name.strip().lower(): name for name, value in row.items() if value not in (None, "")}
-        found = {
-            ours: present[next(name for name in names if name in present)]
-            for ours, names in COLUMNS.items()
-            if any(name in present for name in names)
-        }
+        key = tuple(row)
+        if key not in self.headers:
+            self.headers[key] = _candidates(key)
+        found: dict[str, str] = {}
+        for ours, name in self.headers[key]:
+            if row[name] not in (None, ""):
+                found.setdefault(ours, name)
         if "text" in found:
-            self.columns |= {ours: name for ours, name in found.items() if ours != name}
+            self.renamed.update(found.items())
         return {ours: row[name] for ours, name in found.items()}
 
     def prompt_id(self, value: Any, index: int, where: str) -> str:
@@ -158,5 +161,12 @@ class Assumptions:
             self.whole_ids += 1
             value = int(value)
         if not SAFE_ID.fullmatch(name := str(value)):
-            self.rewritten[name] = name = safe_id(name)
-        return name
+            self.rewritten += 1
+            if len(self.examples) < 3:
+                self.examples.append(f"{shorten(name)} is {safe_id(name)}")
+        return safe_id(name)
+
+
+def _candidates(header: tuple[str, ...]) -> list[tuple[str, str]]:
+    present = {name.strip().lower(): name for name in header}
+    return [(ours, present[name]) for ours, names in COLUMNS.items() for name in names if name in present]

@@ -146,6 +146,7 @@ def test_an_encoding_may_be_given(tmp_path: Path) -> None:
         ("p.csv", "", r"p\.csv:1: no column 'file'; the columns are none"),
         ("p.jsonl", '{"file": "a"}\n{"b": 1, "c": 2}', r"p\.jsonl:2: no column 'file'; .* 'b', 'c'"),
         ("p.txt", "a", r"p\.txt: no column 'file' in lines of text"),
+        ("p.csv", "\ufeff\ufefffile,a,a\n1,2,3", r"p\.csv:1: the column 'a' is there twice"),
         ("p.csv", "file,a, a \n1,2,3", r"p\.csv:1: the column 'a' is there twice"),
         ("p.csv", "file,b\n1,2,3", r"p\.csv:2: more cells than columns: quote texts that contain commas"),
         ("p.csv", 'file,b\n1,"x\n\n2,y', r"p\.csv:2: broken CSV: unexpected end"),
@@ -186,6 +187,15 @@ def test_an_encoding_may_be_given(tmp_path: Path) -> None:
 def test_errors_name_file_and_line(tmp_path: Path, name: str, data: str | bytes, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         _read(tmp_path / name, data, required=("file",))
+
+
+def test_lines_of_text_that_look_like_something_else(tmp_path: Path) -> None:
+    rows, notes = _read(tmp_path / "p.txt", "id\tprompt\n1\ta")
+    assert rows[1] == (2, {"text": "1\ta"})
+    assert "a table's name ends in .tsv" in notes[0]
+    with pytest.raises(BadInput, match=r"p\.txt:1: carriage returns inside a line"):
+        _read(tmp_path / "p.txt", "a ring\ra star\r")
+    assert len(_read(tmp_path / "p.csv", "text\ra ring\ra star\r")[0]) == 2
 
 
 def test_a_column_may_differ_in_case(tmp_path: Path) -> None:

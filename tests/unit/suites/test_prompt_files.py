@@ -155,6 +155,17 @@ def test_a_small_file_of_very_many_rows_is_refused(tmp_path: Path, monkeypatch: 
         load_suite(few)
 
 
+def test_a_small_file_of_very_long_texts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sar_eval.storage.files.MAX_COLUMNS", 10_000_000)
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int8()), ["a" * 10_000])
+    path = _parquet(tmp_path / "p.parquet", text=column)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(BadInput, match="over 10,000,000 bytes in text"):
+        load_suite(path)
+
+
 def _not_utf8() -> pa.Array:
     return pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]

@@ -25,6 +25,22 @@ def test_check_says_what_was_assumed_once(sar_eval, tmp_path: Path) -> None:
     assert "prompts from 'Prompt', tags from 'Category'" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_folder_of_texts_is_drawn(sar_eval_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.b.txt").write_text("a ring\n")
+    (tmp_path / "texts" / "c d.txt").write_text("a star\n")
+    monkeypatch.chdir(tmp_path / "texts")
+    code, output = sar_eval_here(
+        "generate", ".", "--ckpt", "demo:sft", "--workers", 1, "--out", tmp_path / "run"
+    )
+    assert code == 0, output
+    assert output.count("2 prompts, one in each .txt file") == 1
+    assert output.count("1 ids were rewritten for file names") == 1
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())["spec"]
+    assert stored["benchmark"] == "texts"
+
+
 def test_check_lists_a_few_tags_of_many(sar_eval_here, tmp_path: Path) -> None:
     lines = [json.dumps({"text": "a", "tag": f"tag{i}"}) for i in range(60)]
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
