@@ -30,8 +30,6 @@ COLUMNS = {
 WORDS = ("prompts", "ids", "tags", "checks", "splits")  # for them, in notes
 Row = dict[str, Any]
 Place = int | Path  # line of the suite's file (row number in Parquet), or the prompt's own file
-
-
 MAX_PROMPTS = 5_000_000  # about 1.5 GB; SAR_EVAL_MAX_PROMPTS allows more
 
 
