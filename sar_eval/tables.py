@@ -133,8 +133,10 @@ def _find_quoting(path: Path, encoding: str, delimiter: str, notes: list[str]) -
     """Whether quotes enclose cells. In TSV they often do not: a text may begin with one."""
     if delimiter != "\t":
         return csv.QUOTE_MINIMAL
-    widths = _widths(path, encoding, csv.QUOTE_NONE)
-    if widths is None or len(set(widths)) > 1 or _widths(path, encoding, csv.QUOTE_MINIMAL) == widths:
+    plain, quoted = (_widths(path, encoding, way) for way in (csv.QUOTE_NONE, csv.QUOTE_MINIMAL))
+    if not plain or plain == quoted or max(plain) > plain[0]:
+        return csv.QUOTE_MINIMAL
+    if quoted is not None and len(set(plain)) > 1:  # by quotes that hold newlines
         return csv.QUOTE_MINIMAL
     notes.append(f"{path}: quotes are taken as part of the text")
     return csv.QUOTE_NONE
@@ -170,16 +172,11 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 def _json_rows(path: Path, encoding: str, notes: list[str], required: Sequence[str]) -> Iterator[Row]:
     """Entries of an array, or of lines: the first character says which."""
     first = next((line.lstrip()[:1] for _, line in _lines(path, encoding) if line.strip()), "")
-    is_array = first == "["
-    if first and is_array != (path.suffix.lower() == ".json"):
+    is_array, is_usual = first == "[", (first == "[") == (path.suffix.lower() == ".json")
+    if first and not is_usual:
+        if not is_array and not _is_an_object_a_line(path, encoding):
+            raise BadInput(f"{path}: must be one array ([...]) of objects or texts")
         notes.append(f"{path}: read as {'one JSON array' if is_array else 'JSON Lines, one object a line'}")
-    if (
-        first
-        and not is_array
-        and path.suffix.lower() == ".json"
-        and not _is_an_object_a_line(path, encoding)
-    ):
-        raise BadInput(f"{path}: must be one array ([...]) of objects or texts")
     read, unit = (_array_entries, "entry") if is_array else (_line_entries, "line")
     for line, value in read(path, encoding):
         row = {"text": value} if isinstance(value, str) else value

@@ -71,6 +71,8 @@ def test_lines_are_those_where_rows_begin(tmp_path: Path) -> None:
     [
         ('p\tc\n"Deep" words\tX\na "b"\tY', ['"Deep" words', 'a "b"'], True),
         ('p\tc\n"Deep\tX\nb"\tY', ['"Deep', 'b"'], True),  # as quotes they would swallow a row
+        ('p\tc\n"Deep" words\nb\tX', ['"Deep" words', "b"], True),  # the last cell may be left out
+        ('p\tc\n"a\nb"\tX', ["a\nb"], False),
         ('p\tc\n"a\tb"\tX\n"c ""d"""\tY', ["a\tb", 'c "d"'], False),
     ],
 )
