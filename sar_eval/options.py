@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
@@ -217,10 +218,12 @@ def check_names(values: Mapping[str, Json], known: Sequence[str], owner: str) ->
         raise BadInput(f"{owner} has no option {unknown[0]!r}; known are {', '.join(known)}")
 
 
-def check_whole_number(name: str, value: Json, owner: str, minimum: int = 1) -> None:
-    """Raise BadInput unless the value is an int of at least `minimum`; a bool is none."""
+def check_whole_number(name: str, value: Json, owner: str, minimum: int = 1, maximum: int = 10**9) -> None:
+    """Raise BadInput unless the value is an int from `minimum` to `maximum`; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise BadInput(f"{name} {value!r} of {owner}: a whole number >= {minimum}")
+        raise BadInput(f"{name} {shorten(value)} of {owner}: a whole number >= {minimum}")
+    if value > maximum:
+        raise BadInput(f"{name} {shorten(value)} of {owner}: a whole number <= {maximum:,}")
 
 
 def check_dtype(dtype: Json, owner: str) -> None:
