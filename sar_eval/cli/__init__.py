@@ -11,6 +11,7 @@ import typer
 
 from sar_eval import __version__
 from sar_eval.cli import ckpt, fetch, inspect, prompts, run, score, train
+from sar_eval.cli.terminal import say
 from sar_eval.errors import SarEvalError
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def main() -> None:
     try:
         app()
     except SarEvalError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sar_eval.cli.terminal import one_line, say
 from sar_eval.errors import BadInput, Incomplete
 
 # The suites that can be sampled anew, each with the module of its `make_suite`.
@@ -48,7 +49,7 @@ def make(
         raise BadInput(f"suite {suite!r} has no GenEval metadata: leave out --format metadata")
     lines = [row["checks"] if output_format == "metadata" else row for row in rows]
     write_bytes(out, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    typer.echo(f"{len(rows)} prompts in {out}")
+    say(f"{len(rows)} prompts in {out}")
 
 
 FetchedSuite = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
@@ -106,11 +107,11 @@ def _import_dpg(source: Path, out: Path | None) -> None:
     path = out or cache_folder() / "dpg.jsonl"
     write_bytes(path, to_lines(found.prompts))
     for note in found.notes:
-        typer.echo(note)
+        say(note)
     questions = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
     number = len(found.prompts)
     official = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
-    typer.echo(
+    say(
         f"{number:,} prompts{official} with {questions:,} questions in {path}, "
         f"digest {load_suite(path).digest}; {len(found.notes)} notes"
     )
@@ -127,6 +128,6 @@ def check(
 
     suite = load_suite(file)
     tags = ", ".join(
-        f"{n} {tag or 'without tag'}" for tag, n in Counter(p.tag for p in suite.prompts).items()
+        f"{n} {one_line(tag) or 'without tag'}" for tag, n in Counter(p.tag for p in suite.prompts).items()
     )
-    typer.echo(f"{len(suite.prompts)} prompts ({tags}), digest {suite.digest}")
+    say(f"{len(suite.prompts)} prompts ({tags}), digest {suite.digest}")

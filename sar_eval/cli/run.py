@@ -10,6 +10,7 @@ import typer
 
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Ckpt, Output, RunPath, overrides, with_options
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun
 
@@ -129,7 +130,7 @@ def report(run_folder: RunPath, judging: HowToJudge) -> None:
     folder, spec = session.open_run(run_folder)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        typer.echo(write_report(spec, folder))
+        say(write_report(spec, folder))
     session.exit_if_incomplete(summary)
 
 
@@ -144,7 +145,7 @@ def export(
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
     expected = len(folder.read_prompts()) * spec.images_per_prompt
-    typer.echo(f"{number} images in {out}")
+    say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sar_eval.cli.options import Output
+from sar_eval.cli.terminal import say
 from sar_eval.errors import Incomplete
 from sar_eval.options import WhereToRun
 
@@ -74,7 +75,7 @@ def prepare(
     kept = resume.prepare(spec, folder)
     if not output.quiet:
         for line in resume.kept_settings(asked_batch_size, kept):
-            typer.echo(f"note: {line}", err=True)
+            say(f"note: {line}", err=True)
     return kept
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli.options import with_options
+from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import option
 
@@ -47,7 +48,7 @@ def scenes(
     if style not in LATTICE:
         raise BadInput(f"unknown style {style!r}: {', '.join(LATTICE)}")
     made = make_scenes(out, number, style=style, seed=seed)
-    typer.echo(f"{made} captioned images in {out}")
+    say(f"{made} captioned images in {out}")
 
 
 @app.command()
@@ -106,7 +107,7 @@ def tokenize(
             device=device,
             progress=lambda done: show(done, None, 0.0),
         )
-    typer.echo(f"{rows} rows of tokens in {out}")
+    say(f"{rows} rows of tokens in {out}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,7 @@ def pretrain(training: DecoderTraining) -> None:
 
     with _showing("pretrain", training.out) as show:
         run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
-    typer.echo(f"checkpoint in {training.out}")
+    say(f"checkpoint in {training.out}")
 
 
 @app.command()
@@ -163,7 +164,7 @@ def sft(
 
     with _showing("sft", training.out) as show:
         run(ckpt, training.data, training.tokenizer, training.out, training.options(5e-4), show)
-    typer.echo(f"checkpoint in {training.out}")
+    say(f"checkpoint in {training.out}")
 
 
 def _need_train() -> None:
@@ -176,16 +177,15 @@ def _need_train() -> None:
 @contextmanager
 def _showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
     """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     try:
-        if console.is_terminal:
-            with Progress(console=console) as progress:
+        if screen.is_terminal:
+            with Progress(console=screen) as progress:
                 yield _bar(progress, what)
         else:
-            yield _lines(console, what)
+            yield _lines(screen, what)
     except KeyboardInterrupt as error:
         raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
 
@@ -200,7 +200,7 @@ def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
     return show
 
 
-def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
+def _lines(screen: Any, what: str) -> Callable[[int, int | None, float], None]:
     import time
 
     last = 0.0
@@ -211,6 +211,6 @@ def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
             last = time.monotonic()
             total = f"/{steps}" if steps else ""
             tail = f"  loss {loss:.4f}" if loss else ""
-            console.print(f"{what}: {step}{total}{tail}", highlight=False, soft_wrap=True)
+            screen.print(f"{what}: {step}{total}{tail}", soft_wrap=True)
 
     return show

@@ -16,7 +16,11 @@ import numpy as np
 from hostile_replies import PLACES, SPELLINGS, quoting, reply
 from PIL import Image
 
+from sar_eval.answerers.server import ServerAnswerer
+from sar_eval.types import Answer
+
 COLORS = ("red", "green", "blue")
+PIXELS = {"red": (200, 10, 20), "green": (10, 200, 30), "blue": (30, 20, 200)}
 
 
 class FakeChatServer(ThreadingHTTPServer):
@@ -202,3 +206,18 @@ def serving(**attributes: Any) -> Iterator[FakeChatServer]:
     finally:
         server.close()
         thread.join()
+
+
+def pixels(color: str) -> np.ndarray:
+    """A small image of this color."""
+    image = np.full((8, 8, 3), PIXELS[color], np.uint8)
+    image[0, 0] = 0
+    return image
+
+
+def ask(server: FakeChatServer, *questions: str, color: str = "red", **options: Any) -> list[Answer]:
+    """The answers to questions about one image."""
+    options = {"url": server.url, "model": "judge-7b", "retries": 2, "timeout_s": 5.0, **options}
+    with ServerAnswerer(**options) as answerer:
+        [answers] = answerer.answer([(pixels(color), questions)])
+    return list(answers)
