@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError, UnknownName
+from sar_eval.options import check_name
 
 KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
 PACKAGE = Path(__file__).parent
@@ -50,8 +51,9 @@ def load(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: nothing is called so.
-        BadInput: a `path.py:NAME` that does not exist.
+        BadInput: a `path.py:NAME` that does not exist, or a name that no file can have.
     """
+    check_name(name, f"name of {kind}")
     if ".py:" in name:
         return _from_file(name)
     if (PACKAGE / kind / f"{name}.py").is_file() and name in names(kind):
