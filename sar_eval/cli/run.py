@@ -171,10 +171,10 @@ def verify(
     with folder.lock():
         found = verify_stage(spec, folder, repair=repair)
     for path in found.damaged:
-        typer.echo(f"damaged{' and removed' if repair else ''}: {path}")
+        say(f"damaged{' and removed' if repair else ''}: {path}")
     for problem in found.problems:
-        typer.echo(f"problem: {problem}")
-    typer.echo(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
+        say(f"problem: {problem}")
+    say(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
     if not found.intact:
         way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
         raise Incomplete(f"{run_folder} is not intact: {way_on}")
