@@ -70,7 +70,7 @@ class Option:
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
         )
-        return low <= value <= high and (self.above is None or value > self.above)
+        return math.isfinite(value) and low <= value <= high and (self.above is None or value > self.above)
 
     def _range(self) -> str:
         if self.high is None:

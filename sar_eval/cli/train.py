@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
@@ -24,9 +26,12 @@ app = typer.Typer(
 
 Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and noise.")]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Rows of one step on one device.")]
+MAX_SEED, MAX_STEPS, MAX_BATCH, MAX_CODES = 2**32 - 1, 10**9, 65_536, 1 << 24
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of weights, order and noise.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, max=MAX_STEPS, help="Optimiser steps in all.")]
+Batch = Annotated[
+    int, typer.Option("--batch-size", min=1, max=MAX_BATCH, help="Rows of one step on one device.")
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Visual = Annotated[Path, typer.Option("--tokenizer", help="Folder with encoder.jit and decoder.jit.")]
 SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between resumable states.")]
@@ -66,6 +71,8 @@ def tokenizer(
 ) -> None:
     """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
     _need_train()
+    if not 0 < learning_rate < math.inf:
+        raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
 
     options = TokenizerOptions(
@@ -81,10 +88,13 @@ def tokenizer(
 
 
 def _levels(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and int(part) >= 2 for part in parts):
-        raise BadInput(f"--levels is {text!r}: whole numbers of at least 2 with commas between them")
-    return tuple(int(part) for part in parts)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,4}", part) and int(part) >= 2 for part in parts):
+        raise BadInput(f"--levels is {text!r}: whole numbers from 2 to 9999 with commas between them")
+    levels = tuple(int(part) for part in parts)
+    if math.prod(levels) > MAX_CODES:
+        raise BadInput(f"--levels {text} makes {math.prod(levels):,} codes, of at most {MAX_CODES:,}")
+    return levels
 
 
 @app.command()
@@ -117,12 +127,12 @@ class DecoderTraining:
     data: list[Path] = option("Folder of shards; give it again for more.", "run", default=MISSING)
     tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
     out: Path = option("The folder to write.", "run", default=MISSING)
-    steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)
-    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1)
+    steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1, high=MAX_STEPS)
+    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1, high=MAX_BATCH)
     learning_rate: float | None = option(
         "Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run", above=0
     )
-    seed: int = option("Seed of weights, order and noise.", "run", default=0)
+    seed: int = option("Seed of weights, order and noise.", "run", default=0, low=0, high=MAX_SEED)
     save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
     stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)
 
