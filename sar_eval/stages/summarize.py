@@ -38,8 +38,9 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     failed, expected = counts["failed"], inventory.blocks.draws
     metrics: tuple[Metric, ...] = ()
     if spec.fold and spec.judge and expected and (partial or not failed):
-        fold = discover.load("benchmarks", spec.fold)()
-        metrics = tuple(fold.fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
+        fold = discover.load("benchmarks", spec.fold)
+        with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
+            metrics = tuple(fold().fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,7 +36,7 @@ def table(tmp_path: Path) -> PartTable:
 
 def _write(table: PartTable, block: int, rows: list[dict]) -> Path:
     facts = generation_facts(rows, "d")
-    return table.write(block, pa.Table.from_pylist(rows, schema=table.schema), facts).path
+    return table.write(block, rows, facts).path
 
 
 def test_rows_read_back_equal(table: PartTable) -> None:
@@ -91,8 +90,9 @@ def test_columns_are_read_without_the_images_and_flips_are_found(table: PartTabl
     data[data.index(image[:64]) + 1000] ^= 1  # inside the image
     path.write_bytes(data)
     assert table.read(path, ["key", "error"]).num_rows == 2
-    with pytest.raises(BadInput, match="do not match the digest"):
+    with pytest.raises(BadInput, match="the bytes of an image do not match its digest"):
         table.read(path, ["image"])
+    assert table.damaged_parts() == [path]
     start = data.index(b"a/0")
     data[start] ^= 1  # inside a key
     path.write_bytes(data)
