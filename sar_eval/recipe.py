@@ -96,7 +96,8 @@ def _check_keys(data: Mapping[str, Json], path: Path) -> None:
     _check_top(data, path)
     if extra := set(data.get("protocol", {})) - set(PROTOCOL_KEYS):
         raise BadInput(
-            f"{path}: unknown key protocol.{min(extra)}; known are {', '.join(sorted(PROTOCOL_KEYS))}"
+            f"{path}: unknown key protocol.{shorten(min(extra))[1:-1]}; known are "
+            f"{', '.join(sorted(PROTOCOL_KEYS))}"
         )
     for table in ("judge_options", "engine_options"):
         check_storable(data.get(table, {}), f"{path}: {table}")
@@ -109,7 +110,7 @@ def _check_top(data: Mapping[str, Json], path: Path) -> None:
     known = {"name", "description", "suite", *SETTINGS, *TABLES}
     for key, value in data.items():
         if key not in known:
-            raise BadInput(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+            raise BadInput(f"{path}: unknown key {shorten(key)}; known are {', '.join(sorted(known))}")
         if isinstance(value, dict) != (key in TABLES):
             raise BadInput(f"{path}: {key} must be {'a table' if key in TABLES else 'one value'}")
 
