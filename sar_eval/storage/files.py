@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,18 @@ def publish(temporary: Path, path: Path) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a finished file a second name; where the file system has no hard links, copy it."""
+    with storage_errors(path):
+        if path.exists():
+            return
+        try:
+            os.link(source, path)
+        except OSError:
+            with write_stream(path) as file, source.open("rb") as data:
+                shutil.copyfileobj(data, file)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ checked without reading images, and a verdict names the image that it is on.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -101,14 +102,11 @@ def read_columns(path: Path, names: list[str], schema: pa.Schema) -> pa.Table:
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         _check_text(path, file.metadata, whole="image" in names)
+        if "image" in names and _image_ranges(file.metadata) and not _images_match(file):
+            raise pa.ArrowInvalid("the bytes of an image do not match its digest")
         stored = set(file.schema_arrow.names)
         table = file.read(columns=[name for name in names if name in stored], use_threads=False)
-    table = _with_absent(table, names, schema)
-    if "image" in names and (digests := _stored_digests(path)) is not None:
-        found = _image_digests([{"image": image} for image in table.column("image").to_pylist()])
-        if found != digests:
-            raise pa.ArrowInvalid("the bytes of an image do not match its digest")
-    return table
+    return _with_absent(table, names, schema)
 
 
 def _check_text(path: Path, metadata: pq.FileMetaData, *, whole: bool) -> None:
@@ -147,28 +145,33 @@ def image_digests(path: Path, rows: int) -> list[str | None]:
     Raises:
         ArrowInvalid: the footer has another number of them.
     """
-    digests = _stored_digests(path)
+    digests = _stored_digests(pq.read_metadata(path))
     if digests is not None and len(digests) != rows:
         raise pa.ArrowInvalid(f"it has {len(digests)} digests of images for {rows} rows")
     return [None] * rows if digests is None else digests
 
 
-def _stored_digests(path: Path) -> list[str | None] | None:
-    metadata = pq.read_metadata(path).metadata or {}
+def _stored_digests(footer: pq.FileMetaData) -> list[str | None] | None:
+    metadata = footer.metadata or {}
     return msgspec.json.decode(metadata[IMAGES], type=list[str | None]) if IMAGES in metadata else None
 
 
 def is_intact(path: Path) -> bool:
     """Whether every byte of a part is what was written."""
     try:
-        if _digest_in_name(path) != path.stem[-16:]:
-            return False
-        if (digests := _stored_digests(path)) is None:
-            return True
-        images = pq.read_table(path, columns=["image"]).column("image").to_pylist()
-        return _image_digests([{"image": image} for image in images]) == digests
+        data = path.read_bytes()
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            ranges = _image_ranges(file.metadata)
+            if _digest_of(io.BytesIO(data), ranges) != path.stem[-16:]:
+                return False
+            return not ranges or _images_match(file)
     except UNREADABLE:
         return False
+
+
+def _images_match(file: pq.ParquetFile) -> bool:
+    images = file.read(columns=["image"], use_threads=False).column("image").to_pylist()
+    return _image_digests([{"image": image} for image in images]) == _stored_digests(file.metadata)
 
 
 def has_footer(path: Path) -> bool:
@@ -201,10 +204,12 @@ def _image_ranges(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
 def _digest_of(file: BinaryIO, left_out: Sequence[tuple[int, int]]) -> str:
     """Digest of a file's bytes without these ranges."""
     total, position = hashlib.blake2b(digest_size=8), 0
-    for first, after in (*left_out, (os.fstat(file.fileno()).st_size, 0)):
+    for first, after in left_out:
         file.seek(position)
-        total.update(file.read(max(0, first - position)))
+        total.update(file.read(first - position))
         position = after
+    file.seek(position)
+    total.update(file.read())
     return total.hexdigest()
 
 

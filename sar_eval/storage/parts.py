@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from sar_eval.errors import BadInput
-from sar_eval.storage.files import remove_own_temporaries, storage_errors
+from sar_eval.storage.files import link_or_copy, remove_own_temporaries, storage_errors
 from sar_eval.storage.part_files import (
     PART_NAME,
     UNREADABLE,
@@ -35,8 +35,8 @@ from sar_eval.storage.schemas import PartFacts, Row, facts_of_rows
 
 BLOCKS_PER_FOLDER = 1000
 FACT_COLUMNS = ("error", "spec_digest", "judge_digest", "steps", "out_of_range_tokens")
-# Bytes that a start reads to find damage. Of larger tables it reads the footers; `verify` reads all.
-CHECKED_BYTES = 256_000_000
+# A start reads every byte of tables up to this size; of larger ones the footers. `verify` reads all.
+CHECKED_BYTES, CHECKED_PARTS = 64_000_000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class PartTable:
     def __init__(self, folder: Path, schema: pa.Schema, root: Path | None = None) -> None:
         """`root`: the run folder, which must be there: a part never makes it anew."""
         self.folder, self.schema, self.root = folder, schema, root or folder.parent
+        self._facts: dict[Path, PartFacts | None] = {}
 
     def write(self, block: int, rows: Sequence[Row], facts: PartFacts) -> Part:
         """Write a block's part, then remove older parts of the same block.
@@ -64,10 +65,25 @@ class PartTable:
         folder = self._folder_of(block)
         self._make_folder(folder)
         path = write_part(folder, block, rows, self.schema, facts)
+        self._remove_others(block, path)
+        return Part(path, block, facts)
+
+    def _remove_others(self, block: int, path: Path) -> None:
         for older in self._paths_of(block):
             if older != path:
                 older.unlink(missing_ok=True)
-        return Part(path, block, facts)
+
+    def adopt(self, part: Part) -> None:
+        """Take over a part of another folder, and remove older parts of the same block.
+
+        Raises:
+            StorageFailed: it can be neither linked nor copied.
+        """
+        folder = self._folder_of(part.block)
+        self._make_folder(folder)
+        path = folder / part.path.name
+        link_or_copy(part.path, path)
+        self._remove_others(part.block, path)
 
     def parts(self) -> dict[int, Part]:
         """The part of each block, by number in ascending order, from the footers.
@@ -77,7 +93,7 @@ class PartTable:
         """
         found: dict[int, Part] = {}
         for block, paths in sorted(self._paths_by_block().items()):
-            candidates = [Part(path, block, read_facts(path)) for path in paths]
+            candidates = [Part(path, block, self._read_facts(path)) for path in paths]
             found[block] = candidates[0] if len(candidates) == 1 else min(candidates, key=self._rank)
         return found
 
@@ -87,7 +103,7 @@ class PartTable:
 
     def part(self, block: int) -> Part | None:
         """The part of one block, at a cost that does not depend on how many there are."""
-        candidates = [Part(path, block, read_facts(path)) for path in self._paths_of(block)]
+        candidates = [Part(path, block, self._read_facts(path)) for path in self._paths_of(block)]
         return min(candidates, key=self._rank, default=None)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -151,27 +167,30 @@ class PartTable:
         """Parts whose bytes do not match the digest in their name."""
         return [path for path in (self.paths() if paths is None else paths) if not is_intact(path)]
 
-    def clean(self, limit: int = CHECKED_BYTES) -> list[Path]:
+    def clean(self) -> list[Path]:
         """Remove what a crash left: temporary files, damaged parts, superseded parts.
 
-        Args:
-            limit: total size up to which every byte is checked; of a larger table only the footers are.
-
         Returns:
-            The damaged ones.
+            The damaged ones. In a large table (see `CHECKED_BYTES`) only truncated ones are found.
         """
         self._remove_temporaries()
-        damaged = self._find_damaged(limit)
+        damaged = self._find_damaged()
         for path in damaged:
             path.unlink(missing_ok=True)
         self._remove_superseded()
         return damaged
 
-    def _find_damaged(self, limit: int) -> list[Path]:
+    def _find_damaged(self) -> list[Path]:
         paths = self.paths()
-        if sum(path.stat().st_size for path in paths) <= limit:
+        if len(paths) <= CHECKED_PARTS and sum(path.stat().st_size for path in paths) <= CHECKED_BYTES:
             return self.damaged_parts(paths)
-        return [path for path in paths if not has_footer(path)]
+        return [path for path in paths if self._read_facts(path) is None and not has_footer(path)]
+
+    def _read_facts(self, path: Path) -> PartFacts | None:
+        """The footer's facts, read once: a part never changes under its name."""
+        if path not in self._facts:
+            self._facts[path] = read_facts(path)
+        return self._facts[path]
 
     def _remove_temporaries(self) -> None:
         for folder in (self.folder, *self._numbered_folders()):
@@ -181,7 +200,7 @@ class PartTable:
         """Keep one part per block: a crash between writing one and removing the older one leaves two."""
         for block, paths in self._paths_by_block().items():
             if len(paths) > 1:
-                best = min((Part(path, block, read_facts(path)) for path in paths), key=self._rank)
+                best = min((Part(path, block, self._read_facts(path)) for path in paths), key=self._rank)
                 for path in paths:
                     if path != best.path:
                         path.unlink()
