@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_chat_server import PIXELS, FakeChatServer, ask, pixels, serving
+from hostile_replies import SPELLINGS
 from PIL import Image
 
 from sar_eval.answerers.server import ServerAnswerer, first_token_soft
@@ -314,3 +315,27 @@ def test_a_missing_server_is_an_error_before_judging(sar_eval, drawn_run: RunFol
     assert done.returncode == 2, done.stderr
     assert "/v1/models: no response: ConnectionRefusedError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_key_is_in_no_file_and_not_on_the_terminal(sar_eval, drawn_run: RunFolder) -> None:
+    """The server quotes it in answers, errors and reason phrases, in other spellings."""
+    key = "sk-Se&cret/a<b+c=="
+    questions = [f"{place}:{spelling}" for place in ("error", "answer", "reason") for spelling in SPELLINGS]
+    checks = write_questions([Question(i + 1, text) for i, text in enumerate(questions)])
+    prompts = [replace(prompt, checks=checks) for prompt in drawn_run.prompts()]
+    manifest = drawn_run.read_manifest()
+    drawn_run.write_manifest(replace(manifest, prompts=drawn_run.write_prompts(prompts)))
+    with serving() as server:
+        words = [*judge_command(drawn_run, server), "--judge-option", "api_key_env=JUDGE_KEY"]
+        done = sar_eval(*words, env={**os.environ, "JUDGE_KEY": key})
+        assert len(server.requests) > 40
+    assert done.returncode == 3, done.stderr
+    rows = list(drawn_run.verdicts("vqa").rows())
+    texts = [done.stdout, done.stderr, *map(str, rows)]
+    texts += [
+        path.read_text() for path in drawn_run.path.rglob("*") if path.suffix in (".json", ".html", ".js")
+    ]
+    assert any("[key]" in text for text in texts)
+    for spell in SPELLINGS.values():
+        assert not [text for text in texts if spell(key) in text], spell(key)
