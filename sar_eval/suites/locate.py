@@ -22,7 +22,7 @@ def find_suite(name: str, folders: Sequence[Path]) -> Path:
     """
     check_name(name, "suite")
     fallback = cache_folder() if name in EXTERNAL_SUITES else folders[-1]
-    return next((folder / name for folder in folders if (folder / name).is_file()), fallback / name)
+    return next((folder / name for folder in folders if name and (folder / name).exists()), fallback / name)
 
 
 def missing_suite_hint(path: Path) -> str:
