@@ -90,6 +90,7 @@ class _Sample:
 class GenEvalJudge:
     """GenEval's verdict with the official networks."""
 
+    classes = CLASSES
     path_options = ("weights", "clip_weights")  # the version has a digest of both files
     speed_options = ("self_test",)  # no verdict depends on it
 

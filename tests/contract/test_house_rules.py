@@ -14,13 +14,17 @@ from scripts.draw_house import ROWS, document
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sar_eval"
 GROUND = {
-    "types",
-    "protocols",
-    "errors",
-    "documents",
-    "discover",
-    "provenance",
-    "stats",
+    *(
+        "types",
+        "protocols",
+        "errors",
+        "documents",
+        "encodings",
+        "tables",
+        "discover",
+        "provenance",
+        "stats",
+    ),
     "options",
     "machine",
 }
