@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import ckpt, fetch, inspect, prompts, run, score, train
+from sar_eval.cli import ckpt, fetch, inspect, manifest, prompts, run, score, train
 from sar_eval.errors import SarEvalError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 run.register(app)
 score.register(app)
+manifest.register(app)
 fetch.register(app)
 inspect.register(app)
 app.add_typer(ckpt.app, name="ckpt")
