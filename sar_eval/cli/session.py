@@ -40,7 +40,7 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
     from sar_eval.storage.run_folder import RunFolder
 
     folder = RunFolder(path)
-    return folder, RunSpec.from_json(folder.read_manifest()["spec"])
+    return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:

@@ -16,10 +16,10 @@ from sar_eval.images.folder import ImageFolder
 from sar_eval.images.grid_detection import looks_single
 from sar_eval.images.grids import Grid
 from sar_eval.images.listing import shown
-from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import unfinished_blocks
+from sar_eval.stages.generate import undrawn_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row
 from sar_eval.types import Draw, Generation, Json
@@ -39,10 +39,10 @@ def import_images(
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = make_blocks(folder.read_prompts(), spec)
-    todo = unfinished_blocks("import", folder.generations, blocks, range(len(blocks)), progress, "read")
-    total = sum(map(len, blocks))
-    done, failed, transparent = total - sum(len(blocks[i]) for i in todo), 0, 0
+    blocks = Blocks.of(folder.prompts(), spec)
+    todo = undrawn_blocks("import", spec, folder, blocks, progress, "read")
+    total = blocks.draws
+    done, failed, transparent = total - sum(map(blocks.draws_in, todo)), 0, 0
     with ThreadPoolExecutor(THREADS) as pool:
         for number in todo:
             draws = blocks[number]
@@ -66,7 +66,7 @@ def _store(
     spec: RunSpec, folder: RunFolder, block: int, draws: Sequence[Draw], found: Sequence[Generation]
 ) -> None:
     rows = [generation_row(draw.prompt, g, spec.digest) for draw, g in zip(draws, found, strict=True)]
-    folder.generations.write(block, rows)
+    folder.write_generations(block, rows, spec.digest)
 
 
 def _read(draws: Sequence[Draw], images: ImageFolder) -> list[Generation]:
