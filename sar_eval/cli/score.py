@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,9 +102,9 @@ def score(
         if not (output.quiet or output.as_json):
             for line in _describe(images, found, prompts):
                 typer.echo(line, err=True)
-        show_notes(found.notes)
+        session.tell(found.notes, output)
         spec = session.prepare(spec, folder, output, how.batch_size)
-        show_notes(import_images(spec, folder, found, progress))
+        session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
         session.finish(spec, folder, output, judging.partial)
 
@@ -140,12 +140,6 @@ def _rows_and_columns(text: str | None) -> tuple[int, int] | None:
     if (found := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text.strip().lower())) is None:
         raise BadInput(f"--grid is {text!r}: rows and columns, as 2x2 or 1x4")
     return int(found[1]), int(found[2])
-
-
-def show_notes(notes: Iterable[str]) -> None:
-    """What was assumed, on standard error: also where progress is not shown, as scores depend on it."""
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
 
 
 def _describe(folder: Path, found: ImageFolder, prompts: Sequence[Prompt]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sar_eval.documents import check_text, shorten
 from sar_eval.errors import BadInput
 from sar_eval.images.numbers import Match
 from sar_eval.tables import read_rows
-from sar_eval.types import Json, Prompt
+from sar_eval.types import Json, Prompt, safe_id
 
 NAMES = ("manifest.jsonl", "manifest.csv", "manifest.tsv", "manifest.json")
 PATTERN = "manifest.jsonl or manifest.csv with `file` and `prompt_id` or `prompt`"
@@ -39,7 +39,10 @@ def read_manifest(path: Path, prompts: Sequence[Prompt], notes: list[str]) -> tu
         where = f"{path}:{number}"
         check_text(row, where)
         file = _file(path.parent, row, where)
-        prompt = by_id.get(str(row.get("prompt_id"))) or by_text.get(str(row.get("prompt")))
+        prompt_id = str(row.get("prompt_id", ""))
+        prompt = (
+            by_id.get(prompt_id) or by_id.get(safe_id(prompt_id)) or by_text.get(str(row.get("prompt")))
+        )
         if prompt is None:
             raise BadInput(_unknown_prompt(row, where))
         index = _index(row, lines[prompt.id], where)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sar_eval.errors import BadInput
 from sar_eval.images.listing import name_first
 from sar_eval.images.numbers import Match
-from sar_eval.types import Prompt
+from sar_eval.types import Prompt, safe_id
 
 PATTERN = "<prompt id>_<index>.png, <prompt id>/<index>.png, or <prompt id>.png where there is one"
 # A name and its number, and the same with a word between them; the first that gives a known name counts.
@@ -85,11 +85,15 @@ class _Known:
     def rules(self) -> list[tuple[Rule, str]]:
         """Rules from a name to prompt and number, the plainest first, and what is said of them."""
         finders = (
-            (self.by_id.get, ""),
+            (self._by_id, ""),
             (self._by_number, "ids are written without their leading zeros"),
             (self._by_text, "files are named by the texts of their prompts"),
         )
         return [rule for find, note in finders for rule in ((_whole(find), note), (_split(find), note))]
+
+    def _by_id(self, name: str) -> Prompt | None:
+        """By the id, or by what it was before it was made safe as a file name."""
+        return self.by_id.get(name) or self.by_id.get(safe_id(name))
 
     def _by_number(self, name: str) -> Prompt | None:
         return self.by_number.get(int(name)) if RUNNING.fullmatch(name) and name.isdecimal() else None

@@ -19,12 +19,12 @@ from sar_eval.recipe import load_recipe
 from sar_eval.stages.export import export
 from sar_eval.stages.import_images import import_images
 from sar_eval.stages.resolve import resolve_images
-from sar_eval.storage.files import write_json
+from sar_eval.stages.resume import prepare
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row
 from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import sample_scene
-from sar_eval.types import Generation, Prompt, make_draw
+from sar_eval.types import Prompt
+from tests.stored_runs import begin_run, store_generations
 
 # Ids as in DPG-Bench: some end like an index.
 PROMPTS = [
@@ -61,7 +61,7 @@ def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str
         {"images_per_prompt": each},
     )
     folder = RunFolder(tmp_path / "imported")
-    folder.write_prompts(prompts)
+    prepare(spec, folder)
     import_images(spec, folder, images)
     return {row["key"]: row for row in folder.generations.rows()}
 
@@ -208,18 +208,8 @@ def _encoded(pixels: np.ndarray, image_format: str, **options) -> bytes:
 
 def make_run(path: Path, images: dict[str, bytes | None], each: int) -> RunFolder:
     """A run whose draws have these encoded images, or failed."""
-    run = RunFolder(path)
-    run.write_prompts(PROMPTS)
-    spec = resolve_images(load_recipe("shapes"), path, "0", "", 64, {"images_per_prompt": each})
-    write_json(path / "run.json", {"spec": spec.to_json(), "digest": spec.digest})
-    rows = []
-    for prompt in PROMPTS:
-        for index in range(each):
-            draw = make_draw(prompt, index, 0)
-            image = images[draw.key]
-            generation = Generation(draw.key, draw.seed, image=image, error=None if image else "broken")
-            rows.append(generation_row(prompt, generation, "d"))
-    run.generations.write(0, rows)
+    spec, run = begin_run(path, PROMPTS, images_per_prompt=each)
+    store_generations(spec, run, images)
     return run
 
 
