@@ -131,8 +131,7 @@ def read_header(path: Path) -> Header:
     try:
         check_regular(path)
         with path.open("rb") as file, warnings.catch_warnings():
-            # Pillow warns of sizes that are refused here anyway.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of sizes that are refused here, and of broken EXIF
             with _open(file) as image:
                 return Header(image.size, _format_name(image))
     except BadInput:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sar_eval.images.grids import LUMA, Frame, Grid, Lines, Pixels, arrangements, uniform_lines
 
 MAX_PADDING = 16  # lines beside tiles that do not reach their edges; a wider area belongs to the images
+TOUCHING_HALF = 0.5  # the same for padding as torchvision puts it
 TOUCHING = 0.75  # share of the tiles' edges that must show something else than the padding
 COVERED = 0.5  # of each side by the tiles of a lattice, at least
 VALUES = 4  # values of padding that are tried, the commonest first
@@ -69,13 +70,22 @@ def read_grid(
         return Reading(lattices.pop(), is_certain=True)
     if lattices:
         return Reading(problem=f"can be cut in {len(lattices)} ways")
-    if (2, 2) in shapes and (grid := detect_grid(pixels, lossy=lossy)) and grid.padding:
+    if (2, 2) in shapes and (grid := _padded(pixels, lossy)):
         return Reading(grid, is_certain=True)
     if framed := _framed(pixels, shapes, lossy):
         return Reading(framed, is_certain=True)
     if problem := _half_found(pixels, shapes, values, lossy):
         return Reading(problem=problem)
     return _bare(pixels, shapes, is_forced=forced is not None)
+
+
+def _padded(pixels: Pixels, lossy: bool) -> Grid | None:
+    """The 2x2 grid by its padding, if at least half of the edges are those of tiles and not of margins."""
+    grid = detect_grid(pixels, lossy=lossy)
+    if grid is None or not grid.padding:
+        return None
+    value = np.median(pixels[:, pixels.shape[1] // 2].astype(np.float64), axis=0)
+    return grid if _touching(pixels, grid, value, lossy) >= TOUCHING_HALF else None
 
 
 def detect_grid(pixels: Pixels, *, lossy: bool = False) -> Grid | None:
@@ -231,18 +241,30 @@ def _half_found(
     pixels: Pixels, shapes: Iterable[tuple[int, int]], values: list[NDArray[np.float64]], lossy: bool
 ) -> str:
     """What is contradictory about lines of one value: they cut one axis and not the other."""
+    turned = pixels.transpose(1, 0, 2)
     for rows, columns in shapes:
+        if rows == 1 or columns == 1:
+            continue
         for value in values:
-            found = []
-            for name, lines, number in zip(
-                "xy", uniform_lines(pixels, value, lossy=lossy), (columns, rows), strict=True
-            ):
-                if number > 1 and any(gap for _, _, gap in _windows(lines, number)):
-                    found.append(name)
-            if len(found) == 1 and rows > 1 and columns > 1:
-                other = "y" if found == ["x"] else "x"
-                return f"padding found in {found[0]}, not in {other}"
+            in_x = _cuts_columns(pixels, (rows, columns), value, lossy)
+            in_y = _cuts_columns(turned, (columns, rows), value, lossy)
+            if in_x != in_y:
+                return "padding found in x, not in y" if in_x else "padding found in y, not in x"
     return ""
+
+
+def _cuts_columns(pixels: Pixels, shape: tuple[int, int], value: NDArray[np.float64], lossy: bool) -> bool:
+    """Whether lines of a value separate columns of tiles that reach the lines in every row."""
+    rows, columns = shape
+    height = len(pixels) // rows
+    bands = [pixels[row * height : (row + 1) * height] for row in range(rows)]
+    for start, tile, gap in _windows(uniform_lines(pixels, value, lossy=lossy)[0], columns):
+        firsts = [start + i * (tile + gap) for i in range(columns)]
+        lines = [band[:, x] for band in bands for first in firsts for x in (first, first + tile - 1)]
+        touching = [not uniform_lines(line[:, None], value, lossy=lossy)[0][0] for line in lines]
+        if gap and np.mean(touching) >= TOUCHING:
+            return True
+    return False
 
 
 def _bare(pixels: Pixels, shapes: list[tuple[int, int]], *, is_forced: bool) -> Reading:
@@ -283,7 +305,8 @@ def _framed(pixels: Pixels, shapes: list[tuple[int, int]], lossy: bool) -> Grid 
         return None
     bare = reading.grid
     sides = int(left), int(top), pixels.shape[1] - int(right) - 1, pixels.shape[0] - int(bottom) - 1
-    return Grid(bare.tile, rows=bare.rows, columns=bare.columns, frame=Frame(*sides, 0, 0))
+    grid = Grid(bare.tile, rows=bare.rows, columns=bare.columns, frame=Frame(*sides, 0, 0))
+    return grid if _touching(pixels, grid, pixels[0, 0].astype(np.float64), lossy) >= TOUCHING else None
 
 
 def _without_seams(width: int, height: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_eval.errors import BadInput
-from sar_eval.images.listing import name_first
+from sar_eval.images.listing import name_first, shown
 from sar_eval.images.numbers import Match
 from sar_eval.types import Prompt, safe_id
 
@@ -60,7 +60,7 @@ def match_names(
         BadInput: names that can be read in two ways, or (`running`) are no running numbers.
     """
     known = _Known(prompts)
-    stems = {path: path.relative_to(folder).with_suffix("").as_posix() for path in paths}
+    stems = {path: shown(path.relative_to(folder).with_suffix("").as_posix()) for path in paths}
     if running:
         return _by_running_number(folder, stems, prompts, each)
     found = _by_best_rule(stems, known)
