@@ -131,10 +131,15 @@ def how_to_read(
     if each is None:
         each = int(recipe.settings.get("images_per_prompt", 4))
     check_value("images_per_prompt", each)
-    return HowToRead(each, names.numbered, same_size, _rows_and_columns(names.grid))
+    return HowToRead(each, names.numbered, same_size, parse_grid(names.grid))
 
 
-def _rows_and_columns(text: str | None) -> tuple[int, int] | None:
+def parse_grid(text: str | None) -> tuple[int, int] | None:
+    """Rows and columns of `--grid`.
+
+    Raises:
+        BadInput: it is neither left out nor two numbers.
+    """
     if text is None:
         return None
     if (found := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text.strip().lower())) is None:

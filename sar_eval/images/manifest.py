@@ -69,7 +69,9 @@ def manifest_rows(
 def _file(folder: Path, row: dict[str, Any], where: str) -> Path:
     name = row.get("file")
     if not isinstance(name, str) or not name:
-        raise BadInput(f"{where}: no `file` inside {folder}; the columns are {', '.join(map(shorten, row))}")
+        raise BadInput(
+            f"{where}: no `file` inside {folder}; the columns are {', '.join(map(shorten, row))}"
+        )
     inside = os.path.relpath(os.path.normpath(folder / name), folder)
     if inside == os.pardir or inside.startswith(f"{os.pardir}{os.sep}"):
         raise BadInput(f"{where}: no `file` inside {folder} but {shorten(name)}")

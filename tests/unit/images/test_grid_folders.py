@@ -47,7 +47,7 @@ def write_grids(root: Path, suffix: str = ".png", **layout) -> dict[str, list[np
     return tiles_of
 
 
-def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str, dict]:
+def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4, notes: list[str] | None = None):
     """The rows that the stage stores, by draw key."""
     suite = tmp_path / "suite.jsonl"
     suite.write_text("\n".join(json.dumps({"id": p.id, "text": p.text}) for p in prompts))
@@ -62,7 +62,9 @@ def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str
     )
     folder = RunFolder(tmp_path / "imported")
     prepare(spec, folder)
-    import_images(spec, folder, images)
+    said = import_images(spec, folder, images)
+    if notes is not None:
+        notes += said
     return {row["key"]: row for row in folder.generations.rows()}
 
 

@@ -13,6 +13,7 @@ from sar_eval.images.folder import HowToRead, find_images, match_files
 from sar_eval.stages.write_manifest import write_manifest
 
 PROMPTS = NUMBERED[:2]
+SECOND = b'{"file": "1.png", "prompt_id": "00001"}'
 LINES = ["file,prompt_id,index", "0.png,00000,0", "1.png,00001,0"]
 
 
@@ -36,14 +37,10 @@ def keys(folder: Path, each: int = 1) -> dict[str, str]:
         ("manifest.csv", "\n".join(line.replace(",", ";") for line in LINES).encode()),
         ("manifest.csv", "\n".join([" file, prompt_id , index", *LINES[1:]]).encode()),
         ("manifest.tsv", "\n".join(line.replace(",", "\t") for line in LINES).encode()),
-        (
-            "manifest.jsonl",
-            b'\xef\xbb\xbf{"file": "0.png", "prompt_id": "00000"}\n'
-            b'{"file": "1.png", "prompt_id": "00001"}\n',
-        ),
+        ("manifest.jsonl", b'\xef\xbb\xbf{"file": "0.png", "prompt_id": "00000"}\n' + SECOND + b"\n"),
         (
             "manifest.json",
-            b'[{"file": "0.png", "prompt_id": "00000"}, {"file": "1.png", "prompt_id": "00001"}]',
+            b'[{"file": "0.png", "prompt_id": "00000"}, ' + SECOND + b"]",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sar_eval.cli.score import parse_grid
 from sar_eval.errors import BadInput
 from sar_eval.images.folder import HowToRead, ImageFolder, find_images, match_files
 from sar_eval.types import Prompt, safe_id
@@ -316,3 +317,17 @@ def test_match_files_keeps_what_matches_nothing(tmp_path) -> None:
         ["00000/0"],
         ["overview.png"],
     )
+
+
+def test_the_grid_that_is_said_must_hold_the_images_that_are_expected(tmp_path) -> None:
+    with pytest.raises(BadInput, match="--grid 2x2 shows 4 images, but 9 are expected"):
+        found(tmp_path, NUMBERED, ["00000"], 9, grid=(2, 2))
+    with pytest.raises(BadInput, match="--grid is for one file a prompt"):
+        found(tmp_path / "2", NUMBERED[:1], ["00000_0"], 4, grid=(2, 2))
+
+
+@pytest.mark.parametrize("text", ["2by2", "2", "0x4", "2x", "x", "1000x1000"])
+def test_grids_are_rows_and_columns(text) -> None:
+    with pytest.raises(BadInput, match=r"--grid is '.*': rows and columns, as 2x2 or 1x4"):
+        parse_grid(text)
+    assert parse_grid(" 1X4 ") == (1, 4)
