@@ -16,6 +16,7 @@ from pathlib import Path
 from sar_eval.errors import BadInput
 
 MAX_LINE = 64_000_000  # bytes
+MAX_TEXT = 1_000_000  # characters of a file that is one text
 CHUNK = 1 << 20  # bytes
 MARKS = {  # UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
@@ -65,6 +66,23 @@ def find_encoding(path: Path, notes: list[str], given: str | None = None) -> str
     elif not given and not mark and foreign and len(foreign) < _ENOUGH:
         _check_by_chance(path, foreign, notes)
     return encoding
+
+
+def read_text(path: Path, notes: list[str], encoding: str | None = None) -> str:
+    """The contents of a text file, newlines as they are; see `find_encoding`.
+
+    Raises:
+        BadInput: it is longer than `MAX_TEXT`, or for the reasons of `find_encoding`.
+    """
+    known = find_encoding(path, notes, encoding)
+    try:
+        with path.open(encoding=known, newline="") as file:
+            text = file.read(MAX_TEXT + 1)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    if len(text) > MAX_TEXT:
+        raise BadInput(f"{path} has over {MAX_TEXT:,} characters: is it the right file?")
+    return text
 
 
 def _mark(path: Path) -> str:
@@ -218,7 +236,8 @@ def _check_by_chance(path: Path, foreign: str, notes: list[str]) -> None:
         raise BadInput(
             f"{doubt}, and it looks like GBK: {_advice(path, 'GBK')} (UTF-8 needs a byte order mark here)"
         )
-    if not re.search("[A-Za-z]", foreign):  # accented letters stand in words
+    # Signs such as £ stand alone in UTF-8 too, but accented letters stand in words.
+    if foreign.replace(" ", "").isalpha() and not re.search("[A-Za-z]", foreign):
         notes.append(f"{doubt}; it is read as UTF-8")
 
 

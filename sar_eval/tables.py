@@ -58,13 +58,16 @@ def _csv_rows(path: Path, encoding: str, notes: list[str], required: Sequence[st
     rows = _cells(path, encoding, delimiter, _find_quoting(path, encoding, delimiter, notes))
     line, header = next(rows, (1, []))
     names = _column_names(header, f"{path}:{line}", notes, required)
-    width = len(names)
+    width, has_unnamed = len(names), "" in names
     for line, cells in rows:
         if len(cells) > width and any(cells[width:]):
             raise BadInput(
                 f"{path}:{line}: more cells than columns: quote texts that contain {DELIMITERS[delimiter]}"
             )
-        yield line, {name: cell for name, cell in zip(names, cells, strict=False) if cell and name}
+        row = dict(zip(names, cells, strict=False))
+        if has_unnamed or not all(cells):
+            row = {name: cell for name, cell in row.items() if cell and name}
+        yield line, row
 
 
 def _cells(
@@ -79,7 +82,7 @@ def _cells(
         try:
             for cells in reader:
                 is_mark = line == 1 and _SEPARATOR.fullmatch(delimiter.join(cells))
-                if any(cells) and not is_mark and any(map(str.strip, cells)):
+                if not is_mark and any(map(str.strip, cells)):
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
@@ -94,7 +97,7 @@ def _column_names(
     header: Sequence[str], where: str, notes: list[str], required: Sequence[str]
 ) -> list[str]:
     """Names of the columns without blanks around them; "" for one that is ignored."""
-    names = [name.strip() for name in header]
+    names = [name.strip().strip("\ufeff") for name in header]  # some tools write two byte order marks
     found = ", ".join(shorten(name) for name in names if name) or "none"
     wanted = {name.lower(): name for name in required if name not in names}
     names = [wanted.get(name.lower(), name) for name in names]
@@ -130,8 +133,10 @@ def _find_quoting(path: Path, encoding: str, delimiter: str, notes: list[str]) -
     """Whether quotes enclose cells. In TSV they often do not: a text may begin with one."""
     if delimiter != "\t":
         return csv.QUOTE_MINIMAL
-    widths = _widths(path, encoding, csv.QUOTE_NONE)
-    if widths is None or len(set(widths)) > 1 or _widths(path, encoding, csv.QUOTE_MINIMAL) == widths:
+    plain, quoted = (_widths(path, encoding, way) for way in (csv.QUOTE_NONE, csv.QUOTE_MINIMAL))
+    if not plain or plain == quoted or max(plain) > plain[0]:
+        return csv.QUOTE_MINIMAL
+    if quoted is not None and len(set(plain)) > 1:  # by quotes that hold newlines
         return csv.QUOTE_MINIMAL
     notes.append(f"{path}: quotes are taken as part of the text")
     return csv.QUOTE_NONE
@@ -145,11 +150,16 @@ def _widths(path: Path, encoding: str, quoting: Quoting) -> bytes | None:
         return None
 
 
-def _text_rows(path: Path, encoding: str, _notes: list[str], required: Sequence[str]) -> Iterator[Row]:
+def _text_rows(path: Path, encoding: str, notes: list[str], required: Sequence[str]) -> Iterator[Row]:
     if missing := [name for name in required if name != "text"]:
         raise BadInput(f"{path}: no column {missing[0]!r} in lines of text")
     for number, line in _lines(path, encoding):
-        if text := line.strip():
+        text = line.strip()
+        if "\t" in text and number == 1:
+            notes.append(f"{path}: lines are taken whole, tabs too; a table's name ends in .tsv")
+        if "\r" in text:
+            raise BadInput(f"{path}:{number}: carriage returns inside a line: convert it with `mac2unix`")
+        if text:
             yield number, {"text": text}
 
 
@@ -162,16 +172,11 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 def _json_rows(path: Path, encoding: str, notes: list[str], required: Sequence[str]) -> Iterator[Row]:
     """Entries of an array, or of lines: the first character says which."""
     first = next((line.lstrip()[:1] for _, line in _lines(path, encoding) if line.strip()), "")
-    is_array = first == "["
-    if first and is_array != (path.suffix.lower() == ".json"):
+    is_array, is_usual = first == "[", (first == "[") == (path.suffix.lower() == ".json")
+    if first and not is_usual:
+        if not is_array and not _is_an_object_a_line(path, encoding):
+            raise BadInput(f"{path}: must be one array ([...]) of objects or texts")
         notes.append(f"{path}: read as {'one JSON array' if is_array else 'JSON Lines, one object a line'}")
-    if (
-        first
-        and not is_array
-        and path.suffix.lower() == ".json"
-        and not _is_an_object_a_line(path, encoding)
-    ):
-        raise BadInput(f"{path}: must be one array ([...]) of objects or texts")
     read, unit = (_array_entries, "entry") if is_array else (_line_entries, "line")
     for line, value in read(path, encoding):
         row = {"text": value} if isinstance(value, str) else value
@@ -190,9 +195,10 @@ def _is_an_object_a_line(path: Path, encoding: str) -> bool:
 
 
 def _line_entries(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    file = str(path)
     for number, line in _lines(path, encoding):
-        if line.strip():
-            yield number, parse_json(line, f"{path}:{number}")
+        if text := line.rstrip():
+            yield number, parse_json(text, f"{file}:{number}")
 
 
 def _required(row: dict[str, Any], where: str, required: Sequence[str]) -> dict[str, Any]:

@@ -68,7 +68,9 @@ def _expected(benchmark: str, what: WhatToDraw, names: FileNames) -> tuple[tuple
         recipe = Recipe("manifest", what.suite, {}, {}, {})
     else:
         raise BadInput("name a benchmark, or a prompt file with --suite")
-    return read_suite(recipe.suite).prompts, how_to_read(recipe, what, names)
+    suite = read_suite(recipe.suite)
+    session.tell(suite.notes, Output())
+    return suite.prompts, how_to_read(recipe, what, names)
 
 
 def _summary(found: MatchedFiles, prompts: tuple[Prompt, ...], how: HowToRead) -> Iterator[str]:

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 LISTED = 20  # prompts without an image that the terminal names; the summary names all
 # Nothing is drawn: of how to draw only the size of a block is left.
-NOT_HERE = {"seed", "engine", "local_only", "dtype", "protocol", *names_of("protocol"), *names_of("engine")}
+NOT_HERE = {
+    "shard",
+    "seed",
+    "engine",
+    "local_only",
+    "dtype",
+    "protocol",
+    *names_of("protocol"),
+    *names_of("engine"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +100,9 @@ def score(
         judge_run(images, judging, where, output, benchmark)
         return
     recipe = find_recipe(benchmark, what)
-    prompts = read_suite(recipe.suite).prompts
+    suite = read_suite(recipe.suite)
+    session.tell(suite.notes, output)
+    prompts = suite.prompts
     found = find_images(images, prompts, how_to_read(recipe, what, names, same_size=sizes.same_size))
     asked = overrides(what, how, judging)
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)

@@ -16,10 +16,10 @@ from sar_eval.images.folder import ImageFolder
 from sar_eval.images.grid_detection import looks_single
 from sar_eval.images.grids import Grid
 from sar_eval.images.listing import shown
-from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import undrawn_blocks
+from sar_eval.stages.resume import open_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row
 from sar_eval.types import Draw, Generation, Json
@@ -39,7 +39,7 @@ def import_images(
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     todo = undrawn_blocks("import", spec, folder, blocks, progress, "read")
     total = blocks.draws
     done, failed, transparent = total - sum(map(blocks.draws_in, todo)), 0, 0

@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from sar_eval.errors import BadInput
-from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied
+from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied, open_blocks
 from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts, Row, verdict_from_row
@@ -49,7 +48,7 @@ class Inventory:
             SpecMismatch: generations are of another run.
         """
         self.spec, self.folder = spec, folder
-        self.blocks = Blocks.of(folder.prompts(), spec)
+        self.blocks = open_blocks(spec, folder)
         self.generations = folder.generations
         self.verdicts = folder.verdicts(spec.judge) if spec.judge else None
         self.drawn = self.generations.parts()

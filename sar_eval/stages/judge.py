@@ -17,7 +17,14 @@ from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progre
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
-from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_judged, unfinished_blocks
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_keys,
+    check_spec,
+    is_judged,
+    open_blocks,
+    unfinished_blocks,
+)
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
@@ -33,7 +40,7 @@ def judge(
         BadInput: the folder's verdicts were given under other judge options.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     drawn = folder.generations.parts()
     check_generations(spec, folder, drawn, blocks)
     finished = is_judged(spec, folder, drawn)
@@ -77,7 +84,7 @@ class JudgeTask:
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], tuple[int, int]]]:
         """Load the judge once; blocks give (verdicts, how many of them are errors)."""
         folder = RunFolder(self.path)
-        blocks = Blocks.of(folder.prompts(), self.spec)
+        blocks = open_blocks(self.spec, folder)
         with build_judge(self.spec, slot.device) as judge:
             _limit_threads(slot)
             yield lambda block: _judge_block(judge, folder, self.spec, block, blocks[block])

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from sar_eval.errors import BadInput
-from sar_eval.storage.files import remove_own_temporaries, storage_errors
+from sar_eval.storage.files import link_or_copy, remove_own_temporaries, storage_errors
 from sar_eval.storage.part_files import (
     PART_NAME,
     UNREADABLE,
@@ -65,10 +65,25 @@ class PartTable:
         folder = self._folder_of(block)
         self._make_folder(folder)
         path = write_part(folder, block, rows, self.schema, facts)
+        self._remove_others(block, path)
+        return Part(path, block, facts)
+
+    def _remove_others(self, block: int, path: Path) -> None:
         for older in self._paths_of(block):
             if older != path:
                 older.unlink(missing_ok=True)
-        return Part(path, block, facts)
+
+    def adopt(self, part: Part) -> None:
+        """Take over a part of another folder, and remove older parts of the same block.
+
+        Raises:
+            StorageFailed: it can be neither linked nor copied.
+        """
+        folder = self._folder_of(part.block)
+        self._make_folder(folder)
+        path = folder / part.path.name
+        link_or_copy(part.path, path)
+        self._remove_others(part.block, path)
 
     def parts(self) -> dict[int, Part]:
         """The part of each block, by number in ascending order, from the footers.

@@ -71,6 +71,8 @@ def test_lines_are_those_where_rows_begin(tmp_path: Path) -> None:
     [
         ('p\tc\n"Deep" words\tX\na "b"\tY', ['"Deep" words', 'a "b"'], True),
         ('p\tc\n"Deep\tX\nb"\tY', ['"Deep', 'b"'], True),  # as quotes they would swallow a row
+        ('p\tc\n"Deep" words\nb\tX', ['"Deep" words', "b"], True),  # the last cell may be left out
+        ('p\tc\n"a\nb"\tX', ["a\nb"], False),
         ('p\tc\n"a\tb"\tX\n"c ""d"""\tY', ["a\tb", 'c "d"'], False),
     ],
 )
@@ -107,7 +109,17 @@ def test_other_encodings_are_named(tmp_path: Path, text: str, codec: str, looks:
 
 @pytest.mark.parametrize(
     "text",
-    ["un café è così", "Привет, мир", "κόσμος", "一只猫", "猫が座っている", "고양이", "שלום", "née Müller"],
+    [
+        "un café è così",
+        "Привет, мир",
+        "κόσμος",
+        "一只猫",
+        "猫が座っている",
+        "고양이",
+        "שלום",
+        "née Müller",
+        "a £ or £",
+    ],
 )
 def test_utf8_is_not_doubted(tmp_path: Path, text: str) -> None:
     assert _read(tmp_path / "p.txt", text) == ([(1, {"text": text})], [])
@@ -136,6 +148,7 @@ def test_an_encoding_may_be_given(tmp_path: Path) -> None:
         ("p.csv", "", r"p\.csv:1: no column 'file'; the columns are none"),
         ("p.jsonl", '{"file": "a"}\n{"b": 1, "c": 2}', r"p\.jsonl:2: no column 'file'; .* 'b', 'c'"),
         ("p.txt", "a", r"p\.txt: no column 'file' in lines of text"),
+        ("p.csv", "\ufeff\ufefffile,a,a\n1,2,3", r"p\.csv:1: the column 'a' is there twice"),
         ("p.csv", "file,a, a \n1,2,3", r"p\.csv:1: the column 'a' is there twice"),
         ("p.csv", "file,b\n1,2,3", r"p\.csv:2: more cells than columns: quote texts that contain commas"),
         ("p.csv", 'file,b\n1,"x\n\n2,y', r"p\.csv:2: broken CSV: unexpected end"),
@@ -176,6 +189,15 @@ def test_an_encoding_may_be_given(tmp_path: Path) -> None:
 def test_errors_name_file_and_line(tmp_path: Path, name: str, data: str | bytes, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         _read(tmp_path / name, data, required=("file",))
+
+
+def test_lines_of_text_that_look_like_something_else(tmp_path: Path) -> None:
+    rows, notes = _read(tmp_path / "p.txt", "id\tprompt\n1\ta")
+    assert rows[1] == (2, {"text": "1\ta"})
+    assert "a table's name ends in .tsv" in notes[0]
+    with pytest.raises(BadInput, match=r"p\.txt:1: carriage returns inside a line"):
+        _read(tmp_path / "p.txt", "a ring\ra star\r")
+    assert len(_read(tmp_path / "p.csv", "text\ra ring\ra star\r")[0]) == 2
 
 
 def test_a_column_may_differ_in_case(tmp_path: Path) -> None:
