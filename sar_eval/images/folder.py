@@ -25,6 +25,8 @@ LAYOUTS = {
     "grids": "<prompt id>.png with all images of its prompt in rows and columns",
 }
 SAMPLE_SIZE = 64  # files that are inspected to detect the grid of all of them
+LEAST_SAMPLE = 16  # of them, where files are large
+SAMPLE_PIXELS = 2**26  # in all of them
 LISTED = 3  # sizes in a note
 
 
@@ -50,7 +52,7 @@ class MatchedFiles:
     """The files of a folder by draw.
 
     Attributes:
-        folder: that they lie in, perhaps one inside the folder that was named.
+        folder: that they lie in.
         layout: a name in `LAYOUTS`.
         files: draw key to file.
         is_grid: each file shows all images of its prompt.
@@ -213,9 +215,12 @@ def _by_names(listing: Listing, prompts: Sequence[Prompt], how: HowToRead) -> Ma
         known = "; ".join(f"{name}: {pattern}" for name, pattern in LAYOUTS.items())
         other = "".join(f" ({note})" for note in listing.notes())
         raise BadInput(f"no images found in {listing.folder}{other}; known layouts are {known}")
-    folder = _inner_folder(listing, {prompt.id for prompt in prompts})
+    inner = _inner_folder(listing, {prompt.id for prompt in prompts})
+    folder = inner if how.numbered else listing.folder
     named = names.match_names(folder, listing.images, prompts, each, running=how.numbered)
-    found = MatchedFiles(folder, "named", unmatched=named.unmatched, notes=named.notes)
+    if named.unmatched and folder != inner:
+        folder, named = inner, names.match_names(inner, listing.images, prompts, each)
+    found = MatchedFiles(listing.folder, "named", unmatched=named.unmatched, notes=named.notes)
     if named.unmatched:
         found.problem = names.name_error(folder, named.unmatched, prompts, named.is_numbered)
     found.files = index_files(named.matches, each, found.notes)
@@ -264,9 +269,9 @@ def _set_grid(images: ImageFolder, folder: Path, how: HowToRead) -> None:
         BadInput: there is no such grid, or single images are more likely.
     """
     paths = sorted(path for path, size in images.sizes.items() if size == images.size)
-    sample = [
-        found for path in paths[:: -(-len(paths) // SAMPLE_SIZE) or 1] if (found := _inspect(path, how))
-    ]
+    wanted = min(SAMPLE_SIZE, max(LEAST_SAMPLE, SAMPLE_PIXELS // (images.size[0] * images.size[1] or 1)))
+    step = -(-len(paths) // wanted) or 1
+    sample = [found for path in paths[::step] if (found := _inspect(path, how))]
     if not sample:
         raise BadInput(f"{folder}: none of the images can be read")
     images.formats = "/".join(sorted({image_format for _, image_format in sample}))

@@ -151,8 +151,8 @@ def _padding_values(pixels: Pixels, lossy: bool) -> Iterator[NDArray[np.float64]
         lines += [pixels[y] for y in (height // 2, 0, height - 1)]
         yield from _distinct(np.median(line, axis=0) for line in lines)
         return
-    columns = pixels[0][(pixels == pixels[:1]).all((0, 2))]
-    rows = pixels[:, 0][(pixels == pixels[:, :1]).all((1, 2))]
+    columns = pixels[0][(pixels == pixels[:1]).all(0).all(-1)]
+    rows = pixels[:, 0][(pixels == pixels[:, :1]).reshape(len(pixels), -1).all(1)]
     found, counts = np.unique(np.concatenate([columns, rows]), axis=0, return_counts=True)
     yield from (found[i].astype(np.float64) for i in np.argsort(-counts, kind="stable")[:VALUES])
 

@@ -145,8 +145,9 @@ def uniform_lines(pixels: Pixels, value: NDArray[np.floating], *, lossy: bool) -
         lossy: the file was a JPEG or lossy WebP, so that lines are only nearly uniform.
     """
     if not lossy:
-        same = (pixels == value).all(-1)
-        return same.all(0), same.all(1)
+        exact = np.asarray(value).astype(np.uint8)  # in bytes, as that is faster by far
+        same = (pixels == exact) & bool((exact == value).all())
+        return same.all(0).all(-1), same.reshape(len(same), -1).all(1)
     # JPEG stores luma at full resolution and chroma at half of it, so only luma is compared.
     distance = np.abs(pixels @ LUMA - np.asarray(value, np.float32) @ LUMA)
     columns, rows = distance.mean(0), distance.mean(1)

@@ -161,6 +161,7 @@ def _without_folders(stems: dict[Path, str], known: _Known) -> NamedFiles | None
     for parts in (2, 1):
         found = _by_best_rule({p: "/".join(stem.split("/")[-parts:]) for p, stem in stems.items()}, known)
         if found.matches and not found.unmatched:
+            found.notes.append("files are matched by their names alone: the folders above them are ignored")
             return found
     return None
 

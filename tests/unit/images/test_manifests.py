@@ -11,6 +11,7 @@ from test_names import NUMBERED, save
 from sar_eval.errors import BadInput
 from sar_eval.images.folder import HowToRead, find_images, match_files
 from sar_eval.stages.write_manifest import write_manifest
+from sar_eval.types import Prompt
 
 PROMPTS = NUMBERED[:2]
 SECOND = b'{"file": "1.png", "prompt_id": "00001"}'
@@ -116,22 +117,20 @@ def test_indices_may_count_from_one_or_be_seeds(folder) -> None:
         assert note in images.notes[0]
 
 
-def test_the_assumed_manifest_gives_the_same_images(tmp_path) -> None:
-    for prompt in PROMPTS:
-        for seed in (42, 43):
-            save(tmp_path / "out" / f"{int(prompt.id)}_{seed}.png", seed + int(prompt.id))
-    before = find_images(tmp_path, PROMPTS, HowToRead(2))
+@pytest.mark.parametrize("names", ["{0}_{1}", "out/{0}_{1}", "out/{2:05d}"])
+def test_the_assumed_manifest_gives_the_same_images(tmp_path, names) -> None:
+    prompts = [Prompt(f"s-{i}", f"text {i}") for i in range(2)] if "{2" in names else PROMPTS
+    files = [names.format(i, 42 + j, 2 * i + j) + ".png" for i in range(2) for j in range(2)]
+    for color, file in enumerate(files):
+        save(tmp_path / file, color)
+    before = find_images(tmp_path, prompts, HowToRead(2))
     text = write_manifest(
-        match_files(tmp_path, PROMPTS, HowToRead(2)), PROMPTS, tmp_path / "out" / "manifest.jsonl"
+        match_files(tmp_path, prompts, HowToRead(2)), prompts, tmp_path / "manifest.jsonl"
     )
-    assert [json.loads(line) for line in text.splitlines()][1] == {
-        "file": "0_43.png",
-        "prompt_id": "00000",
-        "index": 1,
-        "prompt": PROMPTS[0].text,
-    }
-    for where in (tmp_path / "out", tmp_path / "out" / "manifest.jsonl"):
-        after = find_images(where, PROMPTS, HowToRead(2))
+    row = {"file": files[1], "prompt_id": prompts[0].id, "index": 1, "prompt": prompts[0].text}
+    assert [json.loads(line) for line in text.splitlines()][1] == row
+    for where in (tmp_path, tmp_path / "manifest.jsonl"):
+        after = find_images(where, prompts, HowToRead(2))
         assert (after.layout, after.files, after.notes) == ("manifest", before.files, [])
         assert (str(after), after.digest()) == (str(before), before.digest())
 

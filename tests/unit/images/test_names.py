@@ -110,7 +110,10 @@ def test_prompt_texts_as_names(tmp_path, folder) -> None:
         *("An old man_s hat_ red, green & blue _ 1950", ("a dog " * 60)[:200]),
     ]
     images = found(tmp_path, TEXTS, [f"{folder}{name}_{i:06d}" for name in names for i in range(10)], 10)
-    assert images.notes == ["files are named by the texts of their prompts"]
+    assert images.notes[0] == "files are named by the texts of their prompts"
+    assert [note[-34:] for note in images.notes[1:]] == ["the folders above them are ignored"][
+        : bool(folder)
+    ]
     assert len(images.files) == 40
     assert stems(tmp_path, images)["a-2/9"] == f"{folder}{names[1]}_000009"
     assert stems(tmp_path, images)["b-2/3"] == f"{folder}{names[3]}_000003"
@@ -177,7 +180,14 @@ def test_ids_with_dots_and_ids_that_were_made_safe(tmp_path) -> None:
 
 def test_folders_of_gpus_do_not_matter(tmp_path) -> None:
     names = [f"gpu{i % 2}/{prompt.id}_0" for i, prompt in enumerate(NUMBERED)]
-    assert len(found(tmp_path, NUMBERED, names, 1).files) == 12
+    images = found(tmp_path, NUMBERED, names, 1)
+    assert len(images.files) == 12
+    assert images.notes == ["files are matched by their names alone: the folders above them are ignored"]
+
+
+def test_a_folder_of_the_only_prompt_that_has_images_is_no_wrapping(tmp_path) -> None:
+    images = found(tmp_path, TEXTS, [f"a photo of a bench/{i}" for i in range(4)], 4)
+    assert stems(tmp_path, images)["a-1/3"] == "a photo of a bench/3"
 
 
 def test_files_of_systems_are_skipped_in_one_note(tmp_path) -> None:
