@@ -11,6 +11,7 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.options import Output, with_options
 from sar_eval.cli.score import FileNames, find_recipe, how_to_read, name_missing
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import WhatToDraw
 
@@ -51,7 +52,7 @@ def manifest(
     if out is None:
         typer.echo(text, nl=False)
     for line in _summary(found, prompts, how):
-        typer.echo(line, err=True)
+        say(line, err=True)
     session.tell(found.notes, Output())
     if found.unmatched:
         raise Incomplete(f"{len(found.unmatched)} files match nothing: {found.problem}")

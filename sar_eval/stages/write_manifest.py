@@ -19,7 +19,7 @@ def write_manifest(found: MatchedFiles, prompts: Sequence[Prompt], out: Path | N
         StorageFailed: the file cannot be written.
     """
     rows = manifest_rows(found.files, found.folder, prompts, found.is_grid)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
     if out is not None:
         write_bytes(out, text.encode())
     return text
