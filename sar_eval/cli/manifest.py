@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +58,7 @@ def manifest(
         raise Incomplete(f"{len(found.unmatched)} files match nothing: {found.problem}")
 
 
-def _expected(benchmark: str, what: WhatToDraw, names: FileNames) -> tuple[tuple[Prompt, ...], HowToRead]:
+def _expected(benchmark: str, what: WhatToDraw, names: FileNames) -> tuple[Sequence[Prompt], HowToRead]:
     """The prompts, and how the files are matched to them."""
     from sar_eval.recipe import Recipe
     from sar_eval.suites.locate import read_suite
@@ -74,7 +74,7 @@ def _expected(benchmark: str, what: WhatToDraw, names: FileNames) -> tuple[tuple
     return suite.prompts, how_to_read(recipe, what, names)
 
 
-def _summary(found: MatchedFiles, prompts: tuple[Prompt, ...], how: HowToRead) -> Iterator[str]:
+def _summary(found: MatchedFiles, prompts: Sequence[Prompt], how: HowToRead) -> Iterator[str]:
     expected = len(prompts) * how.images_per_prompt
     grids = ", several in each file" if found.is_grid else ""
     yield f"{found.folder}: {len(found.files)} of {expected} images, layout {found.layout}{grids}"
