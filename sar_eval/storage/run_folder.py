@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,6 +91,39 @@ class PartTable:
                 "or `judge`) again to replace it"
             ) from error
         return list(table.to_pylist())
+
+    def columns(self, names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        """Columns of all rows as lists, one dictionary per part in the order of `paths`.
+
+        Reads these columns only, so it checks the checksums of their pages, not the digest of the part.
+
+        Raises:
+            BadInput: a part cannot be read or lacks a column.
+        """
+        for path in self.paths():
+            with _damage_is_bad_input(path), _open_part(path) as part:
+                columns: dict[str, list[Any]] = part.read(list(names), use_threads=False).to_pydict()
+                _check_columns(columns, names)
+            yield columns
+
+    def images_at(self, path: Path, positions: Sequence[int]) -> list[bytes | None]:
+        """The encoded images of some rows of a part; reads the row groups that hold them.
+
+        Raises:
+            BadInput: the part cannot be read.
+        """
+        found: dict[int, bytes | None] = {}
+        with _damage_is_bad_input(path), _open_part(path) as part:
+            start = 0
+            for group in range(part.num_row_groups):
+                stop = start + part.metadata.row_group(group).num_rows
+                if wanted := [p for p in positions if start <= p < stop]:
+                    images = part.read_row_group(group, ["image"], use_threads=False).column("image")
+                    for position in wanted:
+                        image = images[position - start].as_py()
+                        found[position] = image["bytes"] if image else None
+                start = stop
+        return [found.get(position) for position in positions]
 
     def read_block(self, number: int, columns: Sequence[str] | None = None) -> list[Row]:
         """The rows of one block; empty if it is not stored."""
@@ -180,6 +214,21 @@ class RunFolder:
             Prompt(**row | {"checks": json.loads(row["checks"]) if row["checks"] else None}) for row in rows
         ]
 
+    def prompt_columns(self) -> dict[str, list[Any]]:
+        """The columns of `prompts.parquet` as lists, `checks` as the stored JSON text.
+
+        Raises:
+            BadInput: the file cannot be read.
+        """
+        path = self.path / "prompts.parquet"
+        try:
+            table = pq.read_table(path, columns=PROMPTS.names, use_threads=False)
+            _check_columns(dict.fromkeys(table.column_names, []), PROMPTS.names)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
+        columns: dict[str, list[Any]] = table.to_pydict()
+        return columns
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run's exclusive write lock, which the operating system releases if the process dies.
@@ -200,6 +249,26 @@ class RunFolder:
             for leftover in self.path.glob("*.tmp"):  # of a process that died
                 leftover.unlink()
             yield
+
+
+@contextmanager
+def _damage_is_bad_input(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(
+            f"{path} is damaged ({error}): run the command that wrote it (`sar-eval run`, `generate` "
+            "or `judge`) again to replace it"
+        ) from error
+
+
+def _open_part(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def _check_columns(columns: dict[str, list[Any]], names: Sequence[str]) -> None:
+    if missing := set(names) - set(columns):
+        raise pa.ArrowInvalid(f"no column {sorted(missing)[0]}")
 
 
 def _block_number(path: Path) -> int:

@@ -15,7 +15,6 @@ import pytest
 from report_runs import HOSTILE_TEXT, MALFORMED_BOXES, draw_scene, encode, make_prompts, make_run, make_spec
 
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report.evidence import downsample_mask
 from sar_eval.report.page import ASSETS, write_report
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.summarize import summarize
@@ -330,17 +329,6 @@ def test_score_groups_choose_an_axis_and_mark_missing_values():
         None,
         "task=a_b",
     )
-
-
-def test_large_masks_are_downsampled_and_keep_their_share():
-    mask = np.zeros((300, 400), bool)
-    mask[100:, 200:] = True
-    runs = [200 * 300 + 100, *[200, 100] * 199, 200]
-    assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(400, 300).T, mask)
-    small = downsample_mask({"size": [300, 400], "counts": runs})
-    assert small["size"] == [75, 100]
-    assert sum(small["counts"]) == 7500
-    assert sum(small["counts"][1::2]) == 2500
 
 
 def test_needs_no_torch():
