@@ -52,7 +52,7 @@ def load(kind: str, name: str) -> Any:
         UnknownName: nothing is called so.
         BadInput: a `path.py:NAME` that does not exist.
     """
-    if ".py:" in name:
+    if is_file(name):
         return _from_file(name)
     if (PACKAGE / kind / f"{name}.py").is_file() and name in names(kind):
         return getattr(importlib.import_module(f"sar_eval.{kind}.{name}"), KINDS[kind])
@@ -60,6 +60,11 @@ def load(kind: str, name: str) -> Any:
         if entry.name == name:
             return entry.load()
     raise unknown(kind.removesuffix("s"), name, list(names(kind)))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is a file's: `path/to/file.py:NAME`, which is code."""
+    return ".py:" in name
 
 
 def unknown(what: str, name: str, known: list[str]) -> UnknownName:

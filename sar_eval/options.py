@@ -199,13 +199,16 @@ def asked(*groups: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def check_value(name: str, value: Json) -> None:
+def check_value(name: str, value: Json, where: str = "") -> None:
     """Refuse a value out of its option's range.
 
     Raises:
-        BadInput: naming the option, the value and the range.
+        BadInput: naming `where` it stands (if given), the option, the value and the range.
     """
-    declared()[name].check(name, value)
+    try:
+        declared()[name].check(name, value)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}" if where else str(error)) from error
 
 
 # Checks of a judge's or answerer's own options; `owner` names it in the message, as "judge 'vqa'".

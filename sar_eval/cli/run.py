@@ -15,11 +15,16 @@ from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec
+    from sar_eval.storage.run_folder import RunFolder
+
+FoldOf = Annotated[
+    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (run, generate, judge, summarize, report, export):
+    for command in (run, generate, judge, summarize, report, export, verify):
         app.command()(command)
 
 
@@ -101,7 +106,7 @@ def judge_run(
     from sar_eval.stages.judge import judge as judge_stage
 
     folder, spec = session.open_run(path)
-    spec = _with_judge(spec, benchmark, overrides(judging))
+    spec = _with_judge(spec, folder, benchmark, overrides(judging))
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
@@ -109,27 +114,47 @@ def judge_run(
         session.finish(spec, folder, output, judging.partial)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet"])
-def summarize(run_folder: RunPath, judging: HowToJudge, output: Output) -> None:
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
+def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder)
+    spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
 
 
 @with_options(without=["judge", "judge_option", "detector"])
-def report(run_folder: RunPath, judging: HowToJudge) -> None:
+def report(
+    run_folder: RunPath,
+    judging: HowToJudge,
+    benchmark: FoldOf = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=0,
+            help="Pictures at most, if not all fit into the page. Default: all of up to 5,000, else 1,000.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", help="A draw whose picture is to be among them (PROMPT_ID/INDEX). Repeatable."
+        ),
+    ] = None,
+) -> None:
     """Write a run's report.html."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder)
+    spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        typer.echo(write_report(spec, folder))
+        typer.echo(write_report(spec, folder, images=images, keys=image or ()))
     session.exit_if_incomplete(summary)
 
 
@@ -143,23 +168,63 @@ def export(
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = len(folder.read_prompts()) * spec.images_per_prompt
+    expected = len(folder.prompts()) * spec.images_per_prompt
     typer.echo(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
 
 
-def _with_judge(spec: RunSpec, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
+def verify(
+    run_folder: RunPath,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Remove damaged parts; the command that wrote them redoes them."),
+    ] = False,
+) -> None:
+    """Read every byte of a run and name what is damaged or was changed."""
+    from sar_eval.stages.verify import verify as verify_stage
+
+    folder, spec = session.open_run(run_folder)
+    with folder.lock():
+        found = verify_stage(spec, folder, repair=repair)
+    for path in found.damaged:
+        typer.echo(f"damaged{' and removed' if repair else ''}: {path}")
+    for problem in found.problems:
+        typer.echo(f"problem: {problem}")
+    typer.echo(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
+    if not found.intact:
+        way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
+        raise Incomplete(f"{run_folder} is not intact: {way_on}")
+
+
+def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
     from sar_eval.stages.resolve import with_judge
+    from sar_eval.stages.resume import check_files
 
+    named = [asked.get("judge"), asked["judge_options"].get("answerer")]
     if benchmark is not None:
         recipe = load_recipe(benchmark)
         names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
+        named += [*names.values(), recipe.judge_options.get("answerer")]
         spec = replace(spec, benchmark=recipe.name, judge_options=dict(recipe.judge_options), **names)
     if asked.get("judge") not in (None, spec.judge):
         spec = replace(spec, judge=asked["judge"], judge_options={})
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
-    return with_judge(replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]}))
+    spec = replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]})
+    check_files(spec, named, folder)
+    return with_judge(spec)
+
+
+def _with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpec:
+    """The run's spec with the fold of a benchmark, if one is named; verdicts stay the judge's."""
+    from sar_eval.recipe import load_recipe
+    from sar_eval.stages.resume import check_files
+
+    if benchmark is not None:
+        spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
+    files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
+    check_files(spec, files, folder)  # a summary runs the fold alone
+    return spec

@@ -40,7 +40,7 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
     from sar_eval.storage.run_folder import RunFolder
 
     folder = RunFolder(path)
-    return folder, RunSpec.from_json(folder.read_manifest()["spec"])
+    return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
@@ -84,7 +84,8 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
-    print_result(summary, folder, write_report(spec, folder), output)
+    report = None if output.no_report else write_report(spec, folder)
+    print_result(summary, folder, report, output)
 
 
 def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:

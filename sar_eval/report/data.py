@@ -1,4 +1,4 @@
-"""What the page needs of a run folder, read by column: no row dictionaries, and no picture before it is shown.
+"""What the page needs of a run folder, by column: no row dictionaries, no picture before it is shown.
 
 The only file of this room that reads the run folder's tables.
 """
@@ -9,17 +9,30 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sar_eval.errors import BadInput
 from sar_eval.spec import RunSpec
+from sar_eval.storage.parts import PartTable
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.types import SAFE_ID
 
 PASS, FAIL, SCORED, NONE = range(4)  # a row's state: the order of STATES in report.js
 NAMES_LISTED = 1000  # tasks, and splits, that the page's filters offer
+BATCH_ROWS = 4096
+Batch = dict[str, list[Any]]  # columns
+_GENERATION_COLUMNS = ("key", "elapsed_s", "out_of_range_tokens", "error", "image_digest")
+_VERDICT_COLUMNS = (
+    "key",
+    "judge_version",
+    "score",
+    "passed",
+    "reason",
+    "evidence",
+    "error",
+    "image_digest",
+)
 TEXT_LIMIT = 1_000_000  # characters of a text (evidence, prompt, reason) that the page takes
 
 
@@ -29,9 +42,9 @@ class VerdictRows:
 
     numbers: list[int]
     scores: list[float | None]
-    reasons: list[str]
+    reasons: list[str | None]
+    evidence: list[str | None]
     problems: list[str | None]
-    evidence: list[str]
 
 
 @dataclass
@@ -48,7 +61,10 @@ class RunRows:
         scores: by row; NaN without a score.
         stored: rows with an image.
         seconds, tokens_out_of_range: of the generation, by row; NaN and 0 without.
-        part, position: where the generation is stored, by row; -1 where it is not.
+        paths: of the parts of generations.
+        part, position: where the generation is stored, by row: number of its path and of its row there; -1
+            where it is not.
+        digests: of the image, as `_fingerprints`, by row.
         problems: why there is no image, by row number.
     """
 
@@ -61,6 +77,7 @@ class RunRows:
     checks: dict[int, str]
     k: int
     problems: dict[int, str] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         total = len(self)
@@ -71,6 +88,7 @@ class RunRows:
         self.stored = np.zeros(total, bool)
         self.part = np.full(total, -1, np.int32)
         self.position = np.full(total, -1, np.int32)
+        self.digests = np.zeros(total, np.int64)
         self._next = 0
 
     def __len__(self) -> int:
@@ -94,7 +112,7 @@ class RunRows:
         return number * self.k + int(index)
 
     def numbers(self, keys: Iterable[str]) -> list[int | None]:
-        """The rows of keys. Parts are in suite order, so that each key's row mostly follows the last one's."""
+        """The rows of keys. Parts are in suite order, so a key's row mostly follows the last one's."""
         found: list[int | None] = []
         ids, k, total, following = self.ids, self.k, len(self), self._next
         for key in keys:
@@ -114,57 +132,93 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
         BadInput: a stored part cannot be read, or a prompt's id is not safe as a file name.
     """
     rows = _read_prompts(spec, folder)
-    names = ["key", "elapsed_s", "out_of_range_tokens", "error"]
-    for part, columns in enumerate(folder.generations.columns(names)):
-        numbers = rows.numbers(columns["key"])
-        known = [position for position, number in enumerate(numbers) if number is not None]
-        at = np.array([numbers[position] for position in known], np.int64)
-        rows.part[at], rows.position[at] = part, known
-        rows.seconds[at] = [_finite(columns["elapsed_s"][p]) for p in known]
-        rows.tokens_out_of_range[at] = [columns["out_of_range_tokens"][p] or 0 for p in known]
-        errors = [columns["error"][p] for p in known]
-        rows.stored[at] = [error is None for error in errors]
-        rows.problems.update((int(n), shorten(e)) for n, e in zip(at, errors, strict=True) if e is not None)
+    table = folder.generations
+    rows.paths = table.current_paths()
+    for batch in _batches(rows, table, rows.paths, _GENERATION_COLUMNS):
+        at = np.array(batch["number"], np.int64)
+        rows.part[at], rows.position[at] = batch["part"], batch["position"]
+        rows.seconds[at] = [
+            s if s is not None and math.isfinite(s) else math.nan for s in batch["elapsed_s"]
+        ]
+        rows.tokens_out_of_range[at] = [tokens or 0 for tokens in batch["out_of_range_tokens"]]
+        rows.digests[at] = _fingerprints(batch["image_digest"])
+        rows.stored[at] = [error is None for error in batch["error"]]
+        errors = zip(batch["number"], batch["error"], strict=True)
+        rows.problems.update((number, shorten(error)) for number, error in errors if error is not None)
     return rows
 
 
-def read_verdicts(spec: RunSpec, folder: RunFolder, rows: RunRows, versions: set[str]) -> Iterator[VerdictRows]:
-    """The verdicts part by part. States and scores of `rows`, and `versions` of the judge, are filled in.
+def read_verdicts(
+    spec: RunSpec, folder: RunFolder, rows: RunRows, versions: set[str]
+) -> Iterator[VerdictRows]:
+    """The verdicts, some thousands at a time. States and scores of `rows`, and `versions`, are filled in.
+
+    A verdict on another image than the one that is stored is left out.
 
     Raises:
         BadInput: a stored part cannot be read.
     """
     if not spec.judge:
         return
-    names = ["key", "judge_version", "score", "passed", "reason", "evidence", "error"]
-    for columns in folder.verdicts(spec.judge).columns(names):
-        versions.update(filter(None, columns["judge_version"]))
-        numbers = rows.numbers(columns["key"])
-        if None in numbers:  # of draws that the run does not expect
-            known = [position for position, number in enumerate(numbers) if number is not None]
-            columns = {name: [values[p] for p in known] for name, values in columns.items()}
-        at = [number for number in numbers if number is not None]
-        scores = [value if value is None or math.isfinite(value) else None for value in columns["score"]]
+    table = folder.verdicts(spec.judge)
+    for stored in _batches(rows, table, table.current_paths(), _VERDICT_COLUMNS):
+        judged = np.array(_fingerprints(stored["image_digest"]), np.int64)
+        batch = _select(stored, judged == rows.digests[np.array(stored["number"], np.int64)])
+        at = batch["number"]
+        versions.update(filter(None, set(batch["judge_version"])))
+        scores = [value if value is None or math.isfinite(value) else None for value in batch["score"]]
         rows.scores[at] = [math.nan if score is None else score for score in scores]
-        rows.states[at] = [*map(_state, columns["error"], columns["passed"], scores)]
-        reasons = [shorten(reason or "") for reason in columns["reason"]]
-        evidence = [shorten(text or "") for text in columns["evidence"]]
-        yield VerdictRows(at, scores, reasons, columns["error"], evidence)
+        rows.states[at] = [*map(_state, batch["error"], batch["passed"], scores)]
+        reasons, evidence, problems = (
+            [text and shorten(text) for text in batch[name]] for name in ("reason", "evidence", "error")
+        )
+        yield VerdictRows(at, scores, reasons, evidence, problems)
 
 
-def read_images(folder: RunFolder, rows: RunRows, numbers: np.ndarray) -> Iterator[tuple[int, bytes | None]]:
+def _batches(
+    rows: RunRows, table: PartTable, paths: Sequence[Path], names: Sequence[str]
+) -> Iterator[Batch]:
+    """Columns of the parts, and of each row the `number` that `rows` has for it, its `part` and `position`.
+
+    A batch is of whole parts, together at least `BATCH_ROWS` rows: a step of its own for each small part
+    would cost more than its rows. Draws that the run does not expect are left out.
+    """
+    batch: Batch = {name: [] for name in (*names, "part", "position")}
+    for part, path in enumerate(paths):
+        columns = table.read(path, names).to_pydict()
+        length = len(columns[names[0]])
+        for name, values in columns.items():
+            batch[name] += values
+        batch["part"] += [part] * length
+        batch["position"] += range(length)
+        if len(batch["part"]) >= BATCH_ROWS or part == len(paths) - 1:
+            numbers = rows.numbers(batch["key"])
+            yield _select(batch | {"number": numbers}, np.array([number is not None for number in numbers]))
+            batch = {name: [] for name in batch}
+
+
+def _select(batch: Batch, wanted: np.ndarray) -> Batch:
+    """The rows of a batch for which `wanted` is true."""
+    if wanted.all():
+        return batch
+    positions = np.flatnonzero(wanted).tolist()
+    return {name: [values[position] for position in positions] for name, values in batch.items()}
+
+
+def read_images(
+    folder: RunFolder, rows: RunRows, numbers: np.ndarray
+) -> Iterator[tuple[int, bytes | None]]:
     """Row number and encoded image of some rows, read part by part.
 
     Raises:
         BadInput: a stored part cannot be read.
     """
     table = folder.generations
-    paths = table.paths()
     by_part = numbers[np.argsort(rows.part[numbers], kind="stable")]
     for group in np.split(by_part, np.flatnonzero(np.diff(rows.part[by_part])) + 1):
         if len(group):
             positions = rows.position[group].tolist()
-            images = table.images_at(paths[rows.part[group[0]]], positions)
+            images = table.images_at(rows.paths[rows.part[group[0]]], positions)
             yield from zip(group.tolist(), images, strict=True)
 
 
@@ -176,24 +230,50 @@ def shorten(text: str) -> str:
 
 
 def _read_prompts(spec: RunSpec, folder: RunFolder) -> RunRows:
-    columns = folder.prompt_columns()
-    for prompt_id in columns["id"]:
-        if not SAFE_ID.fullmatch(prompt_id or ""):
-            raise BadInput(f"{folder.path / 'prompts.parquet'}: id {prompt_id!r} is not safe as a file name")
-    tasks, task_codes = _codes(columns["tag"])
-    splits, split_codes = _codes(columns["split"])
-    checks = {n: shorten(text) for n, text in enumerate(columns["checks"]) if text and '"questions"' in text}
-    texts = [shorten(text or "") for text in columns["text"]]
+    ids: list[str] = []
+    texts: list[str] = []
+    checks: dict[int, str] = {}
+    tags, splits = _Names(), _Names()
+    for columns in folder.prompts().columns():
+        asked = enumerate(columns["checks"], len(ids))
+        checks.update((n, shorten(text)) for n, text in asked if text and '"questions"' in text)
+        ids += columns["id"]
+        texts += [shorten(text or "") for text in columns["text"]]
+        tags.add(columns["tag"])
+        splits.add(columns["split"])
     return RunRows(
-        columns["id"], texts, tasks, splits, task_codes, split_codes, checks, spec.images_per_prompt
+        ids,
+        texts,
+        tags.listed(),
+        splits.listed(),
+        tags.array(),
+        splits.array(),
+        checks,
+        spec.images_per_prompt,
     )
 
 
-def _codes(names: Sequence[str | None]) -> tuple[list[str], np.ndarray]:
-    """Names in the order of their first use, and the code of each prompt's name (see `RunRows`)."""
-    listed = [name for name in dict.fromkeys(names) if name][:NAMES_LISTED]
-    code = {name: number for number, name in enumerate(listed, 1)}
-    return listed, np.array([code.get(name or "", 0) for name in names], np.uint16)
+class _Names:
+    """Tags or splits of prompts: those listed, in the order of their first use, and a code per prompt."""
+
+    def __init__(self) -> None:
+        self._codes = {"": 0}
+        self._parts: list[np.ndarray] = []
+
+    def add(self, names: Sequence[str | None]) -> None:
+        """Add the names of some prompts."""
+        for name in dict.fromkeys(names):
+            if name and len(self._codes) <= NAMES_LISTED:
+                self._codes.setdefault(name, len(self._codes))
+        self._parts.append(np.array([self._codes.get(name or "", 0) for name in names], np.uint16))
+
+    def listed(self) -> list[str]:
+        """The names, without that of code 0."""
+        return list(self._codes)[1:]
+
+    def array(self) -> np.ndarray:
+        """The codes of all prompts (see `RunRows`)."""
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.uint16)
 
 
 def _state(error: str | None, passed: bool | None, score: float | None) -> int:
@@ -202,5 +282,6 @@ def _state(error: str | None, passed: bool | None, score: float | None) -> int:
     return NONE if error is not None or score is None else SCORED
 
 
-def _finite(value: Any) -> float:
-    return value if value is not None and math.isfinite(value) else math.nan
+def _fingerprints(digests: Iterable[str | None]) -> list[int]:
+    """Digests, whatever texts they are, in 8 bytes each instead of 65; 0 for none."""
+    return [hash(digest) if digest else 0 for digest in digests]

@@ -18,6 +18,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
@@ -28,7 +29,6 @@ from sar_eval.report.scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import write_bytes
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.summary import read_summary
 from sar_eval.types import Json, Metric, Summary
 
 INLINE_LIMIT = 24_000_000  # bytes of encoded images and verdicts up to which they are embedded in the page
@@ -82,8 +82,8 @@ def write_report(
 
 
 def _read_summary(spec: RunSpec, folder: RunFolder) -> Summary:
-    path = folder.path / "summary.json"
-    summary = read_summary(path)
+    path = str(folder.path / "summary.json")
+    summary = convert(folder.read_summary(), Summary, path, "run `sar-eval summarize` again")
     if summary.spec_digest != spec.digest:
         raise SpecMismatch(
             f"{path} belongs to spec {summary.spec_digest}, not {spec.digest}: summarize again"
@@ -94,7 +94,9 @@ def _read_summary(spec: RunSpec, folder: RunFolder) -> Summary:
 def _asked_rows(rows: RunRows, keys: Collection[str]) -> list[int]:
     found = {key: rows.number(key) for key in keys}
     if unknown := [key for key, number in found.items() if number is None]:
-        raise BadInput(f"the run has no image {unknown[0]!r}: keys are PROMPT_ID/INDEX, as the report shows")
+        raise BadInput(
+            f"the run has no image {unknown[0]!r}: keys are PROMPT_ID/INDEX, as the report shows"
+        )
     return [number for number in found.values() if number is not None]
 
 
@@ -159,7 +161,7 @@ def _counts(summary: Summary, rows: RunRows) -> dict[str, Json]:
 def _git_commit(folder: RunFolder) -> str:
     if not (folder.path / "run.json").is_file():
         return ""
-    return str(folder.read_manifest().get("git_commit") or "")
+    return str(folder.read_manifest().git_commit or "")
 
 
 def _as_text(value: Json) -> str:

@@ -111,7 +111,7 @@ def encode(value: Json) -> str:
 
 
 class RowCalls:
-    """A run's rows on their way to the page's data, in files of `ROWS_PER_FILE`; use `finish` at the end."""
+    """A run's rows on their way to the page's data, in files of `ROWS_PER_FILE`; `finish` ends it."""
 
     def __init__(self, data: PageData, rows: RunRows, run_seed: int) -> None:
         self.data, self.rows, self.run_seed = data, rows, run_seed

@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sar_eval.errors import BadInput, StorageFailed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 @contextmanager
@@ -30,20 +33,31 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: a crash leaves the old contents or the new ones."""
+@contextmanager
+def write_stream(path: Path, *, make_folder: bool = True) -> Iterator[BinaryIO]:
+    """Write a file atomically: a crash leaves the old contents or the new ones.
+
+    With `make_folder=False` a folder that is gone is an error, not made anew.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: Buffer, *, make_folder: bool = True) -> None:
+    """Write a file atomically (see `write_stream`)."""
+    with write_stream(path, make_folder=make_folder) as file:
+        file.write(data)
 
 
 def write_json(path: Path, data: Any) -> None:

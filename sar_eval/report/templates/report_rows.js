@@ -126,7 +126,7 @@ function readRow(row) {
     prompt: { number: prompt, text, task: task || "", split: split || "" },
     state: stateOf(row),
     score: verdict ? verdict[1] : null,
-    reason: verdict ? verdict[2] : "",
+    reason: (verdict && verdict[2]) || "",
     problem: problemOf(row, sparse(file, "problems", row), verdict, picture),
     src: picture ? picture.src : "",
     full: picture ? picture.full : "",

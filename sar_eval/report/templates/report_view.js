@@ -79,12 +79,13 @@ function boxRow(box, color, frame) {
   return row;
 }
 
+// Over the image, and in a table; a picture that is not beside the page has the table alone.
 function showBoxes(image, found) {
-  const boxes = image.src ? found : [];
+  const boxes = image.src || image.leftOut ? found : [];
   const colors = boxColors(boxes);
-  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size));
-  $("boxes").replaceChildren(...frames);
-  showMasks(boxes);
+  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size || [1, 1]));
+  $("boxes").replaceChildren(...(image.src ? frames : []));
+  showMasks(image.src ? boxes : []);
   $("box-rows").replaceChildren(...boxes.map((box, i) => boxRow(box, colors.get(box.name), frames[i])));
   $("view-boxes").hidden = boxes.length === 0;
 }
