@@ -13,7 +13,7 @@ from sar_eval import discover
 from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.options import check_value, names_of
-from sar_eval.types import DrawProtocol, Json
+from sar_eval.types import DrawProtocol, Json, Shard
 
 # What may change between two starts of a run: it decides verdicts and figures, not images.
 JUDGING = (
@@ -129,11 +129,12 @@ def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, 
     return {name: value for name, value in options.items() if name not in ignored}
 
 
-def run_folder(spec: RunSpec, root: Path) -> Path:
+def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None) -> Path:
     """Where a run goes unless --out says: the same command finds the same folder, so it resumes."""
     checkpoint = spec.checkpoint.removeprefix("demo:").rstrip("/").split("/")[-1]
     names = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in (spec.benchmark, checkpoint)]
-    return root / "-".join([*names, spec.digest[:8]])
+    share = [f"{shard.index}-of-{shard.of}"] if shard else []
+    return root / "-".join([*names, spec.digest[:8], *share])
 
 
 def _speed_options(engine: str) -> tuple[str, ...]:

@@ -155,7 +155,8 @@ class Summary:
     An incomplete run has metrics only if they were asked for: they are then computed over the images
     that are there, and `partial` is set. `steps_per_image` is the mean number of forward passes of the
     decoder after the prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0;
-    `devices` names devices and wave sizes if there are several and the dtype's rounding depends on them.
+    `devices` names devices and wave sizes if there are several and the dtype's rounding depends on them;
+    `shard` is "2/8" for one of eight shares of a run, which has no metrics, else "".
     """
 
     spec_digest: str
@@ -173,11 +174,23 @@ class Summary:
     steps_per_image: float | None = None
     out_of_range_tokens: int = 0
     devices: tuple[str, ...] = ()
+    shard: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether something was expected, and nothing of it is missing or failed."""
         return self.expected > 0 and self.failed == 0 and self.generated == self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `of` shares of a run, counted from 1: every block belongs to exactly one of them."""
+
+    index: int = 1
+    of: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
 
 
 def suite_digest(prompts: Iterable[Prompt]) -> str:

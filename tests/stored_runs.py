@@ -40,9 +40,11 @@ def store_generations(spec: RunSpec, folder: RunFolder, images: Mapping[str, byt
 def store_verdicts(spec: RunSpec, folder: RunFolder, scores: Mapping[str, float]) -> None:
     """Store a verdict on every stored draw: its score, or an error where it has none."""
     for number, part in folder.generations.parts().items():
+        keys = folder.generations.read(part.path, ["key"]).column("key").to_pylist()
+        digests = folder.generations.image_digests(part, len(keys))
         rows = []
-        for row in folder.generations.read(part.path, ["key", "image_digest"]).to_pylist():
-            score = scores.get(row["key"])
-            verdict = Verdict(row["key"], spec.judge, "1", score, error=None if score is not None else "?")
-            rows.append(verdict_row(verdict, spec.judge_digest, row["image_digest"]))
+        for key, digest in zip(keys, digests, strict=True):
+            score = scores.get(key)
+            verdict = Verdict(key, spec.judge, "1", score, error=None if score is not None else "?")
+            rows.append(verdict_row(verdict, spec.judge_digest, digest))
         folder.write_verdicts(spec.judge, number, rows, spec.judge_digest, part)

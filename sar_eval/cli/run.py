@@ -11,7 +11,7 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Ckpt, Output, RunPath, overrides, with_options
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec
@@ -24,7 +24,7 @@ FoldOf = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (run, generate, judge, summarize, report, export, verify):
+    for command in (run, generate, judge, summarize, report, export, join, verify):
         app.command()(command)
 
 
@@ -53,10 +53,11 @@ def run(
     spec = resolve(recipe, ckpt, overrides(what, how, judging))
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
+    shard = parse_shard(where.shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
-    folder = session.new_folder(where.out, spec)
+    folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
-        spec = session.prepare(spec, folder, output, how.batch_size)
+        spec = session.prepare(spec, folder, output, how.batch_size, shard)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
         session.finish(spec, folder, output, judging.partial)
@@ -77,15 +78,15 @@ def generate(
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     spec = resolve(free_recipe(prompts), ckpt, overrides(what, how))
-    slots = session.worker_slots(where, gpus_of_a_worker(spec))
-    folder = session.new_folder(where.out, spec)
+    shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
+    folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
-        spec = session.prepare(spec, folder, output, how.batch_size)
+        spec = session.prepare(spec, folder, output, how.batch_size, shard)
         generate_stage(spec, folder, slots, progress)
         session.finish(spec, folder, output)
 
 
-@with_options(without=["out"])
+@with_options(without=["out", "shard"])
 def judge(
     run_folder: RunPath,
     judging: HowToJudge,
@@ -172,6 +173,25 @@ def export(
     typer.echo(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
+
+
+def join(
+    shards: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of shards.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder of all of them.")],
+) -> None:
+    """Put the shards of a run together, as one run to judge, summarise and report.
+
+    Files are linked where the file system can do that. Joining again adds what has come since.
+    """
+    from sar_eval.stages.join import join as join_stage
+    from sar_eval.storage.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    with folder.lock():
+        found = join_stage([RunFolder(path) for path in shards], folder)
+    typer.echo(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
+    if found.drawn < found.expected:
+        raise Incomplete(f"shards are missing or unfinished: {found.expected - found.drawn} images to come")
 
 
 def verify(

@@ -9,20 +9,19 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sar_eval.spec import RunSpec
-from sar_eval.storage.parts import PartTable
+from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 
 PASS, FAIL, SCORED, NONE = range(4)  # a row's state: the order of STATES in report.js
 NAMES_LISTED = 1000  # tasks, and splits, that the page's filters offer
 BATCH_ROWS = 4096
 Batch = dict[str, list[Any]]  # columns
-_GENERATION_COLUMNS = ("key", "elapsed_s", "out_of_range_tokens", "error", "image_digest")
+_GENERATION_COLUMNS = ("key", "elapsed_s", "out_of_range_tokens", "error")
 _VERDICT_COLUMNS = (
     "key",
     "judge_version",
@@ -61,10 +60,9 @@ class RunRows:
         scores: by row; NaN without a score.
         stored: rows with an image.
         seconds, tokens_out_of_range: of the generation, by row; NaN and 0 without.
-        paths: of the parts of generations.
-        part, position: where the generation is stored, by row: number of its path and of its row there; -1
+        parts: of generations.
+        part, position: where the generation is stored, by row: number of its part and of its row there; -1
             where it is not.
-        digests: of the image, as `_fingerprints`, by row.
         problems: why there is no image, by row number.
     """
 
@@ -77,7 +75,7 @@ class RunRows:
     checks: dict[int, str]
     k: int
     problems: dict[int, str] = field(default_factory=dict)
-    paths: list[Path] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         total = len(self)
@@ -88,7 +86,6 @@ class RunRows:
         self.stored = np.zeros(total, bool)
         self.part = np.full(total, -1, np.int32)
         self.position = np.full(total, -1, np.int32)
-        self.digests = np.zeros(total, np.int64)
         self._next = 0
 
     def __len__(self) -> int:
@@ -133,15 +130,14 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
     """
     rows = _read_prompts(spec, folder)
     table = folder.generations
-    rows.paths = table.current_paths()
-    for batch in _batches(rows, table, rows.paths, _GENERATION_COLUMNS):
+    rows.parts = [*table.parts().values()]
+    for batch in _batches(rows, table, rows.parts, _GENERATION_COLUMNS):
         at = np.array(batch["number"], np.int64)
         rows.part[at], rows.position[at] = batch["part"], batch["position"]
         rows.seconds[at] = [
             s if s is not None and math.isfinite(s) else math.nan for s in batch["elapsed_s"]
         ]
         rows.tokens_out_of_range[at] = [tokens or 0 for tokens in batch["out_of_range_tokens"]]
-        rows.digests[at] = _fingerprints(batch["image_digest"])
         rows.stored[at] = [error is None for error in batch["error"]]
         errors = zip(batch["number"], batch["error"], strict=True)
         rows.problems.update((number, shorten(error)) for number, error in errors if error is not None)
@@ -161,9 +157,11 @@ def read_verdicts(
     if not spec.judge:
         return
     table = folder.verdicts(spec.judge)
-    for stored in _batches(rows, table, table.current_paths(), _VERDICT_COLUMNS):
-        judged = np.array(_fingerprints(stored["image_digest"]), np.int64)
-        batch = _select(stored, judged == rows.digests[np.array(stored["number"], np.int64)])
+    parts = [*table.parts().values()]
+    images = _StoredImages(folder.generations, rows)
+    for stored in _batches(rows, table, parts, _VERDICT_COLUMNS):
+        judged = zip(stored["number"], stored["part"], stored["image_digest"], strict=True)
+        batch = _select(stored, np.array([images.hold(parts[part], n, image) for n, part, image in judged]))
         at = batch["number"]
         versions.update(filter(None, set(batch["judge_version"])))
         scores = [value if value is None or math.isfinite(value) else None for value in batch["score"]]
@@ -176,7 +174,7 @@ def read_verdicts(
 
 
 def _batches(
-    rows: RunRows, table: PartTable, paths: Sequence[Path], names: Sequence[str]
+    rows: RunRows, table: PartTable, parts: Sequence[Part], names: Sequence[str]
 ) -> Iterator[Batch]:
     """Columns of the parts, and of each row the `number` that `rows` has for it, its `part` and `position`.
 
@@ -184,16 +182,16 @@ def _batches(
     would cost more than its rows. Draws that the run does not expect are left out.
     """
     batch: Batch = {name: [] for name in (*names, "part", "position")}
-    for part, path in enumerate(paths):
-        columns = table.read(path, names).to_pydict()
+    for number, part in enumerate(parts):
+        columns = table.read(part.path, names).to_pydict()
         length = len(columns[names[0]])
         for name, values in columns.items():
             batch[name] += values
-        batch["part"] += [part] * length
+        batch["part"] += [number] * length
         batch["position"] += range(length)
-        if len(batch["part"]) >= BATCH_ROWS or part == len(paths) - 1:
+        if len(batch["part"]) >= BATCH_ROWS or number == len(parts) - 1:
             numbers = rows.numbers(batch["key"])
-            yield _select(batch | {"number": numbers}, np.array([number is not None for number in numbers]))
+            yield _select(batch | {"number": numbers}, np.array([n is not None for n in numbers]))
             batch = {name: [] for name in batch}
 
 
@@ -218,7 +216,7 @@ def read_images(
     for group in np.split(by_part, np.flatnonzero(np.diff(rows.part[by_part])) + 1):
         if len(group):
             positions = rows.position[group].tolist()
-            images = table.images_at(rows.paths[rows.part[group[0]]], positions)
+            images = table.images_at(rows.parts[rows.part[group[0]]].path, positions)
             yield from zip(group.tolist(), images, strict=True)
 
 
@@ -282,6 +280,26 @@ def _state(error: str | None, passed: bool | None, score: float | None) -> int:
     return NONE if error is not None or score is None else SCORED
 
 
-def _fingerprints(digests: Iterable[str | None]) -> list[int]:
-    """Digests, whatever texts they are, in 8 bytes each instead of 65; 0 for none."""
-    return [hash(digest) if digest else 0 for digest in digests]
+class _StoredImages:
+    """Whether verdicts are on the images that are stored now."""
+
+    def __init__(self, table: PartTable, rows: RunRows) -> None:
+        self.table, self.rows = table, rows
+        self._names = {part.path.name for part in rows.parts}
+        self._digests: dict[int, list[str | None]] = {}
+
+    def hold(self, judged: Part, number: int, digest: str | None) -> bool:
+        """Whether the image of a row is the one with this digest, which a verdict of `judged` is on.
+
+        Mostly the footer of `judged` says so for the whole part, as it names the part of generations.
+
+        Raises:
+            BadInput: the row's part is damaged.
+        """
+        if judged.facts is not None and judged.facts.source in self._names:
+            return True
+        part = int(self.rows.part[number])
+        if part >= 0 and part not in self._digests:
+            size = int((self.rows.part == part).sum())
+            self._digests[part] = self.table.image_digests(self.rows.parts[part], size)
+        return part >= 0 and self._digests[part][self.rows.position[number]] == digest

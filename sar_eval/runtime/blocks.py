@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sar_eval.spec import RunSpec
-from sar_eval.types import Draw, Prompt, make_draw
+from sar_eval.types import Draw, Prompt, Shard, make_draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +18,36 @@ class Blocks:
         images_per_prompt: draws of each prompt.
         seed: of the run.
         size: draws of one block; the last one may have fewer.
+        shard: the blocks to be drawn here; numbers and contents of blocks do not depend on it.
     """
 
     prompts: Sequence[Prompt]
     images_per_prompt: int
     seed: int
     size: int
+    shard: Shard = Shard()  # noqa: RUF009 - frozen
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt], spec: RunSpec) -> Blocks:
+    def of(cls, prompts: Sequence[Prompt], spec: RunSpec, shard: Shard | None = None) -> Blocks:
         """The blocks of a run."""
-        return cls(prompts, spec.images_per_prompt, spec.seed, spec.batch_size)
+        return cls(prompts, spec.images_per_prompt, spec.seed, spec.batch_size, shard or Shard())
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the shard's blocks."""
+        return range(self.shard.index - 1, len(self), self.shard.of)
 
     @property
     def draws(self) -> int:
-        """Number of draws in all blocks."""
+        """Number of draws in the shard's blocks."""
+        return sum(map(self.draws_in, self.numbers)) if self.shard.of > 1 else self._all_draws
+
+    @property
+    def _all_draws(self) -> int:
         return len(self.prompts) * self.images_per_prompt
 
     def __len__(self) -> int:
-        return (self.draws + self.size - 1) // self.size
+        return (self._all_draws + self.size - 1) // self.size
 
     def __getitem__(self, block: int) -> list[Draw]:
         first, stop = self._range(block)
@@ -68,4 +79,4 @@ class Blocks:
     def _range(self, block: int) -> tuple[int, int]:
         if not 0 <= block < len(self):
             raise IndexError(f"block {block} of {len(self)}")
-        return block * self.size, min(self.draws, (block + 1) * self.size)
+        return block * self.size, min(self._all_draws, (block + 1) * self.size)

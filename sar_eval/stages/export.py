@@ -15,7 +15,7 @@ from sar_eval.images.files import decode_image, encode_png
 from sar_eval.images.grids import join_tiles
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_keys
+from sar_eval.stages.resume import check_blocks, check_keys, open_blocks
 from sar_eval.storage.files import storage_errors
 from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
@@ -45,7 +45,7 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
             raise BadInput(f"{out} is not empty: name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
     spec = RunSpec.from_json(folder.read_manifest().spec, str(folder.path / "run.json"))
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     write = {"geneval": _geneval, "folder": _flat, "dpg": _dpg}[layout]
     with storage_errors(out):
         number = sum(write(folder, blocks, out))

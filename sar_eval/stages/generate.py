@@ -17,7 +17,7 @@ from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progre
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
-from sar_eval.stages.resume import is_drawn, unfinished_blocks
+from sar_eval.stages.resume import is_drawn, open_blocks, unfinished_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, generation_row
 from sar_eval.types import Draw, Generation, Json
@@ -40,7 +40,7 @@ def generate(
         SpecMismatch: the folder holds generations of another run.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     todo = undrawn_blocks("generate", spec, folder, blocks, progress, "made")
     done, failed = blocks.draws - sum(map(blocks.draws_in, todo)), 0
     with closing(run_blocks(GenerateTask(spec, folder.path), todo, slots)) as results:
@@ -63,7 +63,7 @@ def undrawn_blocks(
     table = folder.generations
     digests = {spec.digest, *folder.read_manifest().earlier_digests}
     finished = is_drawn(table, blocks, digests)
-    return unfinished_blocks(stage, table, blocks, range(len(blocks)), finished, progress, redo)
+    return unfinished_blocks(stage, table, blocks, blocks.numbers, finished, progress, redo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class GenerateTask:
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
         """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.local.Task`)."""
         folder = RunFolder(self.path)
-        blocks = Blocks.of(folder.prompts(), self.spec)
+        blocks = open_blocks(self.spec, folder)
         _limit_threads(slot)
         origin = made_by(self.spec, slot.device)
         with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import ImageFolder, decode_image, encode_png, is_lossy
-from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import undrawn_blocks
+from sar_eval.stages.resume import open_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row
 from sar_eval.types import Draw, Generation
@@ -35,7 +35,7 @@ def import_images(
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     todo = undrawn_blocks("import", spec, folder, blocks, progress, "read")
     total = blocks.draws
     done, failed = total - sum(map(blocks.draws_in, todo)), 0

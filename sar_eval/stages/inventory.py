@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from sar_eval.errors import BadInput
-from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied
-from sar_eval.storage.parts import Part, PartTable
+from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied, open_blocks
+from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts, Row, verdict_from_row
 from sar_eval.types import Verdict
@@ -49,7 +48,7 @@ class Inventory:
             SpecMismatch: generations are of another run.
         """
         self.spec, self.folder = spec, folder
-        self.blocks = Blocks.of(folder.prompts(), spec)
+        self.blocks = open_blocks(spec, folder)
         self.generations = folder.generations
         self.verdicts = folder.verdicts(spec.judge) if spec.judge else None
         self.drawn = self.generations.parts()
@@ -150,18 +149,16 @@ class Inventory:
 
     def _valid_keys(self, block: int) -> set[str]:
         """Keys of the verdicts that are on the images that are stored now."""
+        errors = self._errors(block)
+        digests = self.generations.image_digests(self.drawn[block], len(errors))
+        images = {
+            key: digest for (key, error), digest in zip(errors.items(), digests, strict=True) if not error
+        }
+        if self.verdicts is None:
+            return set()
         names = ["key", "image_digest"]
-        judged = self._images(self.verdicts, self.judged[block], names)
-        drawn = self._images(self.generations, self.drawn[block], [*names, "error"])
-        has_image = {key for key, error in self._errors(block).items() if error is None}
-        return {key for key in has_image if key in judged and judged[key] == drawn[key]}
-
-    @staticmethod
-    def _images(table: PartTable | None, part: Part, names: list[str]) -> dict[str, Any]:
-        if table is None:
-            return {}
-        found = table.read(part.path, names).to_pydict()
-        return dict(zip(found["key"], found["image_digest"], strict=True))
+        judged = self.verdicts.read(self.judged[block].path, names).to_pylist()
+        return {row["key"] for row in judged if images.get(row["key"], "") == row["image_digest"]}
 
 
 class StoredVerdicts(Mapping[str, Verdict]):

@@ -17,10 +17,17 @@ from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progre
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
-from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_judged, unfinished_blocks
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_keys,
+    check_spec,
+    is_judged,
+    open_blocks,
+    unfinished_blocks,
+)
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import Row, generation_from_row, verdict_from_row, verdict_row
+from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
 from sar_eval.types import Draw, Generation, Prompt, Verdict
 
 
@@ -33,7 +40,7 @@ def judge(
         BadInput: the folder's verdicts were given under other judge options.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = Blocks.of(folder.prompts(), spec)
+    blocks = open_blocks(spec, folder)
     drawn = folder.generations.parts()
     check_generations(spec, folder, drawn, blocks)
     finished = is_judged(spec, folder, drawn)
@@ -77,7 +84,7 @@ class JudgeTask:
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], tuple[int, int]]]:
         """Load the judge once; blocks give (verdicts, how many of them are errors)."""
         folder = RunFolder(self.path)
-        blocks = Blocks.of(folder.prompts(), self.spec)
+        blocks = open_blocks(self.spec, folder)
         with build_judge(self.spec, slot.device) as judge:
             _limit_threads(slot)
             yield lambda block: _judge_block(judge, folder, self.spec, block, blocks[block])
@@ -94,18 +101,18 @@ def _judge_block(
 ) -> tuple[int, int]:
     """Judge what has no verdict from an earlier start or try; verdicts are kept if the judge then fails."""
     part = _stored_part(folder, block)
-    rows = folder.generations.read(part.path).to_pylist()
+    rows, images = folder.generations.read(part.path).to_pylist(), _images(folder, part)
     check_keys(part, [row["key"] for row in rows], [draw.key for draw in draws])
     items = [(draw.prompt, generation_from_row(row)) for draw, row in zip(draws, rows, strict=True)]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
-    found = _stored_verdicts(folder.verdicts(spec.judge), block, rows)
+    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
     failure = _collect_verdicts(judge, [item for item in drawn if item[1].key not in found], found)
     for _, generation in items:
         why = "the judge gave no verdict" if failure is None else _describe(failure)
         why = f"not drawn: {generation.error}" if generation.error else why
         missing = Verdict(generation.key, spec.judge, judge.version, error=why)
         found.setdefault(generation.key, missing)
-    errors = _store(spec, folder, part, [found[row["key"]] for row in rows], rows)
+    errors = _store(spec, folder, part, [found[row["key"]] for row in rows], images)
     if failure is not None:
         raise failure
     return len(rows), errors
@@ -120,21 +127,29 @@ def _stored_part(folder: RunFolder, block: int) -> Part:
     return part
 
 
+def _images(folder: RunFolder, part: Part) -> dict[str, str | None]:
+    """The digest of each image of a block, by draw key; only of draws that have one."""
+    table = folder.generations
+    rows = table.read(part.path, ["key", "error"]).to_pylist()
+    digests = table.image_digests(part, len(rows))
+    return {row["key"]: digest for row, digest in zip(rows, digests, strict=True) if row["error"] is None}
+
+
 def _store(
-    spec: RunSpec, folder: RunFolder, source: Part, verdicts: Sequence[Verdict], generations: Sequence[Row]
+    spec: RunSpec,
+    folder: RunFolder,
+    source: Part,
+    verdicts: Sequence[Verdict],
+    images: Mapping[str, str | None],
 ) -> int:
     """Store a block's verdicts, each with the digest of its image; returns how many are errors."""
-    rows = [
-        verdict_row(verdict, spec.judge_digest, row["image_digest"])
-        for verdict, row in zip(verdicts, generations, strict=True)
-    ]
+    rows = [verdict_row(verdict, spec.judge_digest, images.get(verdict.key)) for verdict in verdicts]
     folder.write_verdicts(spec.judge, source.block, rows, spec.judge_digest, source)
     return sum(verdict.error is not None for verdict in verdicts)
 
 
-def _stored_verdicts(table: PartTable, block: int, generations: Sequence[Row]) -> dict[str, Verdict]:
-    """Stored verdicts without an error on the images of these rows."""
-    images = {row["key"]: row["image_digest"] for row in generations if row["error"] is None}
+def _stored_verdicts(table: PartTable, block: int, images: Mapping[str, str | None]) -> dict[str, Verdict]:
+    """Stored verdicts without an error on these images."""
     stored = (row for row in table.read_block(block) if row["error"] is None and row["key"] in images)
     return {
         row["key"]: verdict_from_row(row) for row in stored if row["image_digest"] == images[row["key"]]
@@ -178,7 +193,8 @@ def _scored(verdict: Verdict) -> Verdict:
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
     """Store an error for every image that has no verdict from an earlier start; returns how many."""
     part = _stored_part(folder, block)
-    rows = folder.generations.read(part.path, ["key", "error", "image_digest"]).to_pylist()
-    found = _stored_verdicts(folder.verdicts(spec.judge), block, rows)
-    verdicts = [found.get(row["key"]) or Verdict(row["key"], spec.judge, "", error=error) for row in rows]
-    return _store(spec, folder, part, verdicts, rows)
+    keys = folder.generations.read(part.path, ["key"]).column("key").to_pylist()
+    images = _images(folder, part)
+    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
+    verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
+    return _store(spec, folder, part, verdicts, images)

@@ -20,11 +20,21 @@ from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts
 from sar_eval.suites.prompts import load_suite
+from sar_eval.types import Shard
 
 FOREIGN = "it belongs to another run; move it away, or use another --out"
 
 
-def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
+def open_blocks(spec: RunSpec, folder: RunFolder) -> Blocks:
+    """The blocks that a run folder is for.
+
+    Raises:
+        BadInput: its prompts are damaged or were changed.
+    """
+    return Blocks.of(folder.prompts(), spec, folder.read_manifest().shard)
+
+
+def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> RunSpec:
     """Write `run.json` and the prompts on the first start, check them on a resume (lock held).
 
     A resume keeps the first start's batch size, so that blocks stay the same (see `kept_settings`).
@@ -34,7 +44,7 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
         SpecMismatch: the folder belongs to another spec.
     """
     if not (folder.path / "run.json").exists():
-        return _begin(spec, folder)
+        return _begin(spec, folder, shard)
     manifest = folder.read_manifest()
     stored = RunSpec.from_json(manifest.spec, str(folder.path / "run.json"))
     changed = _differences(stored, spec)
@@ -46,6 +56,11 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
             f"{folder.path} holds a run with another spec ({changed or f'by sar-eval {written_by}'}): "
             "use another --out, or remove the folder to start again"
         )
+    if shard is not None and shard != manifest.shard:
+        there = f"shard {manifest.shard}" if manifest.shard else "a whole run"
+        raise SpecMismatch(
+            f"{folder.path} holds {there}, not shard {shard}: each shard has a folder of its own"
+        )
     kept = _kept(stored, spec)
     check_files(kept, spec.files.values(), folder)
     _write_changes(kept, manifest, folder)
@@ -53,7 +68,7 @@ def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
     return kept
 
 
-def _begin(spec: RunSpec, folder: RunFolder) -> RunSpec:
+def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None) -> RunSpec:
     """First start. Parts that are there already are of a run that nobody knows."""
     if folder.holds_parts():
         raise BadInput(
@@ -68,6 +83,7 @@ def _begin(spec: RunSpec, folder: RunFolder) -> RunSpec:
             versions=versions(),
             git_commit=git_commit(),
             prompts=prompts,
+            shard=shard,
         )
     )
     return spec
@@ -165,7 +181,7 @@ def unfinished_blocks(
         damaged = table.clean()
     parts = table.parts()
     check_blocks(parts.values(), blocks)
-    done_blocks = {i for i in among if i in parts and finished(parts[i])}
+    done_blocks = {i for i, part in parts.items() if i in among and finished(part)}
     done, total = (sum(map(blocks.draws_in, some)) for some in (done_blocks, among))
     progress(ProgressEvent(stage, done, total))
     for path in damaged:

@@ -30,16 +30,18 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     """
     inventory = Inventory(spec, folder)
     counts, problems = Counter[str](), dict[str, str]()
-    for block in range(len(inventory.blocks)):
+    for block in inventory.blocks.numbers:
         state = inventory.state(block)
         counts.update(generated=state.generated, judged=state.judged, failed=len(state.problems))
         if len(problems) < PROBLEMS_LISTED:
             problems |= state.problems
     failed, expected = counts["failed"], inventory.blocks.draws
+    shard = folder.read_manifest().shard  # a score is that of the whole run
     metrics: tuple[Metric, ...] = ()
-    if spec.fold and spec.judge and expected and (partial or not failed):
-        fold = discover.load("benchmarks", spec.fold)()
-        metrics = tuple(fold.fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
+    if spec.fold and spec.judge and expected and not shard and (partial or not failed):
+        fold = discover.load("benchmarks", spec.fold)
+        with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
+            metrics = tuple(fold().fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,
@@ -56,6 +58,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         steps_per_image=_mean_steps(inventory),
         out_of_range_tokens=inventory.count("out_of_range_tokens"),
         devices=_mixed_devices(spec, inventory),
+        shard=str(shard or ""),
     )
     folder.write_summary(to_json(summary))
     return summary

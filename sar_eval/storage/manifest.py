@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sar_eval.types import Json
+from sar_eval.types import Json, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Manifest:
         versions: of the packages that began the run.
         git_commit: of the source checkout that began it, if it was one.
         prompts: what `prompts.parquet` must be; None in runs that version 0.2.0 or earlier began.
+        shard: the share of the run that is in this folder; None for all of it.
     """
 
     spec: Mapping[str, Json]
@@ -35,3 +36,4 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     git_commit: str | None = None
     prompts: StoredPrompts | None = None
+    shard: Shard | None = None

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from sar_eval.documents import convert, read_json
-from sar_eval.errors import BadInput, RunLocked
-from sar_eval.storage.files import storage_errors, write_json
+from sar_eval.errors import BadInput
+from sar_eval.storage.files import write_json
+from sar_eval.storage.lock import run_lock
 from sar_eval.storage.manifest import Manifest, StoredPrompts
-from sar_eval.storage.parts import PART_NAME, Part, PartTable
+from sar_eval.storage.part_files import PART_NAME
+from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.prompt_table import PromptTable, file_digest, write_prompts
 from sar_eval.storage.schemas import GENERATIONS, VERDICTS, Row, generation_facts, verdict_facts
 from sar_eval.types import Prompt, suite_digest
@@ -44,16 +43,14 @@ class RunFolder:
 
     def write_generations(self, block: int, rows: Sequence[Row], spec_digest: str) -> Part:
         """Store a block's generations."""
-        table = pa.Table.from_pylist(list(rows), schema=GENERATIONS)
-        return self.generations.write(block, table, generation_facts(rows, spec_digest))
+        return self.generations.write(block, rows, generation_facts(rows, spec_digest))
 
     def write_verdicts(
         self, judge: str, block: int, rows: Sequence[Row], judge_digest: str, source: Part
     ) -> Part:
         """Store a block's verdicts on the part `source` of generations."""
-        table = pa.Table.from_pylist(list(rows), schema=VERDICTS)
         facts = verdict_facts(rows, judge_digest, source.path.name)
-        return self.verdicts(judge).write(block, table, facts)
+        return self.verdicts(judge).write(block, rows, facts)
 
     def read_manifest(self) -> Manifest:
         """The contents of `run.json`.
@@ -122,26 +119,9 @@ class RunFolder:
             )
         return summary
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run's exclusive write lock, which the operating system releases if the process dies.
-
-        Raises:
-            RunLocked: another process holds it.
-        """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "run.lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunLocked(
-                    f"another process works in {self.path}: wait for it, or use another --out"
-                ) from error
-            for leftover in self.path.glob("*.tmp"):  # of a process that died
-                leftover.unlink()
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run's exclusive write lock (see `storage.lock.run_lock`)."""
+        return run_lock(self.path)
 
 
 def _digest_of(data: Row) -> str:

@@ -31,7 +31,6 @@ GENERATIONS = pa.schema(
         ("error", pa.string()),
         ("spec_digest", pa.string()),
         ("provenance", pa.string()),  # JSON; null in parts written before version 0.2.0
-        ("image_digest", pa.string()),  # of the image's bytes; null before version 0.3.0
     ]
 )
 VERDICTS = pa.schema(
@@ -103,7 +102,6 @@ def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> 
         "error": generation.error,
         "spec_digest": spec_digest,
         "provenance": json.dumps(dict(generation.provenance), sort_keys=True),
-        "image_digest": image_digest(generation.image),
     }
 
 

@@ -103,8 +103,8 @@ class Run:
         """Store a block's verdicts, in place of those that are there."""
         part = part or self.folder.generations.part(block)
         self.verdicts |= {verdict.key: verdict for verdict in verdicts}
-        stored = self.folder.generations.read(part.path, ["key", "image_digest"]).to_pylist()
-        images = {row["key"]: row["image_digest"] for row in stored}
+        keys = self.folder.generations.read(part.path, ["key"]).column("key").to_pylist()
+        images = dict(zip(keys, self.folder.generations.image_digests(part, len(keys)), strict=True))
         digest = self.spec.judge_digest
         rows = [verdict_row(verdict, digest, images.get(verdict.key)) for verdict in verdicts]
         self.folder.write_verdicts("shapes", block, rows, digest, part)
