@@ -6,14 +6,17 @@ The only file of this room that reads the run folder's tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sar_eval.spec import RunSpec
+from sar_eval.storage.part_files import PartFile
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 
@@ -21,7 +24,6 @@ PASS, FAIL, SCORED, NONE = range(4)  # a row's state: the order of STATES in rep
 NAMES_LISTED = 1000  # tasks, and splits, that the page's filters offer
 BATCH_ROWS = 4096
 Batch = dict[str, list[Any]]  # columns
-_GENERATION_COLUMNS = ("key", "elapsed_s", "out_of_range_tokens", "error")
 _VERDICT_COLUMNS = (
     "key",
     "judge_version",
@@ -75,7 +77,7 @@ class RunRows:
     checks: dict[int, str]
     k: int
     problems: dict[int, str] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         total = len(self)
@@ -130,8 +132,8 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
     """
     rows = _read_prompts(spec, folder)
     table = folder.generations
-    rows.parts = [*table.parts().values()]
-    for batch in _batches(rows, table, rows.parts, _GENERATION_COLUMNS):
+    rows.parts = table.current_paths()
+    for batch in _batches(rows, table, rows.parts, _generations):
         at = np.array(batch["number"], np.int64)
         rows.part[at], rows.position[at] = batch["part"], batch["position"]
         rows.seconds[at] = [
@@ -157,11 +159,12 @@ def read_verdicts(
     if not spec.judge:
         return
     table = folder.verdicts(spec.judge)
-    parts = [*table.parts().values()]
     images = _StoredImages(folder.generations, rows)
-    for stored in _batches(rows, table, parts, _VERDICT_COLUMNS):
-        judged = zip(stored["number"], stored["part"], stored["image_digest"], strict=True)
-        batch = _select(stored, np.array([images.hold(parts[part], n, image) for n, part, image in judged]))
+    for stored in _batches(rows, table, table.current_paths(), images.verdicts):
+        judged = zip(stored["number"], stored["image_digest"], strict=True)
+        batch = _select(
+            stored, np.array([digest is True or images.hold(n, digest) for n, digest in judged])
+        )
         at = batch["number"]
         versions.update(filter(None, set(batch["judge_version"])))
         scores = [value if value is None or math.isfinite(value) else None for value in batch["score"]]
@@ -173,26 +176,36 @@ def read_verdicts(
         yield VerdictRows(at, scores, reasons, evidence, problems)
 
 
+def _generations(part: PartFile) -> Batch:
+    """The columns of a part of generations; from its footer what that says of all its rows."""
+    facts, names = part.facts, ["key", "elapsed_s"]
+    rest = {"out_of_range_tokens": 0, "error": None}
+    if facts is None or facts.errors or facts.sums.get("out_of_range_tokens") != 0:
+        return dict(part.read([*names, *rest]).to_pydict())
+    columns: Batch = part.read(names).to_pydict()
+    return columns | {name: [value] * len(columns["key"]) for name, value in rest.items()}
+
+
 def _batches(
-    rows: RunRows, table: PartTable, parts: Sequence[Part], names: Sequence[str]
+    rows: RunRows, table: PartTable, paths: Sequence[Path], read: Callable[[PartFile], Batch]
 ) -> Iterator[Batch]:
-    """Columns of the parts, and of each row the `number` that `rows` has for it, its `part` and `position`.
+    """What `read` gives for each part, and of each row its `number` in `rows`, its `part` and `position`.
 
     A batch is of whole parts, together at least `BATCH_ROWS` rows: a step of its own for each small part
     would cost more than its rows. Draws that the run does not expect are left out.
     """
-    batch: Batch = {name: [] for name in (*names, "part", "position")}
-    for number, part in enumerate(parts):
-        columns = table.read(part.path, names).to_pydict()
-        length = len(columns[names[0]])
+    batch: Batch = defaultdict(list)
+    for number, path in enumerate(paths):
+        with table.open(path) as part:
+            columns = read(part)
         for name, values in columns.items():
             batch[name] += values
-        batch["part"] += [number] * length
-        batch["position"] += range(length)
-        if len(batch["part"]) >= BATCH_ROWS or number == len(parts) - 1:
-            numbers = rows.numbers(batch["key"])
-            yield _select(batch | {"number": numbers}, np.array([n is not None for n in numbers]))
-            batch = {name: [] for name in batch}
+        batch["part"] += [number] * len(columns["key"])
+        batch["position"] += range(len(columns["key"]))
+        if len(batch["key"]) >= BATCH_ROWS or number == len(paths) - 1:
+            batch["number"] = rows.numbers(batch["key"])
+            yield _select(batch, np.array([number is not None for number in batch["number"]], bool))
+            batch = defaultdict(list)
 
 
 def _select(batch: Batch, wanted: np.ndarray) -> Batch:
@@ -216,7 +229,7 @@ def read_images(
     for group in np.split(by_part, np.flatnonzero(np.diff(rows.part[by_part])) + 1):
         if len(group):
             positions = rows.position[group].tolist()
-            images = table.images_at(rows.parts[rows.part[group[0]]].path, positions)
+            images = table.images_at(rows.parts[rows.part[group[0]]], positions)
             yield from zip(group.tolist(), images, strict=True)
 
 
@@ -281,25 +294,36 @@ def _state(error: str | None, passed: bool | None, score: float | None) -> int:
 
 
 class _StoredImages:
-    """Whether verdicts are on the images that are stored now."""
+    """Which verdicts are on the images that are stored now."""
 
     def __init__(self, table: PartTable, rows: RunRows) -> None:
         self.table, self.rows = table, rows
-        self._names = {part.path.name for part in rows.parts}
+        self._names = {path.name for path in rows.parts}
         self._digests: dict[int, list[str | None]] = {}
 
-    def hold(self, judged: Part, number: int, digest: str | None) -> bool:
-        """Whether the image of a row is the one with this digest, which a verdict of `judged` is on.
+    def verdicts(self, part: PartFile) -> Batch:
+        """The columns of a part of verdicts; from its footer what that says of all its rows.
 
-        Mostly the footer of `judged` says so for the whole part, as it names the part of generations.
+        `image_digest` is True if the footer names the part of generations, and that is still there.
+        """
+        facts, names = part.facts, ["key", "judge_version", "score", "passed", "reason", "evidence"]
+        known: dict[str, Any] = {}
+        if facts is not None and facts.source in self._names:
+            known["image_digest"] = True
+        if facts is not None and facts.errors == 0:
+            known["error"] = None
+        names += [name for name in ("image_digest", "error") if name not in known]
+        columns: Batch = part.read(names).to_pydict()
+        return columns | {name: [value] * len(columns["key"]) for name, value in known.items()}
+
+    def hold(self, number: int, digest: str | None) -> bool:
+        """Whether the image of a row is the one with this digest.
 
         Raises:
             BadInput: the row's part is damaged.
         """
-        if judged.facts is not None and judged.facts.source in self._names:
-            return True
         part = int(self.rows.part[number])
         if part >= 0 and part not in self._digests:
-            size = int((self.rows.part == part).sum())
-            self._digests[part] = self.table.image_digests(self.rows.parts[part], size)
+            path, size = self.rows.parts[part], int((self.rows.part == part).sum())
+            self._digests[part] = self.table.image_digests(Part(path, part, None), size)
         return part >= 0 and self._digests[part][self.rows.position[number]] == digest

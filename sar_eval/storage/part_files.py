@@ -101,19 +101,37 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return leaves
 
 
-def read_columns(path: Path, names: list[str], schema: pa.Schema) -> pa.Table:
-    """Columns of a part, checked by its digest; columns that an earlier version did not write are null.
+class PartFile:
+    """An open part: what its footer says, and columns of it. A context manager.
 
     Raises:
-        ArrowInvalid: a byte of what was read is not what was written, or a column is missing.
+        ArrowInvalid: on entering, if it cannot be opened.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        _check_text(path, file.metadata, whole="image" in names)
-        if "image" in names and _image_ranges(file.metadata) and not _images_match(file):
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+
+    def __enter__(self) -> PartFile:
+        self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
+        self.facts = _facts_in(self._file.metadata)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Columns, checked by the part's digest; those that an earlier version did not write are null.
+
+        Raises:
+            ArrowInvalid: a byte of what was read is not what was written, or a column is missing.
+        """
+        metadata = self._file.metadata
+        _check_text(self.path, metadata, whole="image" in names)
+        if "image" in names and _image_ranges(metadata) and not _images_match(self._file):
             raise pa.ArrowInvalid("the bytes of an image do not match its digest")
-        stored = set(file.schema_arrow.names)
-        table = file.read(columns=[name for name in names if name in stored], use_threads=False)
-    return _with_absent(table, names, schema)
+        stored = set(self._file.schema_arrow.names)
+        table = self._file.read(columns=[name for name in names if name in stored], use_threads=False)
+        return _with_absent(table, list(names), self.schema)
 
 
 def _check_text(path: Path, metadata: pq.FileMetaData, *, whole: bool) -> None:
@@ -139,8 +157,14 @@ def _with_absent(table: pa.Table, names: list[str], schema: pa.Schema) -> pa.Tab
 
 def read_facts(path: Path) -> PartFacts | None:
     """The footer's facts; None if it has none, or is damaged."""
-    with suppress(KeyError, *UNREADABLE):
-        digest, _, text = pq.read_metadata(path).metadata[FACTS].decode().partition(" ")
+    with suppress(*UNREADABLE):
+        return _facts_in(pq.read_metadata(path))
+    return None
+
+
+def _facts_in(footer: pq.FileMetaData) -> PartFacts | None:
+    with suppress(KeyError, TypeError, *UNREADABLE):
+        digest, _, text = footer.metadata[FACTS].decode().partition(" ")
         if digest == _digest(text.encode()):
             return msgspec.json.decode(text, type=PartFacts)
     return None

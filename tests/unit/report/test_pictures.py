@@ -104,7 +104,16 @@ def test_files_are_called_by_their_contents(tmp_path: Path, kind: str, suffix: s
 def test_only_our_own_files_are_ever_removed(tmp_path: Path) -> None:
     ours = ["a_0.png", "a_0.thumb.webp", "x.y_12.jpg", "rows-000001.js", "details-1000000.js", "index.js"]
     ours += [f"{name}.4711.tmp" for name in ours]
-    others = ["a.png", "photo.jpg", "rows-1.js", "main.js", "notes.txt", ".hidden_0.png", "a_0.png.tmp", "a_0.gif"]
+    others = [
+        "a.png",
+        "photo.jpg",
+        "rows-1.js",
+        "main.js",
+        "notes.txt",
+        ".hidden_0.png",
+        "a_0.png.tmp",
+        "a_0.gif",
+    ]
     for name in ours + others:
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()

@@ -63,7 +63,6 @@ def test_an_image_in_a_damaged_page_is_refused(table: PartTable) -> None:
         table.images_at(path, [1])
 
 
-
 def test_a_part_is_replaced_by_a_newer_one(table: PartTable) -> None:
     _write(table, 0, _rows(2, "failed"))
     assert (facts := table.parts()[0].facts) is not None
