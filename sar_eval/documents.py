@@ -12,8 +12,9 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable
+from json.scanner import make_scanner
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -80,7 +81,7 @@ def parse_json(data: bytes | str, where: str) -> Json:
     text = _text(data, where) if isinstance(data, bytes) else data
     _check_depth(text, where)
     try:
-        value = _DECODER.decode(text)
+        value = _decode(text)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise BadInput(f"{where}: broken JSON: {error.msg} at {at}column {error.colno}") from error
@@ -206,6 +207,18 @@ _DECODER = json.JSONDecoder(
     parse_float=_real_number,
     parse_constant=_no_constant,
 )
+
+
+_scan = make_scanner(cast(Any, _DECODER))
+
+
+def _decode(text: str) -> Json:
+    """As the decoder does, without its two searches for blanks, which take a third of its time."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _DECODER.decode(text)
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _texts(value: Json) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,8 @@ def with_suite(recipe: Recipe, suite: Path) -> Recipe:
 
 def free_recipe(suite: Path) -> Recipe:
     """A recipe for prompts without a benchmark: one image a prompt, no judge."""
-    return Recipe(suite.stem, suite, {"images_per_prompt": 1}, {}, {})
+    name = Path(os.path.normpath(suite.absolute())).stem  # `.` may be a folder of prompts
+    return Recipe(name, suite, {"images_per_prompt": 1}, {}, {})
 
 
 def _check_keys(data: Mapping[str, Json], path: Path) -> None:

@@ -25,6 +25,12 @@ Ckpt = Annotated[
     ),
 ]
 Benchmark = Annotated[str, typer.Argument(help="A benchmark (see `sar-eval list`) or a recipe.toml.")]
+PromptFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Prompts: .jsonl, .json, .csv, .tsv, .txt or .parquet, or a folder of ID.txt files.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 VisualTokenizer = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.options import Benchmark, Ckpt, Output, RunPath, overrides, with_options
+from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
@@ -50,7 +50,9 @@ def run(
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
-    spec = resolve(recipe, ckpt, overrides(what, how, judging))
+    notes: list[str] = []
+    spec = resolve(recipe, ckpt, overrides(what, how, judging), notes)
+    session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
     shard = parse_shard(where.shard)
@@ -65,7 +67,7 @@ def run(
 
 @with_options(without=["suite"])
 def generate(
-    prompts: Annotated[Path, typer.Argument(help="Prompt file: .jsonl, .txt, .csv or .parquet.")],
+    prompts: PromptFile,
     ckpt: Ckpt,
     what: WhatToDraw,
     how: HowToDraw,
@@ -77,7 +79,9 @@ def generate(
     from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
-    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how))
+    notes: list[str] = []
+    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), notes)
+    session.tell(notes, output)
     shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
@@ -105,9 +109,12 @@ def judge_run(
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
+    from sar_eval.stages.resolve import check_judgeable
 
-    folder, spec = session.open_run(path)
-    spec = _with_judge(spec, folder, benchmark, overrides(judging))
+    folder, stored = session.open_run(path)
+    spec = _with_judge(stored, folder, benchmark, overrides(judging))
+    if spec.judge != stored.judge:
+        check_judgeable(spec, folder.prompts())
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)

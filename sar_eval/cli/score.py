@@ -78,7 +78,9 @@ def score(
     if each is None:
         each = int(recipe.settings.get("images_per_prompt", 4))
     check_value("images_per_prompt", each)
-    prompts = read_suite(recipe.suite).prompts
+    suite = read_suite(recipe.suite)
+    session.tell(suite.notes, output)
+    prompts = suite.prompts
     found = find_images(images, prompts, each)
     asked = overrides(what, how, judging)
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)

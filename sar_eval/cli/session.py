@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,10 +76,15 @@ def prepare(
     from sar_eval.stages import resume
 
     kept = resume.prepare(spec, folder, shard)
-    if not output.quiet:
-        for line in resume.kept_settings(asked_batch_size, kept):
-            typer.echo(f"note: {line}", err=True)
+    tell(resume.kept_settings(asked_batch_size, kept), output)
     return kept
+
+
+def tell(notes: Iterable[str], output: Output) -> None:
+    """Show notes, on standard error."""
+    if not output.quiet:
+        for line in notes:
+            typer.echo(f"note: {line}", err=True)
 
 
 def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:

@@ -16,7 +16,7 @@ EXTERNAL_SUITES = ("dpg.jsonl",)
 def find_suite(name: str, folders: Sequence[Path]) -> Path:
     """The first existing `folder / name`, or the path where the file is expected."""
     fallback = cache_folder() if name in EXTERNAL_SUITES else folders[-1]
-    return next((folder / name for folder in folders if (folder / name).is_file()), fallback / name)
+    return next((folder / name for folder in folders if name and (folder / name).exists()), fallback / name)
 
 
 def missing_suite_hint(path: Path) -> str:

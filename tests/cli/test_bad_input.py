@@ -102,7 +102,7 @@ def test_values_that_cannot_work(
         ('{"text": "a ring"}\n{"text": "a st\n', "prompts.jsonl:2: broken JSON"),
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "duplicate id 'a'"),
         ("", "has no prompts"),
-        ('{"id": "../../etc", "text": "x"}\n', "prompts.jsonl:1: id '../../etc' is not safe"),
+        ('{"id": ["a"], "text": "x"}\n', "prompts.jsonl:1: the id must be text or a number"),
     ],
 )
 def test_prompt_files_that_cannot_work(sar_eval, tmp_path: Path, text: str, message: str) -> None:
