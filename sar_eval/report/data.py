@@ -151,7 +151,7 @@ def read_verdicts(
 ) -> Iterator[VerdictRows]:
     """The verdicts, some thousands at a time. States and scores of `rows`, and `versions`, are filled in.
 
-    A verdict on another image than the one that is stored is left out.
+    A verdict on no image, or on another than the one that is stored, is left out.
 
     Raises:
         BadInput: a stored part cannot be read.
@@ -162,9 +162,8 @@ def read_verdicts(
     images = _StoredImages(folder.generations, rows)
     for stored in _batches(rows, table, table.current_paths(), images.verdicts):
         judged = zip(stored["number"], stored["image_digest"], strict=True)
-        batch = _select(
-            stored, np.array([digest is True or images.hold(n, digest) for n, digest in judged])
-        )
+        valid = [digest is True or images.hold(number, digest) for number, digest in judged]
+        batch = _select(stored, np.array(valid, bool) & rows.stored[np.array(stored["number"], np.int64)])
         at = batch["number"]
         versions.update(filter(None, set(batch["judge_version"])))
         scores = [value if value is None or math.isfinite(value) else None for value in batch["score"]]
@@ -299,6 +298,7 @@ class _StoredImages:
     def __init__(self, table: PartTable, rows: RunRows) -> None:
         self.table, self.rows = table, rows
         self._names = {path.name for path in rows.parts}
+        self._sizes = np.bincount(rows.part[rows.part >= 0], minlength=len(rows.parts))
         self._digests: dict[int, list[str | None]] = {}
 
     def verdicts(self, part: PartFile) -> Batch:
@@ -324,6 +324,6 @@ class _StoredImages:
         """
         part = int(self.rows.part[number])
         if part >= 0 and part not in self._digests:
-            path, size = self.rows.parts[part], int((self.rows.part == part).sum())
-            self._digests[part] = self.table.image_digests(Part(path, part, None), size)
+            stored = Part(self.rows.parts[part], part, None)
+            self._digests[part] = self.table.image_digests(stored, int(self._sizes[part]))
         return part >= 0 and self._digests[part][self.rows.position[number]] == digest
