@@ -105,6 +105,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         value = tomllib.loads(text, parse_float=_real_number)
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise BadInput(f"{where}: broken TOML: {error}") from error
+    _check_values(value, where)  # dotted keys nest without brackets, and 0xfff... is a long number, too
     check_text(value, where)
     return value
 
@@ -168,6 +169,20 @@ def _check_depth(text: str, where: str) -> None:
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth > MAX_DEPTH:
             raise BadInput(f"{where}: nested deeper than {MAX_DEPTH} lists or objects")
+
+
+def _check_values(value: Json, where: str) -> None:
+    """The bounds of depth and digits for what is parsed already."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if any(type(item) is int and abs(item) >= 10**MAX_DIGITS for item in level):
+            raise BadInput(f"{where}: a whole number of more than {MAX_DIGITS} digits")
+        tables = [item.values() for item in level if isinstance(item, dict)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [item for items in (*tables, *lists) for item in items]
+        if not level:
+            return
+    raise BadInput(f"{where}: nested deeper than {MAX_DEPTH} lists or objects")
 
 
 # A string of JSON or TOML, or a bracket. Possessive and bounded by newlines: linear in the text's length.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sar_eval.cli.options import PromptFile
+from sar_eval.cli.terminal import one_line, say
 from sar_eval.errors import BadInput, Incomplete
 
 # The suites that can be sampled anew, each with the module of its `make_suite`.
@@ -53,7 +54,7 @@ def make(
         raise BadInput(f"suite {suite!r} has no GenEval metadata: leave out --format metadata")
     lines = [row["checks"] if output_format == "metadata" else row for row in rows]
     write_bytes(target, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    typer.echo(f"{len(rows)} prompts in {out}")
+    say(f"{len(rows)} prompts in {out}")
 
 
 FetchedSuite = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
@@ -123,11 +124,11 @@ def _import_dpg(source: Path, out: Path | None) -> None:
     found = import_suite(source)
     write_bytes(target, to_lines(found.prompts))
     for note in found.notes:
-        typer.echo(note)
+        say(note)
     questions = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
     number = len(found.prompts)
     official = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
-    typer.echo(
+    say(
         f"{number:,} prompts{official} with {questions:,} questions in {path}, "
         f"digest {load_suite(path).digest}; {len(found.notes)} notes"
     )
@@ -142,15 +143,8 @@ def check(file: PromptFile) -> None:
 
     suite = load_suite(file)
     for note in suite.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     numbers = Counter(prompt.tag for prompt in suite.prompts)
-    tags = [f"{number} {_printable(tag) or 'without tag'}" for tag, number in numbers.items()]
+    tags = [f"{number} {one_line(tag) or 'without tag'}" for tag, number in numbers.items()]
     more = f" and {len(tags) - LISTED_TAGS} more tags" if len(tags) > LISTED_TAGS else ""
-    typer.echo(
-        f"{len(suite.prompts)} prompts ({', '.join(tags[:LISTED_TAGS])}{more}), digest {suite.digest}"
-    )
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    say(f"{len(suite.prompts)} prompts ({', '.join(tags[:LISTED_TAGS])}{more}), digest {suite.digest}")

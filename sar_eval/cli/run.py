@@ -10,6 +10,7 @@ import typer
 
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
@@ -162,7 +163,7 @@ def report(
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        typer.echo(write_report(spec, folder, images=images, keys=image or ()))
+        say(write_report(spec, folder, images=images, keys=image or ()))
     session.exit_if_incomplete(summary)
 
 
@@ -177,7 +178,7 @@ def export(
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
     expected = len(folder.prompts()) * spec.images_per_prompt
-    typer.echo(f"{number} images in {out}")
+    say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
 
@@ -196,7 +197,7 @@ def join(
     folder = RunFolder(out)
     with folder.lock():
         found = join_stage([RunFolder(path) for path in shards], folder)
-    typer.echo(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
+    say(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
     if found.drawn < found.expected:
         raise Incomplete(f"shards are missing or unfinished: {found.expected - found.drawn} images to come")
 
@@ -215,10 +216,10 @@ def verify(
     with folder.lock():
         found = verify_stage(spec, folder, repair=repair)
     for path in found.damaged:
-        typer.echo(f"damaged{' and removed' if repair else ''}: {path}")
+        say(f"damaged{' and removed' if repair else ''}: {path}")
     for problem in found.problems:
-        typer.echo(f"problem: {problem}")
-    typer.echo(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
+        say(f"problem: {problem}")
+    say(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
     if not found.intact:
         way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
         raise Incomplete(f"{run_folder} is not intact: {way_on}")

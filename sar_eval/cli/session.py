@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sar_eval.cli.options import Output
+from sar_eval.cli.terminal import say
 from sar_eval.errors import Incomplete
 from sar_eval.options import WhereToRun
 
@@ -84,7 +85,7 @@ def tell(notes: Iterable[str], output: Output) -> None:
     """Show notes, on standard error."""
     if not output.quiet:
         for line in notes:
-            typer.echo(f"note: {line}", err=True)
+            say(f"note: {line}", err=True)
 
 
 def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:

@@ -12,7 +12,7 @@ from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
-from sar_eval.options import check_value, declared, names_of
+from sar_eval.options import check_kinds, check_value, declared, names_of
 from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
 from sar_eval.spec import RunSpec
 from sar_eval.suites.checks import check_classes
@@ -148,6 +148,7 @@ def build_engine(spec: RunSpec, device: str) -> Any:
     make = discover.load("engines", spec.engine)
     settings = {"device": device, "dtype": spec.dtype, "batch_size": spec.batch_size}
     name = f"engine {spec.engine!r}"
+    check_kinds(make, spec.engine_options, name)
     return _construct(name, make, (spec.checkpoint, spec.protocol), settings, spec.engine_options)
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
 
@@ -232,9 +233,11 @@ def read_weights(path: Path) -> Weights:
     else:
         weights = convert_once(path, lambda: _read_mmdet(path), NAME)
     try:
-        config = json.loads(weights.metadata["config"])
-    except (KeyError, ValueError) as error:
+        config = parse_json(weights.metadata["config"], f"{path}: config")
+    except KeyError as error:
         raise BadInput(f"{path} is no converted {NAME} ({error})") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no converted {NAME} (its configuration is no table)")
     return Weights(weights.state, config, weights.metadata.get("source") or file_digest(path))
 
 
