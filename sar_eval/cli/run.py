@@ -111,11 +111,12 @@ def judge_run(
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import check_judgeable
+    from sar_eval.suites.streamed import stored_prompts
 
     folder, stored = session.open_run(path)
     spec = _with_judge(stored, folder, benchmark, overrides(judging))
     if spec.judge != stored.judge:
-        check_judgeable(spec, folder.prompts())
+        check_judgeable(spec, stored_prompts(folder))
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
@@ -174,10 +175,11 @@ def export(
 ) -> None:
     """Write a run's images as files in a layout that other tools read."""
     from sar_eval.stages.export import export as export_stage
+    from sar_eval.stages.resume import open_blocks
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = len(folder.prompts()) * spec.images_per_prompt
+    expected = open_blocks(spec, folder).draws
     say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
