@@ -94,7 +94,8 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
-    report = None if output.no_report else write_report(spec, folder)
+    # Nobody looks at many millions of images; the page would need all their prompts at once.
+    report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
     print_result(summary, folder, report, output)
 
 

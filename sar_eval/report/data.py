@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sar_eval.errors import BadInput
 from sar_eval.spec import RunSpec
 from sar_eval.storage.part_files import PartFile
 from sar_eval.storage.parts import Part, PartTable
@@ -240,6 +241,10 @@ def shorten(text: str) -> str:
 
 
 def _read_prompts(spec: RunSpec, folder: RunFolder) -> RunRows:
+    if source := folder.prompt_source:
+        raise BadInput(
+            f"the prompts of this run stay in {source}, as they are too many for a page: no report"
+        )
     ids: list[str] = []
     texts: list[str] = []
     checks: dict[int, str] = {}
