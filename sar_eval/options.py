@@ -174,8 +174,10 @@ class WhereToRun:
         "run",
         metavar="I/N",
     )
-    workers: int | None = option("Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1)
-    threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1)
+    workers: int | None = option(
+        "Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1, high=1024
+    )
+    threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1, high=1024)
     devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
 
 

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -82,6 +83,24 @@ def sar_eval() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, **options)
 
     return run
+
+
+@pytest.fixture
+def faulty_disk() -> Callable[..., dict[str, str]]:
+    """The environment of processes, and of their workers, whose disk fails in one kind of call.
+
+    The calls are open (for writing), write, fsync, rename, flock, mkdir and unlink; see the module
+    tests/faulty_disk/sitecustomize.py.
+    """
+
+    def environment(call: str, error: str, path: str = "", after: int = 0) -> dict[str, str]:
+        python_path = os.pathsep.join(
+            [str(ROOT / "tests" / "faulty_disk"), os.environ.get("PYTHONPATH", "")]
+        )
+        fault = f"{call}:{error}:{path}:{after}"
+        return {**os.environ, "PYTHONPATH": python_path.rstrip(os.pathsep), "SAR_EVAL_TEST_DISK": fault}
+
+    return environment
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,18 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
     """Where workers go: the chosen or visible GPUs, so many for each, else the CPU."""
-    from sar_eval.runtime.devices import chosen_devices
+    from sar_eval.runtime.devices import chosen_devices, unused_gpus
     from sar_eval.runtime.slots import make_slots
 
+    if note := unused_gpus(where.devices):
+        _say_once(note)
     return make_slots(where.workers, chosen_devices(where.devices), where.threads, gpus_each)
+
+
+@cache
+def _say_once(note: str) -> None:
+    """A note that several stages of one command would give."""
+    typer.echo(f"note: {note}", err=True)
 
 
 @contextmanager
@@ -58,7 +67,9 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
     from sar_eval.cli.progress import showing_progress
 
     try:
-        with folder.lock(), showing_progress(output.quiet or output.as_json) as progress:
+        with folder.lock() as note, showing_progress(output.quiet or output.as_json) as progress:
+            if note:
+                typer.echo(f"note: {note}", err=True)
             yield progress
     except KeyboardInterrupt as error:
         raise Incomplete(

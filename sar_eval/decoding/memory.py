@@ -7,6 +7,7 @@ import os
 import torch
 
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.machine import free_memory
 from sar_eval.protocols import WORKERS_PER_DEVICE
 
 MEMORY_UTILIZATION = 0.85  # of the free memory; the rest allows for fragmentation in the allocator
@@ -34,19 +35,13 @@ def draw_bytes(config: DecoderConfig, itemsize: int, branches: int, length: int,
 
 
 def free_bytes(device: str) -> int:
-    """This worker's share of the device's free memory; on the CPU, of what the system reports available."""
+    """This worker's share of the device's free memory; on the CPU, of what system and cgroup leave."""
     workers = int(os.environ.get(WORKERS_PER_DEVICE, "1"))
     return _free_bytes(device) // max(1, workers)
 
 
 def _free_bytes(device: str) -> int:
-    if device != "cpu":
-        return int(torch.cuda.mem_get_info()[0])
-    with open("/proc/meminfo") if os.path.exists("/proc/meminfo") else open(os.devnull) as lines:  # noqa: PTH110, PTH123
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(torch.cuda.mem_get_info()[0]) if device != "cpu" else free_memory()
 
 
 def max_draws(free: int, per_draw: int) -> int:

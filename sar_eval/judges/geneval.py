@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.images.masks import encode_mask
 from sar_eval.options import check_dtype, check_whole_number
@@ -63,6 +63,7 @@ class Options:
         clip_weights: its weights; "" for the fetched ones.
         dtype: of both networks; use float32 for figures to publish.
         batch_size: images of one forward pass of the detector.
+        self_test: on a GPU, compare the detector with the CPU before anything is judged.
     """
 
     detector: str = "mask2former"
@@ -71,6 +72,7 @@ class Options:
     clip_weights: str = ""
     dtype: str = "float32"
     batch_size: int = 8
+    self_test: bool = True
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class GenEvalJudge:
 
     classes = CLASSES
     path_options = ("weights", "clip_weights")  # the version has a digest of both files
+    speed_options = ("self_test",)  # no verdict depends on it
 
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:
         """Check the options and find the weights, which are loaded on enter.
@@ -113,6 +116,8 @@ class GenEvalJudge:
     def __enter__(self) -> Self:
         from sar_eval.networks.clip.colors import ColorClassifier
 
+        if self.options.self_test and self.device != "cpu" and self.options.detector == "mask2former":
+            self._compare_with_cpu()
         self._detector = self._load_detector()
         self._classifier: ColorClassifier = ColorClassifier(
             COLORS, self.clip_weights, model=self.options.clip, device=self.device, dtype=self.options.dtype
@@ -121,6 +126,20 @@ class GenEvalJudge:
 
     def __exit__(self, *error: object) -> None:
         del self._detector, self._classifier
+
+    def _compare_with_cpu(self) -> None:
+        """Refuse a card that detects otherwise than the CPU: some run without an error and see less."""
+        from sar_eval.networks.mask2former.self_test import TOLERANCE, compare_devices
+
+        found = compare_devices(self.weights, self.device)
+        if not found.ok:
+            difference = max(found.classes, found.masks)
+            raise Incomplete(
+                f"the detector on {self.device} differs from the CPU by {difference:.1e} of the greatest "
+                f"logit, allowed is {TOLERANCE}: nothing was judged. Judge on the CPU "
+                "(--devices cpu), with another torch build or on another card, or pass over this with "
+                "--judge-option self_test=false"
+            )
 
     def _load_detector(self) -> Detector:
         if self.options.detector == "mmdet":
@@ -219,6 +238,8 @@ def _validate(options: Options) -> Options:
         raise BadInput(f"detector {options.detector!r} of {LABEL} is unknown: mask2former or mmdet")
     check_dtype(options.dtype, LABEL)
     check_whole_number("batch_size", options.batch_size, LABEL)
+    if not isinstance(options.self_test, bool):
+        raise BadInput(f"self_test {options.self_test!r} of {LABEL}: true or false")
     return options
 
 

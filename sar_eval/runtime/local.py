@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing as mp
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -158,7 +160,7 @@ def _dispatch(
         return  # It died meanwhile: the next recv says so, and its blocks are redone.
     if not worker.blocks:
         workers.remove(worker)
-        worker.process.join(CLOSE_TIMEOUT_S)
+        _end(worker, CLOSE_TIMEOUT_S)
         _stop([worker])
 
 
@@ -168,7 +170,7 @@ def _send(worker: _Worker, block: int) -> None:
 
 
 def _exit_reason(worker: _Worker) -> str:
-    worker.process.join(STOP_TIMEOUT_S)
+    _end(worker, STOP_TIMEOUT_S)
     code = worker.process.exitcode
     if code is not None and code < 0:
         known = -code in set(signal.Signals)
@@ -190,11 +192,35 @@ def _stop(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
-        worker.process.join(STOP_TIMEOUT_S)
-        if worker.process.is_alive():
+        if not _end(worker, STOP_TIMEOUT_S):
             worker.process.kill()
-            worker.process.join()
+            _end(worker, math.inf)
         worker.connection.close()
+
+
+def _end(worker: _Worker, timeout: float) -> bool:
+    """Wait until a worker has ended, then kill what it left, which may hold its device's memory.
+
+    Returns whether it ended within `timeout` seconds.
+    """
+    pid, end = worker.process.pid or 0, time.monotonic() + timeout
+    # `Process.join` with a timeout waits for a pipe to close, which a forked child keeps open.
+    while not _has_exited(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left, or it died before it led a group
+        os.killpg(pid, signal.SIGKILL)
+    worker.process.join()
+    return True
+
+
+def _has_exited(pid: int) -> bool:
+    """Whether a child has ended; it stays a zombie, so that its number is no other process's yet."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # waited for already
+        return True
 
 
 @contextmanager
@@ -224,6 +250,7 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
 
 def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
     """Main function of a worker: open the task, then run block after block until None arrives."""
+    _lead_group(connection)
     for number in HANDLED_BY_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
@@ -244,6 +271,13 @@ def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
     finally:
         # From here on there is nothing to tidy up, and an exception at exit would be shown.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _lead_group(connection: Connection) -> None:
+    """Make a process group of this worker and all that it will start, to end them together."""
+    os.setpgid(0, 0)
+    # A forked child that kept our end of the pipe would hide this worker's death from the parent.
+    os.register_at_fork(after_in_child=connection.close)
 
 
 def _send_fatal(connection: Connection, error: SarEvalError) -> None:
@@ -305,8 +339,8 @@ def _describe(error: Exception) -> str:
 
 
 def _exit_with_parent() -> None:
-    """End at once when the parent dies, however it dies, so that nobody else writes in its run."""
+    """End with all children when the parent dies, so that nobody else writes in its run."""
     parent = mp.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # a group of its own (`_lead_group`)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sar_eval.errors import BadInput
+from sar_eval.machine import cores
 from sar_eval.protocols import WORKERS_PER_DEVICE
 
 
@@ -53,8 +53,3 @@ def sharing_memory(slots: Sequence[WorkerSlot]) -> list[WorkerSlot]:
         replace(slot, environment={**slot.environment, WORKERS_PER_DEVICE: str(number[device])})
         for slot, device in zip(slots, devices, strict=True)
     ]
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

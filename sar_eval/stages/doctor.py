@@ -13,9 +13,9 @@ from sar_eval.discover import unknown
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError
 from sar_eval.families.locate import demo_names
 from sar_eval.families.simplear import find_checkpoint
+from sar_eval.machine import cores
 from sar_eval.recipe import load_recipe, recipe_names
-from sar_eval.runtime.devices import gpus, torch_sees_gpus
-from sar_eval.runtime.slots import cores
+from sar_eval.runtime.devices import HIDDEN, gpus, hidden_cards, torch_sees_gpus
 from sar_eval.suites.locate import missing_suite_hint, read_suite
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.vllm_guided.start import installed_version
@@ -110,7 +110,9 @@ def _gpu() -> Finding:
         return Finding(
             "gpu", None, f"{', '.join(found)}, but torch {version('torch')} has no CUDA: CPU only"
         )
-    return Finding("gpu", True if found else None, ", ".join(found) or "none found: work goes to the CPU")
+    hidden = f" ({hidden_cards()} on the PCI bus: {HIDDEN})" if not found and hidden_cards() else ""
+    none = f"none found: work goes to the CPU{hidden}"
+    return Finding("gpu", True if found else None, ", ".join(found) or none)
 
 
 def detector_self_test(gpu_names: list[str], device: str = "cuda") -> Finding:

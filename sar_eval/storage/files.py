@@ -18,6 +18,17 @@ import pyarrow.parquet as pq
 from sar_eval.errors import BadInput, StorageFailed
 
 TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
+CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full, or your quota of it",
+    errno.EMFILE: "too many open files (see `ulimit -n`)",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk failed (input/output error)",
+}
+# What file systems say that cannot sync: some FUSE for files, CIFS and VirtualBox for folders too. Their
+# data is as safe as they make it; EIO and ENOSPC, which also come from fsync, are failed writes.
+NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_FOLDER_FSYNC = (*NO_FSYNC, errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR)
 BATCH_ROWS = 2048  # that become Python objects at a time
 MAX_COLUMNS = (
     4_000_000_000  # bytes of the columns that are read: a small file may hold any number of copies
@@ -30,8 +41,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else (error.strerror or str(error))
+        cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
         raise StorageFailed(
             f"cannot write {path}: {cause}. Everything stored so far stays valid; "
             "fix this and run the same command again to continue"
@@ -55,7 +65,7 @@ def write_stream(path: Path) -> Iterator[BinaryIO]:
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name: after its bytes are on disk, so that a crash leaves no half of it."""
     with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+        _sync(file.fileno(), NO_FSYNC)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -102,11 +112,25 @@ def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in NO_FOLDER_FSYNC:
+            return
+        raise
+    try:
+        _sync(descriptor, NO_FOLDER_FSYNC)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, ignored: tuple[int, ...]) -> None:
+    """Wait until a file is on the disk, as far as its file system can say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in ignored:
+            raise
 
 
 def parquet_shape(path: Path) -> tuple[int, dict[str, bool]]:

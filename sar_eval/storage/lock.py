@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sar_eval.errors import BadInput, RunLocked
 from sar_eval.storage.files import TEMPORARY, remove_own_temporaries, storage_errors
+from sar_eval.storage.owner import Heartbeat, read_owner, refuse_if_alive, this_process
 
 LOCK = "run.lock"
 OWN_FILES = re.compile(r"run\.json|prompts\.parquet|summary\.json|report\.html")
@@ -21,30 +22,81 @@ BEFORE_MANIFEST = re.compile(r"run\.lock|prompts\.parquet")
 NOBODYS = re.compile(r"\..*|lost\+found")
 WRONG_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOENT)
 NO_ACCESS = (errno.EACCES, errno.EPERM)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+INSTEAD = "other processes are told apart by the name in run.lock alone"
 
 
 @contextmanager
-def run_lock(path: Path) -> Iterator[None]:
+def run_lock(path: Path) -> Iterator[str]:
     """Hold a run's exclusive write lock, which the operating system releases if the process dies.
+
+    Yields a note on locks that this file system does not have, else "".
 
     Raises:
         BadInput: the path cannot be a run folder, or is a folder with other things in it.
-        RunLocked: another process holds it.
+        RunLocked: another process holds it, or took it because both started at the same moment.
         StorageFailed: the folder cannot be written.
     """
     _make_folder(path)
-    with storage_errors(path):
-        file = (path / LOCK).open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunLocked(
-                f"another process works in {path}: wait for it, or use another --out"
-            ) from error
-        with storage_errors(path):
-            remove_own_temporaries(path, OWN_FILES)
+    file = path / LOCK
+    with storage_errors(file):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        holds = _flock(descriptor, file)
+        with _owning(file, descriptor, holds):
+            with storage_errors(path):
+                remove_own_temporaries(path, OWN_FILES)
+            yield "" if holds else f"{path} has no file locks: {INSTEAD}"
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, file: Path) -> bool:
+    """Take the system's lock; False if this file system has none, or one that everybody gets."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = read_owner(file)
+        raise RunLocked(
+            f"another process works in {file.parent}{f' ({owner})' if owner else ''}: wait for it, "
+            "or use another --out"
+        ) from error
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        with storage_errors(file):
+            raise
+    return not _everybody_gets_it(file)
+
+
+def _everybody_gets_it(file: Path) -> bool:
+    """Whether a second taker is let in (`nolock` mounts)."""
+    second = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(second)
+    return True
+
+
+@contextmanager
+def _owning(file: Path, descriptor: int, holds: bool) -> Iterator[None]:
+    """Stand in the lock file as the owner; `holds`: the system's lock keeps others of this kernel out."""
+    here, owner = this_process(), read_owner(file)
+    if owner is not None and not (holds and here.shares_kernel(owner)):
+        refuse_if_alive(owner, file, here)
+    heartbeat = Heartbeat(file, descriptor, here)
+    heartbeat.start()
+    try:
         yield
+    except KeyboardInterrupt:
+        if heartbeat.taken_by is None:
+            raise
+        raise RunLocked(f"{heartbeat.taken_by} took {file.parent}: both started at once") from None
+    finally:
+        heartbeat.stop()
 
 
 def _make_folder(path: Path) -> None:

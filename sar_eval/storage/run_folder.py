@@ -125,8 +125,8 @@ class RunFolder:
             )
         return summary
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the run's exclusive write lock (see `storage.lock.run_lock`)."""
+    def lock(self) -> AbstractContextManager[str]:
+        """Hold the run's exclusive write lock; yields a note or "" (see `storage.lock.run_lock`)."""
         return run_lock(self.path)
 
 

@@ -26,6 +26,7 @@ GROUND = {
         "stats",
     ),
     "options",
+    "machine",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

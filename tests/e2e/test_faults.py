@@ -115,3 +115,39 @@ def test_a_full_disk_is_reported_and_what_is_there_is_kept(sar_eval, suite: Path
     again = sar_eval(*_words(suite, disk / "run"))
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in stored} == before
+
+
+NOISY = """
+import os
+import warnings
+from sar_eval.judges.shapes import JUDGE as Shapes
+print("imported")
+class Noisy(Shapes):
+    def __init__(self, **options):
+        print("made")
+        super().__init__(**options)
+    def judge(self, items):
+        print("judging", flush=True)
+        os.write(1, b"written by a library in C\\n")
+        warnings.warn("this is slow")
+        return super().judge(items)
+"""
+
+
+@pytest.mark.slow
+def test_json_stands_alone_on_standard_output(sar_eval, suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
+    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "INFO", "PYTHONWARNINGS": "always"}
+    words = [*_words(suite, tmp_path / "run"), "--judge", f"{tmp_path}/noisy.py:Noisy", "--json"]
+    done = sar_eval(*words, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["judged"] == 12
+    for noise in ("imported", "made", "judging", "written by a library in C", "this is slow"):
+        assert noise in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["ckpt", "info", "demo:sft"], ["doctor"], ["list"]])
+def test_other_commands_print_json_alone(sar_eval, words: list[str]) -> None:
+    done = sar_eval(*words, "--json")
+    assert json.loads(done.stdout)

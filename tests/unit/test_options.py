@@ -84,3 +84,18 @@ def test_short_forms_of_an_engines_options_win() -> None:
     found = overrides(how)
     assert found["engine_options"] == {"window": 4, "speculate": True, "name": "some text"}
     assert found["judge_options"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 10**23),
+        ("workers", 1025),
+        ("threads", 10**19),
+        ("images_per_prompt", 10**19),
+        ("batch_size", 10**19),
+    ],
+)
+def test_numbers_that_would_never_end_are_refused(name: str, value: int) -> None:
+    with pytest.raises(BadInput, match=r"must lie between 1 and \d+"):
+        check_value(name, value)

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("open_clip", reason="needs the extra geneval")
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.masks import decode_mask
 from sar_eval.judges.geneval import GenEvalJudge, crop
+from sar_eval.networks.mask2former import self_test
 from sar_eval.networks.mask2former.network import Instance
+from sar_eval.networks.mask2former.self_test import Comparison
 from sar_eval.suites.geneval.vocabulary import CLASSES, COLORS
 from sar_eval.types import Generation, Prompt
 
@@ -163,3 +165,36 @@ def test_options_are_checked_before_anything_is_loaded(
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
     with pytest.raises(BadInput, match=message):
         GenEvalJudge(**{**options, **changed})
+
+
+class _Entered(Exception):
+    """The networks would be loaded now."""
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "masks", "outcome"),
+    [
+        ("cuda", {}, 0.5, "nothing was judged"),
+        ("cuda", {}, float("inf"), "nothing was judged"),
+        ("cuda", {}, 0.001, None),
+        ("cuda", {"self_test": False}, 0.5, None),
+        ("cpu", {}, 0.5, None),
+    ],
+)
+def test_a_card_that_detects_otherwise_is_refused_before_anything_is_judged(
+    options, monkeypatch, device: str, asked: dict[str, bool], masks: float, outcome: str | None
+) -> None:
+    def load(judge: GenEvalJudge) -> None:
+        raise _Entered
+
+    monkeypatch.setattr(self_test, "compare_devices", lambda weights, device: Comparison(0.0, masks))
+    monkeypatch.setattr(GenEvalJudge, "_load_detector", load)
+    judge = GenEvalJudge(device=device, **options, **asked)
+    with pytest.raises(Incomplete if outcome else _Entered, match=outcome), judge:
+        pass
+
+
+def test_the_self_test_changes_no_verdict(options) -> None:
+    assert "self_test" in GenEvalJudge.speed_options
+    with pytest.raises(BadInput, match="self_test 3 of judge 'geneval': true or false"):
+        GenEvalJudge(**options, self_test=3)

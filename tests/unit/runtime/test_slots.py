@@ -3,9 +3,7 @@
 import pytest
 
 from sar_eval.decoding import memory
-from sar_eval.errors import BadInput
 from sar_eval.protocols import WORKERS_PER_DEVICE
-from sar_eval.runtime.devices import chosen_devices
 from sar_eval.runtime.slots import make_slots, sharing_memory
 
 
@@ -25,25 +23,3 @@ def test_each_worker_plans_with_its_part_of_the_memory(monkeypatch: pytest.Monke
     assert memory.free_bytes("cpu") == 1200
     monkeypatch.setenv(WORKERS_PER_DEVICE, "4")
     assert memory.free_bytes("cpu") == 300
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [(None, ["0", "1"]), ("", []), ("-1", []), ("1", ["1"]), ("GPU-a, 3", ["GPU-a", "3"])],
-)
-def test_devices_are_those_that_are_visible(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: list[str]
-) -> None:
-    monkeypatch.setattr("sar_eval.runtime.devices.gpus", lambda: ["a card", "a card"])
-    monkeypatch.setattr("sar_eval.runtime.devices.torch_sees_gpus", lambda: True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert chosen_devices(None) == expected
-
-
-def test_devices_that_were_asked_for() -> None:
-    assert chosen_devices("0, 3") == ["0", "3"]
-    assert chosen_devices("cpu") == []
-    with pytest.raises(BadInput, match="--devices is '0,/x'"):
-        chosen_devices("0,/x")
