@@ -86,6 +86,7 @@ class TokenEngine:
 
         # Before the decoder, whose planning then sees the memory that is left.
         self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
+        self.visual_tokenizer.load_decoder()
         self.load()
         self.image_executor = ThreadPoolExecutor(1)
         return self

@@ -24,7 +24,10 @@ from sar_eval.tensors.torchscript import load_torchscript
 
 
 class VisualTokenizer:
-    """Pixels to visual codes and back. Encoder and decoder are loaded when they are first used."""
+    """Pixels to visual codes and back. Encoder and decoder are loaded when they are first used.
+
+    Both are programs of their publisher; `tensors.torchscript_check` refuses what is more than arithmetic.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder's `config.json`.
@@ -56,6 +59,14 @@ class VisualTokenizer:
     @cached_property
     def _decoder(self) -> Any:
         return load_torchscript(self.folder / "decoder.jit", self.device)
+
+    def load_decoder(self) -> None:
+        """Load the decoder now, so that a file which cannot be used is told before anything is drawn.
+
+        Raises:
+            BadInput: `decoder.jit` is damaged, or its program is not allowed.
+        """
+        _ = self._decoder
 
     def _pixels(self, grid: Tensor) -> Tensor:
         """Decode codes `[B, 1, h, w]` to pixels `[B, 3, H, W]`.
