@@ -12,7 +12,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,18 @@ from sar_eval.errors import BadInput
 from sar_eval.families.simplear import COSMOS_CONFIG
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.tensors.torchscript import load_torchscript
+
+
+class DecodedImages(NamedTuple):
+    """Images of a decoder.
+
+    Attributes:
+        pixels: RGB uint8 `[B, H, W, 3]`; values outside [-1, 1] are clipped.
+        finite: bool `[B]`, whether all values of an image were numbers; NaN has no colour.
+    """
+
+    pixels: Tensor
+    finite: Tensor
 
 
 class VisualTokenizer:
@@ -99,10 +111,11 @@ class VisualTokenizer:
         return indices.flatten(1).cpu()
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, grid_height: int) -> Tensor:
-        """Codes `[B, h * w]` in raster order to RGB uint8 `[B, H, W, 3]`; `grid_height` is h."""
+    def decode(self, codes: Tensor, grid_height: int) -> DecodedImages:
+        """Decode codes `[B, h * w]` in raster order; `grid_height` is h."""
         grid = codes.to(self.device).view(len(codes), 1, grid_height, -1)
-        pixels = self._pixels(grid)
+        pixels = self._pixels(grid).float()
+        finite = pixels.isfinite().flatten(1).all(1)
         # Rounding as in torchvision's save_image: scale to 255, add one half, truncate.
-        scaled = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
-        return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        scaled = ((pixels + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
+        return DecodedImages(scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu(), finite.cpu())
