@@ -36,6 +36,8 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    for note in facts.pop("notes"):
+        typer.echo(f"note: {note}", err=True)
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' '):<26} {_readable(value)}")
 

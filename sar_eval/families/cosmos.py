@@ -9,7 +9,6 @@ Cosmos-1.0-Tokenizer-DV8x16x16 are used.
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.families.simplear import COSMOS_CONFIG
+from sar_eval.families.simplear import visual_setting
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.tensors.torchscript import load_torchscript
 
@@ -52,11 +51,9 @@ class VisualTokenizer:
                 raise BadInput(
                     f"no {name} in {folder}: a visual tokenizer is a folder with both .jit files"
                 )
-        config = COSMOS_CONFIG
-        if (folder / "config.json").is_file():
-            config = json.loads((folder / "config.json").read_text())
         self.folder, self.device = folder, torch.device(device)
-        self.codebook_size, self.downsample = int(config["codebook_size"]), int(config["downsample"])
+        self.codebook_size = visual_setting(folder, "codebook_size")
+        self.downsample = visual_setting(folder, "downsample")
 
     @cached_property
     def encoder_digest(self) -> str:
