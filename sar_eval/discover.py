@@ -12,6 +12,9 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +24,7 @@ from sar_eval.errors import BadInput, MissingExtra, SarEvalError, UnknownName
 
 KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
 PACKAGE = Path(__file__).parent
+FILE_PREFIX = "sar_eval file "  # of the module's name of a `path.py:NAME`
 
 
 def need(module: str, *, extra: str, what: str) -> ModuleType:
@@ -37,12 +41,7 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
 
 def names(kind: str) -> dict[str, str]:
     """Every engine, judge, answerer or benchmark with the first line of its docstring, nothing imported."""
-    built_in = {
-        path.stem: _headline(path)
-        for path in sorted((PACKAGE / kind).glob("*.py"))
-        if not path.stem.startswith("_") and _defines(path, KINDS[kind])
-    }
-    return built_in | {entry.name: f"from {entry.value}" for entry in _entries(kind)}
+    return _built_in(kind) | {entry.name: f"from {entry.value}" for entry in _entries(kind)}
 
 
 def load(kind: str, name: str) -> Any:
@@ -50,16 +49,41 @@ def load(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: nothing is called so.
-        BadInput: a `path.py:NAME` that does not exist.
+        BadInput: a `path.py:NAME` that does not exist, or somebody's code that cannot be imported.
     """
-    if ".py:" in name:
+    if is_file(name):
         return _from_file(name)
-    if (PACKAGE / kind / f"{name}.py").is_file() and name in names(kind):
+    if name in _built_in(kind):
         return getattr(importlib.import_module(f"sar_eval.{kind}.{name}"), KINDS[kind])
     for entry in _entries(kind):
         if entry.name == name:
-            return entry.load()
+            with guarded(f"{kind.removesuffix('s')} {name!r} ({entry.value}) cannot be imported"):
+                return entry.load()
     raise unknown(kind.removesuffix("s"), name, list(names(kind)))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is a file's: `path/to/file.py:NAME`, which is code."""
+    return ".py:" in name
+
+
+@contextmanager
+def guarded(failure: str) -> Iterator[None]:
+    """Call code of an addition: what it prints goes to standard error, what it raises becomes `BadInput`.
+
+    Also a SystemExit: an addition does not end sar-eval, least of all with exit code 0.
+
+    Args:
+        failure: what then failed, in words.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except (SarEvalError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadInput(f"{failure}: {why}") from error
 
 
 def unknown(what: str, name: str, known: list[str]) -> UnknownName:
@@ -67,6 +91,14 @@ def unknown(what: str, name: str, known: list[str]) -> UnknownName:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     return UnknownName(f"unknown {what} {name!r}; {hint}")
+
+
+def _built_in(kind: str) -> dict[str, str]:
+    return {
+        path.stem: _headline(path)
+        for path in sorted((PACKAGE / kind).glob("*.py"))
+        if not path.stem.startswith("_") and _defines(path, KINDS[kind])
+    }
 
 
 def _entries(kind: str) -> list[Any]:
@@ -87,19 +119,20 @@ def _defines(path: Path, name: str) -> bool:
 
 def _from_file(name: str) -> Any:
     path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
+    try:
+        found = Path(path).is_file()
+    except (OSError, ValueError):  # too long, or a NUL byte in it
+        found = False
+    if not found:
         raise BadInput(f"no file {path} (named by {name!r})")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    # The name is one that no import finds, so that the file hides no module of its own name.
+    spec = importlib.util.spec_from_file_location(f"{FILE_PREFIX}{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise BadInput(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    try:
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    with guarded(f"{path} cannot be imported"):
         spec.loader.exec_module(module)
-    except SarEvalError:
-        raise
-    except Exception as error:
-        # Whatever is wrong with somebody's file is reported with its name.
-        raise BadInput(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise BadInput(f"{path} defines no {attribute}")
     return getattr(module, attribute)

@@ -1,6 +1,6 @@
 """The errors of sar-eval, each with the exit code that the command line ends with.
 
-0 ok, 1 gate failed, 2 bad input, 3 incomplete.
+0 ok, 1 gate failed, 2 bad input, 3 incomplete or interrupted, 70 a fault of sar-eval itself.
 """
 
 from __future__ import annotations
@@ -54,3 +54,9 @@ class GateFailed(SarEvalError):
     """A quality gate did not pass."""
 
     exit_code = 1
+
+
+class Unforeseen(SarEvalError):
+    """A fault of sar-eval itself, or of an addition, that nobody thought of."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h

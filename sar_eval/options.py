@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_eval.errors import BadInput
-from sar_eval.types import Json
+from sar_eval.types import Json, Shard
 
 Target = Literal["spec", "protocol", "engine", "judge", "run"]
 PROTOCOL, MACHINE, WHAT = "Protocol", "Machine", "What"  # panels of --help
@@ -163,6 +163,11 @@ class WhereToRun:
     """The run folder, and the workers."""
 
     out: Path | None = option("Run folder; by default runs/<benchmark>-<checkpoint>-<digest>.", "run")
+    shard: str | None = option(
+        "Draw one share of the run, as 2/8 for the second of eight; see `sar-eval join`.",
+        "run",
+        metavar="I/N",
+    )
     workers: int | None = option("Processes; one a GPU or a core by default.", "run", panel=MACHINE, low=1)
     threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1)
     devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
@@ -199,13 +204,35 @@ def asked(*groups: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def check_value(name: str, value: Json) -> None:
+def parse_shard(text: str | None) -> Shard | None:
+    """`--shard`: "2/8" is the second of eight shares.
+
+    Raises:
+        BadInput: it is none of these.
+    """
+    if text is None:
+        return None
+    index, _, of = text.partition("/")
+    if not (index.isascii() and index.isdecimal() and of.isascii() and of.isdecimal() and len(text) < 20):
+        raise BadInput(f"--shard is {text!r}: I/N, as 2/8 for the second of eight shares")
+    if not 1 <= int(index) <= int(of):
+        raise BadInput(
+            f"--shard is {text!r}: shares are counted from 1, so use 1/{of} to {of}/{of} "
+            "(in SLURM, --array=1-N and --shard $SLURM_ARRAY_TASK_ID/N)"
+        )
+    return Shard(int(index), int(of))
+
+
+def check_value(name: str, value: Json, where: str = "") -> None:
     """Refuse a value out of its option's range.
 
     Raises:
-        BadInput: naming the option, the value and the range.
+        BadInput: naming `where` it stands (if given), the option, the value and the range.
     """
-    declared()[name].check(name, value)
+    try:
+        declared()[name].check(name, value)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}" if where else str(error)) from error
 
 
 # Checks of a judge's or answerer's own options; `owner` names it in the message, as "judge 'vqa'".

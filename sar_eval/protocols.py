@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -95,3 +95,12 @@ class Benchmark(Protocol):
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
         """Metrics over the judged draws, `overall` first; `verdicts` is by draw key."""
         ...
+
+
+def scores(verdicts: Mapping[str, Verdict]) -> Iterable[tuple[str, float | None]]:
+    """Key and score of every verdict, for a fold that needs no evidence.
+
+    The verdicts of a stored run give them without reading anything else.
+    """
+    stored = getattr(verdicts, "scores", None)
+    return ((key, v.score) for key, v in verdicts.items()) if stored is None else stored()

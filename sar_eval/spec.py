@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from sar_eval import discover
+from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SarEvalError
-from sar_eval.types import DrawProtocol, Json
+from sar_eval.options import check_value, names_of
+from sar_eval.types import DrawProtocol, Json, Shard
 
 # What may change between two starts of a run: it decides verdicts and figures, not images.
 JUDGING = (
@@ -94,20 +96,32 @@ class RunSpec:
         data = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
+    @property
+    def files(self) -> dict[str, str]:
+        """What judges and folds by a file of code, `path/to/file.py:NAME`, by field."""
+        names = {"judge": self.judge, "fold": self.fold}
+        names["answerer"] = str(self.judge_options.get("answerer", ""))
+        return {field: name for field, name in names.items() if discover.is_file(name)}
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Json]) -> RunSpec:
+    def from_json(cls, data: Mapping[str, Json], where: str = "run.json") -> RunSpec:
         """From `run.json`.
 
         Raises:
-            BadInput: its fields are not this version's.
+            BadInput: naming the key whose value is missing, of another kind, out of range, or of another
+                version of sar-eval.
         """
-        try:
-            if "engine_speed_options" not in data:  # written by version 0.1.0 or before
-                data = {**data, "engine_speed_options": _speed_options(data["engine"])}
-            lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-            return cls(**{**data, **lists, "protocol": DrawProtocol(**data["protocol"])})
-        except (TypeError, KeyError) as error:
-            raise BadInput(f"run.json was written by another version of sar-eval ({error})") from error
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise BadInput(f"{where} was written by another version of sar-eval (spec.{unknown[0]})")
+        spec = convert(dict(data), cls, f"{where}, spec", "restore the file, or use another --out")
+        for name in names_of("spec"):
+            check_value(name, getattr(spec, name), where)
+        for name in names_of("protocol"):
+            check_value(name, getattr(spec.protocol, name), where)
+        if "engine_speed_options" not in data:  # written by version 0.1.0 or before
+            return replace(spec, engine_speed_options=_speed_options(spec.engine))
+        return spec
 
 
 def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, Json]:
@@ -115,15 +129,18 @@ def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, 
     return {name: value for name, value in options.items() if name not in ignored}
 
 
-def run_folder(spec: RunSpec, root: Path) -> Path:
+def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None) -> Path:
     """Where a run goes unless --out says: the same command finds the same folder, so it resumes."""
     checkpoint = spec.checkpoint.removeprefix("demo:").rstrip("/").split("/")[-1]
     names = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in (spec.benchmark, checkpoint)]
-    return root / "-".join([*names, spec.digest[:8]])
+    share = [f"{shard.index}-of-{shard.of}"] if shard else []
+    return root / "-".join([*names, spec.digest[:8], *share])
 
 
 def _speed_options(engine: str) -> tuple[str, ...]:
-    """What the engine says of its options, if it is installed here."""
+    """What the engine says of its options, if it is installed here. A file is not run for that."""
+    if discover.is_file(engine):
+        return ()
     try:
         return tuple(getattr(discover.load("engines", engine), "speed_options", ()))
     except (SarEvalError, ImportError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 Json = Any  # JSON-shaped data: dict, list, str, int, float, bool or None
@@ -152,7 +154,9 @@ class Summary:
 
     An incomplete run has metrics only if they were asked for: they are then computed over the images
     that are there, and `partial` is set. `steps_per_image` is the mean number of forward passes of the
-    decoder after the prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0.
+    decoder after the prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0;
+    `devices` names devices and wave sizes if there are several and the dtype's rounding depends on them;
+    `shard` is "2/8" for one of eight shares of a run, which has no metrics, else "".
     """
 
     spec_digest: str
@@ -169,11 +173,34 @@ class Summary:
     partial: bool = False
     steps_per_image: float | None = None
     out_of_range_tokens: int = 0
+    devices: tuple[str, ...] = ()
+    shard: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that was expected is missing or failed."""
-        return self.failed == 0 and self.generated == self.expected
+        """Whether something was expected, and nothing of it is missing or failed."""
+        return self.expected > 0 and self.failed == 0 and self.generated == self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `of` shares of a run, counted from 1: every block belongs to exactly one of them."""
+
+    index: int = 1
+    of: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+
+def suite_digest(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 over ids, texts, tags, checks and splits, 16 hex digits."""
+    total, text = hashlib.sha256(), encode_basestring_ascii
+    for p in prompts:
+        # What json.dumps([...], sort_keys=True) gives, several times faster for prompts without checks.
+        checks = "null" if p.checks is None else json.dumps(p.checks, sort_keys=True)
+        total.update(f"[{text(p.id)}, {text(p.text)}, {text(p.tag)}, {checks}, {text(p.split)}]".encode())
+    return total.hexdigest()[:16]
 
 
 def draw_seed(run_seed: int, prompt_id: str, index: int) -> int:

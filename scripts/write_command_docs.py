@@ -12,7 +12,7 @@ from sar_eval.cli import app
 HEAD = """# Commands
 
 Written by `python scripts/write_command_docs.py`; `sar-eval COMMAND --help` says the same.
-Exit codes: 0 ok, 1 gate failed, 2 bad input, 3 incomplete.
+Exit codes: 0 ok, 1 gate failed, 2 bad input, 3 incomplete or interrupted, 70 a fault of sar-eval itself.
 """
 
 

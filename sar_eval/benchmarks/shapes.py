@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sar_eval.stats import clustered_metric
-from sar_eval.suites.geneval.scoring import fold_by_task, scores_by_task
+from sar_eval.suites.geneval.scoring import fold_by_task, scores_by_prompt, scores_by_task
 from sar_eval.suites.shapes.suite import SPLIT_TASKS
 from sar_eval.types import Metric, Prompt, Verdict
 
@@ -15,12 +15,12 @@ class ShapesFold:
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
         """GenEval's metrics, then `split/seen` and `split/unseen` over the four split tasks."""
-        splits = []
+        splits, by_prompt = [], scores_by_prompt(verdicts)
         for split in ("seen", "unseen"):
             in_split = [p for p in prompts if p.split == split and p.tag in SPLIT_TASKS]
-            scores = scores_by_task(in_split, verdicts)
+            scores = scores_by_task(in_split, by_prompt)
             splits.append(clustered_metric(f"split/{split}", list(scores.values())))
-        return (*fold_by_task(prompts, verdicts), *splits)
+        return (*fold_by_task(prompts, by_prompt), *splits)
 
 
 BENCHMARK = ShapesFold

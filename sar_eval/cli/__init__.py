@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import ckpt, fetch, inspect, prompts, run, score, train
-from sar_eval.errors import SarEvalError
+from sar_eval.cli import ckpt, fetch, inspect, last_handler, prompts, run, score, train
 
 app = typer.Typer(
     name="sar-eval",
@@ -40,20 +38,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error, too.")] = False,
 ) -> None:
     del version
+    if debug:
+        os.environ[last_handler.DEBUG] = "1"  # the workers' too
 
 
 def main() -> None:
-    """Run the command line; errors of the user's making end in one message and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except SarEvalError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
+    """Run the command line; every error ends in one message and an exit code."""
+    sys.exit(last_handler.run(app))

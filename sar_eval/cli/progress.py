@@ -162,6 +162,8 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
         outside = f", {summary.out_of_range_tokens} text tokens drawn as code 0"
         steps = f"{summary.steps_per_image:.1f} decoder steps an image"
         console.print(steps + (outside if summary.out_of_range_tokens else ""), highlight=False)
+    for line in _remarks(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not summary.complete:
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")
@@ -170,6 +172,14 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     console.print(f"run     {folder}", markup=False, highlight=False, soft_wrap=True)
     if report is not None:
         console.print(f"report  {report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _remarks(summary: Summary) -> Iterator[str]:
+    """What the figures do not show."""
+    if summary.shard:
+        yield f"shard {summary.shard} of a run: `sar-eval join` puts the shards together, then it is scored"
+    if summary.devices:
+        yield f"images may depend on where they were drawn, in this dtype: {'; '.join(summary.devices)}"
 
 
 def score_table(summary: Summary) -> Table:

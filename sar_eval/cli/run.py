@@ -11,15 +11,20 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Ckpt, Output, RunPath, overrides, with_options
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec
+    from sar_eval.storage.run_folder import RunFolder
+
+FoldOf = Annotated[
+    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (run, generate, judge, summarize, report, export):
+    for command in (run, generate, judge, summarize, report, export, join, verify):
         app.command()(command)
 
 
@@ -48,10 +53,11 @@ def run(
     spec = resolve(recipe, ckpt, overrides(what, how, judging))
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
+    shard = parse_shard(where.shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
-    folder = session.new_folder(where.out, spec)
+    folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
-        spec = session.prepare(spec, folder, output, how.batch_size)
+        spec = session.prepare(spec, folder, output, how.batch_size, shard)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
         session.finish(spec, folder, output, judging.partial)
@@ -72,15 +78,15 @@ def generate(
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     spec = resolve(free_recipe(prompts), ckpt, overrides(what, how))
-    slots = session.worker_slots(where, gpus_of_a_worker(spec))
-    folder = session.new_folder(where.out, spec)
+    shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
+    folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
-        spec = session.prepare(spec, folder, output, how.batch_size)
+        spec = session.prepare(spec, folder, output, how.batch_size, shard)
         generate_stage(spec, folder, slots, progress)
         session.finish(spec, folder, output)
 
 
-@with_options(without=["out"])
+@with_options(without=["out", "shard"])
 def judge(
     run_folder: RunPath,
     judging: HowToJudge,
@@ -101,7 +107,7 @@ def judge_run(
     from sar_eval.stages.judge import judge as judge_stage
 
     folder, spec = session.open_run(path)
-    spec = _with_judge(spec, benchmark, overrides(judging))
+    spec = _with_judge(spec, folder, benchmark, overrides(judging))
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
@@ -110,23 +116,25 @@ def judge_run(
 
 
 @with_options(without=["judge", "judge_option", "detector", "quiet"])
-def summarize(run_folder: RunPath, judging: HowToJudge, output: Output) -> None:
+def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder)
+    spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
 
 
 @with_options(without=["judge", "judge_option", "detector"])
-def report(run_folder: RunPath, judging: HowToJudge) -> None:
+def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -> None:
     """Write a run's report.html."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder)
+    spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
         typer.echo(write_report(spec, folder))
@@ -143,23 +151,82 @@ def export(
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = len(folder.read_prompts()) * spec.images_per_prompt
+    expected = len(folder.prompts()) * spec.images_per_prompt
     typer.echo(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
 
 
-def _with_judge(spec: RunSpec, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
+def join(
+    shards: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of shards.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder of all of them.")],
+) -> None:
+    """Put the shards of a run together, as one run to judge, summarise and report.
+
+    Files are linked where the file system can do that. Joining again adds what has come since.
+    """
+    from sar_eval.stages.join import join as join_stage
+    from sar_eval.storage.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    with folder.lock():
+        found = join_stage([RunFolder(path) for path in shards], folder)
+    typer.echo(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
+    if found.drawn < found.expected:
+        raise Incomplete(f"shards are missing or unfinished: {found.expected - found.drawn} images to come")
+
+
+def verify(
+    run_folder: RunPath,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Remove damaged parts; the command that wrote them redoes them."),
+    ] = False,
+) -> None:
+    """Read every byte of a run and name what is damaged or was changed."""
+    from sar_eval.stages.verify import verify as verify_stage
+
+    folder, spec = session.open_run(run_folder)
+    with folder.lock():
+        found = verify_stage(spec, folder, repair=repair)
+    for path in found.damaged:
+        typer.echo(f"damaged{' and removed' if repair else ''}: {path}")
+    for problem in found.problems:
+        typer.echo(f"problem: {problem}")
+    typer.echo(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
+    if not found.intact:
+        way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
+        raise Incomplete(f"{run_folder} is not intact: {way_on}")
+
+
+def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
     from sar_eval.stages.resolve import with_judge
+    from sar_eval.stages.resume import check_files
 
+    named = [asked.get("judge"), asked["judge_options"].get("answerer")]
     if benchmark is not None:
         recipe = load_recipe(benchmark)
         names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
+        named += [*names.values(), recipe.judge_options.get("answerer")]
         spec = replace(spec, benchmark=recipe.name, judge_options=dict(recipe.judge_options), **names)
     if asked.get("judge") not in (None, spec.judge):
         spec = replace(spec, judge=asked["judge"], judge_options={})
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
-    return with_judge(replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]}))
+    spec = replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]})
+    check_files(spec, named, folder)
+    return with_judge(spec)
+
+
+def _with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpec:
+    """The run's spec with the fold of a benchmark, if one is named; verdicts stay the judge's."""
+    from sar_eval.recipe import load_recipe
+    from sar_eval.stages.resume import check_files
+
+    if benchmark is not None:
+        spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
+    files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
+    check_files(spec, files, folder)  # a summary runs the fold alone
+    return spec

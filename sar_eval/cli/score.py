@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 LISTED = 20  # prompts without an image that the terminal names; the summary names all
 # Nothing is drawn: of how to draw only the size of a block is left.
-NOT_HERE = {"seed", "engine", "local_only", "dtype", "protocol", *names_of("protocol"), *names_of("engine")}
+NOT_HERE = {
+    "shard",
+    "seed",
+    "engine",
+    "local_only",
+    "dtype",
+    "protocol",
+    *names_of("protocol"),
+    *names_of("engine"),
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import Summary
+    from sar_eval.types import Shard, Summary
 
 
-def new_folder(out: Path | None, spec: RunSpec) -> RunFolder:
-    """The run folder: the one asked for, or the one that this spec always gets."""
+def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> RunFolder:
+    """The run folder: the one asked for, or the one that this spec (and shard) always gets."""
     from sar_eval.spec import run_folder
     from sar_eval.storage.run_folder import RunFolder
 
-    return RunFolder(out or run_folder(spec, Path("runs")))
+    return RunFolder(out or run_folder(spec, Path("runs"), shard))
 
 
 def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
@@ -40,7 +40,7 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
     from sar_eval.storage.run_folder import RunFolder
 
     folder = RunFolder(path)
-    return folder, RunSpec.from_json(folder.read_manifest()["spec"])
+    return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
@@ -66,12 +66,16 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
 
 
 def prepare(
-    spec: RunSpec, folder: RunFolder, output: Output, asked_batch_size: int | None = None
+    spec: RunSpec,
+    folder: RunFolder,
+    output: Output,
+    asked_batch_size: int | None = None,
+    shard: Shard | None = None,
 ) -> RunSpec:
     """Write or check the run's manifest (see `stages.resume.prepare`), and say what it keeps."""
     from sar_eval.stages import resume
 
-    kept = resume.prepare(spec, folder)
+    kept = resume.prepare(spec, folder, shard)
     if not output.quiet:
         for line in resume.kept_settings(asked_batch_size, kept):
             typer.echo(f"note: {line}", err=True)

@@ -21,12 +21,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.errors import SpecMismatch
 from sar_eval.report.evidence import finite_or_none, parents_by_question, verdict_to_json
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.published import PublishedScore, rank_among_published
 from sar_eval.report.scores import quirk_rows, score_groups
-from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import storage_errors, write_bytes
 from sar_eval.storage.run_folder import RunFolder
@@ -114,12 +114,12 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
         StorageFailed: the report cannot be written.
     """
     summary = _read_summary(spec, folder)
-    prompts = folder.read_prompts()
+    prompts = list(folder.prompts())
     assets = ImageAssets(folder.path / ASSETS, inline_limit)
     columns = ["key", "image", "elapsed_s", "out_of_range_tokens", "error"]
     generations = {row["key"]: _generation_data(row, assets) for row in folder.generations.rows(columns)}
     verdicts, judge_versions = _verdict_data(spec, folder)
-    draws = [draw for block in make_blocks(prompts, spec) for draw in block]
+    draws = [draw for block in Blocks.of(prompts, spec) for draw in block]
     data = {
         "prompts": [_prompt_data(prompt) for prompt in prompts],
         "images": list(_image_data(spec, prompts, draws, generations, verdicts, assets)),
@@ -133,16 +133,11 @@ def write_report(spec: RunSpec, folder: RunFolder, *, inline_limit: int = INLINE
 
 
 def _read_summary(spec: RunSpec, folder: RunFolder) -> Row:
-    path = folder.path / "summary.json"
-    if not path.is_file():
-        raise BadInput(f"{folder.path} has no summary.json: run `sar-eval summarize` on it first")
-    try:
-        summary: Row = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadInput(f"{path} is broken ({error}): run `sar-eval summarize` again") from error
+    summary = folder.read_summary()
     if summary["spec_digest"] != spec.digest:
         raise SpecMismatch(
-            f"{path} belongs to spec {summary['spec_digest']}, not {spec.digest}: summarize again"
+            f"{folder.path / 'summary.json'} belongs to spec {summary['spec_digest']}, not {spec.digest}: "
+            "summarize again"
         )
     return summary
 
@@ -266,7 +261,7 @@ def _counts(summary: Row, generations: Sequence[Mapping[str, Json]]) -> dict[str
 def _git_commit(folder: RunFolder) -> str:
     if not (folder.path / "run.json").is_file():
         return ""
-    return str(folder.read_manifest().get("git_commit") or "")
+    return str(folder.read_manifest().git_commit or "")
 
 
 def _as_text(value: Json) -> str:

@@ -20,13 +20,16 @@ from types import FrameType
 from typing import Any, Protocol
 
 from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
+from sar_eval.runtime.interrupts import raising_lost_interrupts
 from sar_eval.runtime.slots import WorkerSlot, sharing_memory
+from sar_eval.runtime.streams import safe_streams, use_error_stream_for_output
 
 PREFETCH = 2  # blocks that a worker holds at most: one in work, one to begin while the last is stored
 MAX_TRIES = 3  # a block that ends this many workers, or fails this often, is given up
 POLL_S = 0.005  # how often a worker with a pending result looks whether that is done
 STOP_TIMEOUT_S = 2.0  # how long a worker may take to end after SIGTERM
 CLOSE_TIMEOUT_S = 30.0  # how long it may take to release its device when the work is done
+HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGHUP)  # they reach the whole group of the terminal
 
 
 class Task(Protocol):
@@ -75,7 +78,7 @@ def run_blocks(
     workers: list[_Worker] = []
     tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
     try:
-        with _raising_lost_interrupts() as check:
+        with raising_lost_interrupts() as check:
             workers += [_start(task, slot) for slot in used if waiting]
             while workers:
                 for connection in wait([worker.connection for worker in workers]):
@@ -177,7 +180,7 @@ def _start(task: Task, slot: WorkerSlot) -> _Worker:
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker_main, args=(task, theirs, slot))
-    with _environment({"OMP_NUM_THREADS": str(slot.threads), **slot.environment}), _blocking_ctrl_c():
+    with _environment({"OMP_NUM_THREADS": str(slot.threads), **slot.environment}), _blocking_interrupts():
         process.start()
     theirs.close()
     return _Worker(slot, process, ours)
@@ -195,36 +198,9 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 @contextmanager
-def _raising_lost_interrupts() -> Iterator[Callable[[], None]]:
-    """Yields a check that raises KeyboardInterrupt if Ctrl-C was pressed and the exception got lost.
-
-    Python drops an exception that a signal raises inside a finalizer or a callback of C code; the
-    run would then go on to its end.
-    """
-    pressed: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
-        signal.default_int_handler(number, frame)
-
-    def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
-
-
-@contextmanager
-def _blocking_ctrl_c() -> Iterator[None]:
-    """Block SIGINT while a child is started: it inherits the mask, from its first instruction on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _blocking_interrupts() -> Iterator[None]:
+    """Block what the parent handles while a child is started: it inherits the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_BY_PARENT)
     try:
         yield
     finally:
@@ -248,19 +224,22 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
 
 def _worker_main(task: Task, connection: Connection, slot: WorkerSlot) -> None:
     """Main function of a worker: open the task, then run block after block until None arrives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in HANDLED_BY_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    use_error_stream_for_output()
     try:
-        with task.open(slot) as run_block:
+        with safe_streams(), task.open(slot) as run_block:
             connection.send(("ready", None))
             _serve(connection, run_block)
     except SarEvalError as error:
         _send_fatal(connection, error)
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
-    except Exception as error:  # noqa: BLE001 - whatever broke the start ends the run, with its trace
-        traceback.print_exc(file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - whatever broke the start ends the run
+        if os.environ.get("SAR_EVAL_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc(file=sys.stderr)
         _send_fatal(connection, SarEvalError(f"a worker could not start: {_describe(error)}"))
     finally:
         # From here on there is nothing to tidy up, and an exception at exit would be shown.
@@ -322,7 +301,7 @@ def _try(work: Callable[[], Any]) -> tuple[str, Any]:
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _exit_with_parent() -> None:

@@ -13,11 +13,16 @@ from PIL import Image
 from sar_eval.errors import BadInput
 from sar_eval.images.files import decode_image, encode_png
 from sar_eval.images.grids import join_tiles
+from sar_eval.runtime.blocks import Blocks
+from sar_eval.spec import RunSpec
+from sar_eval.stages.resume import check_blocks, check_keys, open_blocks
 from sar_eval.storage.files import storage_errors
+from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import Row
-from sar_eval.types import Prompt
+from sar_eval.storage.schemas import image_suffix
+from sar_eval.types import Draw
 
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 LAYOUTS = {
     "geneval": "00000/metadata.jsonl and 00000/samples/0000.png, as GenEval's official script reads",
     "folder": "<prompt id>_<index>.png beside manifest.jsonl",
@@ -39,70 +44,94 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
         if out.exists() and any(out.iterdir()):
             raise BadInput(f"{out} is not empty: name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-    prompts = folder.read_prompts()
+    spec = RunSpec.from_json(folder.read_manifest().spec, str(folder.path / "run.json"))
+    blocks = open_blocks(spec, folder)
     write = {"geneval": _geneval, "folder": _flat, "dpg": _dpg}[layout]
     with storage_errors(out):
-        number = sum(write(folder, prompts, out))
+        number = sum(write(folder, blocks, out))
     if number == 0:
         raise BadInput(f"{folder.path} holds no images yet")
     return number
 
 
-def _images(folder: RunFolder) -> Iterator[Row]:
-    columns = ["key", "prompt_id", "index", "prompt", "seed", "image"]
-    return (row for row in folder.generations.rows(columns) if row["image"] is not None)
+def _images(folder: RunFolder, blocks: Blocks) -> Iterator[tuple[Draw, bytes]]:
+    """Every stored image with its draw. Names come from the suite, never from what a part says."""
+    parts = folder.generations.parts()
+    check_blocks(parts.values(), blocks)
+    for number, part in parts.items():
+        found = folder.generations.read(part.path, ["key", "image"]).to_pydict()
+        check_keys(part, found["key"], blocks.keys(number))
+        for draw, image in zip(blocks[number], found["image"], strict=True):
+            if image is not None and image["bytes"]:
+                check_image(part, draw, image["bytes"])
+                yield draw, image["bytes"]
 
 
-def _geneval(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
-    numbers = {prompt.id: number for number, prompt in enumerate(prompts)}
-    for prompt in prompts:
-        prompt_folder = out / f"{numbers[prompt.id]:05d}"
+def check_image(part: Part, draw: Draw, data: bytes) -> None:
+    """Refuse to write what is no image.
+
+    Raises:
+        BadInput: the bytes are neither PNG nor JPEG nor WebP.
+    """
+    webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    if not (webp or data.startswith((PNG, JPEG))):
+        raise BadInput(f"{part.path}: what is stored for {draw.key} is neither PNG, JPEG nor WebP")
+
+
+def _geneval(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
+    numbers = {}
+    for number, prompt in enumerate(blocks.prompts):
+        numbers[prompt.id] = number
+        prompt_folder = out / f"{number:05d}"
         (prompt_folder / "samples").mkdir(parents=True)
         metadata = prompt.checks or {"tag": prompt.tag, "prompt": prompt.text}
-        (prompt_folder / "metadata.jsonl").write_text(json.dumps(metadata))
-    for row in _images(folder):
-        path = out / f"{numbers[row['prompt_id']]:05d}" / "samples" / f"{row['index']:04d}.png"
-        path.write_bytes(_as_png(row["image"]["bytes"]))
+        (prompt_folder / "metadata.jsonl").write_text(json.dumps(metadata), "utf-8")
+    for draw, data in _images(folder, blocks):
+        path = out / f"{numbers[draw.prompt.id]:05d}" / "samples" / f"{draw.index:04d}.png"
+        path.write_bytes(_as_png(data))
         yield 1
 
 
 def _as_png(data: bytes) -> bytes:
-    """The official scripts look for `.png`, so WebP is written anew."""
-    if data[8:12] != b"WEBP":
+    """The official scripts look for `.png`, so other formats are written anew."""
+    if data.startswith(PNG):
         return data
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "WEBP")) as image:
         image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _flat(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
-    tags = {prompt.id: prompt.tag for prompt in prompts}
-    with (out / "manifest.jsonl").open("w") as manifest:
-        for row in _images(folder):
-            path = out / row["image"]["path"]
-            path.write_bytes(row["image"]["bytes"])
-            line = {name: row[name] for name in ("key", "prompt_id", "index", "prompt", "seed")}
-            line |= {"file": path.name, "tag": tags[row["prompt_id"]]}
+def _flat(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
+    with (out / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
+        for draw, data in _images(folder, blocks):
+            path = out / f"{draw.prompt.id}_{draw.index}.{image_suffix(data)}"
+            path.write_bytes(data)
+            line = {"key": draw.key, "prompt_id": draw.prompt.id, "index": draw.index}
+            line |= {
+                "prompt": draw.prompt.text,
+                "seed": draw.seed,
+                "file": path.name,
+                "tag": draw.prompt.tag,
+            }
             manifest.write(json.dumps(line) + "\n")
             yield 1
 
 
-def _dpg(folder: RunFolder, prompts: list[Prompt], out: Path) -> Iterator[int]:
+def _dpg(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
     """A prompt with fewer images than it should have gets no file: a grid cannot have an empty tile."""
-    del prompts
-    each = int(folder.read_manifest()["spec"]["images_per_prompt"])
+    each = blocks.images_per_prompt
     if each not in (1, 4):
         raise BadInput(f"layout dpg holds 1 or 4 images a prompt, not {each}: use --layout folder")
-    for prompt, rows in groupby(_images(folder), lambda row: str(row["prompt_id"])):
-        images = [row["image"]["bytes"] for row in sorted(rows, key=lambda row: int(row["index"]))]
+    for prompt, drawn in groupby(_images(folder, blocks), lambda found: found[0].prompt.id):
+        images = [data for _, data in drawn]
         if len(images) == each:
             (out / f"{prompt}.png").write_bytes(_one_file(prompt, images))
             yield each
 
 
 def _one_file(prompt: str, images: list[bytes]) -> bytes:
-    if len(images) == 1 and images[0].startswith(b"\x89PNG"):
+    if len(images) == 1 and images[0].startswith(PNG):
         return images[0]
     tiles = [decode_image(data) for data in images]
     if len({tile.shape for tile in tiles}) > 1:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sar_eval.provenance import versions
-from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
-from sar_eval.stages.resume import unfinished_blocks
+from sar_eval.stages.resume import is_drawn, open_blocks, unfinished_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, generation_row
 from sar_eval.types import Draw, Generation, Json
@@ -31,29 +31,39 @@ def generate(
     folder: RunFolder,
     slots: Sequence[WorkerSlot],
     progress: ProgressCallback = no_progress,
-) -> list[list[Draw]]:
-    """Make what is missing (lock held, `prepare`d) and return the run's blocks.
+) -> None:
+    """Make what is missing (lock held, `prepare`d).
 
     A block that keeps failing is stored with its error, so the run ends incomplete, not dead.
 
     Raises:
+        SpecMismatch: the folder holds generations of another run.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = make_blocks(folder.read_prompts(), spec)
-    todo = unfinished_blocks("generate", folder.generations, blocks, range(len(blocks)), progress, "made")
-    total = sum(map(len, blocks))
-    done, failed = total - sum(len(blocks[i]) for i in todo), 0
+    blocks = open_blocks(spec, folder)
+    todo = undrawn_blocks("generate", spec, folder, blocks, progress, "made")
+    done, failed = blocks.draws - sum(map(blocks.draws_in, todo)), 0
     with closing(run_blocks(GenerateTask(spec, folder.path), todo, slots)) as results:
         for result in results:
-            draws, note = blocks[result.block], ""
+            drawn, note = blocks.draws_in(result.block), ""
             if result.error is not None:
-                failed += BlockWriter(spec, folder, result.block, draws).store_failure(result.error)
+                writer = BlockWriter(spec, folder, result.block, blocks[result.block], made_by(spec))
+                failed += writer.store_failure(result.error)
                 note = f"block {result.block}: {result.error}"
             else:
                 failed += result.result[0]
-            done += len(draws)
-            progress(ProgressEvent("generate", done, total, failed, result.worker, len(draws), note))
-    return blocks
+            done += drawn
+            progress(ProgressEvent("generate", done, blocks.draws, failed, result.worker, drawn, note))
+
+
+def undrawn_blocks(
+    stage: str, spec: RunSpec, folder: RunFolder, blocks: Blocks, progress: ProgressCallback, redo: str
+) -> list[int]:
+    """Numbers of the blocks that lack generations (see `stages.resume.unfinished_blocks`)."""
+    table = folder.generations
+    digests = {spec.digest, *folder.read_manifest().earlier_digests}
+    finished = is_drawn(table, blocks, digests)
+    return unfinished_blocks(stage, table, blocks, blocks.numbers, finished, progress, redo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +77,13 @@ class GenerateTask:
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
         """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.local.Task`)."""
         folder = RunFolder(self.path)
-        blocks = make_blocks(folder.read_prompts(), self.spec)
+        blocks = open_blocks(self.spec, folder)
         _limit_threads(slot)
-        made_by = _made_by(self.spec, slot)
+        origin = made_by(self.spec, slot.device)
         with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:
 
             def run_block(block: int) -> Any:
-                writer = BlockWriter(self.spec, folder, block, blocks[block], made_by)
+                writer = BlockWriter(self.spec, folder, block, blocks[block], origin)
                 return _draw_block(engine, writer, executor)
 
             yield run_block
@@ -85,10 +95,10 @@ def _limit_threads(slot: WorkerSlot) -> None:
     torch.set_num_threads(slot.threads)
 
 
-def _made_by(spec: RunSpec, slot: WorkerSlot) -> dict[str, Json]:
-    """What every row of this worker was made with; the engine adds what it knows better."""
-    engine = {"engine": spec.engine, "engine_version": spec.engine_version, "device": slot.device}
-    return engine | {"versions": versions()}
+def made_by(spec: RunSpec, device: str = "") -> dict[str, Json]:
+    """What every row of a worker was made with; the engine adds what it knows better."""
+    engine = {"engine": spec.engine, "engine_version": spec.engine_version, "versions": versions()}
+    return engine | ({"device": device} if device else {})
 
 
 def begins_ahead(engine: Any) -> bool:
@@ -137,10 +147,11 @@ class BlockWriter:
         made_by: Mapping[str, Json] | None = None,
     ) -> None:
         """`made_by`: provenance of the new rows."""
-        self.spec, self.table, self.block, self.draws = spec, folder.generations, block, draws
+        self.spec, self.folder, self.block, self.draws = spec, folder, block, draws
         self.made_by = made_by or {}
-        stored = map(generation_from_row, self.table.read_block(block))
-        self.kept = {g.key: g for g in stored if g.error is None}
+        seeds = {draw.key: draw.seed for draw in draws}
+        stored = map(generation_from_row, folder.generations.read_block(block))
+        self.kept = {g.key: g for g in stored if g.error is None and seeds.get(g.key) == g.seed}
 
     def missing(self) -> list[Draw]:
         """Draws without an image from an earlier start."""
@@ -188,4 +199,4 @@ class BlockWriter:
 
     def _write(self, found: Mapping[str, Generation]) -> None:
         rows = [generation_row(draw.prompt, found[draw.key], self.spec.digest) for draw in self.draws]
-        self.table.write(self.block, rows)
+        self.folder.write_generations(self.block, rows, self.spec.digest)

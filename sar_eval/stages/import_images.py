@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import ImageFolder, decode_image, encode_png, is_lossy
-from sar_eval.runtime.blocks import make_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import unfinished_blocks
+from sar_eval.stages.generate import undrawn_blocks
+from sar_eval.stages.resume import open_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row
 from sar_eval.types import Draw, Generation
@@ -35,10 +35,10 @@ def import_images(
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = make_blocks(folder.read_prompts(), spec)
-    todo = unfinished_blocks("import", folder.generations, blocks, range(len(blocks)), progress, "read")
-    total = sum(map(len, blocks))
-    done, failed = total - sum(len(blocks[i]) for i in todo), 0
+    blocks = open_blocks(spec, folder)
+    todo = undrawn_blocks("import", spec, folder, blocks, progress, "read")
+    total = blocks.draws
+    done, failed = total - sum(map(blocks.draws_in, todo)), 0
     with ThreadPoolExecutor(THREADS) as pool:
         for number in todo:
             draws = blocks[number]
@@ -53,7 +53,7 @@ def _store(
     spec: RunSpec, folder: RunFolder, block: int, draws: Sequence[Draw], found: Sequence[Generation]
 ) -> None:
     rows = [generation_row(draw.prompt, g, spec.digest) for draw, g in zip(draws, found, strict=True)]
-    folder.generations.write(block, rows)
+    folder.write_generations(block, rows, spec.digest)
 
 
 def _read(draws: Sequence[Draw], images: ImageFolder) -> list[Generation]:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sar_eval.errors import SarEvalError
-from sar_eval.runtime.blocks import make_blocks
+from sar_eval.errors import BadInput, SarEvalError
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
-from sar_eval.stages.resume import check_verdicts, unfinished_blocks
-from sar_eval.storage.run_folder import PartTable, RunFolder
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_keys,
+    check_spec,
+    is_judged,
+    open_blocks,
+    unfinished_blocks,
+)
+from sar_eval.storage.parts import Part, PartTable
+from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
-from sar_eval.types import Generation, Prompt, Verdict
+from sar_eval.types import Draw, Generation, Prompt, Verdict
 
 
 def judge(
@@ -32,15 +40,18 @@ def judge(
         BadInput: the folder's verdicts were given under other judge options.
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    blocks = make_blocks(folder.read_prompts(), spec)
-    stored = set(folder.generations.stored_blocks())
-    todo = unfinished_blocks("judge", folder.verdicts(spec.judge), blocks, stored, progress, "judged")
-    check_verdicts(spec, folder)  # now that damaged parts are gone
-    total = sum(len(blocks[i]) for i in stored)
-    done, failed = total - sum(len(blocks[i]) for i in todo), 0
+    blocks = open_blocks(spec, folder)
+    drawn = folder.generations.parts()
+    check_generations(spec, folder, drawn, blocks)
+    finished = is_judged(spec, folder, drawn)
+    todo = unfinished_blocks(
+        "judge", folder.verdicts(spec.judge), blocks, drawn, finished, progress, "judged"
+    )
+    total = sum(map(blocks.draws_in, drawn))
+    done, failed = total - sum(map(blocks.draws_in, todo)), 0
     with closing(run_blocks(JudgeTask(spec, folder.path), todo, slots)) as results:
         for result in results:
-            size, note = len(blocks[result.block]), ""
+            size, note = blocks.draws_in(result.block), ""
             if result.error is not None:
                 failed += _store_failure(spec, folder, result.block, result.error)
                 note = f"block {result.block}: {result.error}"
@@ -48,6 +59,18 @@ def judge(
                 failed += result.result[1]
             done += size
             progress(ProgressEvent("judge", done, total, failed, result.worker, size, note))
+
+
+def check_generations(spec: RunSpec, folder: RunFolder, parts: Mapping[int, Part], blocks: Blocks) -> None:
+    """Refuse generations of another run, from the parts' footers.
+
+    Raises:
+        SpecMismatch: naming the part.
+    """
+    digests = {spec.digest, *folder.read_manifest().earlier_digests}
+    check_blocks(parts.values(), blocks)
+    for part in parts.values():
+        check_spec(part, folder.generations.facts(part), digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +84,10 @@ class JudgeTask:
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], tuple[int, int]]]:
         """Load the judge once; blocks give (verdicts, how many of them are errors)."""
         folder = RunFolder(self.path)
-        prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
+        blocks = open_blocks(self.spec, folder)
         with build_judge(self.spec, slot.device) as judge:
             _limit_threads(slot)
-            yield lambda block: _judge_block(judge, folder, self.spec, block, prompts)
+            yield lambda block: _judge_block(judge, folder, self.spec, block, blocks[block])
 
 
 def _limit_threads(slot: WorkerSlot) -> None:
@@ -74,30 +97,63 @@ def _limit_threads(slot: WorkerSlot) -> None:
 
 
 def _judge_block(
-    judge: Any, folder: RunFolder, spec: RunSpec, block: int, prompts: dict[str, Prompt]
+    judge: Any, folder: RunFolder, spec: RunSpec, block: int, draws: Sequence[Draw]
 ) -> tuple[int, int]:
     """Judge what has no verdict from an earlier start or try; verdicts are kept if the judge then fails."""
-    rows, table = folder.generations.read_block(block), folder.verdicts(spec.judge)
-    items = [(prompts[row["prompt_id"]], generation_from_row(row)) for row in rows]
+    part = _stored_part(folder, block)
+    rows, images = folder.generations.read(part.path).to_pylist(), _images(folder, part)
+    check_keys(part, [row["key"] for row in rows], [draw.key for draw in draws])
+    items = [(draw.prompt, generation_from_row(row)) for draw, row in zip(draws, rows, strict=True)]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
-    found = _stored_verdicts(table, block, {generation.key for _, generation in drawn})
+    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
     failure = _collect_verdicts(judge, [item for item in drawn if item[1].key not in found], found)
     for _, generation in items:
         why = "the judge gave no verdict" if failure is None else _describe(failure)
         why = f"not drawn: {generation.error}" if generation.error else why
         missing = Verdict(generation.key, spec.judge, judge.version, error=why)
         found.setdefault(generation.key, missing)
-    verdicts = [found[row["key"]] for row in rows]
-    table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
+    errors = _store(spec, folder, part, [found[row["key"]] for row in rows], images)
     if failure is not None:
         raise failure
-    return len(verdicts), sum(v.error is not None for v in verdicts)
+    return len(rows), errors
 
 
-def _stored_verdicts(table: PartTable, block: int, keys: set[str]) -> dict[str, Verdict]:
-    """Stored verdicts without an error on these keys."""
-    rows = (row for row in table.read_block(block) if row["error"] is None and row["key"] in keys)
-    return {row["key"]: verdict_from_row(row) for row in rows}
+def _stored_part(folder: RunFolder, block: int) -> Part:
+    part = folder.generations.part(block)
+    if part is None:
+        raise BadInput(
+            f"{folder.generations.folder} has lost block {block}: run the command that drew it again"
+        )
+    return part
+
+
+def _images(folder: RunFolder, part: Part) -> dict[str, str | None]:
+    """The digest of each image of a block, by draw key; only of draws that have one."""
+    table = folder.generations
+    rows = table.read(part.path, ["key", "error"]).to_pylist()
+    digests = table.image_digests(part, len(rows))
+    return {row["key"]: digest for row, digest in zip(rows, digests, strict=True) if row["error"] is None}
+
+
+def _store(
+    spec: RunSpec,
+    folder: RunFolder,
+    source: Part,
+    verdicts: Sequence[Verdict],
+    images: Mapping[str, str | None],
+) -> int:
+    """Store a block's verdicts, each with the digest of its image; returns how many are errors."""
+    rows = [verdict_row(verdict, spec.judge_digest, images.get(verdict.key)) for verdict in verdicts]
+    folder.write_verdicts(spec.judge, source.block, rows, spec.judge_digest, source)
+    return sum(verdict.error is not None for verdict in verdicts)
+
+
+def _stored_verdicts(table: PartTable, block: int, images: Mapping[str, str | None]) -> dict[str, Verdict]:
+    """Stored verdicts without an error on these images."""
+    stored = (row for row in table.read_block(block) if row["error"] is None and row["key"] in images)
+    return {
+        row["key"]: verdict_from_row(row) for row in stored if row["image_digest"] == images[row["key"]]
+    }
 
 
 def _collect_verdicts(
@@ -136,9 +192,9 @@ def _scored(verdict: Verdict) -> Verdict:
 
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:
     """Store an error for every image that has no verdict from an earlier start; returns how many."""
-    table = folder.verdicts(spec.judge)
-    keys = [row["key"] for row in folder.generations.read_block(block, ["key"])]
-    found = _stored_verdicts(table, block, set(keys))
+    part = _stored_part(folder, block)
+    keys = folder.generations.read(part.path, ["key"]).column("key").to_pylist()
+    images = _images(folder, part)
+    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
     verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
-    table.write(block, [verdict_row(v, spec.judge_digest) for v in verdicts])
-    return sum(v.error is not None for v in verdicts)
+    return _store(spec, folder, part, verdicts, images)

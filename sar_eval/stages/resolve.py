@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -94,12 +95,20 @@ def with_judge(spec: RunSpec) -> RunSpec:
     if not spec.judge:
         return spec
     judge = build_judge(spec, "cpu")
-    return replace(
-        spec,
-        judge_version=str(judge.version),
-        judge_speed_options=tuple(getattr(judge, "speed_options", ())),
-        judge_path_options=tuple(getattr(judge, "path_options", ())),
-    )
+    with discover.guarded(f"judge {spec.judge!r} does not say what it is"):
+        return replace(
+            spec,
+            judge_version=_version(judge, f"judge {spec.judge!r}"),
+            judge_speed_options=tuple(getattr(judge, "speed_options", ())),
+            judge_path_options=tuple(getattr(judge, "path_options", ())),
+        )
+
+
+def _version(addition: Any, name: str) -> str:
+    version = getattr(addition, "version", None)
+    if version is None:
+        raise BadInput(f"{name} has no `version`: what it gives is stored under it")
+    return str(version)
 
 
 def build_judge(spec: RunSpec, device: str) -> Any:
@@ -109,11 +118,7 @@ def build_judge(spec: RunSpec, device: str) -> Any:
         BadInput, UnknownName: there is no such judge, or it does not take its options.
     """
     make = discover.load("judges", spec.judge)
-    options = dict(spec.judge_options)
-    try:
-        return make(device=device, **options)
-    except TypeError as error:
-        raise BadInput(f"judge {spec.judge!r} does not take the options {options}: {error}") from error
+    return _construct(f"judge {spec.judge!r}", make, (), {"device": device}, spec.judge_options)
 
 
 def build_engine(spec: RunSpec, device: str) -> Any:
@@ -123,18 +128,34 @@ def build_engine(spec: RunSpec, device: str) -> Any:
         BadInput, UnknownName: there is no such engine, or it does not take its options.
     """
     make = discover.load("engines", spec.engine)
-    options = dict(spec.engine_options)
     settings = {"device": device, "dtype": spec.dtype, "batch_size": spec.batch_size}
+    name = f"engine {spec.engine!r}"
+    return _construct(name, make, (spec.checkpoint, spec.protocol), settings, spec.engine_options)
+
+
+def _construct(
+    name: str, make: Any, what: tuple[Any, ...], settings: Mapping[str, Any], options: Mapping[str, Json]
+) -> Any:
+    """Call an addition's constructor, which checks its options and loads nothing."""
+    if twice := sorted(settings.keys() & options.keys()):
+        flag = {"device": "--devices"}.get(twice[0], f"--{twice[0].replace('_', '-')}")
+        raise BadInput(f"{twice[0]!r} is no option of {name}: say {flag}")
     try:
-        return make(spec.checkpoint, spec.protocol, **settings, **options)
-    except TypeError as error:
-        raise BadInput(f"engine {spec.engine!r} does not take the options {options}: {error}") from error
+        json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"an option of {name} cannot be stored in run.json: {error}") from error
+    with discover.guarded(f"{name} cannot be made with the options {dict(options)}"):
+        try:
+            return make(*what, **settings, **options)
+        except TypeError as error:
+            raise BadInput(f"{name} does not take the options {dict(options)}: {error}") from error
 
 
 def gpus_of_a_worker(spec: RunSpec) -> int:
     """How many GPUs one worker of the spec's engine takes: 1 unless the engine's `gpus` says more."""
     gpus = getattr(discover.load("engines", spec.engine), "gpus", None)
-    return 1 if gpus is None else int(gpus(spec.engine_options))
+    with discover.guarded(f"engine {spec.engine!r} does not say how many GPUs it takes"):
+        return 1 if gpus is None else int(gpus(spec.engine_options))
 
 
 def _check_values(spec: RunSpec) -> None:
@@ -185,5 +206,7 @@ def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
     engine = build_engine(spec, "cpu")
     if spec.fold:
         discover.load("benchmarks", spec.fold)
-    speed = tuple(getattr(engine, "speed_options", ()))
-    return with_judge(replace(spec, engine_version=str(engine.version), engine_speed_options=speed))
+    with discover.guarded(f"engine {spec.engine!r} does not say what it is"):
+        speed = tuple(getattr(engine, "speed_options", ()))
+        version = _version(engine, f"engine {spec.engine!r}")
+    return with_judge(replace(spec, engine_version=version, engine_speed_options=speed))

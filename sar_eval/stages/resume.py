@@ -2,51 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.provenance import git_commit, versions
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent
 from sar_eval.spec import JUDGING, NOT_IN_DIGEST, RunSpec, without
-from sar_eval.storage.files import storage_errors, write_json
-from sar_eval.storage.run_folder import PartTable, RunFolder
+from sar_eval.storage.files import storage_errors
+from sar_eval.storage.manifest import Manifest
+from sar_eval.storage.parts import Part, PartTable
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import PartFacts
 from sar_eval.suites.prompts import load_suite
-from sar_eval.types import Draw
+from sar_eval.types import Shard
+
+FOREIGN = "it belongs to another run; move it away, or use another --out"
 
 
-def prepare(spec: RunSpec, folder: RunFolder) -> RunSpec:
+def open_blocks(spec: RunSpec, folder: RunFolder) -> Blocks:
+    """The blocks that a run folder is for.
+
+    Raises:
+        BadInput: its prompts are damaged or were changed.
+    """
+    return Blocks.of(folder.prompts(), spec, folder.read_manifest().shard)
+
+
+def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> RunSpec:
     """Write `run.json` and the prompts on the first start, check them on a resume (lock held).
 
     A resume keeps the first start's batch size, so that blocks stay the same (see `kept_settings`).
 
     Raises:
+        BadInput: the folder holds parts without a `run.json`, or prompts that are not the run's.
         SpecMismatch: the folder belongs to another spec.
     """
-    path = folder.path / "run.json"
-    if not path.exists():
-        folder.write_prompts(load_suite(Path(spec.suite)).prompts)
-        first = {"spec": spec.to_json(), "digest": spec.digest}
-        write_json(path, first | {"versions": versions(), "git_commit": git_commit()})
-        return spec
+    if not (folder.path / "run.json").exists():
+        return _begin(spec, folder, shard)
     manifest = folder.read_manifest()
-    changed = _differences(RunSpec.from_json(manifest["spec"]), spec)
+    stored = RunSpec.from_json(manifest.spec, str(folder.path / "run.json"))
+    changed = _differences(stored, spec)
     # Version 0.1.0 left more options of other people's engines out of the digest.
-    earlier = "engine_speed_options" not in manifest["spec"]
-    if manifest["digest"] != spec.digest and (changed or not earlier):
-        written_by = manifest.get("versions", {}).get("sar_eval")
+    earlier = "engine_speed_options" not in manifest.spec
+    if manifest.digest != spec.digest and (changed or not earlier):
+        written_by = manifest.versions.get("sar_eval")
         raise SpecMismatch(
             f"{folder.path} holds a run with another spec ({changed or f'by sar-eval {written_by}'}): "
             "use another --out, or remove the folder to start again"
         )
+    if shard is not None and shard != manifest.shard:
+        there = f"shard {manifest.shard}" if manifest.shard else "a whole run"
+        raise SpecMismatch(
+            f"{folder.path} holds {there}, not shard {shard}: each shard has a folder of its own"
+        )
+    kept = _kept(stored, spec)
+    check_files(kept, spec.files.values(), folder)
+    _write_changes(kept, manifest, folder)
+    _restore_prompts(spec, folder)
+    return kept
+
+
+def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None) -> RunSpec:
+    """First start. Parts that are there already are of a run that nobody knows."""
+    if folder.holds_parts():
+        raise BadInput(
+            f"{folder.path} holds parts of a run, but no run.json that says of which one: restore it, or "
+            "use another --out"
+        )
+    prompts = folder.write_prompts(load_suite(Path(spec.suite)).prompts)
+    folder.write_manifest(
+        Manifest(
+            spec=spec.to_json(),
+            digest=spec.digest,
+            versions=versions(),
+            git_commit=git_commit(),
+            prompts=prompts,
+            shard=shard,
+        )
+    )
+    return spec
+
+
+def _kept(stored: RunSpec, spec: RunSpec) -> RunSpec:
+    """The stored spec with what may change: the judge, and options that no image depends on."""
     # Without a judge (`generate` again) the run keeps the one it has.
     judging = {name: getattr(spec, name) for name in JUDGING} if spec.judge else {}
     engine = {name: getattr(spec, name) for name in ("engine_options", "engine_speed_options")}
-    kept = RunSpec.from_json(manifest["spec"] | judging | engine)
-    if kept.to_json() != manifest["spec"]:
-        write_json(path, manifest | {"spec": kept.to_json(), "digest": kept.digest})
-    return kept
+    return replace(stored, **judging, **engine)
+
+
+def _write_changes(kept: RunSpec, manifest: Manifest, folder: RunFolder) -> None:
+    if kept.to_json() == manifest.spec:
+        return
+    earlier = manifest.earlier_digests
+    if kept.digest != manifest.digest:  # by an earlier version, of the same spec: its parts stay
+        earlier = tuple(dict.fromkeys((*earlier, manifest.digest)))
+    changed = replace(manifest, spec=kept.to_json(), digest=kept.digest, earlier_digests=earlier)
+    folder.write_manifest(changed)
+
+
+def _restore_prompts(spec: RunSpec, folder: RunFolder) -> None:
+    """Write the prompts again if they are damaged and the prompt file is still the same."""
+    try:
+        folder.prompts()
+    except BadInput:
+        suite = load_suite(Path(spec.suite))
+        if suite.digest != spec.suite_digest:
+            raise
+        prompts = folder.write_prompts(suite.prompts)
+        folder.write_manifest(replace(folder.read_manifest(), prompts=prompts))
+
+
+def check_files(spec: RunSpec, named: Collection[str], folder: RunFolder) -> None:
+    """Refuse to run files that a run folder names, unless this command names them itself.
+
+    Args:
+        spec: the run's.
+        named: names that this command was given.
+        folder: of the run, for the message.
+
+    Raises:
+        BadInput: naming the file and the flag that allows it.
+    """
+    for field, name in spec.files.items():
+        if name not in named:
+            raise BadInput(
+                f"{folder.path / 'run.json'} names the {field} {name!r}, which is code and would be run: "
+                "if you trust it, name it again on the command line, by --benchmark RECIPE.toml or "
+                "--judge FILE.py:NAME"
+            )
 
 
 def kept_settings(asked_batch_size: int | None, kept: RunSpec) -> list[str]:
@@ -63,50 +153,125 @@ def kept_settings(asked_batch_size: int | None, kept: RunSpec) -> list[str]:
 def unfinished_blocks(
     stage: str,
     table: PartTable,
-    blocks: Sequence[Sequence[Draw]],
+    blocks: Blocks,
     among: Collection[int],
+    finished: Callable[[Part], bool],
     progress: ProgressCallback,
     redo: str,
 ) -> list[int]:
-    """Numbers of the blocks whose stored part is not whole and free of errors; reports what is stored.
+    """Numbers of the blocks that are not `finished`; reports what is stored.
 
-    Temporary files and damaged parts are removed first.
+    Temporary files and damaged parts are removed first. The footers of the parts are read, not their
+    rows, so the cost is that of the number of parts, whatever is in them.
 
     Args:
         stage: its name, for `progress`.
         table: where the stage stores its parts.
         blocks: all of the run.
         among: the blocks that the stage is to do.
+        finished: whether a part is whole, without errors, and of this run.
         progress: gets the state at the start, and a note for every damaged part.
         redo: what will be done to a damaged part ("made", "judged").
 
     Raises:
+        BadInput: a part cannot be read, or is of another run.
         StorageFailed: the disk is full or read-only.
     """
     with storage_errors(table.folder.parent):
         damaged = table.clean()
-    finished = table.finished_blocks({i: {draw.key for draw in blocks[i]} for i in among})
-    done, total = (sum(len(blocks[i]) for i in some) for some in (finished, among))
+    parts = table.parts()
+    check_blocks(parts.values(), blocks)
+    done_blocks = {i for i, part in parts.items() if i in among and finished(part)}
+    done, total = (sum(map(blocks.draws_in, some)) for some in (done_blocks, among))
     progress(ProgressEvent(stage, done, total))
     for path in damaged:
         progress(ProgressEvent(stage, done, total, note=f"damaged part {path.name} will be {redo} again"))
-    return [i for i in sorted(among) if i not in finished]
+    return [i for i in sorted(among) if i not in done_blocks]
 
 
-def check_verdicts(spec: RunSpec, folder: RunFolder) -> None:
-    """Refuse to add verdicts to those of a judge with other options or another version.
+def check_blocks(parts: Iterable[Part], blocks: Blocks) -> None:
+    """Refuse parts of blocks that the run does not have.
 
     Raises:
-        BadInput: naming the folder to remove.
+        SpecMismatch: naming the part.
     """
-    table = folder.verdicts(spec.judge)
-    for path in table.paths():
-        digests = {row["judge_digest"] for row in table.read_part(path, ["judge_digest"])}
-        if not digests <= {spec.judge_digest, spec.earlier_judge_digest}:
+    for part in parts:
+        if part.block >= len(blocks):
+            raise SpecMismatch(
+                f"{part.path} is of block {part.block}, but the run has {len(blocks)}: {FOREIGN}"
+            )
+
+
+def is_drawn(table: PartTable, blocks: Blocks, digests: Collection[str]) -> Callable[[Part], bool]:
+    """Whether a part of generations is whole and without errors.
+
+    Args:
+        table: of generations.
+        blocks: of the run.
+        digests: of the run's spec, those of earlier versions included.
+
+    Raises (when called):
+        SpecMismatch: it was drawn for another spec.
+    """
+
+    def whole(part: Part) -> bool:
+        facts = table.facts(part)
+        check_spec(part, facts, digests)
+        return facts.errors == 0 and facts.rows == blocks.draws_in(part.block)
+
+    return whole
+
+
+def check_spec(part: Part, facts: PartFacts, digests: Collection[str]) -> None:
+    """Refuse generations of another run.
+
+    Raises:
+        SpecMismatch: naming the part.
+    """
+    if facts.made_for not in digests:
+        raise SpecMismatch(
+            f"{part.path} was drawn for the spec {facts.made_for}, not for this run's: {FOREIGN}"
+        )
+
+
+def check_keys(part: Part, keys: Sequence[str], expected: Sequence[str]) -> None:
+    """Refuse rows of other draws than the block's.
+
+    Raises:
+        BadInput: naming the part and the first wrong key.
+    """
+    if list(keys) == list(expected):
+        return
+    pairs = zip_longest(keys, expected, fillvalue="none")
+    key, wanted = next(pair for pair in pairs if pair[0] != pair[1])
+    raise BadInput(f"{part.path} has a row {shorten(key)} where {wanted} belongs: {FOREIGN}")
+
+
+def is_judged(spec: RunSpec, folder: RunFolder, generations: Mapping[int, Part]) -> Callable[[Part], bool]:
+    """Whether a part of verdicts is whole, without errors, and on the images that are stored.
+
+    Raises (when called):
+        BadInput: the verdicts were given under other judge options or by another version.
+    """
+    table, drawn = folder.verdicts(spec.judge), folder.generations
+
+    def whole(part: Part) -> bool:
+        facts, source = table.facts(part), generations.get(part.block)
+        if facts.made_for not in (spec.judge_digest, spec.earlier_judge_digest):
             raise BadInput(
                 f"{table.folder} holds verdicts given under other options: "
                 f"remove that folder to judge again with {dict(spec.judge_options)}"
             )
+        if source is None or not is_tied(part, facts, source):
+            return False
+        return facts.errors == 0 and facts.rows == drawn.facts(source).rows
+
+    return whole
+
+
+def is_tied(part: Part, facts: PartFacts, source: Part) -> bool:
+    """Whether verdicts are on the images of `source`; assumed of two parts that version 0.2.0 wrote."""
+    return facts.source == source.path.name or (part.facts is None and source.facts is None)
 
 
 def _differences(old: RunSpec, new: RunSpec) -> str:

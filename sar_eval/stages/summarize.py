@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 from sar_eval import discover
 from sar_eval.provenance import versions
-from sar_eval.runtime.blocks import make_blocks
 from sar_eval.spec import RunSpec
-from sar_eval.storage.files import write_json
+from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import Row, verdict_from_row
-from sar_eval.types import Metric, Summary, Verdict
+from sar_eval.types import Metric, Summary
 
 PROBLEMS_LISTED = 50
 
@@ -23,68 +22,62 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     An incomplete run has no metrics: a mean over fewer images is not comparable. With `partial` it has
     metrics over the images that are there, and the summary is marked.
 
+    Blocks that are whole are counted from the footers of their parts (see `stages.inventory`).
+
     Raises:
         BadInput: a stored part cannot be read.
+        SpecMismatch: a stored part is of another run.
     """
-    prompts = folder.read_prompts()
-    expected = [draw.key for block in make_blocks(prompts, spec) for draw in block]
-    rows = list(folder.generations.rows(["key", "error", "steps", "out_of_range_tokens"]))
-    error_by_key = {row["key"]: row["error"] for row in rows}
-    verdicts = _verdicts(spec, folder)
-    # A verdict on an image that is no longer there says nothing of this run.
-    verdicts = {key: v for key, v in verdicts.items() if key in error_by_key and error_by_key[key] is None}
-    problems = {key: _problem(key, error_by_key, verdicts, spec) for key in expected}
-    failed = sum(p is not None for p in problems.values())
+    inventory = Inventory(spec, folder)
+    counts, problems = Counter[str](), dict[str, str]()
+    for block in inventory.blocks.numbers:
+        state = inventory.state(block)
+        counts.update(generated=state.generated, judged=state.judged, failed=len(state.problems))
+        if len(problems) < PROBLEMS_LISTED:
+            problems |= state.problems
+    failed, expected = counts["failed"], inventory.blocks.draws
+    shard = folder.read_manifest().shard  # a score is that of the whole run
     metrics: tuple[Metric, ...] = ()
-    if spec.fold and spec.judge and (partial or not failed):
-        metrics = discover.load("benchmarks", spec.fold)().fold(prompts, verdicts)
+    if spec.fold and spec.judge and expected and not shard and (partial or not failed):
+        fold = discover.load("benchmarks", spec.fold)
+        with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
+            metrics = tuple(fold().fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,
         checkpoint=spec.checkpoint,
         protocol=asdict(spec.protocol),
-        expected=len(expected),
-        generated=sum(error is None for error in error_by_key.values()),
-        judged=sum(v.error is None for v in verdicts.values()) if spec.judge else 0,
+        expected=expected,
+        generated=counts["generated"],
+        judged=counts["judged"],
         failed=failed,
         metrics=metrics,
-        problems=_format_problems({key: why for key, why in problems.items() if why}),
+        problems=_format_problems(problems, failed),
         versions=versions(),
         partial=partial and failed > 0,
-        steps_per_image=_mean_steps(rows),
-        out_of_range_tokens=sum(row["out_of_range_tokens"] for row in rows),
+        steps_per_image=_mean_steps(inventory),
+        out_of_range_tokens=inventory.count("out_of_range_tokens"),
+        devices=_mixed_devices(spec, inventory),
+        shard=str(shard or ""),
     )
-    write_json(folder.path / "summary.json", to_json(summary))
+    folder.write_summary(to_json(summary))
     return summary
 
 
-def _mean_steps(rows: list[Row]) -> float | None:
-    steps = [row["steps"] for row in rows if row["steps"]]
-    return sum(steps) / len(steps) if steps else None
+def _mean_steps(inventory: Inventory) -> float | None:
+    rows = inventory.count("rows_with_steps")
+    return inventory.count("steps") / rows if rows else None
 
 
-def _verdicts(spec: RunSpec, folder: RunFolder) -> dict[str, Verdict]:
-    if not spec.judge:
-        return {}
-    return {row["key"]: verdict_from_row(row) for row in folder.verdicts(spec.judge).rows()}
+def _mixed_devices(spec: RunSpec, inventory: Inventory) -> tuple[str, ...]:
+    """Devices and wave sizes, where images depend on them: several of them in a dtype that rounds."""
+    devices = inventory.devices
+    return tuple(devices) if len(devices) > 1 and spec.dtype not in ("float32", "none") else ()
 
 
-def _problem(
-    key: str, error_by_key: dict[str, str | None], verdicts: dict[str, Verdict], spec: RunSpec
-) -> str | None:
-    """Why a draw has no result, or None if it has one."""
-    if key not in error_by_key:
-        return "not generated"
-    if error_by_key[key] is not None:
-        return error_by_key[key]
-    if not spec.judge:
-        return None
-    return verdicts[key].error if key in verdicts else "not judged"
-
-
-def _format_problems(problems: dict[str, str]) -> tuple[str, ...]:
+def _format_problems(problems: dict[str, str], total: int) -> tuple[str, ...]:
     lines = [f"{key}: {why}" for key, why in list(problems.items())[:PROBLEMS_LISTED]]
-    more = len(problems) - len(lines)
+    more = total - len(lines)
     return (*lines, f"and {more} more") if more else tuple(lines)
 
 

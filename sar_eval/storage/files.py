@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sar_eval.errors import BadInput, StorageFailed
+
+TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
 
 
 @contextmanager
@@ -30,25 +34,67 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+@contextmanager
+def write_stream(path: Path) -> Iterator[BinaryIO]:
     """Write a file atomically: a crash leaves the old contents or the new ones."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+                yield file
+            publish(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name: after its bytes are on disk, so that a crash leaves no half of it."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a finished file a second name; where the file system has no hard links, copy it."""
+    with storage_errors(path):
+        if path.exists():
+            return
+        try:
+            os.link(source, path)
+        except OSError:
+            with write_stream(path) as file, source.open("rb") as data:
+                shutil.copyfileobj(data, file)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically (see `write_stream`)."""
+    with write_stream(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what `write_bytes` leaves if its process dies: regular files called `<name>.<pid>.tmp`.
+
+    Anything else is somebody else's and stays. Call it only for folders of a run.
+
+    Args:
+        folder: need not exist.
+        names: of the files that we write there.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and names.fullmatch(match[1]) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,135 +1,28 @@
-"""The run folder: parts written atomically, the lock, the manifest.
-
-A part contains the rows of one block of draws and is called `part-<block>-<digest>.parquet`. The
-digest is of the file's bytes, so a truncated or corrupted file does not match its own name. A part is
-renamed into place after its bytes are synced; a crash leaves a `.tmp`, never half a part.
-"""
+"""The run folder: manifest, prompts, tables of parts, summary, lock."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from sar_eval.documents import convert, read_json
+from sar_eval.errors import BadInput
+from sar_eval.storage.files import write_json
+from sar_eval.storage.lock import run_lock
+from sar_eval.storage.manifest import Manifest, StoredPrompts
+from sar_eval.storage.part_files import PART_NAME
+from sar_eval.storage.parts import Part, PartTable
+from sar_eval.storage.prompt_table import PromptTable, file_digest, write_prompts
+from sar_eval.storage.schemas import GENERATIONS, VERDICTS, Row, generation_facts, verdict_facts
+from sar_eval.types import Prompt, suite_digest
 
-from sar_eval.errors import BadInput, RunLocked
-from sar_eval.storage.files import read_table, storage_errors, write_bytes
-from sar_eval.storage.schemas import GENERATIONS, PROMPTS, VERDICTS, Row
-from sar_eval.types import Prompt
-
-ROWS_PER_GROUP = 16  # a Parquet row group is the minimum that is read for one image
-PART_NAME = re.compile(r"part-(\d{6})-([0-9a-f]{16})\.parquet")
-
-
-class PartTable:
-    """A table stored as a folder of parts, one per block, with one schema."""
-
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self.folder, self.schema = folder, schema
-
-    def write(self, block: int, rows: Sequence[Row]) -> Path:
-        """Write a block's part, then remove older parts of the same block."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            pa.Table.from_pylist(list(rows), schema=self.schema),
-            sink,
-            row_group_size=ROWS_PER_GROUP,
-            compression="zstd",
-            write_page_checksum=True,
-        )
-        data = sink.getvalue().to_pybytes()
-        path = self.folder / f"part-{block:06d}-{_digest(data)}.parquet"
-        write_bytes(path, data)
-        for older in self.folder.glob(f"part-{block:06d}-*.parquet"):
-            if older != path:
-                older.unlink()
-        return path
-
-    def paths(self) -> list[Path]:
-        """Paths of the parts in block order."""
-        return sorted(path for path in self.folder.glob("part-*.parquet") if PART_NAME.fullmatch(path.name))
-
-    def stored_blocks(self) -> list[int]:
-        """Numbers of the blocks that have a part."""
-        return [_block_number(path) for path in self.paths()]
-
-    def damaged_parts(self) -> list[Path]:
-        """Parts whose bytes do not match the digest in their name."""
-        return [path for path in self.paths() if not _is_intact(path)]
-
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
-        """All rows, part by part.
-
-        Raises:
-            BadInput: a part cannot be read or lacks a column.
-        """
-        for path in self.paths():
-            yield from self.read_part(path, columns)
-
-    def read_part(self, path: Path, columns: Sequence[str] | None = None) -> list[Row]:
-        """The rows of one part.
-
-        Raises:
-            BadInput: the part is damaged, cannot be read or lacks a column.
-        """
-        try:
-            data = path.read_bytes()
-            if _digest(data) != path.stem[-16:]:
-                raise pa.ArrowInvalid("its bytes do not match the digest in its name")
-            table = pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None)
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(
-                f"{path} is damaged ({error}): run the command that wrote it (`sar-eval run`, `generate` "
-                "or `judge`) again to replace it"
-            ) from error
-        return list(table.to_pylist())
-
-    def read_block(self, number: int, columns: Sequence[str] | None = None) -> list[Row]:
-        """The rows of one block; empty if it is not stored."""
-        return [
-            row
-            for path in self.folder.glob(f"part-{number:06d}-*.parquet")
-            for row in self.read_part(path, columns)
-        ]
-
-    def finished_blocks(self, expected: dict[int, set[str]]) -> set[int]:
-        """Blocks whose part has each expected key once, without errors; `expected` has keys by block."""
-        finished = set()
-        for path in self.paths():
-            number = _block_number(path)
-            rows = self.read_part(path, ["key", "error"])
-            keys = [row["key"] for row in rows if row["error"] is None]
-            if len(keys) == len(set(keys)) and set(keys) == expected.get(number):
-                finished.add(number)
-        return finished
-
-    def clean(self) -> list[Path]:
-        """Remove temporary files, damaged parts and superseded parts; returns the damaged ones."""
-        for leftover in self.folder.glob("*.tmp"):
-            leftover.unlink()
-        damaged = self.damaged_parts()
-        for path in damaged:
-            path.unlink()
-        self._remove_superseded()
-        return damaged
-
-    def _remove_superseded(self) -> None:
-        """Keep one part per block: a crash between writing one and removing the older one leaves two."""
-        kept: dict[int, Path] = {}
-        for path in sorted(self.paths(), key=lambda p: (self._count_errors(p), -p.stat().st_mtime_ns)):
-            if _block_number(path) in kept:
-                path.unlink()
-            kept.setdefault(_block_number(path), path)
-
-    def _count_errors(self, path: Path) -> int:
-        return sum(row["error"] is not None for row in self.read_part(path, ["error"]))
+SUMMARY_DIGEST = "digest"
 
 
 class RunFolder:
@@ -141,77 +34,96 @@ class RunFolder:
     @property
     def generations(self) -> PartTable:
         """The table of generations."""
-        return PartTable(self.path / "generations", GENERATIONS)
+        return PartTable(self.path / "generations", GENERATIONS, self.path)
 
     def verdicts(self, judge: str) -> PartTable:
         """The table of a judge's verdicts."""
-        return PartTable(self.path / "verdicts" / re.sub(r"[^A-Za-z0-9._-]", "_", judge), VERDICTS)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", judge)
+        return PartTable(self.path / "verdicts" / name, VERDICTS, self.path)
 
-    def read_manifest(self) -> Row:
+    def write_generations(self, block: int, rows: Sequence[Row], spec_digest: str) -> Part:
+        """Store a block's generations."""
+        return self.generations.write(block, rows, generation_facts(rows, spec_digest))
+
+    def write_verdicts(
+        self, judge: str, block: int, rows: Sequence[Row], judge_digest: str, source: Part
+    ) -> Part:
+        """Store a block's verdicts on the part `source` of generations."""
+        facts = verdict_facts(rows, judge_digest, source.path.name)
+        return self.verdicts(judge).write(block, rows, facts)
+
+    def read_manifest(self) -> Manifest:
         """The contents of `run.json`.
 
         Raises:
-            BadInput: the file is missing or broken.
+            BadInput: the file is missing or broken, or a key of it has an unusable value.
         """
         path = self.path / "run.json"
         if not path.is_file():
             raise BadInput(f"{self.path} is not a run folder (no run.json)")
-        try:
-            manifest = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-            raise BadInput(f"{path} is broken: {error}") from error
-        if not isinstance(manifest, dict) or not {"spec", "digest"} <= set(manifest):
-            raise BadInput(f"{path} is broken: it has no spec and digest")
-        return manifest
+        return convert(
+            read_json(path), Manifest, str(path), "restore it, or start again with another --out"
+        )
 
-    def write_prompts(self, prompts: Iterable[Prompt]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write `run.json`."""
+        write_json(self.path / "run.json", asdict(manifest))
+
+    def holds_parts(self) -> bool:
+        """Whether there are parts of any table."""
+        folders = [self.path / "generations", *(self.path / "verdicts").glob("*")]
+        return any(PART_NAME.fullmatch(path.name) for folder in folders for path in folder.rglob("part-*"))
+
+    def write_prompts(self, prompts: Iterable[Prompt]) -> StoredPrompts:
         """Store the suite in `prompts.parquet`."""
-        rows = [
-            asdict(p) | {"checks": json.dumps(p.checks) if p.checks is not None else None} for p in prompts
-        ]
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=PROMPTS), sink)
-        write_bytes(self.path / "prompts.parquet", sink.getvalue().to_pybytes())
+        path = self.path / "prompts.parquet"
+        digest = write_prompts(prompts, path)
+        return StoredPrompts(digest=digest, number=len(PromptTable(path)))
 
-    def read_prompts(self) -> list[Prompt]:
-        """The prompts in `prompts.parquet`."""
-        rows = read_table(self.path / "prompts.parquet")
-        return [
-            Prompt(**row | {"checks": json.loads(row["checks"]) if row["checks"] else None}) for row in rows
-        ]
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run's exclusive write lock, which the operating system releases if the process dies.
+    def prompts(self) -> PromptTable:
+        """The prompts in `prompts.parquet`.
 
         Raises:
-            RunLocked: another process holds it.
+            BadInput: they are not those that the run was begun with.
         """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "run.lock").open("a")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunLocked(
-                    f"another process works in {self.path}: wait for it, or use another --out"
-                ) from error
-            for leftover in self.path.glob("*.tmp"):  # of a process that died
-                leftover.unlink()
-            yield
+        path, manifest = self.path / "prompts.parquet", self.read_manifest()
+        if self._are_intact(path, manifest):
+            return PromptTable(path)
+        raise BadInput(
+            f"{path} is not what the run was begun with: it was changed or damaged. The command that began "
+            "the run makes it again from the prompt file, if that is still the same"
+        )
+
+    def _are_intact(self, path: Path, manifest: Manifest) -> bool:
+        if manifest.prompts is None:  # begun by version 0.2.0 or earlier
+            return suite_digest(PromptTable(path)) == manifest.spec.get("suite_digest")
+        return file_digest(path) == manifest.prompts.digest
+
+    def write_summary(self, summary: Row) -> None:
+        """Write `summary.json`, with a digest of its own contents."""
+        write_json(self.path / "summary.json", summary | {SUMMARY_DIGEST: _digest_of(summary)})
+
+    def read_summary(self) -> Row:
+        """The contents of `summary.json`, without the digest.
+
+        Raises:
+            BadInput: it is missing, broken, or not what `summarize` wrote.
+        """
+        path = self.path / "summary.json"
+        if not path.is_file():
+            raise BadInput(f"{self.path} has no summary.json: run `sar-eval summarize` on it first")
+        summary = convert(read_json(path), dict[str, Any], str(path), "run `sar-eval summarize` again")
+        if summary.pop(SUMMARY_DIGEST, None) != _digest_of(summary):
+            raise BadInput(
+                f"{path} is not what sar-eval wrote (by its digest): run `sar-eval summarize` again"
+            )
+        return summary
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run's exclusive write lock (see `storage.lock.run_lock`)."""
+        return run_lock(self.path)
 
 
-def _block_number(path: Path) -> int:
-    return int(path.name[5:11])
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
-def _is_intact(path: Path) -> bool:
-    match = PART_NAME.fullmatch(path.name)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-    return match is not None and match[2] == digest
+def _digest_of(data: Row) -> str:
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -42,16 +44,50 @@ VERDICTS = pa.schema(
         ("evidence", pa.string()),
         ("error", pa.string()),
         ("judge_digest", pa.string()),
+        ("image_digest", pa.string()),  # of the image that was judged; null before version 0.3.0
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """What a part's footer says of its rows, so that they need not be read.
+
+    Attributes:
+        rows: how many.
+        errors: how many of them hold an error instead of a result.
+        made_for: digest of the spec (generations) or of the judge (verdicts) that they were made for.
+        source: file name of the part of generations that verdicts are on.
+        sums: of columns, by name.
+        devices: where it was drawn, as "device, wave size".
+    """
+
+    rows: int
+    errors: int
+    made_for: str
+    source: str = ""
+    sums: dict[str, int] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+
+
+def image_digest(data: bytes | None) -> str | None:
+    """What ties a verdict to the image that it is on; None without an image."""
+    return None if data is None else hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def image_suffix(data: bytes) -> str:
+    """File suffix of an encoded image, by its first bytes."""
+    if data[8:12] == b"WEBP":
+        return "webp"
+    return "jpg" if data.startswith(b"\xff\xd8\xff") else "png"
 
 
 def generation_row(prompt: Prompt, generation: Generation, spec_digest: str) -> Row:
     """A generation as a row of `GENERATIONS`."""
     image = None
     if generation.image is not None:
-        kind = "webp" if generation.image[8:12] == b"WEBP" else "png"
-        image = {"bytes": generation.image, "path": f"{generation.key.replace('/', '_')}.{kind}"}
+        name = f"{generation.key.replace('/', '_')}.{image_suffix(generation.image)}"
+        image = {"bytes": generation.image, "path": name}
     return {
         "key": generation.key,
         "prompt_id": prompt.id,
@@ -84,11 +120,13 @@ def generation_from_row(row: Row) -> Generation:
     )
 
 
-def verdict_row(verdict: Verdict, judge_digest: str) -> Row:
-    """A verdict as a row of `VERDICTS`."""
+def verdict_row(verdict: Verdict, judge_digest: str, judged_image: str | None) -> Row:
+    """A verdict as a row of `VERDICTS`; `judged_image` is the digest of the image that it is on."""
     prompt_id, _, index = verdict.key.rpartition("/")
-    row = asdict(verdict) | {"prompt_id": prompt_id, "index": int(index), "judge_digest": judge_digest}
-    return row | {"evidence": None if verdict.evidence is None else json.dumps(verdict.evidence)}
+    row = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
+    row |= {"prompt_id": prompt_id, "index": int(index), "judge_digest": judge_digest}
+    evidence = None if verdict.evidence is None else json.dumps(verdict.evidence)
+    return row | {"evidence": evidence, "image_digest": judged_image}
 
 
 def verdict_from_row(row: Row) -> Verdict:
@@ -103,3 +141,40 @@ def verdict_from_row(row: Row) -> Verdict:
         json.loads(row["evidence"]) if row["evidence"] else None,
         row["error"],
     )
+
+
+def generation_facts(rows: Sequence[Row], spec_digest: str) -> PartFacts:
+    """The facts of a part of generations."""
+    made_by = (json.loads(row["provenance"] or "{}") for row in rows if row["error"] is None)
+    devices = {
+        f"{made['device']}, wave size {made['wave_size']}"
+        for made in made_by
+        if "device" in made and "wave_size" in made
+    }
+    return PartFacts(
+        len(rows), _count_errors(rows), spec_digest, sums=_sums(rows), devices=tuple(sorted(devices))
+    )
+
+
+def verdict_facts(rows: Sequence[Row], judge_digest: str, source: str) -> PartFacts:
+    """The facts of a part of verdicts on the part of generations called `source`."""
+    return PartFacts(len(rows), _count_errors(rows), judge_digest, source)
+
+
+def facts_of_rows(rows: Sequence[Row]) -> PartFacts:
+    """The facts of a part that an earlier version wrote without any."""
+    made_for = {str(row.get("spec_digest") or row.get("judge_digest")) for row in rows}
+    sums = _sums(rows) if rows and "steps" in rows[0] else {}
+    return PartFacts(len(rows), _count_errors(rows), " ".join(sorted(made_for)), sums=sums)
+
+
+def _count_errors(rows: Sequence[Row]) -> int:
+    return sum(row["error"] is not None for row in rows)
+
+
+def _sums(rows: Sequence[Row]) -> dict[str, int]:
+    return {
+        "steps": sum(row["steps"] or 0 for row in rows),
+        "rows_with_steps": sum(bool(row["steps"]) for row in rows),
+        "out_of_range_tokens": sum(row["out_of_range_tokens"] or 0 for row in rows),
+    }

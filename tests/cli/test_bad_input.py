@@ -174,9 +174,13 @@ def test_recipes_that_cannot_work(sar_eval, tmp_path: Path, recipe: str, message
 def test_a_file_where_the_run_should_go(sar_eval, tmp_path: Path, suite: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = sar_eval(*RUN, "--suite", suite, "--out", tmp_path / "file" / "run")
-    assert done.returncode == 3
-    assert "cannot write" in done.stderr
-    assert "Traceback" not in done.stderr
+    _refused(done, "cannot be a run folder", "Not a directory")
+
+
+def test_a_folder_of_other_things_where_the_run_should_go(sar_eval, tmp_path: Path, suite: Path) -> None:
+    done = sar_eval(*RUN, "--suite", suite, "--out", tmp_path)
+    _refused(done, f"--out {tmp_path} is not empty and no run folder")
+    assert [path.name for path in tmp_path.iterdir()] == [suite.name]
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")

@@ -30,8 +30,8 @@ def _verdicts(run: Path) -> dict[str, dict[str, Any]]:
 def test_it_is_read(run: Path) -> None:
     folder = RunFolder(run)
     manifest = folder.read_manifest()
-    spec = RunSpec.from_json(manifest["spec"])
-    assert spec.digest == manifest["digest"] == EXPECTED["spec_digest"]
+    spec = RunSpec.from_json(manifest.spec)
+    assert spec.digest == manifest.digest == EXPECTED["spec_digest"]
     tokens = {row["key"]: row["tokens"] for row in folder.generations.rows()}
     assert tokens == {key: EXPECTED["tokens"][key] for key in tokens}
     assert len(tokens) == 8

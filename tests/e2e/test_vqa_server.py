@@ -269,7 +269,7 @@ def drawn_run(spec: RunSpec, tmp_path: Path) -> RunFolder:
             Image.fromarray(pixels("red" if i < 3 else "blue")).save(buffer, "PNG")
             generation = Generation(f"p{i}/0", 0, image=buffer.getvalue())
             rows.append(generation_row(prompts[i], generation, run_spec.digest))
-        folder.generations.write(block[0] // 3, rows)
+        folder.write_generations(block[0] // 3, rows, run_spec.digest)
     return folder
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+from sar_eval.protocols import scores
 from sar_eval.stats import clustered_metric
 from sar_eval.types import Metric, Prompt, Verdict
 
+Scores = Mapping[str, list[float]]  # of the judged images, by prompt id
 
-def fold_by_task(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
+
+def fold_by_task(prompts: Iterable[Prompt], by_prompt: Scores) -> tuple[Metric, ...]:
     """`overall`, one metric per task, then shares of correct images and of prompts with any correct.
 
     Overall is the unweighted mean of the tasks. Only scored draws count; the summary reports missing ones.
     """
-    by_task = scores_by_task(prompts, verdicts)
+    by_task = scores_by_task(prompts, by_prompt)
     all_prompts = [scores for task in by_task.values() for scores in task]
     return (
         clustered_metric("overall", list(by_task.values())),
@@ -23,14 +26,17 @@ def fold_by_task(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> 
     )
 
 
-def scores_by_task(
-    prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]
-) -> dict[str, list[list[float]]]:
-    """Scores of the judged images by task and prompt: `{task: [[score, ...], ...]}`, in suite order."""
+def scores_by_prompt(verdicts: Mapping[str, Verdict]) -> Scores:
+    """Scores of the judged images by prompt id."""
     by_prompt: dict[str, list[float]] = {}
-    for key, verdict in verdicts.items():
-        if verdict.score is not None:
-            by_prompt.setdefault(key.rpartition("/")[0], []).append(verdict.score)
+    for key, score in scores(verdicts):
+        if score is not None:
+            by_prompt.setdefault(key.rpartition("/")[0], []).append(score)
+    return by_prompt
+
+
+def scores_by_task(prompts: Iterable[Prompt], by_prompt: Scores) -> dict[str, list[list[float]]]:
+    """Scores by task and prompt: `{task: [[score, ...], ...]}`, in suite order."""
     tasks: dict[str, list[list[float]]] = {}
     for prompt in prompts:
         if prompt.id in by_prompt:

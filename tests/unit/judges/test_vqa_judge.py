@@ -212,7 +212,8 @@ def run(spec: RunSpec, tmp_path: Path) -> tuple[RunSpec, RunFolder]:
     colors = ["red", "red", "red", "blue", "red", "green"]
     for block, numbers in enumerate([(0, 1, 2), (3, 4, 5)]):
         items = [item(prompts[i], colors[i]) for i in numbers]
-        folder.generations.write(block, [generation_row(p, g, run_spec.digest) for p, g in items])
+        rows = [generation_row(p, g, run_spec.digest) for p, g in items]
+        folder.write_generations(block, rows, run_spec.digest)
     return run_spec, folder
 
 

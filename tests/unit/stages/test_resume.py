@@ -1,5 +1,6 @@
 """What a resume keeps, refuses and says."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import pytest
 
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import SpecMismatch
-from sar_eval.runtime.blocks import make_blocks
-from sar_eval.runtime.progress import ProgressEvent, no_progress
+from sar_eval.runtime.blocks import Blocks
+from sar_eval.runtime.progress import ProgressEvent
 from sar_eval.spec import RunSpec
-from sar_eval.stages.generate import BlockWriter
-from sar_eval.stages.resume import kept_settings, prepare, unfinished_blocks
+from sar_eval.stages.generate import BlockWriter, undrawn_blocks
+from sar_eval.stages.resume import kept_settings, prepare
 from sar_eval.storage.files import write_json
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Draw, Generation
@@ -44,7 +45,7 @@ def test_options_about_speed_may_change(spec: RunSpec, folder: RunFolder) -> Non
 
 def test_a_run_of_an_earlier_version_with_the_same_spec_goes_on(spec: RunSpec, folder: RunFolder) -> None:
     """It left more options of other people's engines out of its digest."""
-    manifest = folder.read_manifest()
+    manifest = json.loads((folder.path / "run.json").read_text())
     manifest["spec"]["engine_options"] = {"image_format": "webp"}
     requested = replace(spec, engine_options={"image_format": "webp"})
     write_json(folder.path / "run.json", manifest)
@@ -62,24 +63,22 @@ def test_a_run_of_an_earlier_version_with_the_same_spec_goes_on(spec: RunSpec, f
 
 
 def test_blocks_that_are_left(spec: RunSpec, folder: RunFolder) -> None:
-    blocks = make_blocks(folder.read_prompts(), spec)
+    blocks = Blocks.of(folder.prompts(), spec)
     _store(spec, folder, 0, blocks[0])
     _store(spec, folder, 1, blocks[1], error="broken")
     events: list[ProgressEvent] = []
-    everything = range(len(blocks))
-    left = unfinished_blocks("generate", folder.generations, blocks, everything, events.append, "made")
+    left = undrawn_blocks("generate", spec, folder, blocks, events.append, "made")
     assert (left, events) == ([1, 2], [ProgressEvent("generate", 8, 24)])
 
 
 def test_a_damaged_part_is_said_and_left_to_do(spec: RunSpec, folder: RunFolder) -> None:
-    blocks = make_blocks(folder.read_prompts(), spec)
+    blocks = Blocks.of(folder.prompts(), spec)
     path = _store(spec, folder, 0, blocks[0])
     path.write_bytes(path.read_bytes()[:-1])
     events: list[ProgressEvent] = []
-    left = unfinished_blocks("generate", folder.generations, blocks, [0], events.append, "made")
-    assert left == [0]
+    left = undrawn_blocks("generate", spec, folder, blocks, events.append, "made")
+    assert left == [0, 1, 2]
     assert [event.note for event in events] == ["", f"damaged part {path.name} will be made again"]
-    assert unfinished_blocks("generate", folder.generations, blocks, [], no_progress, "made") == []
 
 
 def _store(spec: RunSpec, folder: RunFolder, block: int, draws: list[Draw], error: str = "") -> Path:

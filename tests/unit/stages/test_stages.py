@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import SpecMismatch
-from sar_eval.runtime.blocks import make_blocks
+from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import BlockWriter, GenerateTask, _draw_block, begins_ahead
 from sar_eval.stages.judge import _judge_block
@@ -16,7 +16,7 @@ from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row
-from sar_eval.suites.geneval.scoring import scores_by_task
+from sar_eval.suites.geneval.scoring import scores_by_prompt, scores_by_task
 from sar_eval.types import Draw, Generation, Verdict
 
 
@@ -65,7 +65,7 @@ def folder(spec: RunSpec, tmp_path: Path) -> RunFolder:
 
 
 def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
-    for number, draws in enumerate(make_blocks(folder.read_prompts(), spec)):
+    for number, draws in enumerate(Blocks.of(folder.prompts(), spec)):
         with ThreadPoolExecutor(1) as executor:
             stored = _draw_block(engine, BlockWriter(spec, folder, number, draws), executor)
             assert isinstance(stored, Future) == begins_ahead(engine)
@@ -74,9 +74,8 @@ def _draw(spec: RunSpec, folder: RunFolder, engine: Scripted) -> None:
 
 
 def _judge(spec: RunSpec, folder: RunFolder, judge: Scripted) -> dict[str, Verdict]:
-    prompts = {prompt.id: prompt for prompt in folder.read_prompts()}
-    for number in range(len(make_blocks(folder.read_prompts(), spec))):
-        _judge_block(judge, folder, spec, number, prompts)
+    for number, draws in enumerate(Blocks.of(folder.prompts(), spec)):
+        _judge_block(judge, folder, spec, number, draws)
     return {row["key"]: verdict_from_row(row) for row in folder.verdicts("shapes").rows()}
 
 
@@ -120,7 +119,7 @@ def test_twice_the_same_key_is_a_fault(spec: RunSpec, folder: RunFolder) -> None
 
 
 def test_giving_up_keeps_the_images_that_are_there(spec: RunSpec, folder: RunFolder) -> None:
-    blocks = make_blocks(folder.read_prompts(), spec)
+    blocks = Blocks.of(folder.prompts(), spec)
     _draw(spec, folder, Scripted(colors=[{"error": "first"}]))
     number = next(i for i, block in enumerate(blocks) if any(d.prompt.tag == "colors" for d in block))
     failed = BlockWriter(spec, folder, number, blocks[number]).store_failure("given up")
@@ -165,12 +164,12 @@ def test_drawing_again_keeps_the_judge(spec: RunSpec, folder: RunFolder) -> None
 
 
 def test_scores_are_grouped_by_task_and_prompt(spec: RunSpec, folder: RunFolder) -> None:
-    prompts = folder.read_prompts()
+    prompts = folder.prompts()
     verdicts = {
         f"{p.id}/{i}": Verdict(f"{p.id}/{i}", "shapes", "1", float(i)) for p in prompts for i in (0, 1)
     }
     verdicts["colors-000/1"] = Verdict("colors-000/1", "shapes", "1", error="unreadable")
-    scores = scores_by_task(prompts, verdicts)
+    scores = scores_by_task(prompts, scores_by_prompt(verdicts))
     assert scores["counting"] == [[0.0, 1.0], [0.0, 1.0]]
     assert scores["colors"] == [[0.0], [0.0, 1.0]]
 
@@ -221,7 +220,7 @@ def test_a_subclass_that_overrides_generate_alone_is_called(spec: RunSpec, folde
 
 def test_rows_say_what_made_them(spec: RunSpec, folder: RunFolder) -> None:
     """Its engine, device and versions by the stage, what the engine knows better by the engine."""
-    draws = make_blocks(folder.read_prompts(), spec)[0]
+    draws = Blocks.of(folder.prompts(), spec)[0]
     writer = BlockWriter(spec, folder, 0, draws, {"engine": "plain", "device": "cpu"})
     writer.store(PlainSubclass().generate(draws))
     provenance = [generation_from_row(row).provenance for row in folder.generations.rows()]

@@ -4,17 +4,22 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from sar_eval.errors import BadInput, RunLocked, StorageFailed
+from sar_eval.storage import prompt_table
 from sar_eval.storage.files import write_bytes
-from sar_eval.storage.run_folder import PartTable, RunFolder
-from sar_eval.storage.schemas import GENERATIONS, generation_from_row, generation_row
+from sar_eval.storage.parts import PartTable
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import GENERATIONS, generation_facts, generation_from_row, generation_row
 from sar_eval.types import Generation, Prompt
+from tests.stored_runs import begin_run
 
 PROMPT = Prompt("a", "a ring")
 
@@ -29,8 +34,13 @@ def table(tmp_path: Path) -> PartTable:
     return PartTable(tmp_path / "generations", GENERATIONS)
 
 
+def _write(table: PartTable, block: int, rows: list[dict]) -> Path:
+    facts = generation_facts(rows, "d")
+    return table.write(block, rows, facts).path
+
+
 def test_rows_read_back_equal(table: PartTable) -> None:
-    table.write(3, _rows(40))
+    _write(table, 3, _rows(40))
     assert [generation_from_row(row) for row in table.rows()] == [
         Generation(f"a/{i}", i, (1, 2, 3), b"png", 0.5) for i in range(40)
     ]
@@ -38,17 +48,81 @@ def test_rows_read_back_equal(table: PartTable) -> None:
 
 
 def test_a_part_is_replaced_by_a_newer_one(table: PartTable) -> None:
-    table.write(0, _rows(2, "failed"))
-    assert table.finished_blocks({0: {"a/0", "a/1"}}) == set()
-    table.write(0, _rows(2))
+    _write(table, 0, _rows(2, "failed"))
+    assert (facts := table.parts()[0].facts) is not None
+    assert (facts.rows, facts.errors, facts.made_for) == (2, 2, "d")
+    _write(table, 0, _rows(2))
     assert len(table.paths()) == 1
-    assert table.finished_blocks({0: {"a/0", "a/1"}}) == {0}
-    assert table.finished_blocks({0: {"a/0"}}) == set()
+    assert (facts := table.parts()[0].facts) is not None
+    assert (facts.rows, facts.errors, facts.sums["rows_with_steps"]) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("block", [0, 999, 1000, 123_456, 999_999, 1_000_000, 12_345_678])
+def test_a_part_is_found_by_its_block_whatever_its_number(table: PartTable, block: int) -> None:
+    path = _write(table, block, _rows(2))
+    _write(table, block + 1, _rows(1))
+    assert table.part(block) == table.parts()[block]
+    assert table.part(block).path == path
+    assert len(table.read_block(block)) == 2
+    assert list(table.parts()) == [block, block + 1]
+    assert len(list(path.parent.iterdir())) <= 2
+    assert len(list(table.rows(["key"]))) == 3
+
+
+def test_parts_of_earlier_versions_lie_in_one_folder(table: PartTable) -> None:
+    for block in (3, 1234):
+        path = _write(table, block, _rows(2))
+        path.rename(table.folder / path.name)
+    earlier = PartTable(table.folder, GENERATIONS)
+    assert list(earlier.parts()) == [3, 1234]
+    assert len(earlier.read_block(1234)) == 2
+    _write(earlier, 1234, _rows(1))  # replaces the one that lies there
+    assert [len(earlier.read_block(block)) for block in (3, 1234)] == [2, 1]
+    assert len(earlier.paths()) == 2
+
+
+def test_columns_are_read_without_the_images_and_flips_are_found(table: PartTable) -> None:
+    image = np.random.default_rng(0).integers(0, 256, 2_000_000, dtype=np.uint8).tobytes()
+    rows = [generation_row(PROMPT, Generation(f"a/{i}", i, (1, 2), image), "d") for i in range(2)]
+    path = _write(table, 0, rows)
+    assert path.stat().st_size < 2 * len(image) + 50_000  # nothing is stored twice
+    data = bytearray(path.read_bytes())
+    data[data.index(image[:64]) + 1000] ^= 1  # inside the image
+    path.write_bytes(data)
+    assert table.read(path, ["key", "error"]).num_rows == 2
+    with pytest.raises(BadInput, match="the bytes of an image do not match its digest"):
+        table.read(path, ["image"])
+    assert table.damaged_parts() == [path]
+    start = data.index(b"a/0")
+    data[start] ^= 1  # inside a key
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="damaged"):
+        table.read(path, ["key"])
+
+
+def test_a_footer_whose_facts_were_changed_is_not_believed(table: PartTable) -> None:
+    path = _write(table, 0, _rows(2, "failed"))
+    data = path.read_bytes()
+    assert b'"errors":2' in data
+    path.write_bytes(data.replace(b'"errors":2', b'"errors":0'))
+    assert table.parts()[0].facts is None
+
+
+def test_a_folder_that_was_moved_is_not_made_again(table: PartTable, tmp_path: Path) -> None:
+    """A run folder that is renamed while workers draw keeps what it has; nobody writes a second one."""
+    root = tmp_path / "run"
+    root.mkdir()
+    moved = PartTable(root / "generations", GENERATIONS, root)
+    _write(moved, 0, _rows(2))
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageFailed, match="No such file"):
+        _write(moved, 1, _rows(2))
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_damaged_parts_are_found_and_removed(table: PartTable, damage: str) -> None:
-    good, bad = table.write(0, _rows(2)), table.write(1, _rows(3))
+    good, bad = _write(table, 0, _rows(2)), _write(table, 1, _rows(3))
     data = bytearray(bad.read_bytes())
     data[len(data) // 2] ^= 4
     bad.write_bytes({"cut": data[: len(data) // 2], "flip": data, "empty": b""}[damage])
@@ -59,14 +133,14 @@ def test_damaged_parts_are_found_and_removed(table: PartTable, damage: str) -> N
 
 
 def test_a_part_that_cannot_be_read_is_named(table: PartTable) -> None:
-    path = table.write(0, _rows(2))
+    path = _write(table, 0, _rows(2))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadInput, match=path.name):
         list(table.rows())
 
 
 def test_a_full_disk_keeps_what_is_there(table: PartTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = table.write(0, _rows(2))
+    path = _write(table, 0, _rows(2))
     before = path.read_bytes()
 
     def refuse(descriptor: int) -> None:
@@ -74,7 +148,7 @@ def test_a_full_disk_keeps_what_is_there(table: PartTable, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(StorageFailed, match="the disk is full"):
-        table.write(0, _rows(5))
+        _write(table, 0, _rows(5))
     assert path.read_bytes() == before
     assert [file.name for file in table.folder.iterdir()] == [path.name]
 
@@ -111,10 +185,49 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
 
 
 def test_prompts_read_back_equal(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
     prompts = [PROMPT, Prompt("b", "<script>", "t", {"include": [{"class": "ring"}]}, "seen")]
-    folder.write_prompts(prompts)
-    assert folder.read_prompts() == prompts
+    _, folder = begin_run(tmp_path, prompts)
+    assert list(folder.prompts()) == prompts
+    assert folder.prompts()[1] == prompts[1]
+    assert folder.prompts()[-2:] == prompts
+
+
+def test_prompts_are_read_by_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_table, "ROWS_PER_GROUP", 7)
+    prompts = [Prompt(f"p{i}", f"text {i}") for i in range(40)]
+    _, folder = begin_run(tmp_path, prompts)
+    stored = folder.prompts()
+    assert len(stored) == 40
+    for start, stop in ((0, 1), (5, 9), (6, 7), (7, 14), (13, 30), (38, 99), (40, 50)):
+        assert stored[start:stop] == prompts[start:stop]
+
+
+@pytest.mark.parametrize("position", range(0, 100, 7))
+def test_changed_prompts_are_told(tmp_path: Path, position: int) -> None:
+    _, folder = begin_run(tmp_path, [PROMPT, Prompt("b", "a star", "t", {"n": 1}, "seen")])
+    path = tmp_path / "prompts.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) * position // 100] ^= 2
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="was changed or damaged"):
+        folder.prompts()
+
+
+def test_changed_prompts_of_an_earlier_version_are_told(tmp_path: Path) -> None:
+    """Its run.json has no digest of the file, but that of the suite."""
+    _, folder = begin_run(tmp_path, [PROMPT])
+    folder.write_manifest(replace(folder.read_manifest(), prompts=None))
+    assert len(folder.prompts()) == 1
+    folder.write_prompts([replace(PROMPT, tag="another")])
+    with pytest.raises(BadInput, match="was changed or damaged"):
+        folder.prompts()
+
+
+@pytest.mark.parametrize("bad", ["../x", "/etc/passwd", "a/b", "", "x" * 300])
+def test_ids_are_checked_when_they_are_read(tmp_path: Path, bad: str) -> None:
+    _, folder = begin_run(tmp_path, [Prompt(bad, "a ring")])
+    with pytest.raises(BadInput, match="not safe as a file name"):
+        list(folder.prompts())
 
 
 def test_a_folder_without_a_valid_manifest_is_refused(tmp_path: Path) -> None:
@@ -126,17 +239,17 @@ def test_a_folder_without_a_valid_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_pandas_reads_the_folder(table: PartTable) -> None:
-    table.write(0, _rows(2))
-    table.write(1, _rows(3))
+    _write(table, 0, _rows(2))
+    _write(table, 1, _rows(3))
     frame = pd.read_parquet(table.folder)
     assert len(frame) == 5
     assert frame["image"][0] == {"bytes": b"png", "path": "a_0.png"}
 
 
 def test_two_parts_of_one_block_become_one(table: PartTable, tmp_path: Path) -> None:
-    failed = table.write(0, _rows(3, "failed"))
+    failed = _write(table, 0, _rows(3, "failed"))
     kept = failed.read_bytes()
-    good = table.write(0, _rows(3))
+    good = _write(table, 0, _rows(3))
     failed.write_bytes(kept)  # as a crash before the removal of the older part leaves it
     assert len(table.paths()) == 2
     assert table.clean() == []

@@ -1,0 +1,206 @@
+"""What a run folder holds, block by block: what is drawn, what is judged, and what is missing and why.
+
+Blocks that are whole are known from the footers of their parts; only the rows of the others are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sar_eval.errors import BadInput
+from sar_eval.spec import RunSpec
+from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied, open_blocks
+from sar_eval.storage.parts import Part
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.storage.schemas import PartFacts, Row, verdict_from_row
+from sar_eval.types import Verdict
+
+NOT_DRAWN, NOT_JUDGED = "not generated", "not judged"
+VERDICT_COLUMNS = ("key", "judge", "judge_version", "score", "passed", "reason", "evidence", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """Counts of one block, and its draws without a result: key and reason. `whole` if it has none."""
+
+    generated: int
+    judged: int
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every draw has a result."""
+        return not self.problems
+
+
+class Inventory:
+    """The parts of a run, checked to be this run's."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        """Read the footers.
+
+        Raises:
+            BadInput: prompts or parts are damaged.
+            SpecMismatch: generations are of another run.
+        """
+        self.spec, self.folder = spec, folder
+        self.blocks = open_blocks(spec, folder)
+        self.generations = folder.generations
+        self.verdicts = folder.verdicts(spec.judge) if spec.judge else None
+        self.drawn = self.generations.parts()
+        self.judged = self.verdicts.parts() if self.verdicts else {}
+        check_blocks([*self.drawn.values(), *self.judged.values()], self.blocks)
+        digests = {spec.digest, *folder.read_manifest().earlier_digests}
+        self.facts = {number: self.generations.facts(part) for number, part in self.drawn.items()}
+        for number, facts in self.facts.items():
+            check_spec(self.drawn[number], facts, digests)
+
+    def state(self, block: int) -> BlockState:
+        """What a block has and lacks."""
+        size = self.blocks.draws_in(block)
+        if block not in self.drawn:
+            return BlockState(0, 0, dict.fromkeys(self.blocks.keys(block), NOT_DRAWN))
+        if self._is_whole(block):
+            return BlockState(size, size if self.verdicts else 0)
+        problems = self._problems(block)
+        failed = sum(error is not None for error in self._errors(block).values())
+        unjudged = len(problems) if self.verdicts else 0
+        return BlockState(size - failed, size - unjudged if self.verdicts else 0, problems)
+
+    def count(self, name: str) -> int:
+        """The sum of a column over all generations (see `PartFacts.sums`)."""
+        return sum(facts.sums.get(name, 0) for facts in self.facts.values())
+
+    @property
+    def devices(self) -> list[str]:
+        """Where images were drawn, as "device, wave size"."""
+        return sorted({device for facts in self.facts.values() for device in facts.devices})
+
+    def _is_whole(self, block: int) -> bool:
+        size = self.blocks.draws_in(block)
+        if not _all_done(self.facts[block], size):
+            return False
+        return self.verdicts is None or (
+            block in self.judged
+            and _all_done(self._verdict_facts[block], size)
+            and is_tied(self.judged[block], self._verdict_facts[block], self.drawn[block])
+        )
+
+    @cached_property
+    def _verdict_facts(self) -> dict[int, PartFacts]:
+        table = self.verdicts
+        return {} if table is None else {number: table.facts(part) for number, part in self.judged.items()}
+
+    def check_block(self, block: int) -> None:
+        """Read the rows of a block, which the footers otherwise stand for.
+
+        Raises:
+            BadInput: they are rows of other draws, or a score is no number.
+        """
+        self._errors(block)
+        for _ in self._verdict_rows(block, ("key", "score")):
+            continue
+
+    def _errors(self, block: int) -> dict[str, str | None]:
+        """Of each drawn image of the block, why it has none, or None if it has one."""
+        part, expected = self.drawn[block], self.blocks.keys(block)
+        rows = self.generations.read(part.path, ["key", "error"]).to_pylist()
+        check_keys(part, [row["key"] for row in rows], expected)
+        return {row["key"]: row["error"] for row in rows}
+
+    def _problems(self, block: int) -> dict[str, str]:
+        """Why draws of the block have no result, by key."""
+        errors = self._errors(block)
+        if self.verdicts is None:
+            return {key: error for key, error in errors.items() if error is not None}
+        verdicts = {verdict.key: verdict.error for verdict in self.verdicts_of(block)}
+        found = {key: errors[key] or verdicts.get(key, NOT_JUDGED) for key in errors}
+        return {key: why for key, why in found.items() if why is not None}
+
+    def verdicts_of(self, block: int) -> Iterator[Verdict]:
+        """The block's verdicts on images that are stored.
+
+        Raises:
+            BadInput: a part is damaged, holds verdicts on other draws, or a score that is no number.
+        """
+        for row in self._verdict_rows(block, VERDICT_COLUMNS):
+            yield verdict_from_row(row)
+
+    def scores_of(self, block: int) -> Iterator[tuple[str, float | None]]:
+        """Key and score of the block's verdicts (see `verdicts_of`), without their evidence."""
+        return ((row["key"], row["score"]) for row in self._verdict_rows(block, ("key", "score", "error")))
+
+    def _verdict_rows(self, block: int, columns: tuple[str, ...]) -> Iterator[Row]:
+        if block not in self.judged or block not in self.drawn or self.verdicts is None:
+            return
+        part = self.judged[block]
+        valid = None if self._is_whole(block) else self._valid_keys(block)
+        found = self.verdicts.read(part.path, columns).to_pydict()
+        check_keys(part, found["key"], self.blocks.keys(block))
+        _check_scores(part, found)
+        for values in zip(*(found[name] for name in columns), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            if valid is None or row["key"] in valid:
+                yield row
+
+    def _valid_keys(self, block: int) -> set[str]:
+        """Keys of the verdicts that are on the images that are stored now."""
+        errors = self._errors(block)
+        digests = self.generations.image_digests(self.drawn[block], len(errors))
+        images = {
+            key: digest for (key, error), digest in zip(errors.items(), digests, strict=True) if not error
+        }
+        if self.verdicts is None:
+            return set()
+        names = ["key", "image_digest"]
+        judged = self.verdicts.read(self.judged[block].path, names).to_pylist()
+        return {row["key"] for row in judged if images.get(row["key"], "") == row["image_digest"]}
+
+
+class StoredVerdicts(Mapping[str, Verdict]):
+    """A run's verdicts by draw key, read block by block: iterating holds one block in memory.
+
+    Looking one up by its key reads them all.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self.scores())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, key: str) -> Verdict:
+        return self._by_key[key]
+
+    def items(self) -> Any:
+        """Keys and verdicts."""
+        return ((v.key, v) for block in self.inventory.judged for v in self.inventory.verdicts_of(block))
+
+    def values(self) -> Any:
+        """The verdicts."""
+        return (verdict for _, verdict in self.items())
+
+    def scores(self) -> Iterator[tuple[str, float | None]]:
+        """Keys and scores, without evidence: several times faster than `items`."""
+        return (found for block in self.inventory.judged for found in self.inventory.scores_of(block))
+
+    @cached_property
+    def _by_key(self) -> dict[str, Verdict]:
+        return dict(self.items())
+
+
+def _all_done(facts: PartFacts, size: int) -> bool:
+    return facts.errors == 0 and facts.rows == size
+
+
+def _check_scores(part: Part, columns: Mapping[str, list[Any]]) -> None:
+    for key, score in zip(columns["key"], columns["score"], strict=True):
+        if score is not None and not math.isfinite(score):
+            raise BadInput(f"{part.path}: the score of {key} is {score}: remove the part and judge again")

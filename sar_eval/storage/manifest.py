@@ -1,0 +1,39 @@
+"""`run.json`: what a run is and what it was begun with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sar_eval.types import Json, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPrompts:
+    """`prompts.parquet` as it was written: the digest of its bytes, and how many prompts are in it."""
+
+    digest: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The contents of `run.json`.
+
+    Attributes:
+        spec: as `RunSpec.from_json` takes it.
+        digest: of the spec.
+        earlier_digests: that the same spec had under earlier versions; stored parts may name them.
+        versions: of the packages that began the run.
+        git_commit: of the source checkout that began it, if it was one.
+        prompts: what `prompts.parquet` must be; None in runs that version 0.2.0 or earlier began.
+        shard: the share of the run that is in this folder; None for all of it.
+    """
+
+    spec: Mapping[str, Json]
+    digest: str
+    earlier_digests: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+    prompts: StoredPrompts | None = None
+    shard: Shard | None = None
