@@ -21,7 +21,7 @@ def group() -> None:
 def info(
     ckpt: Annotated[
         str,
-        typer.Argument(help="demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub."),
+        typer.Argument(help="demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION."),
     ],
     visual_tokenizer: VisualTokenizer = None,
     local_only: LocalOnly = False,

@@ -50,7 +50,7 @@ def run(
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
-    spec = resolve(recipe, ckpt, overrides(what, how, judging))
+    spec = resolve(recipe, ckpt, overrides(what, how, judging), session.noting(output))
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
     shard = parse_shard(where.shard)
@@ -77,7 +77,7 @@ def generate(
     from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
-    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how))
+    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), session.noting(output))
     shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,11 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
 
     folder = RunFolder(path)
     return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
+
+
+def noting(output: Output) -> Callable[[str], object]:
+    """A function that shows a note, unless nothing is to be shown."""
+    return lambda line: None if output.quiet else typer.echo(f"note: {line}", err=True)
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:

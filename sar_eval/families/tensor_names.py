@@ -19,7 +19,7 @@ _KINDS = (
     (r".*lora_[AB].*|.*\.modules_to_save\..*|base_model\.model\..*", "an adapter that is not merged"),
     (
         r".*\.(qweight|qzeros|g_idx|weight_scale(_inv)?|SCB|absmax|quant_map|weight_packed|input_scale)(\..+)?",
-        "quantised weights, which are not supported: save the checkpoint in bfloat16",
+        "quantised weights, which are not supported: use the checkpoint that they were made from",
     ),
     (r"(score|v_head|value_head|reward_head|classifier)\..*", "the head of a reward or value model"),
     (r"(optimizer|exp_avg|state)\b.*", "the state of an optimizer"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ from sar_eval.suites.locate import read_suite
 from sar_eval.types import DrawProtocol, Json
 
 
-def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> RunSpec:
+def resolve(
+    recipe: Recipe,
+    checkpoint: str,
+    overrides: Mapping[str, Json],
+    note: Callable[[str], object] = lambda line: None,
+) -> RunSpec:
     """Recipe, then overrides (those that are not None), then defaults.
 
     Args:
         recipe: of the benchmark.
         checkpoint: its name.
         overrides: by name of an option (see `options`); `engine_options` and `judge_options` are tables.
+        note: is told what of the checkpoint was accepted though it is not the plain form.
 
     Raises:
         BadInput: a value out of range, an unusable suite or checkpoint.
@@ -34,6 +40,8 @@ def resolve(recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json]) -> R
     overrides = {key: value for key, value in overrides.items() if value is not None}
     options = {**recipe.engine_options, **overrides.get("engine_options", {})}
     found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
+    for line in found.notes:
+        note(line)
     settings = _settings(recipe, overrides)
     spec = RunSpec(
         benchmark=recipe.name,

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,6 +98,10 @@ def home_folder() -> Path | None:
 @cache
 def _folder_without_home() -> Path:
     folder = Path(tempfile.gettempdir()) / f"sar-eval-{os.getuid()}"
+    with suppress(OSError):  # whoever writes there says why that is impossible
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # the name is known, so others can take it first
+            raise BadInput(f"{folder} belongs to another user: set SAR_EVAL_CACHE to a folder of your own")
     sys.stderr.write(
         f"note: this user has no home folder: {folder} is the cache (SAR_EVAL_CACHE names another)\n"
     )

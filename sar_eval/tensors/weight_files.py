@@ -67,7 +67,8 @@ def read_torch_file(path: Path, wrappers: Sequence[str] = ()) -> dict[str, Tenso
         raise BadInput(f"{path} is no torch file of tensors alone: {unpickling_error(error)}") from error
     if isinstance(content, Mapping):
         wrapped = [content[name] for name in wrappers if isinstance(content.get(name), Mapping)]
-        content = next((table for table in wrapped if table and _are_tensors(table)), content)
+        tables = sorted(filter(_are_tensors, wrapped), key=lambda table: not table)  # empty ones last
+        content = tables[0] if tables else content
     if not _are_tensors(content):
         raise BadInput(f"{path} holds something else than tensors by name{_found(content)}")
     return dict(content)

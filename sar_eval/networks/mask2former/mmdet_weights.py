@@ -9,7 +9,6 @@ after the other, each with all its channels.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
+from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.weight_files import unpickling_error
 
 NAME = "Mask2Former"  # in error messages
 LEVELS, POINTS = 3, 4  # of the deformable attention in every published Mask2Former
@@ -232,9 +234,9 @@ def read_weights(path: Path) -> Weights:
     else:
         weights = convert_once(path, lambda: _read_mmdet(path), NAME)
     try:
-        config = json.loads(weights.metadata["config"])
-    except (KeyError, ValueError) as error:
-        raise BadInput(f"{path} is no converted {NAME} ({error})") from error
+        config = parse_json(weights.metadata["config"], f"{path} is no converted {NAME}")
+    except KeyError as error:
+        raise BadInput(f"{path} is no converted {NAME} (no {error} in its metadata)") from error
     return Weights(weights.state, config, weights.metadata.get("source") or file_digest(path))
 
 
@@ -247,9 +249,11 @@ def read_checkpoint(path: Path) -> State:
     _require_file(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: {first}") from error
+    except Exception as error:
+        # On invalid data the unpickler may raise any exception.
+        raise BadInput(
+            f"{path} is no Mask2Former checkpoint of mmdet: {unpickling_error(error)}"
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: no tensors by name in it")
@@ -272,3 +276,4 @@ def _read_mmdet(path: Path) -> ConvertedWeights:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise BadInput(f"no detector weights {path}: get them with `sar-eval fetch geneval`")
+    refuse_pointer(path)

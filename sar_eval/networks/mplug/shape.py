@@ -6,13 +6,13 @@ Defaults for `config.yaml` are those of modelscope 1.40.2's `MPlugConfig`
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 
 HEAD_WIDTH = 64  # of CLIP's attention, at every width
@@ -124,7 +124,7 @@ def read_shape(folder: Path) -> MplugShape:
         hidden=bert["hidden_size"],
         heads=bert["num_attention_heads"],
         inner=bert["intermediate_size"],
-        epsilon=float(bert_config.get("layer_norm_eps", 1e-12)),
+        epsilon=_positive(bert_config.get("layer_norm_eps", 1e-12), "layer_norm_eps", bert_path),
         vocabulary=bert["vocab_size"],
         positions=bert["max_position_embeddings"],
         types=bert["type_vocab_size"],
@@ -171,17 +171,27 @@ def _check(shape: MplugShape, folder: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        data = (
+            yaml.safe_load(text)
+            if path.suffix == ".yaml"
+            else parse_json(text, f"{path} is no readable configuration")
+        )
     except OSError as error:
         raise BadInput(
             f"cannot read {path}: {error.strerror}; `sar-eval fetch dpg` downloads it"
         ) from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"{path} is no readable configuration: {first}") from error
     if not isinstance(data, dict):
         raise BadInput(f"{path} must be a mapping of names to values")
     return data
+
+
+def _positive(value: Any, name: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise BadInput(f"{path}: {name} is {value!r}: it must be a number between 0 and 1")
+    return float(value)
 
 
 def _int(value: Any, name: str, path: Path) -> int:
