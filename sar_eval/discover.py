@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError, UnknownName
+from sar_eval.options import check_name
 
 KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
 PACKAGE = Path(__file__).parent
@@ -49,8 +50,10 @@ def load(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: nothing is called so.
-        BadInput: a `path.py:NAME` that does not exist, or somebody's code that cannot be imported.
+        BadInput: a `path.py:NAME` that does not exist, a name that no file can have, or somebody's code
+            that cannot be imported.
     """
+    check_name(name, f"name of {kind}")
     if is_file(name):
         return _from_file(name)
     if name in _built_in(kind):

@@ -12,8 +12,9 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable
+from json.scanner import make_scanner
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -82,7 +83,7 @@ def parse_json(data: bytes | str, where: str) -> Json:
     text = _text(data, where) if isinstance(data, bytes) else data
     _check_depth(text, where)
     try:
-        value = _DECODER.decode(text)
+        value = _decode(text)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise BadInput(f"{where}: broken JSON: {error.msg} at {at}column {error.colno}") from error
@@ -106,6 +107,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         value = tomllib.loads(text, parse_float=_real_number)
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise BadInput(f"{where}: broken TOML: {error}") from error
+    _check_values(value, where)  # dotted keys nest without brackets, and 0xfff... is a long number, too
     check_text(value, where)
     return value
 
@@ -171,6 +173,20 @@ def _check_depth(text: str, where: str) -> None:
             raise BadInput(f"{where}: nested deeper than {MAX_DEPTH} lists or objects")
 
 
+def _check_values(value: Json, where: str) -> None:
+    """The bounds of depth and digits for what is parsed already."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if any(type(item) is int and abs(item) >= 10**MAX_DIGITS for item in level):
+            raise BadInput(f"{where}: a whole number of more than {MAX_DIGITS} digits")
+        tables = [item.values() for item in level if isinstance(item, dict)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [item for items in (*tables, *lists) for item in items]
+        if not level:
+            return
+    raise BadInput(f"{where}: nested deeper than {MAX_DEPTH} lists or objects")
+
+
 # A string of JSON or TOML, or a bracket. Possessive and bounded by newlines: linear in the text's length.
 _BRACKETS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|[\[\]{}]')
 _LONG_NUMBER = re.compile(rf"(?<![\w\"'.])[+-]?[0-9_]{{{MAX_DIGITS + 1},}}(?=[\s,\]}}#]|$)")
@@ -208,6 +224,18 @@ _DECODER = json.JSONDecoder(
     parse_float=_real_number,
     parse_constant=_no_constant,
 )
+
+
+_scan = make_scanner(cast(Any, _DECODER))
+
+
+def _decode(text: str) -> Json:
+    """As the decoder does, without its two searches for blanks, which take a third of its time."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _DECODER.decode(text)
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _texts(value: Json) -> Iterable[str]:

@@ -7,6 +7,7 @@ means not asked for: the recipe's value holds, else the default.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -14,10 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from sar_eval.documents import check_text, shorten
 from sar_eval.errors import BadInput
 from sar_eval.types import Json, Shard
 
 Target = Literal["spec", "protocol", "engine", "judge", "run"]
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4096  # of a part of a path, and of the whole
 PROTOCOL, MACHINE, WHAT = "Protocol", "Machine", "What"  # panels of --help
 
 
@@ -35,6 +38,7 @@ class Option:
         metavar: what stands for the value in `--help`.
         low, high: least and greatest value (a `high` alone is checked by whoever knows the least).
         above: the value must be greater than this.
+        is_name: the value names a file, or something that is looked up as one.
     """
 
     help: str
@@ -45,6 +49,7 @@ class Option:
     low: float | None = None
     high: float | None = None
     above: float | None = None
+    is_name: bool = False
 
     def check(self, name: str, value: Json) -> None:
         """Refuse a value out of range.
@@ -65,7 +70,7 @@ class Option:
             -math.inf if self.low is None else self.low,
             math.inf if self.high is None else self.high,
         )
-        return low <= value <= high and (self.above is None or value > self.above)
+        return math.isfinite(value) and low <= value <= high and (self.above is None or value > self.above)
 
     def _range(self) -> str:
         if self.high is None:
@@ -87,14 +92,14 @@ class WhatToDraw:
     images_per_prompt: int | None = option(
         "Images of each prompt.", "spec", "--images-per-prompt", "-n", low=1, high=100_000
     )
-    seed: int | None = option("Seed of the run.", "spec")
+    seed: int | None = option("Seed of the run.", "spec", low=-(2**63), high=2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HowToDraw:
     """The engine, and the protocol that it draws under."""
 
-    engine: str | None = option("Engine that draws the images; see `sar-eval list`.", "spec")
+    engine: str | None = option("Engine that draws the images; see `sar-eval list`.", "spec", is_name=True)
     engine_option: list[str] | None = option(
         "An option of the engine; may be repeated.", "engine", panel=MACHINE, metavar="NAME=VALUE"
     )
@@ -102,6 +107,7 @@ class HowToDraw:
         "Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
         "engine",
         panel=WHAT,
+        is_name=True,
     )
     local_only: bool = option("Never ask the hub: folders and its cache.", "run", default=False, panel=WHAT)
     protocol: str | None = option("A preset: simplear or simplear-paper.", "run", panel=PROTOCOL)
@@ -147,8 +153,8 @@ class HowToDraw:
 class HowToJudge:
     """The judge, and how its verdicts become figures."""
 
-    judge: str | None = option("Judge that gives the verdicts; see `sar-eval list`.", "spec")
-    fold: str | None = option("", "spec")
+    judge: str | None = option("Judge that gives the verdicts; see `sar-eval list`.", "spec", is_name=True)
+    fold: str | None = option("", "spec", is_name=True)
     judge_option: list[str] | None = option(
         "An option of the judge; may be repeated.", "judge", metavar="NAME=VALUE"
     )
@@ -235,6 +241,71 @@ def check_value(name: str, value: Json, where: str = "") -> None:
         raise BadInput(f"{where}: {error}" if where else str(error)) from error
 
 
+def check_name(text: str, where: str) -> None:
+    """Refuse what no file system takes for a name: before something asks it.
+
+    Args:
+        text: a path, or a name that is looked up as one.
+        where: flag, or file and key, for the message.
+
+    Raises:
+        BadInput: a NUL character, half a character, or a part of more than 255 bytes.
+    """
+    check_text(text, where)
+    longest = max(len(part.encode()) for part in text.split("/"))
+    if longest > MAX_NAME_BYTES or len(text.encode()) > MAX_PATH_BYTES:
+        raise BadInput(
+            f"{where}: a name of {longest:,} bytes, of at most {MAX_NAME_BYTES} that a file can have: "
+            f"{shorten(text)}"
+        )
+
+
+def check_storable(values: Json, where: str) -> None:
+    """Refuse values of options that JSON, and with it the run's manifest, cannot hold.
+
+    Raises:
+        BadInput: naming the value; TOML has dates and times, which JSON has not.
+    """
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            check_storable(value, f"{where}.{name}")
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            check_storable(value, f"{where}[{number}]")
+    elif not isinstance(values, (str, int, float, bool)):
+        raise BadInput(
+            f"{where} is a {type(values).__name__} ({values}): write it in quotes if text is meant"
+        )
+
+
+def check_kinds(make: type, values: Mapping[str, Json], owner: str) -> None:
+    """Hold options against the annotations of the constructors that take them, where these are simple.
+
+    Raises:
+        BadInput: naming the option, its value and the kind that `owner` (as "engine 'native'") wants.
+    """
+    for name, kinds in _annotated_kinds(make).items():
+        value = values.get(name)
+        if value is None or (type(value) in kinds) or (type(value) is int and float in kinds):
+            continue
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise BadInput(f"{name} {shorten(value)} of {owner} must be of kind {wanted}")
+
+
+def _annotated_kinds(make: type) -> dict[str, list[type]]:
+    """Parameters of the class's constructors, its bases' included, whose kinds are those of TOML."""
+    known = {"str": str, "int": int, "float": float, "bool": bool, "None": type(None)}
+    found: dict[str, list[type]] = {}
+    for cls in make.__mro__ if isinstance(make, type) else ():
+        constructor = vars(cls).get("__init__")
+        parameters = inspect.signature(constructor).parameters if callable(constructor) else {}
+        for name, parameter in parameters.items():
+            words = str(parameter.annotation).split(" | ")
+            if all(word in known for word in words):
+                found.setdefault(name, [known[word] for word in words])
+    return found
+
+
 # Checks of a judge's or answerer's own options; `owner` names it in the message, as "judge 'vqa'".
 
 
@@ -244,10 +315,12 @@ def check_names(values: Mapping[str, Json], known: Sequence[str], owner: str) ->
         raise BadInput(f"{owner} has no option {unknown[0]!r}; known are {', '.join(known)}")
 
 
-def check_whole_number(name: str, value: Json, owner: str, minimum: int = 1) -> None:
-    """Raise BadInput unless the value is an int of at least `minimum`; a bool is none."""
+def check_whole_number(name: str, value: Json, owner: str, minimum: int = 1, maximum: int = 10**9) -> None:
+    """Raise BadInput unless the value is an int from `minimum` to `maximum`; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise BadInput(f"{name} {value!r} of {owner}: a whole number >= {minimum}")
+        raise BadInput(f"{name} {shorten(value)} of {owner}: a whole number >= {minimum}")
+    if value > maximum:
+        raise BadInput(f"{name} {shorten(value)} of {owner}: a whole number <= {maximum:,}")
 
 
 def check_dtype(dtype: Json, owner: str) -> None:

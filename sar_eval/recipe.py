@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sar_eval import discover
+from sar_eval.documents import read_toml, shorten
 from sar_eval.errors import BadInput
-from sar_eval.options import kind_of, names_of
+from sar_eval.options import check_name, check_storable, declared, kind_of, names_of
 from sar_eval.suites.locate import find_suite
 from sar_eval.types import Json
 
@@ -49,7 +49,7 @@ def shipped(folder: str) -> Path:
 def recipe_names() -> dict[str, str]:
     """Every shipped recipe with its description."""
     paths = sorted(shipped("benchmarks").glob("*.toml"))
-    return {path.stem: str(_read_toml(path).get("description", "")) for path in paths}
+    return {path.stem: str(read_toml(path).get("description", "")) for path in paths}
 
 
 def load_recipe(name: str) -> Recipe:
@@ -59,15 +59,16 @@ def load_recipe(name: str) -> Recipe:
         UnknownName: no recipe is called so.
         BadInput: broken TOML, an unknown key, a value of the wrong kind.
     """
+    check_name(name, "benchmark")
     path = Path(name) if name.endswith(".toml") else shipped("benchmarks") / f"{name}.toml"
-    if not path.is_file():
+    if not _exists(path):
         raise discover.unknown("benchmark", name, list(recipe_names()))
-    data = _read_toml(path)
+    data = read_toml(path)
     _check_keys(data, path)
     settings = {key: data[key] for key in SETTINGS if key in data}
     return Recipe(
         name=str(_typed({"name": data.get("name", path.stem)}, path)["name"]),
-        suite=find_suite(str(data["suite"]), (path.parent, shipped("prompts"))),
+        suite=find_suite(data["suite"], (path.parent, shipped("prompts"))),
         settings=_typed(settings, path) | _files_beside(data, path),
         protocol=_typed(data.get("protocol", {}), path),
         judge_options=_with_answerer_beside(data.get("judge_options", {}), path.parent),
@@ -82,22 +83,38 @@ def with_suite(recipe: Recipe, suite: Path) -> Recipe:
 
 def free_recipe(suite: Path) -> Recipe:
     """A recipe for prompts without a benchmark: one image a prompt, no judge."""
-    return Recipe(suite.stem, suite, {"images_per_prompt": 1}, {}, {})
+    name = Path(os.path.normpath(suite.absolute())).stem  # `.` may be a folder of prompts
+    return Recipe(name, suite, {"images_per_prompt": 1}, {}, {})
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # in a folder that may not be entered
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
 
 
 def _check_keys(data: Mapping[str, Json], path: Path) -> None:
+    _check_top(data, path)
+    if extra := set(data.get("protocol", {})) - set(PROTOCOL_KEYS):
+        raise BadInput(
+            f"{path}: unknown key protocol.{shorten(min(extra))[1:-1]}; known are "
+            f"{', '.join(sorted(PROTOCOL_KEYS))}"
+        )
+    for table in ("judge_options", "engine_options"):
+        check_storable(data.get(table, {}), f"{path}: {table}")
+    if not isinstance(data.get("suite"), str):
+        raise BadInput(f"{path}: no key 'suite' with the name of a prompt file")
+    check_name(data["suite"], f"{path}: suite")
+
+
+def _check_top(data: Mapping[str, Json], path: Path) -> None:
     known = {"name", "description", "suite", *SETTINGS, *TABLES}
     for key, value in data.items():
         if key not in known:
-            raise BadInput(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+            raise BadInput(f"{path}: unknown key {shorten(key)}; known are {', '.join(sorted(known))}")
         if isinstance(value, dict) != (key in TABLES):
             raise BadInput(f"{path}: {key} must be {'a table' if key in TABLES else 'one value'}")
-    if extra := set(data.get("protocol", {})) - set(PROTOCOL_KEYS):
-        raise BadInput(
-            f"{path}: unknown key protocol.{min(extra)}; known are {', '.join(sorted(PROTOCOL_KEYS))}"
-        )
-    if "suite" not in data:
-        raise BadInput(f"{path}: no key 'suite'")
 
 
 def _typed(values: Mapping[str, Json], path: Path) -> dict[str, Json]:
@@ -107,7 +124,9 @@ def _typed(values: Mapping[str, Json], path: Path) -> dict[str, Json]:
         kind = str if key == "name" else kind_of(key)
         whole = kind is float and isinstance(value, int)
         if isinstance(value, bool) != (kind is bool) or not (whole or isinstance(value, kind)):
-            raise BadInput(f"{path}: {key} is {value!r}, it must be of kind {kind.__name__}")
+            raise BadInput(f"{path}: {key} is {shorten(value)}, it must be of kind {kind.__name__}")
+        if kind is str and (key == "name" or declared()[key].is_name):
+            check_name(value, f"{path}: {key}")
         typed[key] = float(value) if whole else value
     return typed
 
@@ -118,21 +137,16 @@ def _files_beside(data: Mapping[str, Json], recipe: Path) -> dict[str, Json]:
     found = {
         key: path
         for key, path in beside.items()
-        if ".py:" in path.name and Path(str(path).rpartition(":")[0]).is_file()
+        if ".py:" in path.name and _exists(Path(str(path).rpartition(":")[0]))
     }
     return {key: str(path.resolve()) for key, path in found.items()}
 
 
 def _with_answerer_beside(options: Mapping[str, Json], beside: Path) -> Mapping[str, Json]:
     """The judge's options with an answerer `mine.py:NAME` found beside the recipe."""
-    file, _, name = str(options.get("answerer", "")).rpartition(":")
-    if file.endswith(".py") and (beside / file).is_file():
+    answerer = str(options.get("answerer", ""))
+    check_name(answerer, "judge_options.answerer")
+    file, _, name = answerer.rpartition(":")
+    if file.endswith(".py") and _exists(beside / file):
         return {**options, "answerer": f"{(beside / file).resolve()}:{name}"}
     return options
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: broken TOML: {error}") from error

@@ -41,10 +41,16 @@ def clustered_interval(
     totals = [_cluster_totals(prompts) for prompts in strata if prompts]
     value = float(np.mean([sums.sum() / sizes.sum() for sums, sizes in totals]))
     low, high = _bootstrap(totals, seed)
-    if all(0 <= score <= 1 for prompts in strata for scores in prompts for score in scores):
+    if _are_shares(strata):
         wilson_low, wilson_high = _combined_wilson_interval(totals)
         low, high = min(low, wilson_low), max(high, wilson_high)
     return value, min(low, value), max(high, value)
+
+
+def _are_shares(strata: Sequence[Sequence[Sequence[float]]]) -> bool:
+    """Whether all scores lie in [0, 1]."""
+    scores = np.fromiter((score for task in strata for scores in task for score in scores), float)
+    return bool(((scores >= 0) & (scores <= 1)).all())
 
 
 def clustered_metric(name: str, strata: Sequence[Sequence[Sequence[float]]], scale: int = 1) -> Metric:

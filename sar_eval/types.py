@@ -203,6 +203,18 @@ def suite_digest(prompts: Iterable[Prompt]) -> str:
     return total.hexdigest()[:16]
 
 
+def safe_id(name: str) -> str:
+    """A prompt's id as a file name: itself if it is safe, else what is left of it and a digest.
+
+    It depends on nothing but the name, so files and manifests that use the original find their prompt.
+    """
+    if SAFE_ID.fullmatch(name):
+        return name
+    rest = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-._")[:80]
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{rest}-{digest}" if rest else f"id-{digest}"
+
+
 def draw_seed(run_seed: int, prompt_id: str, index: int) -> int:
     """63-bit seed of a draw: the same for any number of workers, any resume and any order."""
     name = f"{run_seed}\x00{prompt_id}\x00{index}".encode()

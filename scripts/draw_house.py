@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+GROUND = (
+    *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
+    "provenance",
+)
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (
     (("cli", "commands, terminal"),),
@@ -30,7 +34,7 @@ ROWS = (
         ("storage", "run folder, Parquet"),
         ("spec.py", "what a run is"),
     ),
-    (("types · protocols · options · errors · documents · discover · stats · provenance", "the ground"),),
+    ((" · ".join(GROUND), "the ground"),),
 )
 WIDTH, HEIGHT, GAP = 960, 58, 12
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import encode_png
 from sar_eval.networks.chat_client import ChatClient, RequestError
@@ -28,6 +29,7 @@ from sar_eval.options import check_names, check_whole_number
 from sar_eval.suites.dpg.yes_no import (
     CHAT_RULE,
     DEFAULT_TEMPLATE,
+    MAX_ANSWER,
     chat_answer,
     check_template,
     fill_template,
@@ -39,6 +41,9 @@ from sar_eval.types import Answer, Json
 VERSION = "1"
 LABEL = "answerer 'server'"  # in error messages
 TOP_LOGPROBS = 20  # of the first token; servers return no more
+LISTED_MODELS = 10  # in an error message
+MAX_TIMEOUT_S = 86_400.0
+WHOLE_NUMBERS = {"retries": (0, 100), "concurrency": (1, 1024), "max_tokens": (1, 1_000_000)}  # with range
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class ServerAnswerer:
         except RequestError as error:
             self._check_server_after(error)
             return Answer(error=str(error))
-        return parse_response(response)
+        return parse_response(response, self._client)
 
     def _complete(self, url: str, question: str) -> Json:
         """The server's response; requested again without logprobs if the server refuses them."""
@@ -187,8 +192,14 @@ class ServerAnswerer:
         except RequestError as error:
             return _models_error(error, url, self.options.api_key_env)
         if model not in models:
-            return f"{url} serves no model {model!r}, but {', '.join(map(repr, models)) or 'none'}"
+            return f"{url} serves no model {model!r}, but {self._listed(models)}"
         return None
+
+    def _listed(self, models: Sequence[str]) -> str:
+        """The first models of the server's list, for a message."""
+        more = f" and {len(models) - LISTED_MODELS} more" if len(models) > LISTED_MODELS else ""
+        names = [shorten(self._client.excerpt(name)) for name in models[:LISTED_MODELS]]
+        return f"{', '.join(names)}{more}" if names else "none"
 
 
 def _models_error(error: RequestError, url: str, api_key_env: str) -> str:
@@ -203,15 +214,18 @@ def data_url(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 
-def parse_response(response: Json) -> Answer:
-    """The answer in a chat response, or an error with what is wrong with it."""
+def parse_response(response: Json, client: ChatClient) -> Answer:
+    """The answer in a chat response, or an error with what is wrong with it; without the client's key."""
     choice = _get_path(response, "choices", 0)
     if choice is None:
-        return Answer(error=f"the response has no choice: {str(response)[:200]}")
+        return Answer(error=f"the response has no choice: {client.excerpt(str(response))}")
     text = _get_path(choice, "message", "content")
     if not isinstance(text, str) or not text.strip():
         reason = _get_path(choice, "finish_reason")
-        return Answer(error=f"the response has no text (finish_reason {reason!r})")
+        shown = repr(client.excerpt(reason)) if isinstance(reason, str) else None
+        return Answer(error=f"the response has no text (finish_reason {shown})")
+    if len(text) <= MAX_ANSWER:  # a longer one is not read
+        text = client.redact(text)
     return chat_answer(text, first_token_soft(_get_path(choice, "logprobs", "content", 0, "top_logprobs")))
 
 
@@ -247,33 +261,44 @@ def _validate(options: Options) -> Options:
     _check_api_key_env(options.api_key_env)
     if not isinstance(options.logprobs, bool):
         raise BadInput(f"logprobs {options.logprobs!r} of {LABEL}: true or false")
-    for name, minimum in {"retries": 0, "concurrency": 1, "max_tokens": 1}.items():
-        check_whole_number(name, getattr(options, name), LABEL, minimum)
+    for name, (least, most) in WHOLE_NUMBERS.items():
+        check_whole_number(name, getattr(options, name), LABEL, least, most)
     seconds = options.timeout_s
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise BadInput(f"timeout_s {seconds!r} of {LABEL}: seconds above 0")
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, (int, float))
+        or not 0 < seconds <= MAX_TIMEOUT_S
+    ):
+        raise BadInput(
+            f"timeout_s {shorten(seconds)} of {LABEL}: seconds above 0 and at most {MAX_TIMEOUT_S:,.0f}"
+        )
     return options
 
 
 def _check_url(url: object) -> None:
+    """Raise BadInput unless it is an HTTP address with nothing secret in it; no message shows it."""
     try:
-        parts = urlsplit(url) if isinstance(url, str) and url.isascii() else None
+        parts = urlsplit(url) if isinstance(url, str) and re.fullmatch("[!-~]+", url) else None
+        port = parts.port if parts else None  # ValueError: none of 0 to 65535
     except ValueError:
-        parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        parts = port = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise BadInput(f"{LABEL} needs the server's address: --judge-option url=http://HOST:PORT/v1")
-    if "@" in parts.netloc or parts.query:
-        raise BadInput(f"{LABEL}: nothing secret in the address, which is stored; use api_key_env")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise BadInput(
+            f"{LABEL}: nothing secret in the address, which is stored (no user, no ?query, no #fragment); "
+            "use api_key_env"
+        )
 
 
 def _check_api_key_env(name: object) -> None:
+    # The value may be the key itself, by mistake, so no message shows it.
     if not isinstance(name, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", name):
-        # The value may be the key itself, so the message does not show it.
         raise BadInput(f"api_key_env of {LABEL} is the name of an environment variable, never the key")
     if name and not re.fullmatch(r"[!-~]+", os.environ.get(name, "")):
         raise BadInput(
-            f"{LABEL}: the environment variable {name}, which api_key_env names, holds no key "
-            "(printable characters without spaces)"
+            f"{LABEL}: the environment variable that api_key_env names is not set or holds no key "
+            "(printable characters without spaces). api_key_env takes the variable's name, never the key"
         )
 
 

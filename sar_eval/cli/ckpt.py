@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sar_eval.cli.options import AsJson, LocalOnly, VisualTokenizer, keep_offline
+from sar_eval.cli.terminal import say
 
 app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 
@@ -39,7 +40,7 @@ def info(
     for note in facts.pop("notes"):
         typer.echo(f"note: {note}", err=True)
     for name, value in facts.items():
-        typer.echo(f"{name.replace('_', ' '):<26} {_readable(value)}")
+        say(f"{name.replace('_', ' '):<26} {_readable(value)}")
 
 
 def _readable(value: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 
 
@@ -31,7 +32,7 @@ def fetch(
     if dry_run:
         for file in FILES_BY_BENCHMARK[benchmark]:
             there = "is there" if (cache_folder() / file.name).is_file() else "missing"
-            typer.echo(f"{cache_folder() / file.name}  {there}\n  {file.purpose}\n  {file.url}")
+            say(f"{cache_folder() / file.name}  {there}\n  {file.purpose}\n  {file.url}")
         return
     try:
         with downloading() as show:
@@ -39,8 +40,8 @@ def fetch(
     except KeyboardInterrupt as error:
         raise Incomplete("interrupted; run the same command again to go on") from error
     for file, path in zip(FILES_BY_BENCHMARK[benchmark], paths, strict=True):
-        typer.echo(path)
+        say(path)
         if not file.sha256:
             noted = recorded_sha256(path)
             first = f"that of the first download is noted: {noted}" if noted else "and none was noted"
-            typer.echo(f"  no checksum is published; {first}")
+            say(f"  no checksum is published; {first}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
 
 
@@ -35,9 +36,9 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         typer.echo(json.dumps(found, indent=2))
         return
     for kind, names in found.items():
-        typer.echo(kind)
+        say(kind)
         for name, text in names.items():
-            typer.echo(f"  {name:<16} {text}")
+            say(f"  {name:<16} {text}")
 
 
 def doctor(
@@ -71,7 +72,7 @@ def doctor(
     else:
         for finding in findings:
             mark = {True: "ok", False: "FAIL", None: "-"}[finding.ok]
-            typer.echo(f"{mark:<5} {finding.name:<24} {finding.detail}")
+            say(f"{mark:<5} {finding.name:<24} {finding.detail}")
     wrong = [finding.name for finding in findings if finding.ok is False]
     if wrong:
         raise BadInput(f"failed checks: {', '.join(wrong)}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sar_eval import __version__
+from sar_eval.cli.terminal import printable
 from sar_eval.errors import Incomplete, SarEvalError, Unforeseen
 from sar_eval.runtime.interrupts import interruptible
 from sar_eval.runtime.streams import SafeOutput, lost_output, safe_streams
@@ -21,6 +22,7 @@ MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EAGAIN, errno.ENOLCK, errno.ESTALE, errno.ETIMEDOUT, errno.ENOSYS),
 )
+MAX_SHOWN = 4000  # characters of any error
 LONGEST = 500  # characters of a foreign exception's message
 GO_ON = "what is stored stays: run the same command again to go on"
 
@@ -58,8 +60,14 @@ def _tell(error: BaseException) -> int:
         traceback.print_exception(error)
     known = explain(error)
     if sys.stderr is not None:
-        sys.stderr.write(f"error: {known}\n")
+        sys.stderr.write(f"error: {_shown(known)}\n")
     return known.exit_code
+
+
+def _shown(error: SarEvalError) -> str:
+    """The message for a terminal: what it quotes of a file may be long, or hold escape sequences."""
+    text = printable(error)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _check_output(code: int, out: SafeOutput) -> int:

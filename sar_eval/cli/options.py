@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import tomllib
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, is_dataclass
@@ -13,8 +14,20 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from sar_eval.documents import check_text, parse_toml
 from sar_eval.errors import BadInput
-from sar_eval.options import Option, asked, names_of, option, options_of
+from sar_eval.options import Option, asked, check_name, check_storable, names_of, option, options_of
+
+
+def _name(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """A word that names a file, or is looked up as one; an empty one is a variable that was not set."""
+    if value is not None:
+        flag = parameter.opts[0]
+        check_name(value, flag)
+        if not value:
+            raise BadInput(f"{flag} is empty: give a name, or leave it out")
+    return value
+
 
 Ckpt = Annotated[
     str,
@@ -22,15 +35,25 @@ Ckpt = Annotated[
         "--ckpt",
         help="Checkpoint: demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION.",
         rich_help_panel="What",
+        callback=_name,
     ),
 ]
-Benchmark = Annotated[str, typer.Argument(help="A benchmark (see `sar-eval list`) or a recipe.toml.")]
+Benchmark = Annotated[
+    str, typer.Argument(help="A benchmark (see `sar-eval list`) or a recipe.toml.", callback=_name)
+]
+PromptFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Prompts: .jsonl, .json, .csv, .tsv, .txt or .parquet, or a folder of ID.txt files.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 VisualTokenizer = Annotated[
     str | None,
     typer.Option(
         "--visual-tokenizer",
         help="Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
+        callback=_name,
     ),
 ]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Never ask the hub: folders and its cache.")]
@@ -65,7 +88,7 @@ def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., No
         def command(**values: Any) -> None:
             for name, group in groups.items():
                 values[name] = group(**{p.name: values.pop(p.name) for p in flags[name]})
-                _check_run_options(values[name])
+                _check_values(values[name])
             function(**values)
 
         plain = [p.replace(kind=p.KEYWORD_ONLY) for name, p in parameters.items() if name not in groups]
@@ -110,18 +133,29 @@ def _flags(group: type, without: Collection[str]) -> list[inspect.Parameter]:
 
 
 def _typer_option(name: str, known: Option) -> Any:
-    flags = known.flags or (f"--{name.replace('_', '-')}",)
     return typer.Option(
-        *flags, help=known.help, metavar=known.metavar or None, rich_help_panel=known.panel or None
+        *_flags_of(name, known),
+        help=known.help,
+        metavar=known.metavar or None,
+        rich_help_panel=known.panel or None,
+        callback=_name if known.is_name else None,
     )
 
 
-def _check_run_options(group: Any) -> None:
-    """Those of this call alone; the others are checked when the run is resolved."""
+def _flags_of(name: str, known: Option) -> tuple[str, ...]:
+    return known.flags or (f"--{name.replace('_', '-')}",)
+
+
+def _check_values(group: Any) -> None:
+    """Text, paths, and the ranges of this call's own options; `stages.resolve` checks the others."""
     for field, known in options_of(type(group)):
-        value = getattr(group, field.name)
+        value, flag = getattr(group, field.name), _flags_of(field.name, known)[0]
         if known.target == "run" and value is not None:
             known.check(field.name, value)
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Path):
+                check_name(str(part), flag)
+            check_text(part, flag)
 
 
 def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -132,14 +166,28 @@ def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(flag: str, words: list[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` words as options; a value that is no TOML is text."""
+    """`NAME=VALUE` words as options; a value that is no TOML is text.
+
+    Raises:
+        BadInput: a word of another form, or a value that no manifest holds. The word is not shown in
+            full: it may be a key.
+    """
     options: dict[str, Any] = {}
     for word in words or []:
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
-            raise BadInput(f"{flag} is {word!r}: NAME=VALUE")
-        try:
-            options[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[name] = value
+            start = re.match(r"\w{0,20}", word)
+            raise BadInput(f"{flag} {start and start[0]}... is not of the form NAME=VALUE")
+        options[name] = _value(value, f"{flag} {name}")
+        check_storable(options[name], f"{flag} {name}")
     return options
+
+
+def _value(text: str, where: str) -> Any:
+    try:
+        parsed = parse_toml(f"value = {text}", where)
+    except BadInput as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return text
+        raise
+    return parsed["value"] if len(parsed) == 1 else text

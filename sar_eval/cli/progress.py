@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sar_eval.cli.terminal import console as plain_console
+from sar_eval.cli.terminal import plain, printable
 from sar_eval.report.metric_pairs import (
     QUIRKS_NOTE,
     QUIRKS_TITLE,
@@ -38,7 +40,7 @@ LOG_EVERY_S = 20.0
 @contextmanager
 def showing_progress(quiet: bool) -> Iterator[ProgressCallback]:
     """A callback for the stages: live bars on a terminal, lines elsewhere, nothing with `quiet`."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if quiet:
         yield no_progress
     elif console.is_terminal:
@@ -51,10 +53,10 @@ def showing_progress(quiet: bool) -> Iterator[ProgressCallback]:
 def bars(console: Console) -> Progress:
     """The columns of the live display."""
     columns = (
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[failed]}", style="red"),
     )
@@ -64,16 +66,21 @@ def bars(console: Console) -> Progress:
 @contextmanager
 def downloading() -> Iterator[Callable[[str, int, int], None]]:
     """Shows (file, bytes so far, bytes in all): a bar each on a terminal, a line each elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = plain_console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total or None)
+                tasks[name] = progress.add_task(printable(name), total=total or None)
                 if not console.is_terminal:
-                    console.print(f"{name}: {total / 1e6:.0f} MB", markup=False, highlight=False)
+                    console.print(printable(f"{name}: {total / 1e6:.0f} MB"))
             progress.update(tasks[name], completed=done, total=total or None)
 
         yield show
@@ -101,7 +108,7 @@ class LiveProgress:
     def __call__(self, event: ProgressEvent) -> None:
         """Show one event."""
         if event.note:
-            self.progress.console.print(event.note, style="yellow", markup=False)
+            self.progress.console.print(printable(event.note), style="yellow", markup=False, emoji=False)
         self._show(event.stage, event.total, event.done, event.added, event.failed)
         if event.worker is not None:
             name = f"{event.stage}/{event.worker}"
@@ -146,32 +153,32 @@ class LineProgress:
             self._print(f"{event.stage}: {event.done}/{event.total} images, {rate}{failed}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
     """The score table, the counts, what is missing, and where the report is."""
-    console = Console()
+    console = plain_console()
     if summary.metrics:
         console.print(score_table(summary))
         if quirk_effects(summary.metrics):
             console.print(quirk_table(summary))
     counts = ("expected", "generated", "judged", "failed")
-    console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts), highlight=False)
+    console.print(", ".join(f"{getattr(summary, name)} {name}" for name in counts))
     if summary.steps_per_image is not None:
         outside = f", {summary.out_of_range_tokens} text tokens drawn as code 0"
         steps = f"{summary.steps_per_image:.1f} decoder steps an image"
-        console.print(steps + (outside if summary.out_of_range_tokens else ""), highlight=False)
+        console.print(steps + (outside if summary.out_of_range_tokens else ""))
     for line in _remarks(summary):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), soft_wrap=True)
     if not summary.complete:
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")
         for problem in summary.problems[:10]:
-            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"run     {folder}", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"  {problem}"), soft_wrap=True)
+    console.print(printable(f"run     {folder}"), soft_wrap=True)
     if report is not None:
-        console.print(f"report  {report}", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(f"report  {report}"), soft_wrap=True)
 
 
 def _remarks(summary: Summary) -> Iterator[str]:
@@ -189,7 +196,8 @@ def score_table(summary: Summary) -> Table:
     """
     with_reference = has_reference(summary.metrics)
     partial = "  PARTIAL" if summary.partial else ""
-    table = Table(title=f"{summary.benchmark}  {summary.checkpoint}{partial}", title_justify="left")
+    title = plain(f"{summary.benchmark}  {summary.checkpoint}{partial}", style="table.title")
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     columns = ("corrected", "95 % CI", "n", "reference", "95 % CI")
     for name in columns if with_reference else ("score", "95 % interval", "n"):
@@ -202,7 +210,7 @@ def score_table(summary: Summary) -> Table:
         cells += _cells(pair.reference, separator) if with_reference else ()
         ends_section = following is None or _section(pair) != _section(following)
         style = "bold" if pair.name == "overall" else ""
-        table.add_row(label, *cells, end_section=ends_section, style=style)
+        table.add_row(plain(label), *cells, end_section=ends_section, style=style)
     return table
 
 
@@ -215,7 +223,7 @@ def quirk_table(summary: Summary) -> Table:
     for name in ("effect", "95 % interval", "n"):
         table.add_column(name, justify="right")
     for name, metric in quirk_effects(summary.metrics):
-        table.add_row(name, *_cells(metric, " to ", "+"), str(metric.n))
+        table.add_row(plain(name), *_cells(metric, " to ", "+"), str(metric.n))
     return table
 
 

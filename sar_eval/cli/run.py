@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.options import Benchmark, Ckpt, Output, RunPath, overrides, with_options
+from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
@@ -50,7 +51,9 @@ def run(
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
-    spec = resolve(recipe, ckpt, overrides(what, how, judging), session.noting(output))
+    notes: list[str] = []
+    spec = resolve(recipe, ckpt, overrides(what, how, judging), notes)
+    session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
     shard = parse_shard(where.shard)
@@ -65,7 +68,7 @@ def run(
 
 @with_options(without=["suite"])
 def generate(
-    prompts: Annotated[Path, typer.Argument(help="Prompt file: .jsonl, .txt, .csv or .parquet.")],
+    prompts: PromptFile,
     ckpt: Ckpt,
     what: WhatToDraw,
     how: HowToDraw,
@@ -77,7 +80,9 @@ def generate(
     from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
-    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), session.noting(output))
+    notes: list[str] = []
+    spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), notes)
+    session.tell(notes, output)
     shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
@@ -105,9 +110,12 @@ def judge_run(
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
+    from sar_eval.stages.resolve import check_judgeable
 
-    folder, spec = session.open_run(path)
-    spec = _with_judge(spec, folder, benchmark, overrides(judging))
+    folder, stored = session.open_run(path)
+    spec = _with_judge(stored, folder, benchmark, overrides(judging))
+    if spec.judge != stored.judge:
+        check_judgeable(spec, folder.prompts())
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
@@ -137,7 +145,7 @@ def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        typer.echo(write_report(spec, folder))
+        say(write_report(spec, folder))
     session.exit_if_incomplete(summary)
 
 
@@ -152,7 +160,7 @@ def export(
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
     expected = len(folder.prompts()) * spec.images_per_prompt
-    typer.echo(f"{number} images in {out}")
+    say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")
 
@@ -171,7 +179,7 @@ def join(
     folder = RunFolder(out)
     with folder.lock():
         found = join_stage([RunFolder(path) for path in shards], folder)
-    typer.echo(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
+    say(f"{found.drawn} of {found.expected} images in {out}, {found.judged} of them judged")
     if found.drawn < found.expected:
         raise Incomplete(f"shards are missing or unfinished: {found.expected - found.drawn} images to come")
 
@@ -190,10 +198,10 @@ def verify(
     with folder.lock():
         found = verify_stage(spec, folder, repair=repair)
     for path in found.damaged:
-        typer.echo(f"damaged{' and removed' if repair else ''}: {path}")
+        say(f"damaged{' and removed' if repair else ''}: {path}")
     for problem in found.problems:
-        typer.echo(f"problem: {problem}")
-    typer.echo(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
+        say(f"problem: {problem}")
+    say(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
     if not found.intact:
         way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
         raise Incomplete(f"{run_folder} is not intact: {way_on}")

@@ -11,6 +11,7 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Output, overrides, with_options
 from sar_eval.cli.run import judge_run
+from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of
 
@@ -78,7 +79,9 @@ def score(
     if each is None:
         each = int(recipe.settings.get("images_per_prompt", 4))
     check_value("images_per_prompt", each)
-    prompts = read_suite(recipe.suite).prompts
+    suite = read_suite(recipe.suite)
+    session.tell(suite.notes, output)
+    prompts = suite.prompts
     found = find_images(images, prompts, each)
     asked = overrides(what, how, judging)
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)
@@ -88,7 +91,7 @@ def score(
     with session.working(folder, output) as progress:
         if not (output.quiet or output.as_json):
             for line in _describe(images, found, prompts):
-                typer.echo(line, err=True)
+                say(line, err=True)
         spec = session.prepare(spec, folder, output, how.batch_size)
         import_images(spec, folder, found, progress)
         judge_stage(spec, folder, slots, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sar_eval.cli.options import Output
+from sar_eval.cli.terminal import say
 from sar_eval.errors import Incomplete
 from sar_eval.options import WhereToRun
 
@@ -41,11 +42,6 @@ def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
 
     folder = RunFolder(path)
     return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
-
-
-def noting(output: Output) -> Callable[[str], object]:
-    """A function that shows a note, unless nothing is to be shown."""
-    return lambda line: None if output.quiet else typer.echo(f"note: {line}", err=True)
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
@@ -81,10 +77,15 @@ def prepare(
     from sar_eval.stages import resume
 
     kept = resume.prepare(spec, folder, shard)
-    if not output.quiet:
-        for line in resume.kept_settings(asked_batch_size, kept):
-            typer.echo(f"note: {line}", err=True)
+    tell(resume.kept_settings(asked_batch_size, kept), output)
     return kept
+
+
+def tell(notes: Iterable[str], output: Output) -> None:
+    """Show notes, on standard error."""
+    if not output.quiet:
+        for line in notes:
+            say(f"note: {line}", err=True)
 
 
 def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli.options import with_options
+from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import option
 
@@ -23,9 +26,12 @@ app = typer.Typer(
 
 Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of weights, order and noise.")]
+MAX_SEED, MAX_BATCH, MAX_CODES = 2**32 - 1, 65_536, 1 << 24
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of weights, order and noise.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Rows of one step on one device.")]
+Batch = Annotated[
+    int, typer.Option("--batch-size", min=1, max=MAX_BATCH, help="Rows of one step on one device.")
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Visual = Annotated[Path, typer.Option("--tokenizer", help="Folder with encoder.jit and decoder.jit.")]
 SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between resumable states.")]
@@ -47,7 +53,7 @@ def scenes(
     if style not in LATTICE:
         raise BadInput(f"unknown style {style!r}: {', '.join(LATTICE)}")
     made = make_scenes(out, number, style=style, seed=seed)
-    typer.echo(f"{made} captioned images in {out}")
+    say(f"{made} captioned images in {out}")
 
 
 @app.command()
@@ -65,6 +71,8 @@ def tokenizer(
 ) -> None:
     """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
     _need_train()
+    if not 0 < learning_rate < math.inf:
+        raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
 
     options = TokenizerOptions(
@@ -80,10 +88,13 @@ def tokenizer(
 
 
 def _levels(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and int(part) >= 2 for part in parts):
-        raise BadInput(f"--levels is {text!r}: whole numbers of at least 2 with commas between them")
-    return tuple(int(part) for part in parts)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,4}", part) and int(part) >= 2 for part in parts):
+        raise BadInput(f"--levels is {text!r}: whole numbers from 2 to 9999 with commas between them")
+    levels = tuple(int(part) for part in parts)
+    if math.prod(levels) > MAX_CODES:
+        raise BadInput(f"--levels {text} makes {math.prod(levels):,} codes, of at most {MAX_CODES:,}")
+    return levels
 
 
 @app.command()
@@ -106,7 +117,7 @@ def tokenize(
             device=device,
             progress=lambda done: show(done, None, 0.0),
         )
-    typer.echo(f"{rows} rows of tokens in {out}")
+    say(f"{rows} rows of tokens in {out}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +128,11 @@ class DecoderTraining:
     tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
     out: Path = option("The folder to write.", "run", default=MISSING)
     steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)
-    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1)
+    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1, high=MAX_BATCH)
     learning_rate: float | None = option(
         "Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run", above=0
     )
-    seed: int = option("Seed of weights, order and noise.", "run", default=0)
+    seed: int = option("Seed of weights, order and noise.", "run", default=0, low=0, high=MAX_SEED)
     save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
     stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)
 
@@ -148,7 +159,7 @@ def pretrain(training: DecoderTraining) -> None:
 
     with _showing("pretrain", training.out) as show:
         run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
-    typer.echo(f"checkpoint in {training.out}")
+    say(f"checkpoint in {training.out}")
 
 
 @app.command()
@@ -163,7 +174,7 @@ def sft(
 
     with _showing("sft", training.out) as show:
         run(ckpt, training.data, training.tokenizer, training.out, training.options(5e-4), show)
-    typer.echo(f"checkpoint in {training.out}")
+    say(f"checkpoint in {training.out}")
 
 
 def _need_train() -> None:
@@ -176,16 +187,15 @@ def _need_train() -> None:
 @contextmanager
 def _showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
     """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     try:
-        if console.is_terminal:
-            with Progress(console=console) as progress:
+        if screen.is_terminal:
+            with Progress(console=screen) as progress:
                 yield _bar(progress, what)
         else:
-            yield _lines(console, what)
+            yield _lines(screen, what)
     except KeyboardInterrupt as error:
         raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
 
@@ -200,7 +210,7 @@ def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
     return show
 
 
-def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
+def _lines(screen: Any, what: str) -> Callable[[int, int | None, float], None]:
     import time
 
     last = 0.0
@@ -211,6 +221,6 @@ def _lines(console: Any, what: str) -> Callable[[int, int | None, float], None]:
             last = time.monotonic()
             total = f"/{steps}" if steps else ""
             tail = f"  loss {loss:.4f}" if loss else ""
-            console.print(f"{what}: {step}{total}{tail}", highlight=False, soft_wrap=True)
+            screen.print(f"{what}: {step}{total}{tail}", soft_wrap=True)
 
     return show

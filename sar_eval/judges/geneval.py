@@ -88,6 +88,7 @@ class _Sample:
 class GenEvalJudge:
     """GenEval's verdict with the official networks."""
 
+    classes = CLASSES
     path_options = ("weights", "clip_weights")  # the version has a digest of both files
 
     def __init__(self, *, device: str = "cpu", **options: Any) -> None:

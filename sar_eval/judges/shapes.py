@@ -12,6 +12,7 @@ from sar_eval.errors import BadInput
 from sar_eval.images.files import read_image
 from sar_eval.suites.geneval.verdict import decide_verdict, read_thresholds
 from sar_eval.suites.shapes.detect import detect
+from sar_eval.suites.shapes.vocabulary import SHAPES
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
@@ -19,6 +20,8 @@ VERSION = "1"
 
 class ShapesJudge:
     """GenEval's verdict on shapes found by segmentation; the options are GenEval's thresholds."""
+
+    classes = SHAPES
 
     def __init__(self, *, device: str = "cpu", **options: float) -> None:
         """Thresholds by name; `device` is ignored: there is no network.

@@ -8,7 +8,6 @@ chat models (LLaVA, Qwen-VL, SmolVLM).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sar_eval.discover import need
+from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
 
@@ -75,17 +75,18 @@ def network_kind(folder: Path) -> str:
 
     path = folder / "config.json"
     try:
-        architectures = json.loads(path.read_text()).get("architectures")
-    except (OSError, ValueError, AttributeError) as error:
+        config = read_json(path)
+    except BadInput as error:
         raise BadInput(f"{LABEL}: {path} is no readable configuration: {error}") from error
+    architectures = config.get("architectures") if isinstance(config, dict) else None
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if name in modeling_auto.MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES.values():
         return "vqa"
     if name in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
         return "chat"
     raise BadInput(
-        f"{LABEL}: transformers lists {name!r} of {path} neither under visual question answering nor under "
-        "image-text-to-text (code that comes with a model is not run)"
+        f"{LABEL}: transformers lists {shorten(name)} of {path} neither under visual question answering "
+        "nor under image-text-to-text (code that comes with a model is not run)"
     )
 
 

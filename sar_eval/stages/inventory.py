@@ -16,7 +16,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied, open_blocks
 from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import PartFacts, Row, verdict_from_row
+from sar_eval.storage.schemas import PartFacts, verdict_from_row
 from sar_eval.types import Verdict
 
 NOT_DRAWN, NOT_JUDGED = "not generated", "not judged"
@@ -102,8 +102,7 @@ class Inventory:
             BadInput: they are rows of other draws, or a score is no number.
         """
         self._errors(block)
-        for _ in self._verdict_rows(block, ("key", "score")):
-            continue
+        self.scores_of(block)
 
     def _errors(self, block: int) -> dict[str, str | None]:
         """Of each drawn image of the block, why it has none, or None if it has one."""
@@ -127,25 +126,26 @@ class Inventory:
         Raises:
             BadInput: a part is damaged, holds verdicts on other draws, or a score that is no number.
         """
-        for row in self._verdict_rows(block, VERDICT_COLUMNS):
-            yield verdict_from_row(row)
+        for values in self._verdict_values(block, VERDICT_COLUMNS):
+            yield verdict_from_row(dict(zip(VERDICT_COLUMNS, values, strict=True)))
 
     def scores_of(self, block: int) -> Iterator[tuple[str, float | None]]:
         """Key and score of the block's verdicts (see `verdicts_of`), without their evidence."""
-        return ((row["key"], row["score"]) for row in self._verdict_rows(block, ("key", "score", "error")))
+        return self._verdict_values(block, ("key", "score"))
 
-    def _verdict_rows(self, block: int, columns: tuple[str, ...]) -> Iterator[Row]:
+    def _verdict_values(self, block: int, columns: tuple[str, ...]) -> Iterator[Any]:
+        """Values of the columns, of which the first is the key, row by row."""
         if block not in self.judged or block not in self.drawn or self.verdicts is None:
-            return
+            return iter(())
         part = self.judged[block]
-        valid = None if self._is_whole(block) else self._valid_keys(block)
         found = self.verdicts.read(part.path, columns).to_pydict()
         check_keys(part, found["key"], self.blocks.keys(block))
         _check_scores(part, found)
-        for values in zip(*(found[name] for name in columns), strict=True):
-            row = dict(zip(columns, values, strict=True))
-            if valid is None or row["key"] in valid:
-                yield row
+        rows = zip(*(found[name] for name in columns), strict=True)
+        if self._is_whole(block):
+            return rows
+        valid = self._valid_keys(block)
+        return (row for row in rows if row[0] in valid)
 
     def _valid_keys(self, block: int) -> set[str]:
         """Keys of the verdicts that are on the images that are stored now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,16 @@ from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
-from sar_eval.options import check_value, declared, names_of
+from sar_eval.options import check_kinds, check_value, declared, names_of
 from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
 from sar_eval.spec import RunSpec
+from sar_eval.suites.checks import check_classes
 from sar_eval.suites.locate import read_suite
-from sar_eval.types import DrawProtocol, Json
+from sar_eval.types import DrawProtocol, Json, Prompt
 
 
 def resolve(
-    recipe: Recipe,
-    checkpoint: str,
-    overrides: Mapping[str, Json],
-    note: Callable[[str], object] = lambda line: None,
+    recipe: Recipe, checkpoint: str, overrides: Mapping[str, Json], notes: list[str] | None = None
 ) -> RunSpec:
     """Recipe, then overrides (those that are not None), then defaults.
 
@@ -31,22 +29,22 @@ def resolve(
         recipe: of the benchmark.
         checkpoint: its name.
         overrides: by name of an option (see `options`); `engine_options` and `judge_options` are tables.
-        note: is told what of the checkpoint was accepted though it is not the plain form.
+        notes: what was assumed about the checkpoint and the suite is appended.
 
     Raises:
-        BadInput: a value out of range, an unusable suite or checkpoint.
+        BadInput: a value out of range, an unusable suite or checkpoint, classes that the judge cannot know.
         UnknownName: an engine, judge or checkpoint that is not known.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
     options = {**recipe.engine_options, **overrides.get("engine_options", {})}
     found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
-    for line in found.notes:
-        note(line)
-    settings = _settings(recipe, overrides)
+    settings, suite = _settings(recipe, overrides), read_suite(recipe.suite)
+    if notes is not None:
+        notes += [*found.notes, *suite.notes]
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=read_suite(recipe.suite).digest,
+        suite_digest=suite.digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, overrides),
@@ -54,6 +52,7 @@ def resolve(
         judge_options=_judge_options(recipe, settings, overrides),
         **settings,
     )
+    check_judgeable(spec, suite.prompts)
     return _checked(spec, found)
 
 
@@ -79,11 +78,11 @@ def resolve_images(
         BadInput, UnknownName: a value out of range, an unusable suite or judge.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    settings = _settings(recipe, overrides)
+    settings, suite = _settings(recipe, overrides), read_suite(recipe.suite)
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),
-        suite_digest=read_suite(recipe.suite).digest,
+        suite_digest=suite.digest,
         checkpoint=str(folder.resolve()),
         checkpoint_digest=digest,
         protocol=DrawProtocol(name=f"images as they are, {layout}", resolution=resolution),
@@ -91,7 +90,18 @@ def resolve_images(
         **settings | {"engine": "none", "dtype": "none"},
     )
     _check_values(spec)
+    check_judgeable(spec, suite.prompts)
     return with_judge(spec)
+
+
+def check_judgeable(spec: RunSpec, prompts: Iterable[Prompt]) -> None:
+    """Refuse prompts about objects of classes that the spec's judge says it does not know.
+
+    Raises:
+        BadInput, UnknownName: naming prompt and class; or there is no such judge.
+    """
+    if spec.judge and (known := getattr(discover.load("judges", spec.judge), "classes", ())):
+        check_classes(prompts, known, spec.judge)
 
 
 def with_judge(spec: RunSpec) -> RunSpec:
@@ -138,6 +148,7 @@ def build_engine(spec: RunSpec, device: str) -> Any:
     make = discover.load("engines", spec.engine)
     settings = {"device": device, "dtype": spec.dtype, "batch_size": spec.batch_size}
     name = f"engine {spec.engine!r}"
+    check_kinds(make, spec.engine_options, name)
     return _construct(name, make, (spec.checkpoint, spec.protocol), settings, spec.engine_options)
 
 

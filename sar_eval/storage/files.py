@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 from sar_eval.errors import BadInput, StorageFailed
 
 TEMPORARY = re.compile(r"(.+)\.\d+\.tmp")  # the file that it was to become, and the writer's pid
+BATCH_ROWS = 2048  # that become Python objects at a time
+MAX_COLUMNS = (
+    4_000_000_000  # bytes of the columns that are read: a small file may hold any number of copies
+)
 
 
 @contextmanager
@@ -105,13 +109,57 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a Parquet file.
+def parquet_shape(path: Path) -> tuple[int, dict[str, bool]]:
+    """Number of rows of a Parquet file, and its columns, each with whether there are bytes in it (images).
 
     Raises:
-        BadInput: the file cannot be read as Parquet.
+        BadInput: the file cannot be read as Parquet, or has two columns of one name.
     """
+    with _parquet(path) as file:
+        schema = file.schema_arrow
+        if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+            raise BadInput(f"{path}: the column {twice[0]!r} is there twice")
+        columns = {column.name: _holds_bytes(column.type) for column in schema}
+        return file.metadata.num_rows, columns
+
+
+def read_batches(
+    path: Path, columns: Sequence[str]
+) -> Iterator[tuple[list[str], Iterable[tuple[Any, ...]]]]:
+    """Names and rows of some columns of a Parquet file, batch by batch; the other columns are not read.
+
+    Raises:
+        BadInput: the file cannot be read as Parquet, or holds text that is not UTF-8, dates beyond
+            Python's, or more than `MAX_COLUMNS` bytes in these columns.
+    """
+    total = 0
+    with _parquet(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+            values = [_plain(column) for column in batch.columns]
+            total += sum(column.nbytes for column in values)
+            if total > MAX_COLUMNS:
+                raise BadInput(f"{path}: over {MAX_COLUMNS:,} bytes in {', '.join(columns)}")
+            yield batch.schema.names, zip(*(column.to_pylist() for column in values), strict=True)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BadInput(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}, not a file")
     try:
-        return list(pq.read_table(path).to_pylist())
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise BadInput(f"no file {path}") from error
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.storage.files import write_stream
 from sar_eval.storage.schemas import PROMPTS
@@ -72,9 +74,10 @@ class PromptTable(Sequence[Prompt]):
     def _read_group(self, number: int) -> list[Prompt]:
         with _named(self.path):
             table = self._file.read_row_group(number, columns=PROMPTS.names, use_threads=False)
+            _check_ids(table.column("id"))
             columns = (table.column(name).to_pylist() for name in ("id", "text", "tag", "split", "checks"))
             return [
-                Prompt(_safe(id_), text, tag, json.loads(checks) if checks else None, split)
+                Prompt(id_, text, tag, json.loads(checks) if checks else None, split)
                 for id_, text, tag, split, checks in zip(*columns, strict=True)
             ]
 
@@ -113,11 +116,12 @@ def _table(prompts: Sequence[Prompt]) -> pa.Table:
     return pa.table(columns, schema=PROMPTS)
 
 
-def _safe(prompt_id: str) -> str:
+def _check_ids(ids: pa.ChunkedArray) -> None:
     """An id becomes a file name in exports, so it is checked wherever it is read."""
-    if not isinstance(prompt_id, str) or not SAFE_ID.fullmatch(prompt_id):
-        raise ValueError(f"the id {prompt_id!a} is not safe as a file name")
-    return prompt_id
+    safe = pc.fill_null(pc.match_substring_regex(ids, f"^{SAFE_ID.pattern}$"), fill_value=False)
+    if not pc.all(safe).as_py():
+        unsafe = ids.filter(pc.invert(safe))[0].as_py()
+        raise ValueError(f"the id {shorten(unsafe)} is not safe as a file name")
 
 
 @contextmanager

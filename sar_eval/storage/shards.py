@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sar_eval.errors import BadInput
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_SCHEMA = pa.schema([("image", IMAGE), ("caption", pa.string())])
+FORMATS = ("PNG", "JPEG", "WEBP")  # of a captioned image
 TOKEN_SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("caption", pa.string())])
 
 
@@ -47,9 +50,12 @@ def _make_temporary(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} already has shards or other files: name an empty folder with --out")
     temporary = folder.with_name(f"{folder.name}.part")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {temporary}: {error.strerror}") from error
     return temporary
 
 
@@ -74,17 +80,48 @@ def read_shards(folders: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table
     """The shards of several folders, by name within each.
 
     Raises:
-        BadInput: a folder has no shards, or a shard lacks a column.
+        BadInput: a folder has no shards; a shard is no Parquet file, is damaged, or has not the schema's
+            columns; or a value is missing.
     """
     for folder in folders:
         paths = _shard_paths(folder)
         if not paths:
             raise BadInput(f"no shard-*.parquet in {folder}: make them with `sar-eval train`")
         for path in paths:
-            missing = set(schema.names) - set(pq.read_schema(path).names)
-            if missing:
-                raise BadInput(f"{path} has no column {', '.join(sorted(missing))}")
-            yield pq.read_table(path, columns=schema.names)
+            with _told_with(path):
+                yield _read_shard(path, schema)
+
+
+def _read_shard(path: Path, schema: pa.Schema) -> pa.Table:
+    missing = set(schema.names) - set(_read_schema(path).names)
+    if missing:
+        raise BadInput(f"{path} has no column {', '.join(sorted(missing))}")
+    table = pq.read_table(path, columns=schema.names).select(schema.names)
+    table = table.replace_schema_metadata(None).cast(schema)
+    table.validate(full=True)  # text that is no UTF-8
+    for name in schema.names:
+        values = table[name]
+        while pa.types.is_list(values.type) and not values.null_count:
+            values = pc.list_flatten(values)
+        if values.null_count:
+            raise BadInput(f"{path}: {values.null_count} rows without {name}")
+    return table
+
+
+def _read_schema(path: Path) -> pa.Schema:
+    if not path.is_file():  # a folder, a pipe or a device: reading it may never end
+        raise BadInput(f"{path} is no regular file")
+    return pq.read_schema(path)
+
+
+@contextmanager
+def _told_with(path: Path) -> Iterator[None]:
+    """What Arrow or the system says of a shard, with its name."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = str(error).partition("\n")[0]
+        raise BadInput(f"{path} cannot be read as a shard of training data: {first}") from error
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -99,11 +136,15 @@ def read_images(folders: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], st
     """
     for table in read_shards(folders, IMAGE_SCHEMA):
         for row in table.to_pylist():
-            try:
-                with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-                    yield np.asarray(image.convert("RGB")), row["caption"]
-            except UnidentifiedImageError as error:
-                raise BadInput(f"unreadable image with caption {row['caption']!r}: {error}") from error
+            yield _pixels(row["image"]["bytes"], row["caption"]), row["caption"]
+
+
+def _pixels(data: bytes | None, caption: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data or b""), formats=FORMATS) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput(f"unreadable image with caption {caption!r}: {error}") from error
 
 
 def read_metadata(folders: Sequence[Path]) -> dict[str, str]:
@@ -114,8 +155,9 @@ def read_metadata(folders: Sequence[Path]) -> dict[str, str]:
     """
     shared: dict[str, str] | None = None
     for path in (path for folder in folders for path in _shard_paths(folder)):
-        raw = pq.read_schema(path).metadata or {}
-        metadata = {key.decode(): value.decode() for key, value in raw.items()}
+        with _told_with(path):
+            raw = _read_schema(path).metadata or {}
+            metadata = {key.decode(): value.decode() for key, value in raw.items()}
         if shared is not None and metadata != shared:
             raise BadInput(f"{path} was made with {metadata}, the shards before it with {shared}")
         shared = metadata

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sar_eval.errors import BadInput
+from sar_eval.options import check_name
 from sar_eval.suites.prompts import Suite, load_suite
 from sar_eval.tensors.published_weights import cache_folder
 
@@ -14,9 +15,14 @@ EXTERNAL_SUITES = ("dpg.jsonl",)
 
 
 def find_suite(name: str, folders: Sequence[Path]) -> Path:
-    """The first existing `folder / name`, or the path where the file is expected."""
+    """The first existing `folder / name`, or the path where the file is expected.
+
+    Raises:
+        BadInput: a name that no file can have.
+    """
+    check_name(name, "suite")
     fallback = cache_folder() if name in EXTERNAL_SUITES else folders[-1]
-    return next((folder / name for folder in folders if (folder / name).is_file()), fallback / name)
+    return next((folder / name for folder in folders if name and (folder / name).exists()), fallback / name)
 
 
 def missing_suite_hint(path: Path) -> str:

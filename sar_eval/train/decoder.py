@@ -13,15 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
+from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
+from sar_eval.train.state import check_state, make_folder
 
 TrainingProgress = Callable[[int, int, float], None]  # called with step, steps and loss
 
@@ -49,6 +53,17 @@ class DecoderOptions:
     save_every: int = 500
     stop_at: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no training can do.
+
+        Raises:
+            BadInput: the end lies after the schedule's, where the rate is 0.
+        """
+        if self.stop_at > self.steps:
+            raise BadInput(
+                f"--stop-at is {self.stop_at}, after the end of the schedule, --steps {self.steps}"
+            )
+
 
 class TokenDataset(Dataset[dict[str, Tensor]]):
     """Sequences `<|t2i|> caption <|soi|> visual tokens`, with labels on the visual tokens only."""
@@ -57,7 +72,8 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
         """Read all shards into memory.
 
         Raises:
-            BadInput: there are no shards, or their rows differ in length.
+            BadInput: there are no shards, their rows differ in length or are no square of tokens, or the
+                text tokenizer lacks the control tokens.
         """
         tokens: list[Any] = []
         captions: list[str] = []
@@ -66,9 +82,13 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
             captions += table["caption"].to_pylist()
         if len({len(row) for row in tokens}) != 1:
             raise BadInput(f"rows of several lengths in {', '.join(map(str, data))}")
+        if not (length := len(tokens[0])) or math.isqrt(length) ** 2 != length:
+            raise BadInput(
+                f"rows of {length} tokens in {', '.join(map(str, data))}: no square image has so many"
+            )
         self.tokens = np.array(tokens, np.int32) + len(tokenizer)
         self.captions = tokenizer(captions, add_special_tokens=False)["input_ids"]
-        self.t2i_id, self.soi_id = tokenizer.convert_tokens_to_ids(["<|t2i|>", "<|soi|>"])
+        self.t2i_id, self.soi_id = _control_ids(tokenizer)
         self.dropped = np.random.default_rng(options.seed).random(len(tokens)) < options.caption_dropout
 
     def __len__(self) -> int:
@@ -82,6 +102,17 @@ class TokenDataset(Dataset[dict[str, Tensor]]):
             "input_ids": torch.cat([torch.tensor(text), visual]),
             "labels": torch.cat([torch.full((len(text),), -100), visual]),
         }
+
+
+def _control_ids(tokenizer: Any) -> list[int]:
+    """Ids of `<|t2i|>` and `<|soi|>`."""
+    names = ["<|t2i|>", "<|soi|>"]
+    known = tokenizer.get_vocab()
+    if missing := [name for name in names if name not in known]:
+        raise BadInput(
+            f"the text tokenizer lacks {', '.join(missing)}: it is not one of a model of this kind"
+        )
+    return [int(known[name]) for name in names]
 
 
 def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -133,7 +164,7 @@ def check_tokens(data: Sequence[Path], visual_tokenizer: Path) -> None:
     """
     metadata, visual = read_metadata(data), VisualTokenizer(visual_tokenizer)
     codes, encoder = metadata.get("codebook_size"), metadata.get("encoder")
-    if codes is not None and int(codes) != visual.codebook_size:
+    if codes is not None and codes != str(visual.codebook_size):
         raise BadInput(
             f"the shards use {codes} codes, the tokenizer in {visual_tokenizer} has {visual.codebook_size}"
         )
@@ -164,8 +195,11 @@ def fit(
     resume = _can_resume(out, options)
     check_tokens(data, visual_tokenizer)
     disable_progress_bar()  # transformers' own; `progress` replaces it
-    out.mkdir(parents=True, exist_ok=True)
     dataset = TokenDataset(data, tokenizer, options)
+    _check_range(
+        dataset.tokens - len(tokenizer), visual_tokenizer, model.config.vocab_size - len(tokenizer)
+    )
+    make_folder(out)
     trainer = _Trainer(
         options.steps,
         model=model,
@@ -177,10 +211,32 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
         _write_options(out / "state", options)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=_last_state(out / "state") if resume else None)
     if trainer.is_world_process_zero():
         side = math.isqrt(dataset.tokens.shape[1])
         save_checkpoint(trainer.model, tokenizer, visual_tokenizer, side, out)
+
+
+def _check_range(codes: NDArray[np.int32], visual_tokenizer: Path, in_model: int) -> None:
+    """Raise BadInput unless the visual tokenizer and the model have every code."""
+    known = min(VisualTokenizer(visual_tokenizer).codebook_size, in_model)
+    if (low := int(codes.min())) < 0 or (high := int(codes.max())) >= known:
+        found = f"{low}" if low < 0 else f"{high}"
+        raise BadInput(
+            f"the shards have the code {found}; {visual_tokenizer} and the model have 0 to {known - 1}"
+        )
+
+
+def _last_state(folder: Path) -> str | None:
+    """The newest `checkpoint-<step>`, looked at; None if there is none.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    found: str | None = get_last_checkpoint(str(folder))
+    if found is not None:
+        check_state(Path(found))
+    return found
 
 
 def _can_resume(out: Path, options: DecoderOptions) -> bool:
@@ -194,9 +250,10 @@ def _can_resume(out: Path, options: DecoderOptions) -> bool:
     if not any((out / "state").glob("checkpoint-*")):
         return False
     path = out / "state" / "options.json"
-    if path.is_file() and json.loads(path.read_text()) != asdict(options):
+    if path.is_file() and (made_with := read_json(path)) != asdict(options):
         raise BadInput(
-            f"{path.parent} was made with other options ({path.read_text()}): use them, or another --out"
+            f"{path.parent} was made with other options ({shorten(made_with, 400)}): use them, or another "
+            "--out"
         )
     return True
 

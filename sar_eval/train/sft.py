@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
 from sar_eval.train.decoder import DecoderOptions, TrainingProgress, attention_implementation, fit
 
@@ -28,9 +30,25 @@ def sft(
     if not (checkpoint / "config.json").is_file():
         raise BadInput(f"no config.json in {checkpoint}: --ckpt takes a checkpoint folder")
     torch.manual_seed(options.seed)
-    # Not AutoTokenizer: for `model_type: qwen2` it builds Qwen2's own class, which adds a token.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
-    model = Qwen2ForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.float32, attn_implementation=attention_implementation()
-    )
+    model, tokenizer = _load(checkpoint)
     fit(model, tokenizer, data, visual_tokenizer, out, options, progress)
+
+
+def _load(checkpoint: Path) -> tuple[Any, Any]:
+    """The decoder in float32 and the text tokenizer of a checkpoint folder."""
+    read_json(checkpoint / "config.json")
+    attention = attention_implementation()
+    try:
+        # Not AutoTokenizer: for `model_type: qwen2` it builds Qwen2's own class, which adds a token.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+        model = Qwen2ForCausalLM.from_pretrained(
+            checkpoint, dtype=torch.float32, attn_implementation=attention
+        )
+    except Exception as error:
+        # Whatever transformers does not like about the files.
+        first = (str(error).splitlines() or [""])[0]
+        raise BadInput(
+            f"{checkpoint} cannot be loaded for training: {type(error).__name__}: {first}; "
+            f"`sar-eval ckpt info {checkpoint}` looks at its files"
+        ) from error
+    return model, tokenizer

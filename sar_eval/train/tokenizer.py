@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from sar_eval.families.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, 
 from sar_eval.storage.shards import read_images
 from sar_eval.tensors.torchscript import save_torchscript
 from sar_eval.train.curve import trim_curve
+from sar_eval.train.state import AGAIN, check_torch_file, make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def train_tokenizer(
         BadInput: the images differ in size, a side is not a multiple of 8, or the state in `out` was
             made with other options.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     torch.manual_seed(options.seed)
     model = FsqAutoencoder(list(options.levels), options.width)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01)
@@ -136,17 +138,27 @@ def _save_state(
 def _resume(
     path: Path, model: FsqAutoencoder, optimizer: torch.optim.Optimizer, options: TokenizerOptions
 ) -> int:
-    """Load the saved state, if any, and return its step."""
+    """Load the saved state, if any, and return its step.
+
+    Raises:
+        BadInput: the file is damaged, or was made with other options.
+    """
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    if state["options"] != json.dumps(asdict(options)):
-        raise BadInput(
-            f"{path} was made with other options ({state['options']}): use them, or another --out"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    check_torch_file(path)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        made_with, step = str(state["options"]), int(state["step"])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        raise BadInput(f"{path} is no state of this training ({type(error).__name__}): {AGAIN}") from error
+    if made_with != json.dumps(asdict(options)):
+        raise BadInput(f"{path} was made with other options ({made_with}): use them, or another --out")
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} does not fit this training ({type(error).__name__}): {AGAIN}") from error
+    return step
 
 
 def export(model: FsqAutoencoder, out: Path, options: TokenizerOptions) -> None:

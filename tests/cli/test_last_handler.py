@@ -125,8 +125,8 @@ def test_additions_that_break_are_named(
     ("option", "message"),
     [
         ("device=cpu", "'device' is no option of judge 'shapes': say --devices"),
-        ("x=1979-05-27", "an option of judge 'shapes' cannot be stored in run.json"),
-        ("threshold=nan", "an option of judge 'shapes' cannot be stored in run.json"),
+        ("x=1979-05-27", "--judge-option x is a date (1979-05-27)"),
+        ("threshold=nan", "the number nan is not finite"),
     ],
 )
 def test_options_that_no_run_can_have(

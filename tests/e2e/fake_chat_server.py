@@ -13,9 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from hostile_replies import PLACES, SPELLINGS, quoting, reply
 from PIL import Image
 
+from sar_eval.answerers.server import ServerAnswerer
+from sar_eval.types import Answer
+
 COLORS = ("red", "green", "blue")
+PIXELS = {"red": (200, 10, 20), "green": (10, 200, 30), "blue": (30, 20, 200)}
 
 
 class FakeChatServer(ThreadingHTTPServer):
@@ -28,9 +33,11 @@ class FakeChatServer(ThreadingHTTPServer):
         keys: the `Authorization` headers.
         stops_after: chat requests after which the server stops; 0 for never.
         logprobs: whether requests with `logprobs` are accepted.
+        models_reply: name of the hostile reply to a request for the models.
     """
 
     daemon_threads = True
+    request_queue_size = 128  # connections at once; beyond it the system lets them wait a second
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -39,6 +46,7 @@ class FakeChatServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.stops_after, self.logprobs, self.models_status = 0, True, 200
+        self.models_reply = ""
         self.stopped, self.lock = False, threading.Lock()
         self.__dict__.update(attributes)
 
@@ -72,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.server.keys.add(self.headers.get("Authorization"))
         models = [{"id": name} for name in self.server.models]
-        if self.server.models_status != 200:
+        if self.server.models_reply:
+            reply(self.server.models_reply, self.wfile)
+        elif self.server.models_status != 200:
             error = {"message": f"bad key {self.headers.get('Authorization')}"}
             self.respond({"error": error}, self.server.models_status)
         elif self.path == "/v1/models":
@@ -97,9 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         elif not self.fail(name, self.server.counts[name]):
             self.respond(answer(color(image["image_url"]["url"]), name, bool(body.get("logprobs"))))
 
-    def fail(self, name: str, attempt: int) -> bool:
+    def fail(self, name: str, attempt: int) -> bool:  # noqa: PLR0912 - a case each
         """Fail as a question's first word demands; False if it demands nothing."""
-        if name.isdecimal():
+        if self.send_hostile(name):
+            self.close_connection = True
+        elif name.isdecimal():
             self.respond({"error": {"message": f"refused with {name}"}}, int(name))
         elif name == "quote":
             self.respond({"error": f"wrong: {self.headers['Authorization'].split()[1]}"}, 403)
@@ -118,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             self.respond({"choices": []}, length=9000)
         elif name == "moved":
             self.respond(b"", 307, {"Location": "http://127.0.0.1:9/v1/chat/completions"})
+        elif name.startswith("later="):
+            self.respond({"error": "later"}, 429, {"Retry-After": name[6:].replace("_", " ")})
         elif name == "busy" and attempt == 1:
             self.respond({"error": "slow down"}, 429, {"Retry-After": "0"})
         elif name == "weak" and attempt < 3:
@@ -127,6 +141,15 @@ class Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def send_hostile(self, name: str) -> bool:
+        """Send what `hostile_replies` has under this name; False if there is nothing."""
+        place, _, spelling = name.partition(":")
+        if place in PLACES:
+            key = self.headers["Authorization"].split()[1]
+            self.wfile.write(quoting(place, SPELLINGS[spelling](key)))
+            return True
+        return reply(name, self.wfile)
 
     def respond(self, content: Any, status: int = 200, headers: Any = None, length: int = 0) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -183,3 +206,18 @@ def serving(**attributes: Any) -> Iterator[FakeChatServer]:
     finally:
         server.close()
         thread.join()
+
+
+def pixels(color: str) -> np.ndarray:
+    """A small image of this color."""
+    image = np.full((8, 8, 3), PIXELS[color], np.uint8)
+    image[0, 0] = 0
+    return image
+
+
+def ask(server: FakeChatServer, *questions: str, color: str = "red", **options: Any) -> list[Answer]:
+    """The answers to questions about one image."""
+    options = {"url": server.url, "model": "judge-7b", "retries": 2, "timeout_s": 5.0, **options}
+    with ServerAnswerer(**options) as answerer:
+        [answers] = answerer.answer([(pixels(color), questions)])
+    return list(answers)

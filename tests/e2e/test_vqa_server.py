@@ -4,13 +4,14 @@ import base64
 import io
 import json
 import os
+import re
 from dataclasses import replace
-from email.utils import formatdate
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_chat_server import FakeChatServer, serving
+from fake_chat_server import PIXELS, FakeChatServer, ask, pixels, serving
+from hostile_replies import SPELLINGS
 from PIL import Image
 
 from sar_eval.answerers.server import ServerAnswerer, first_token_soft
@@ -25,8 +26,6 @@ from sar_eval.storage.schemas import generation_row, verdict_from_row
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import Generation, Prompt
 
-COLORS = {"red": (200, 10, 20), "green": (10, 200, 30), "blue": (30, 20, 200)}
-
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
@@ -39,21 +38,8 @@ def chat():
         yield server
 
 
-def pixels(color: str) -> np.ndarray:
-    image = np.full((8, 8, 3), COLORS[color], np.uint8)
-    image[0, 0] = 0
-    return image
-
-
-def ask(server: FakeChatServer, *questions: str, color: str = "red", **options):
-    options = {"url": server.url, "model": "judge-7b", "retries": 2, "timeout_s": 5.0, **options}
-    with ServerAnswerer(**options) as answerer:
-        [answers] = answerer.answer([(pixels(color), questions)])
-    return list(answers)
-
-
 def test_questions_are_answered_from_the_image(chat: FakeChatServer) -> None:
-    images = [(pixels(color), ["red?", "green?", "blue?"]) for color in COLORS]
+    images = [(pixels(color), ["red?", "green?", "blue?"]) for color in PIXELS]
     with ServerAnswerer(url=chat.url + "/", model="judge-7b", concurrency=4) as answerer:
         batch = list(answerer.answer(images))
     assert [[a.yes for a in answers] for answers in batch] == np.eye(3, dtype=bool).tolist()
@@ -117,12 +103,10 @@ def test_transient_failures_are_retried(chat: FakeChatServer) -> None:
 
 
 def test_backoff_is_exponential_or_retry_after(monkeypatch) -> None:
-    from email.message import Message
-
     waits: list[float] = []
     client = chat_client.ChatClient("http://127.0.0.1:9/v1", api_key_env="", timeout_s=1.0, retries=5)
     monkeypatch.setattr(client.stop_retrying, "wait", lambda seconds: waits.append(seconds) or False)
-    retry_after = iter([None, None, 7.0, 1e9, None])
+    retry_after = iter([None, None, 7.0, 100.0, None])
 
     def refuse(path: str, payload: object) -> None:
         raise chat_client.RequestError("busy", 429, next(retry_after, None))
@@ -131,11 +115,11 @@ def test_backoff_is_exponential_or_retry_after(monkeypatch) -> None:
     with pytest.raises(chat_client.RequestError):
         client.complete({})
     assert waits == [0.01, 0.02, 7.0, 60.0, 0.16]
-    headers = Message()
-    headers["Retry-After"] = formatdate(4e9, usegmt=True)
-    assert (chat_client._retry_after_s(headers) or 0) > 1e9
-    headers.replace_header("Retry-After", "soon")
-    assert chat_client._retry_after_s(headers) is None
+    waits.clear()
+    retry_after = iter([1.0, 1e9])  # nobody waits for so long: no further attempt
+    with pytest.raises(chat_client.RequestError):
+        client.complete({})
+    assert waits == [1.0]
 
 
 def test_a_server_that_refuses_logprobs_is_asked_without(monkeypatch) -> None:
@@ -185,7 +169,7 @@ def test_the_server_is_checked_on_enter(chat: FakeChatServer) -> None:
 def test_answers_from_before_the_server_stops_are_yielded() -> None:
     with serving(stops_after=4) as server:
         batch = []
-        images = [(pixels(color), ["red?", "blue?"]) for color in COLORS]
+        images = [(pixels(color), ["red?", "blue?"]) for color in PIXELS]
         with ServerAnswerer(url=server.url, model="judge-7b", retries=1, concurrency=1) as answerer:
             answers = answerer.answer([*images, *images])
             with pytest.raises(Incomplete, match="run the same command again"):
@@ -216,23 +200,34 @@ def test_soft_scores_need_yes_or_no_among_the_tokens() -> None:
         ({"url": "file:///etc/passwd"}, "needs the server's address"),
         ({"url": "http://me:word@host/v1"}, "nothing secret in the address"),
         ({"url": "http://host/v1?key=word"}, "nothing secret in the address"),
+        ({"url": "http://host/v1#word"}, "nothing secret in the address"),
+        ({"url": "http://me@host/v1"}, "nothing secret in the address"),
+        ({"url": "http://host:99999/v1"}, "needs the server's address"),
+        ({"url": "http://host:word/v1"}, "needs the server's address"),
+        ({"url": "http://:80/v1"}, "needs the server's address"),
+        ({"url": "http://host/v1\n"}, "needs the server's address"),
+        ({"url": "http://h\u00f6st/v1"}, "needs the server's address"),
         ({"url": "http://[::1/v1"}, "needs the server's address"),
         ({"model": ""}, "needs the model's name"),
         ({"prompt": "what?"}, r"a text with \{question\}"),
         ({"api_key_env": "sk-123"}, "the name of an environment variable, never the key$"),
-        ({"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE, which api_key_env names, holds no key"),
+        ({"api_key_env": "hf_MyKey"}, "the environment variable that api_key_env names is not set"),
         ({"logprobs": "maybe"}, "true or false"),
         ({"retries": -1}, "a whole number >= 0"),
         ({"concurrency": 0}, "a whole number >= 1"),
         ({"max_tokens": 1.5}, "a whole number >= 1"),
         ({"timeout_s": 0}, "seconds above 0"),
         ({"timeout_s": "long"}, "seconds above 0"),
+        ({"timeout_s": 1e300}, "at most 86,400"),
+        ({"retries": 10**20}, "a whole number <= 100"),
+        ({"concurrency": 10**9}, "a whole number <= 1,024"),
         ({"key": "x"}, "has no option 'key'; known are url, model"),
     ],
 )
 def test_options_are_checked_without_a_request(changed, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as caught:
         ServerAnswerer(**{"url": "http://127.0.0.1:9/v1", "model": "m", **changed})
+    assert not re.search(r"hf_MyKey|\bword\b|sk-123", str(caught.value)), "secrets are not shown"
 
 
 def test_the_version_depends_on_model_prompt_and_max_tokens() -> None:
@@ -320,3 +315,27 @@ def test_a_missing_server_is_an_error_before_judging(sar_eval, drawn_run: RunFol
     assert done.returncode == 2, done.stderr
     assert "/v1/models: no response: ConnectionRefusedError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_key_is_in_no_file_and_not_on_the_terminal(sar_eval, drawn_run: RunFolder) -> None:
+    """The server quotes it in answers, errors and reason phrases, in other spellings."""
+    key = "sk-Se&cret/a<b+c=="
+    questions = [f"{place}:{spelling}" for place in ("error", "answer", "reason") for spelling in SPELLINGS]
+    checks = write_questions([Question(i + 1, text) for i, text in enumerate(questions)])
+    prompts = [replace(prompt, checks=checks) for prompt in drawn_run.prompts()]
+    manifest = drawn_run.read_manifest()
+    drawn_run.write_manifest(replace(manifest, prompts=drawn_run.write_prompts(prompts)))
+    with serving() as server:
+        words = [*judge_command(drawn_run, server), "--judge-option", "api_key_env=JUDGE_KEY"]
+        done = sar_eval(*words, env={**os.environ, "JUDGE_KEY": key})
+        assert len(server.requests) > 40
+    assert done.returncode == 3, done.stderr
+    rows = list(drawn_run.verdicts("vqa").rows())
+    texts = [done.stdout, done.stderr, *map(str, rows)]
+    texts += [
+        path.read_text() for path in drawn_run.path.rglob("*") if path.suffix in (".json", ".html", ".js")
+    ]
+    assert any("[key]" in text for text in texts)
+    for spell in SPELLINGS.values():
+        assert not [text for text in texts if spell(key) in text], spell(key)

@@ -234,9 +234,11 @@ def read_weights(path: Path) -> Weights:
     else:
         weights = convert_once(path, lambda: _read_mmdet(path), NAME)
     try:
-        config = parse_json(weights.metadata["config"], f"{path} is no converted {NAME}")
+        config = parse_json(weights.metadata["config"], f"{path}: config")
     except KeyError as error:
-        raise BadInput(f"{path} is no converted {NAME} (no {error} in its metadata)") from error
+        raise BadInput(f"{path} is no converted {NAME} ({error})") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no converted {NAME} (its configuration is no table)")
     return Weights(weights.state, config, weights.metadata.get("source") or file_digest(path))
 
 

@@ -6,7 +6,6 @@ architecture, and that the network's answers equal those of the original in a ta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sar_eval.documents import parse_json, read_bytes
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.networks.mplug.vqa import MplugVqa
 from sar_eval.networks.mplug.weights import ROLES, TensorReport, compare_tensors, read_state, weights_path
+from sar_eval.options import check_name
 from sar_eval.tensors.converted import file_digest
 from sar_eval.tensors.published_weights import recorded_sha256
 
@@ -88,8 +89,8 @@ def read_table(path: Path) -> list[Row]:
         BadInput: the file is unreadable or empty, or a line lacks one of the three.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path).decode().split("\n")
+    except UnicodeDecodeError as error:
         raise BadInput(f"cannot read {path}: {error}") from error
     rows = [_parse_row(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
@@ -100,12 +101,13 @@ def read_table(path: Path) -> list[Row]:
 def _parse_row(line: str, path: Path, number: int) -> Row:
     where, names = f"{path}:{number}", ("image", "question", "answer")
     try:
-        data: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+        data = parse_json(line, where)
+    except BadInput as error:
         raise BadInput(f"{where} is no JSON: {error}") from error
     fields = data if isinstance(data, dict) else {}
     if invalid := [name for name in names if not isinstance(fields.get(name), str)]:
         raise BadInput(f"{where}: {invalid[0]} must be text")
+    check_name(fields["image"], f"{where}: image")
     return Row(where, path.parent / fields["image"], fields["question"], fields["answer"])
 
 

@@ -6,14 +6,19 @@ Defaults for `config.yaml` are those of modelscope 1.40.2's `MPlugConfig`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from sar_eval.documents import parse_json
+from sar_eval.documents import MAX_DEPTH, read_bytes, read_json, shorten
 from sar_eval.errors import BadInput
+from sar_eval.options import check_name
+
+MAX_BYTES = 1_000_000  # of a configuration
+MAX_NUMBER = 10_000_000  # in it: no width, vocabulary or length is near
 
 HEAD_WIDTH = 64  # of CLIP's attention, at every width
 NO_STRIDE = 100  # the original's default, larger than the number of layers
@@ -124,7 +129,7 @@ def read_shape(folder: Path) -> MplugShape:
         hidden=bert["hidden_size"],
         heads=bert["num_attention_heads"],
         inner=bert["intermediate_size"],
-        epsilon=_positive(bert_config.get("layer_norm_eps", 1e-12), "layer_norm_eps", bert_path),
+        epsilon=_number(bert_config.get("layer_norm_eps", 1e-12), "layer_norm_eps", bert_path),
         vocabulary=bert["vocab_size"],
         positions=bert["max_position_embeddings"],
         types=bert["type_vocab_size"],
@@ -139,7 +144,7 @@ def read_shape(folder: Path) -> MplugShape:
         distilled=bool(config.get("distill", True)),
     )
     if bert_config.get("hidden_act", "gelu") != "gelu":
-        raise BadInput(f"{bert_path}: hidden_act is {bert_config['hidden_act']!r}; mPLUG's is gelu")
+        raise BadInput(f"{bert_path}: hidden_act is {shorten(bert_config['hidden_act'])}; mPLUG's is gelu")
     _check(shape, folder)
     return shape
 
@@ -151,7 +156,11 @@ def config_paths(folder: Path) -> tuple[Path, Path]:
         BadInput: `config.yaml` is missing or unreadable.
     """
     path = folder / "config.yaml"
-    return path, folder / str(_read(path).get("bert_config", "config_bert.json"))
+    name = _read(path).get("bert_config", "config_bert.json")
+    if not isinstance(name, str):
+        raise BadInput(f"{path}: bert_config is {shorten(name)}: it must be the name of a file")
+    check_name(name, f"{path}: bert_config")
+    return path, folder / name
 
 
 def _check(shape: MplugShape, folder: Path) -> None:
@@ -169,33 +178,48 @@ def _check(shape: MplugShape, folder: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise BadInput(f"cannot read {path}: no such file; `sar-eval fetch dpg` downloads it")
     try:
-        text = path.read_text(encoding="utf-8")
-        data = (
-            yaml.safe_load(text)
-            if path.suffix == ".yaml"
-            else parse_json(text, f"{path} is no readable configuration")
-        )
-    except OSError as error:
-        raise BadInput(
-            f"cannot read {path}: {error.strerror}; `sar-eval fetch dpg` downloads it"
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0]
-        raise BadInput(f"{path} is no readable configuration: {first}") from error
+        data = _read_yaml(path) if path.suffix == ".yaml" else read_json(path, MAX_BYTES)
+    except BadInput as error:
+        raise BadInput(f"{path} is no readable configuration: {error}") from error
     if not isinstance(data, dict):
         raise BadInput(f"{path} must be a mapping of names to values")
     return data
 
 
-def _positive(value: Any, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise BadInput(f"{path}: {name} is {value!r}: it must be a number between 0 and 1")
-    return float(value)
+def _read_yaml(path: Path) -> Any:
+    text = read_bytes(path, MAX_BYTES)
+    try:
+        _check_events(yaml.parse(text, yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise BadInput(f"broken YAML: {str(error).splitlines()[0]}") from error
+
+
+def _check_events(events: Iterable[yaml.Event]) -> None:
+    """Refuse what makes a short text a large value: aliases, which can be nested, and depth."""
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise BadInput(f"an alias (*{shorten(event.anchor)[1:-1]}): write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise BadInput(f"nested deeper than {MAX_DEPTH} lists or mappings")
 
 
 def _int(value: Any, name: str, path: Path) -> int:
     minimum = 0 if name == "min_length" else 1
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise BadInput(f"{path}: {name} is {value!r}: it must be a whole number of at least {minimum}")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_NUMBER:
+        raise BadInput(
+            f"{path}: {name} is {shorten(value)}: it must be a whole number of at least {minimum}"
+            f"{f' and at most {MAX_NUMBER:,}' if isinstance(value, int) and value > MAX_NUMBER else ''}"
+        )
     return value
+
+
+def _number(value: Any, name: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise BadInput(f"{path}: {name} is {shorten(value)}: it must be a number between 0 and 1")
+    return float(value)

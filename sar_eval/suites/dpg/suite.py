@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sar_eval.documents import MAX_DIGITS, shorten
+from sar_eval.encodings import read_text
 from sar_eval.errors import BadInput
-from sar_eval.suites.csv_rows import csv_rows
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.suites.dpg.scoring import ancestors, column_category, l2_category
-from sar_eval.types import SAFE_ID, Prompt
+from sar_eval.tables import read_rows
+from sar_eval.types import Prompt, safe_id
 
 TABLE, TEXTS = "dpg_bench.csv", "prompts"
 OFFICIAL_PROMPTS = 1065
@@ -70,22 +72,22 @@ def import_suite(source: Path) -> ImportedSuite:
     Notes report what the official script fails on and which of two versions was taken; see docs/dpg.md.
 
     Raises:
-        BadInput: with file and line: no CSV, a missing column, broken CSV, an id that is no file name, an
+        BadInput: with file and line: no CSV, a missing column, broken CSV, ids that differ in case only, an
             invalid number, a row without a question, or a prompt without a text.
     """
     table = source / TABLE if source.is_dir() else source
     folder = source / TEXTS if (source / TEXTS).is_dir() else None
     notes: list[str] = []
-    items = _by_item(_rows(table), notes)
-    _check_ids(items)
-    files = _texts(folder) if folder else {}
+    items = _by_item(_rows(table, notes), notes)
+    _check_ids(items, table, notes)
+    files = _texts(folder, notes) if folder else {}
     prompts = []
     for item, rows in items.items():
         questions = _last_by_id(rows, notes)
         _check_graph(questions, notes)
         text = _prompt_text(rows, files.get(item), f"{folder / item}.txt" if folder else "", notes)
         checks = write_questions([row.question for row in questions])
-        prompts.append(Prompt(item, text, checks=checks))
+        prompts.append(Prompt(safe_id(item), text, checks=checks))
     _check_categories([row for rows in items.values() for row in rows], notes)
     notes += [
         f"{files[item].where}: no questions in {table}: left out of the suite"
@@ -101,20 +103,17 @@ def to_lines(prompts: Sequence[Prompt]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise BadInput(f"no {path}: give ELLA's folder dpg_bench, or its {TABLE}") from error
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8: {error}") from error
+def looks_official(data: bytes) -> bool:
+    """Whether these are the first bytes of DPG's table, not of a page that a server sent in its place."""
+    header = data[:4096].decode("utf-8-sig", "replace").partition("\n")[0]
+    return set(COLUMNS) <= {name.strip() for name in header.split(",")}
 
 
-def _rows(table: Path) -> list[_Row]:
+def _rows(table: Path, notes: list[str]) -> list[_Row]:
+    if not table.exists():
+        raise BadInput(f"no {table}: give ELLA's folder dpg_bench, or its {TABLE}")
     rows = [
-        _row(cells, f"{table}:{line}") for line, cells in csv_rows(_read(table), table, required=COLUMNS)
+        _row(cells, f"{table}:{line}") for line, cells in read_rows(table, notes=notes, required=COLUMNS)
     ]
     if not rows:
         raise BadInput(f"{table} has no rows")
@@ -141,9 +140,10 @@ def _row(cells: Mapping[str, str], where: str) -> _Row:
 
 
 def _whole_number(cell: str, column: str, where: str) -> int:
-    if not (cell.strip().isascii() and cell.strip().isdecimal()):
-        raise BadInput(f"{where}: {column} has {cell.strip()!r}, which is not a whole number")
-    return int(cell)
+    digits = cell.strip()
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS):
+        raise BadInput(f"{where}: {column} has {shorten(digits)}, which is not a whole number")
+    return int(digits)
 
 
 def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
@@ -160,20 +160,21 @@ def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
     return items
 
 
-def _check_ids(items: Mapping[str, Sequence[_Row]]) -> None:
+def _check_ids(items: Mapping[str, Sequence[_Row]], table: Path, notes: list[str]) -> None:
     ids: dict[str, str] = {}
     for item, rows in items.items():
-        if not SAFE_ID.fullmatch(item):
+        if (other := ids.setdefault(safe_id(item).lower(), item)) != item:
             raise BadInput(
-                f"{rows[0].where}: item_id {item!r} is not safe as a file name: use letters, digits, "
-                "'.', '_', '-', a letter or digit first, 128 at most"
+                f"{rows[0].where}: item_id {shorten(item)} differs from {shorten(other)} only in case"
             )
-        if (other := ids.setdefault(item.lower(), item)) != item:
-            raise BadInput(f"{rows[0].where}: item_id {item!r} differs from {other!r} only in case")
+    if unsafe := [item for item in items if safe_id(item) != item]:
+        first = f"{shorten(unsafe[0])} is {safe_id(unsafe[0])}"
+        notes.append(f"{table}: {len(unsafe)} item_ids were rewritten for file names: {first}")
 
 
-def _texts(folder: Path) -> dict[str, _TextFile]:
-    return {path.stem: _TextFile(str(path), _read(path).strip()) for path in sorted(folder.glob("*.txt"))}
+def _texts(folder: Path, notes: list[str]) -> dict[str, _TextFile]:
+    files = (path for path in sorted(folder.glob("*.txt")) if not path.name.startswith("."))
+    return {path.stem: _TextFile(str(path), read_text(path, notes).strip()) for path in files}
 
 
 def _prompt_text(rows: Sequence[_Row], file: _TextFile | None, expected: str, notes: list[str]) -> str:

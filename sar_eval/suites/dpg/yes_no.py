@@ -7,10 +7,10 @@ writes sentences, so the answers inside a sentence are read; a text with none, o
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 
+from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 from sar_eval.types import Answer
 
@@ -20,6 +20,7 @@ CHAT_RULE = "chat-1"
 WORD_RULE = "word-1"
 DEFAULT_TEMPLATE = "{question} Answer with yes or no."
 MAX_QUOTED = 120  # characters of an answer that an error message quotes
+MAX_ANSWER = 200_000  # characters, those of a `<think>` part included; no model says so much for a yes
 
 _FILLER = r"(?:(?:so|well|actually|wait|then|thus|therefore|hence|oh|ok|okay)\s+)*"
 _ALONE = re.compile(rf"{_FILLER}(yes|no)")
@@ -47,7 +48,14 @@ def read_chat(text: str) -> bool | None:
 
 
 def chat_answer(text: str, soft: float | None = None) -> Answer:
-    """A chat model's text as an answer; a text that is neither yes nor no becomes an error quoting it."""
+    """A chat model's text as an answer; a text that is neither yes nor no becomes an error quoting it.
+
+    So does one of more than `MAX_ANSWER` characters, without being read.
+    """
+    if len(text) > MAX_ANSWER:
+        return Answer(
+            error=f"the answer has {len(text):,} characters, of which at most {MAX_ANSWER:,} are read"
+        )
     yes = read_chat(text)
     quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
     return Answer(text, yes, soft, error=f"neither yes nor no: {quoted!r}" if yes is None else None)
@@ -112,8 +120,11 @@ def _plain(text: str) -> str:
 
 
 def _json_answer(plain: str) -> str | None:
+    """The value of `{"answer": ...}`; None if the text is no such object, or one that no model writes."""
+    if not plain.startswith("{"):
+        return None
     try:
-        answer = json.loads(plain).get("answer")
-    except (ValueError, AttributeError):
+        answer = parse_json(plain, "the answer").get("answer")
+    except BadInput:
         return None
     return {True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer)

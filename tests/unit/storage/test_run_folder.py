@@ -103,8 +103,8 @@ def test_columns_are_read_without_the_images_and_flips_are_found(table: PartTabl
 def test_a_footer_whose_facts_were_changed_is_not_believed(table: PartTable) -> None:
     path = _write(table, 0, _rows(2, "failed"))
     data = path.read_bytes()
-    assert b'"errors":2' in data
-    path.write_bytes(data.replace(b'"errors":2', b'"errors":0'))
+    assert b'"errors": 2' in data
+    path.write_bytes(data.replace(b'"errors": 2', b'"errors": 0'))
     assert table.parts()[0].facts is None
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.questions import Question, read_questions
-from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
+from sar_eval.suites.dpg.suite import COLUMNS, import_suite, looks_official, to_lines
 from sar_eval.suites.prompts import load_suite
+from sar_eval.types import safe_id
 
 HEAD = (*COLUMNS[:2], "keywords", *COLUMNS[2:])
 
@@ -134,7 +135,8 @@ def test_of_two_rows_with_one_id_the_later_one_is_at_the_position_of_the_earlier
         ([_row(dependency=-1)], r":2: dependency has '-1'"),
         ([_row(question_natural_language=" ")], r":2: no question_natural_language"),
         ([_row(item="")], r":2: no item_id"),
-        ([_row(item="../a")], r":2: item_id '../a' is not safe as a file name"),
+        ([_row(number="9" * 5000)], r":2: proposition_id has '9999.*\.\.\., which is not a whole number"),
+        ([_row(), _row(number=2, dependency="9" * 5000)], r":3: dependency has '9999"),
         ([_row(), _row(item="A")], r":3: item_id 'A' differs from 'a' only in case"),
         ([_row(text="")], r":2: no text of a, neither here nor in prompts/a.txt"),
         ([[*_row(), "more"]], r":2: more cells than columns"),
@@ -151,10 +153,38 @@ def test_unreadable_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r":1: no column 'dependency'"):
         import_suite(_table(tmp_path, _row(), head=tuple(h.replace("dep", "ind") for h in HEAD)))
     (tmp_path / "dpg_bench.csv").write_bytes(b"item_id\n\xff")
-    with pytest.raises(BadInput, match="is not UTF-8"):
+    with pytest.raises(BadInput, match=r":2: not UTF-8"):
         import_suite(tmp_path)
     (tmp_path / "dpg_bench.csv").write_text(",".join(HEAD) + '\na,"never closed')
     with pytest.raises(BadInput, match=r":2: broken CSV"):
+        import_suite(tmp_path)
+
+
+def test_ids_that_are_no_file_names_are_rewritten(tmp_path: Path) -> None:
+    suite = import_suite(_table(tmp_path, _row("../a"), _row("a b"), _row("c")))
+    assert [prompt.id for prompt in suite.prompts] == [safe_id("../a"), safe_id("a b"), "c"]
+    (note,) = suite.notes
+    assert "2 item_ids were rewritten for file names: '../a' is a-" in note
+
+
+def test_a_table_as_spreadsheets_save_it(tmp_path: Path) -> None:
+    table = _table(tmp_path, _row("a"), _row("b", 1, "0,2"), _row("b", 2))
+    expected, text = import_suite(table), table.read_text()
+    with_semicolons = text.replace('"0,2"', "0+2").replace(",", ";").replace("0+2", "0,2")
+    for data in ("\ufeff" + text + ",,,,,,,,\n\n", with_semicolons.replace("; ", ", ")):
+        table.write_bytes(data.encode())
+        assert import_suite(table).prompts == expected.prompts
+    table.write_bytes(text.encode("utf-16"))
+    assert import_suite(table).prompts == expected.prompts
+
+
+def test_a_login_page_is_no_table(tmp_path: Path) -> None:
+    assert looks_official(_table(tmp_path, _row()).read_bytes())
+    page = b"<!DOCTYPE html>\n<html><body>Please log in, item_id, text</body></html>"
+    assert not looks_official(page)
+    assert not looks_official(b"\x00\xff")
+    (tmp_path / "dpg_bench.csv").write_bytes(page)
+    with pytest.raises(BadInput, match="is an HTML page, not a table"):
         import_suite(tmp_path)
 
 
