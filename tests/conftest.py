@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sar_eval.spec import RunSpec
@@ -14,6 +15,9 @@ from tests.browser import skipped_note
 from tests.parity_data import FULL, unpacked
 
 ROOT = Path(__file__).parents[1]
+# How long a case takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
+from sar_eval.stages.resume import open_blocks
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row, verdict_row
@@ -27,7 +27,7 @@ def begin_run(path: Path, prompts: Sequence[Prompt], **changes) -> tuple[RunSpec
 
 def store_generations(spec: RunSpec, folder: RunFolder, images: Mapping[str, bytes | None]) -> None:
     """Store every draw of the run: its image, or an error where it has none."""
-    for number, draws in enumerate(Blocks.of(folder.prompts(), spec)):
+    for number, draws in enumerate(open_blocks(spec, folder)):
         made = [
             Generation(d.key, d.seed, (1,), image=image, error=None if image else "broken")
             for d in draws

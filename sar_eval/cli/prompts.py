@@ -140,10 +140,15 @@ def check(file: PromptFile) -> None:
     from collections import Counter
 
     from sar_eval.suites.prompts import load_suite
+    from sar_eval.suites.streamed import STEP, StreamedPrompts
 
     suite = load_suite(file)
     for note in suite.notes:
         say(f"note: {note}", err=True)
+    if isinstance(suite.prompts, StreamedPrompts):
+        first = suite.prompts[:STEP]
+        say(f"{len(suite.prompts)} prompts, of which the first {len(first)} are as they should be")
+        return
     numbers = Counter(prompt.tag for prompt in suite.prompts)
     tags = [f"{number} {one_line(tag) or 'without tag'}" for tag, number in numbers.items()]
     more = f" and {len(tags) - LISTED_TAGS} more tags" if len(tags) > LISTED_TAGS else ""

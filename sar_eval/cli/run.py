@@ -111,11 +111,12 @@ def judge_run(
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import check_judgeable
+    from sar_eval.suites.streamed import stored_prompts
 
     folder, stored = session.open_run(path)
     spec = _with_judge(stored, folder, benchmark, overrides(judging))
     if spec.judge != stored.judge:
-        check_judgeable(spec, folder.prompts())
+        check_judgeable(spec, stored_prompts(folder))
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
@@ -123,7 +124,7 @@ def judge_run(
         session.finish(spec, folder, output, judging.partial)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet"])
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
 def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
@@ -136,7 +137,25 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmar
 
 
 @with_options(without=["judge", "judge_option", "detector"])
-def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -> None:
+def report(
+    run_folder: RunPath,
+    judging: HowToJudge,
+    benchmark: FoldOf = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=0,
+            help="Pictures at most, if not all fit into the page. Default: all of up to 5,000, else 1,000.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", help="A draw whose picture is to be among them (PROMPT_ID/INDEX). Repeatable."
+        ),
+    ] = None,
+) -> None:
     """Write a run's report.html."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
@@ -145,7 +164,7 @@ def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        say(write_report(spec, folder))
+        say(write_report(spec, folder, images=images, keys=image or ()))
     session.exit_if_incomplete(summary)
 
 
@@ -156,10 +175,11 @@ def export(
 ) -> None:
     """Write a run's images as files in a layout that other tools read."""
     from sar_eval.stages.export import export as export_stage
+    from sar_eval.stages.resume import open_blocks
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = len(folder.prompts()) * spec.images_per_prompt
+    expected = open_blocks(spec, folder).draws
     say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")

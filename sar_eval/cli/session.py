@@ -94,7 +94,8 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
-    print_result(summary, folder, write_report(spec, folder), output)
+    report = None if output.no_report else write_report(spec, folder)
+    print_result(summary, folder, report, output)
 
 
 def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:

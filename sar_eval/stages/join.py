@@ -13,6 +13,7 @@ from sar_eval.storage.files import link_or_copy
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
+from sar_eval.suites.streamed import stored_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def join(shards: Sequence[RunFolder], out: RunFolder) -> Joined:
         _check_same(manifests[0], shards[0], manifest, folder)
     spec = RunSpec.from_json(manifests[0].spec, str(shards[0].path / "run.json"))
     _begin(shards[0], manifests[0], out)
-    blocks = Blocks.of(out.prompts(), spec)
+    blocks = Blocks.of(stored_prompts(out), spec)
     for folder in shards:
         _add(folder.generations, out.generations, blocks)
         for judge in sorted(path.name for path in (folder.path / "verdicts").glob("*") if path.is_dir()):
@@ -65,9 +66,10 @@ def _begin(shard: RunFolder, manifest: Manifest, out: RunFolder) -> None:
     if (out.path / "run.json").exists():
         _check_same(whole, shard, out.read_manifest(), out)
         return
-    shard.prompts()  # they are intact
+    stored_prompts(shard)  # they are intact
     out.path.mkdir(parents=True, exist_ok=True)
-    link_or_copy(shard.path / "prompts.parquet", out.path / "prompts.parquet")
+    if manifest.prompts is None or not manifest.prompts.source:
+        link_or_copy(shard.path / "prompts.parquet", out.path / "prompts.parquet")
     out.write_manifest(whole)
 
 

@@ -15,11 +15,12 @@ from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent
 from sar_eval.spec import JUDGING, NOT_IN_DIGEST, RunSpec, without
 from sar_eval.storage.files import storage_errors
-from sar_eval.storage.manifest import Manifest
+from sar_eval.storage.manifest import Manifest, StoredPrompts
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts
-from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.prompts import Suite, load_suite
+from sar_eval.suites.streamed import StreamedPrompts, stored_prompts
 from sar_eval.types import Shard
 
 FOREIGN = "it belongs to another run; move it away, or use another --out"
@@ -31,7 +32,7 @@ def open_blocks(spec: RunSpec, folder: RunFolder) -> Blocks:
     Raises:
         BadInput: its prompts are damaged or were changed.
     """
-    return Blocks.of(folder.prompts(), spec, folder.read_manifest().shard)
+    return Blocks.of(stored_prompts(folder), spec, folder.read_manifest().shard)
 
 
 def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> RunSpec:
@@ -75,7 +76,7 @@ def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None) -> RunSpec:
             f"{folder.path} holds parts of a run, but no run.json that says of which one: restore it, or "
             "use another --out"
         )
-    prompts = folder.write_prompts(load_suite(Path(spec.suite)).prompts)
+    prompts = _store(load_suite(Path(spec.suite)), folder)
     folder.write_manifest(
         Manifest(
             spec=spec.to_json(),
@@ -110,13 +111,21 @@ def _write_changes(kept: RunSpec, manifest: Manifest, folder: RunFolder) -> None
 def _restore_prompts(spec: RunSpec, folder: RunFolder) -> None:
     """Write the prompts again if they are damaged and the prompt file is still the same."""
     try:
-        folder.prompts()
+        stored_prompts(folder)
     except BadInput:
         suite = load_suite(Path(spec.suite))
         if suite.digest != spec.suite_digest:
             raise
-        prompts = folder.write_prompts(suite.prompts)
+        prompts = _store(suite, folder)
         folder.write_manifest(replace(folder.read_manifest(), prompts=prompts))
+
+
+def _store(suite: Suite, folder: RunFolder) -> StoredPrompts:
+    """Copy the prompts into the run folder; many millions stay in their file."""
+    if isinstance(suite.prompts, StreamedPrompts):
+        source = str(suite.prompts.path.resolve())
+        return StoredPrompts(digest=suite.digest, number=len(suite.prompts), source=source)
+    return folder.write_prompts(suite.prompts)
 
 
 def check_files(spec: RunSpec, named: Collection[str], folder: RunFolder) -> None:

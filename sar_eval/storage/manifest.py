@@ -10,10 +10,14 @@ from sar_eval.types import Json, Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPrompts:
-    """`prompts.parquet` as it was written: the digest of its bytes, and how many prompts are in it."""
+    """`prompts.parquet` as it was written: the digest of its bytes, and how many prompts are in it.
+
+    Of a suite of many millions there is no copy: `source` is its own file, and the digest is that file's.
+    """
 
     digest: str
     number: int
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

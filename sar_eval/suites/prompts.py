@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,15 @@ from typing import Any
 from sar_eval.documents import check_text, parse_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.suites.checks import check_geneval
-from sar_eval.suites.sources import COLUMNS, Assumptions, Place, Row, read_prompt_rows
+from sar_eval.suites.sources import (
+    COLUMNS,
+    STREAMED_FROM,
+    Assumptions,
+    Place,
+    Row,
+    parquet_rows,
+    read_prompt_rows,
+)
 from sar_eval.types import SAFE_ID, Prompt, suite_digest
 
 _is_safe = SAFE_ID.fullmatch
@@ -28,7 +36,7 @@ class Suite:
     """
 
     name: str
-    prompts: tuple[Prompt, ...]
+    prompts: Sequence[Prompt]
     digest: str
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -48,17 +56,30 @@ def load_suite(path: Path, encoding: str | None = None) -> Suite:
     Raises:
         BadInput: the file or a prompt is unusable; names file and line.
     """
+    if path.suffix.lower() == ".parquet" and (number := parquet_rows(path)) > STREAMED_FROM:
+        return _streamed(path, number)
     notes: list[str] = []
     assumed = Assumptions()
     rows = read_prompt_rows(path, notes, encoding)
     with _collecting_no_garbage():
         prompts = tuple(
-            _prompt(row, index, place, path, assumed) for index, (place, row) in enumerate(rows)
+            make_prompt(row, index, place, path, assumed) for index, (place, row) in enumerate(rows)
         )
     if not prompts:
         raise BadInput(f"{path} has no prompts")
     _check_unique(prompts, path)
     return Suite(path.stem, prompts, suite_digest(prompts), (*notes, *assumed.notes(path)))
+
+
+def _streamed(path: Path, number: int) -> Suite:
+    """A suite that is never read as a whole; its digest is that of the file's bytes."""
+    from sar_eval.storage.prompt_table import file_digest
+    from sar_eval.suites.streamed import StreamedPrompts
+
+    note = (
+        f"{path}: {number:,} prompts are read when they are needed; that an id is there twice is not seen"
+    )
+    return Suite(path.stem, StreamedPrompts(path), file_digest(path), (note,))
 
 
 @contextmanager
@@ -73,7 +94,19 @@ def _collecting_no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumptions) -> Prompt:
+def make_prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumptions) -> Prompt:
+    """The prompt in a row.
+
+    Args:
+        row: its columns.
+        index: of the prompt in its suite, from 0.
+        place: line, row number or file, for messages.
+        path: of the suite.
+        assumed: gets what was assumed.
+
+    Raises:
+        BadInput: naming the place and what is wrong.
+    """
     given, text = row, row.get("text") or row.get("prompt")
     if text is None or text == "":
         row = assumed.rename(row)

@@ -31,6 +31,7 @@ WORDS = ("prompts", "ids", "tags", "checks", "splits")  # for them, in notes
 Row = dict[str, Any]
 Place = int | Path  # line of the suite's file (row number in Parquet), or the prompt's own file
 MAX_PROMPTS = 5_000_000  # about 1.5 GB; SAR_EVAL_MAX_PROMPTS allows more
+STREAMED_FROM = MAX_PROMPTS  # rows of a Parquet file from which on it is never read as a whole
 
 
 def read_prompt_rows(
@@ -89,11 +90,38 @@ def _folder_rows(folder: Path, notes: list[str], encoding: str | None) -> Iterat
 
 def _parquet_rows(path: Path, limit: int) -> Iterator[tuple[Place, Row]]:
     """Only the columns that are needed are read: images beside the prompts cost nothing."""
-    from sar_eval.storage.files import parquet_shape, read_batches
+    from sar_eval.storage.files import read_batches
+
+    if parquet_rows(path) > limit:  # a small file may hold any number of equal rows
+        raise _too_many(path, limit)
+    rows = (
+        dict(zip(names, row, strict=True))
+        for names, batch in read_batches(path, parquet_columns(path))
+        for row in batch
+    )
+    yield from enumerate(rows, 1)
+
+
+def parquet_rows(path: Path) -> int:
+    """Number of rows of a Parquet file.
+
+    Raises:
+        BadInput: it is none.
+    """
+    from sar_eval.storage.files import parquet_shape
+
+    return parquet_shape(path)[0]
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The columns of a Parquet file that a suite needs: images beside the prompts are not read.
+
+    Raises:
+        BadInput: it is no Parquet file, or has no column with prompts.
+    """
+    from sar_eval.storage.files import parquet_shape
 
     number, columns = parquet_shape(path)
-    if number > limit:  # a small file may hold any number of equal rows
-        raise _too_many(path, limit)
     if "include" in columns:  # a line of GenEval's metadata, all of which counts
         wanted = [name for name, holds_bytes in columns.items() if not holds_bytes]
     else:
@@ -102,10 +130,7 @@ def _parquet_rows(path: Path, limit: int) -> Iterator[tuple[Place, Row]]:
     if number and not wanted:
         found = ", ".join(map(shorten, columns))
         raise BadInput(f"{path}: no column {', '.join(COLUMNS['text'])}; the columns are {found}")
-    rows = (
-        dict(zip(names, row, strict=True)) for names, batch in read_batches(path, wanted) for row in batch
-    )
-    yield from enumerate(rows, 1)
+    return wanted
 
 
 @dataclass(slots=True)
