@@ -33,7 +33,7 @@ Ckpt = Annotated[
     str,
     typer.Option(
         "--ckpt",
-        help="Checkpoint: demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub.",
+        help="Checkpoint: demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION.",
         rich_help_panel="What",
         callback=_name,
     ),
