@@ -231,7 +231,7 @@ def measure_image_parts(path: Path, blocks: int = 6) -> str:
     shares = {kind: f"{speed['parts'] / speed[kind]:.0%}" for kind in writers}
     return (
         f"| parts of 64 images of 1.4 MB | {speed['parts']:.0f} MB/s: {shares['files']} of 64 plain files, "
-        f"each synced ({speed['files']:.0f}); {shares['one file']} of one plain file ({speed['one file']:.0f}) |"
+        f"each synced ({speed['files']:.0f}); {shares['one file']} of one file ({speed['one file']:.0f}) |"
     )
 
 
