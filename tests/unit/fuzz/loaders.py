@@ -25,7 +25,7 @@ from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.demo import build_text_tokenizer
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.families.tensor_names import decoder_shapes
-from sar_eval.images.files import find_images
+from sar_eval.images.folder import HowToRead, find_images
 from sar_eval.networks.chat_client import ChatClient, RequestError
 from sar_eval.networks.mplug.check import read_table
 from sar_eval.networks.mplug.shape import read_shape
@@ -208,7 +208,7 @@ def load_weights(folder: Path) -> None:
 
 def load_images(folder: Path) -> None:
     prompts = [Prompt("a", "two red cats", "counting", CHECKS), Prompt("b", "a dog")]
-    found = find_images(folder, prompts, 1)
+    found = find_images(folder, prompts, HowToRead(1))
     _ = (found.digest(), str(found), found.missing(prompts))
 
 
