@@ -38,7 +38,7 @@ def info(
         typer.echo(json.dumps(facts, indent=2))
         return
     for note in facts.pop("notes"):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     for name, value in facts.items():
         say(f"{name.replace('_', ' '):<26} {_readable(value)}")
 

@@ -50,7 +50,7 @@ def manifest(
     found = match_files(images, prompts, how)
     text = write_manifest(found, prompts, out)
     if out is None:
-        typer.echo(text, nl=False)
+        say(text.removesuffix("\n"))
     for line in _summary(found, prompts, how):
         say(line, err=True)
     session.tell(found.notes, Output())

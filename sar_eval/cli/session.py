@@ -58,7 +58,7 @@ def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
 @cache
 def _say_once(note: str) -> None:
     """A note that several stages of one command would give."""
-    typer.echo(f"note: {note}", err=True)
+    say(f"note: {note}", err=True)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
     try:
         with folder.lock() as note, showing_progress(output.quiet or output.as_json) as progress:
             if note:
-                typer.echo(f"note: {note}", err=True)
+                say(f"note: {note}", err=True)
             yield progress
     except KeyboardInterrupt as error:
         raise Incomplete(
