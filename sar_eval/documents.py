@@ -22,7 +22,9 @@ from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
 MAX_DEPTH = 64  # nested lists and tables; Python's own parsers give up at some hundreds, by recursion
-MAX_DIGITS = 30  # of a whole number; Python refuses 4,300, and no setting needs 20
+MAX_DIGITS = (
+    40  # of a whole number; Python refuses 4,300; tokenizers have one of 31 (int(1e30), for "no limit")
+)
 MAX_BYTES = 64_000_000  # of a document that is read as a whole
 
 T = TypeVar("T")

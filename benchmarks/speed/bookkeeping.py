@@ -2,10 +2,10 @@
 
     python benchmarks/speed/bookkeeping.py [--rows 1000000] [--folder /tmp/bookkeeping] [--out TABLE.md]
 
-A synthetic run is stored by the store's own functions: four images of each prompt, blocks of 64, images of a
-few hundred bytes, verdicts with boxes as the demo's judge gives them. Each step then runs in a process of its
-own, whose CPU seconds and peak memory are printed: everything, imports included. Image parts are
-compared with plain files of the same bytes, one fsync a file each.
+A synthetic run is stored by the store's own functions: four images of each prompt, blocks of 64, images
+of a few hundred bytes, verdicts with boxes as the demo's judge gives them. Each step then runs in a process
+of its own, whose CPU seconds and peak memory are printed: everything, imports included. Image parts are
+compared with plain files of the same bytes and the same syncs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
@@ -41,6 +46,7 @@ LARGE_IMAGE = 1_400_000  # bytes of a PNG of 1024x1024 pixels
 
 
 def make_prompts(number: int) -> Iterator[Prompt]:
+    """Prompts of six tasks, two splits."""
     for i in range(number):
         task = TASKS[i % len(TASKS)]
         yield Prompt(
@@ -49,6 +55,7 @@ def make_prompts(number: int) -> Iterator[Prompt]:
 
 
 def make_run(path: Path, rows: int) -> None:
+    """A finished and judged run."""
     prompts = rows // EACH
     spec = RunSpec(
         "shapes",
@@ -83,6 +90,7 @@ def make_run(path: Path, rows: int) -> None:
 
 
 def open_run(path: Path) -> tuple[RunSpec, RunFolder]:
+    """A run folder and its spec."""
     folder = RunFolder(path)
     return RunSpec.from_json(folder.read_manifest().spec), folder
 
@@ -91,35 +99,59 @@ def open_run(path: Path) -> tuple[RunSpec, RunFolder]:
 
 
 def resume_generate(path: Path) -> None:
+    """`generate` again, with nothing left to draw."""
     from sar_eval.stages.generate import generate
 
     generate(*open_run(path / "run"), [])
 
 
 def resume_judge(path: Path) -> None:
+    """`judge` again, with nothing left to judge."""
     from sar_eval.stages.judge import judge
 
     judge(*open_run(path / "run"), [])
 
 
 def summary(path: Path) -> None:
+    """The fold of all verdicts."""
     from sar_eval.stages.summarize import summarize
 
     print(summarize(*open_run(path / "run")).metrics[0], file=sys.stderr)
 
 
 def report(path: Path) -> None:
+    """The report page and its data."""
     from sar_eval.report.page import write_report
 
     write_report(*open_run(path / "run"))
 
 
 def suite(suffix: str) -> Callable[[Path], None]:
+    """A step that loads a suite."""
     return lambda path: print(len(load_suite(path / f"suite.{suffix}").prompts), file=sys.stderr)
+
+
+def start_many(path: Path) -> None:
+    """Begin a run over a hundred million prompts: until a worker could draw a block in the middle."""
+    from sar_eval.runtime.progress import no_progress
+    from sar_eval.stages.generate import undrawn_blocks
+    from sar_eval.stages.resume import open_blocks, prepare
+
+    loaded = load_suite(path / "many.parquet")
+    spec = open_run(path / "run")[0]
+    spec = replace(spec, suite=str(path / "many.parquet"), suite_digest=loaded.digest, images_per_prompt=1)
+    shutil.rmtree(path / "many", ignore_errors=True)
+    folder = RunFolder(path / "many")
+    folder.path.mkdir()
+    prepare(spec, folder)
+    blocks = open_blocks(spec, folder)
+    todo = undrawn_blocks("generate", spec, folder, blocks, no_progress, "made")
+    print(len(todo), blocks[todo[len(todo) // 2]][0].prompt, file=sys.stderr)
 
 
 def nothing(path: Path) -> None:
     """What importing the stages costs, which is in every other row too."""
+    del path
     import sar_eval.stages.generate  # noqa: F401
 
 
@@ -132,10 +164,12 @@ STEPS: dict[str, Callable[[Path], None]] = {
     "load a suite, CSV": suite("csv"),
     "load a suite, JSONL": suite("jsonl"),
     "load a suite, Parquet": suite("parquet"),
+    "first block of 100,000,000 prompts": start_many,
 }
 
 
 def write_suites(path: Path, rows: int) -> None:
+    """The same prompts in three formats."""
     import pandas as pd
 
     prompts = list(make_prompts(rows))
@@ -143,6 +177,11 @@ def write_suites(path: Path, rows: int) -> None:
     frame.to_csv(path / "suite.csv", index=False)
     frame.to_json(path / "suite.jsonl", orient="records", lines=True)
     frame.to_parquet(path / "suite.parquet")
+    rng = np.random.default_rng(0)
+    with pq.ParquetWriter(path / "many.parquet", pa.schema([("prompt", pa.string())])) as writer:
+        for _ in range(100):
+            numbers = rng.integers(0, 4000, 1_000_000).astype(str)
+            writer.write_table(pa.table({"prompt": np.char.add("a red circle and ring number ", numbers)}))
 
 
 def measure(step: str, path: Path) -> tuple[float, float]:
@@ -154,12 +193,19 @@ def measure(step: str, path: Path) -> tuple[float, float]:
 
 
 def run_step(step: str, path: Path) -> None:
+    """Run a step in this process and print what it cost."""
     STEPS[step](path)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]))
+    print(json.dumps([used.ru_utime + used.ru_stime, peak_memory()]))
 
 
-def measure_image_parts(path: Path, blocks: int = 4) -> str:
+def peak_memory() -> int:
+    """In kB. Of this process alone: `ru_maxrss` begins with that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+def measure_image_parts(path: Path, blocks: int = 6) -> str:
     """Parts of large images against plain files of the same bytes."""
     spec, rng = open_run(path / "run")[0], random.Random(1)
     images = [rng.randbytes(LARGE_IMAGE) for _ in range(BLOCK)]
@@ -168,27 +214,34 @@ def measure_image_parts(path: Path, blocks: int = 4) -> str:
         generation_row(p, Generation(f"{p.id}/0", 0, (1,) * 4096, image), spec.digest)
         for p, image in zip(prompts, images, strict=True)
     ]
-    seconds = {"parts": 0.0, "files": 0.0}
+    one = b"".join(images)
+    writers: dict[str, Callable[[Path], object]] = {
+        "parts": lambda folder: RunFolder(folder).write_generations(0, rows, spec.digest),
+        "files": lambda folder: write_plainly(folder, images),
+        "one file": lambda folder: write_plainly(folder, [one]),
+    }
+    seconds = dict.fromkeys(writers, 0.0)
     for number in range(blocks):
-        for kind in (list(seconds), list(seconds)[::-1])[number % 2]:  # which is first changes
+        for kind in (list(writers), list(writers)[::-1])[number % 2]:  # which is first changes
             with tempfile.TemporaryDirectory(dir=path) as target:
                 start = time.perf_counter()
-                if kind == "parts":
-                    RunFolder(Path(target)).write_generations(number, rows, spec.digest)
-                else:
-                    write_plainly(Path(target), b"".join(images))
+                writers[kind](Path(target))
                 seconds[kind] += time.perf_counter() - start
     speed = {kind: blocks * BLOCK * LARGE_IMAGE / 1e6 / took for kind, took in seconds.items()}
-    share = speed["parts"] / speed["files"]
-    return f"| parts of 64 images of 1.4 MB | {speed['parts']:.0f} MB/s, {share:.0%} of plain files ({speed['files']:.0f} MB/s) |"
+    shares = {kind: f"{speed['parts'] / speed[kind]:.0%}" for kind in writers}
+    return (
+        f"| parts of 64 images of 1.4 MB | {speed['parts']:.0f} MB/s: {shares['files']} of 64 plain files, "
+        f"each synced ({speed['files']:.0f}); {shares['one file']} of one file ({speed['one file']:.0f}) |"
+    )
 
 
-def write_plainly(folder: Path, data: bytes) -> None:
-    """The same bytes as one plain file, synced as a part is: the file, then its folder."""
-    with (folder / "images").open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write_plainly(folder: Path, contents: Sequence[bytes]) -> None:
+    """Plain files, synced as a part is: each file, then the folder."""
+    for number, data in enumerate(contents):
+        with (folder / f"{number}.png").open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -216,6 +269,7 @@ def measure_one_block(path: Path) -> str:
 
 
 def main() -> None:
+    """Measure all, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "bookkeeping")
@@ -230,9 +284,9 @@ def main() -> None:
         path.mkdir(parents=True, exist_ok=True)
         make_run(path / "run", arguments.rows)
         write_suites(path, arguments.rows)
+    machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, Python "
-        f"{platform.python_version()}; {arguments.rows:,} rows.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}; {arguments.rows:,} rows.",
         "",
         "| step | CPU seconds | peak memory, MB |",
         "|---|---:|---:|",

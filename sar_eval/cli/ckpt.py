@@ -22,7 +22,7 @@ def group() -> None:
 def info(
     ckpt: Annotated[
         str,
-        typer.Argument(help="demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub."),
+        typer.Argument(help="demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION."),
     ],
     visual_tokenizer: VisualTokenizer = None,
     local_only: LocalOnly = False,
@@ -37,6 +37,8 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    for note in facts.pop("notes"):
+        say(f"note: {note}", err=True)
     for name, value in facts.items():
         say(f"{name.replace('_', ' '):<26} {_readable(value)}")
 

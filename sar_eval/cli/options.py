@@ -33,7 +33,7 @@ Ckpt = Annotated[
     str,
     typer.Option(
         "--ckpt",
-        help="Checkpoint: demo:NAME, a folder, ORG/NAME or ORG/NAME@REVISION of the hub.",
+        help="Checkpoint: demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION.",
         rich_help_panel="What",
         callback=_name,
     ),
@@ -66,6 +66,9 @@ class Output:
 
     as_json: bool = option("Print the summary as JSON on standard output.", "run", "--json", default=False)
     quiet: bool = option("No progress.", "run", "--quiet", "-q", default=False)
+    no_report: bool = option(
+        "Write no report.html; `sar-eval report` does later.", "run", "--no-report", default=False
+    )
 
 
 def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

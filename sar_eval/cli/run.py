@@ -124,7 +124,7 @@ def judge_run(
         session.finish(spec, folder, output, judging.partial)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet"])
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
 def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
@@ -137,7 +137,25 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmar
 
 
 @with_options(without=["judge", "judge_option", "detector"])
-def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -> None:
+def report(
+    run_folder: RunPath,
+    judging: HowToJudge,
+    benchmark: FoldOf = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=0,
+            help="Pictures at most, if not all fit into the page. Default: all of up to 5,000, else 1,000.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", help="A draw whose picture is to be among them (PROMPT_ID/INDEX). Repeatable."
+        ),
+    ] = None,
+) -> None:
     """Write a run's report.html."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
@@ -146,7 +164,7 @@ def report(run_folder: RunPath, judging: HowToJudge, benchmark: FoldOf = None) -
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        say(write_report(spec, folder))
+        say(write_report(spec, folder, images=images, keys=image or ()))
     session.exit_if_incomplete(summary)
 
 

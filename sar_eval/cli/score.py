@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +15,11 @@ from sar_eval.cli.options import Benchmark, Output, overrides, with_options
 from sar_eval.cli.run import judge_run
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of, option
 
 if TYPE_CHECKING:
-    from sar_eval.images.files import ImageFolder
+    from sar_eval.images.folder import HowToRead, ImageFolder
+    from sar_eval.recipe import Recipe
     from sar_eval.types import Prompt
 
 LISTED = 20  # prompts without an image that the terminal names; the summary names all
@@ -33,6 +36,29 @@ NOT_HERE = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileNames:
+    """What the user says of the files of a folder."""
+
+    numbered: bool = option(
+        "File names are running numbers over the whole suite, in its order.", "run", default=False
+    )
+    grid: str | None = option(
+        "Each file shows a prompt's images in rows and columns, as 2x2 or 1x4; found out by default.",
+        "run",
+        metavar="ROWSxCOLUMNS",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What the user says of the sizes of images."""
+
+    same_size: bool = option(
+        "An image of another size than most is an error, not judged at its own size.", "run", default=False
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
     app.command()(score)
@@ -46,10 +72,12 @@ def score(
         typer.Option(
             "--images",
             help="The images: GenEval's folders, a manifest, <id>_<index>.png, <id>.png (one image or "
-            "a 2x2 grid), or a run.",
+            "a grid of several), names with prompts or running numbers, or a run.",
         ),
     ],
     what: WhatToDraw,
+    names: FileNames,
+    sizes: Sizes,
     how: HowToDraw,
     judging: HowToJudge,
     where: WhereToRun,
@@ -57,11 +85,11 @@ def score(
 ) -> None:
     """Judge a folder of any model's images and report the score with its interval.
 
-    Missing, unreadable, blank and wrongly sized images are named, and the run is incomplete (exit
-    code 3) rather than scored over fewer. The same command again goes on where an earlier one stopped.
+    Missing, unreadable and blank images are named, and the run is incomplete (exit code 3) rather than
+    scored over fewer. What is assumed of names and sizes is said in notes; `sar-eval manifest` shows which
+    file it takes for which image. The same command again goes on where an earlier one stopped.
     """
-    from sar_eval.images.files import find_images
-    from sar_eval.recipe import load_recipe, with_suite
+    from sar_eval.images.folder import find_images
     from sar_eval.stages.import_images import import_images
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import resolve_images
@@ -72,17 +100,11 @@ def score(
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
         judge_run(images, judging, where, output, benchmark)
         return
-    recipe = load_recipe(benchmark)
-    if what.suite is not None:
-        recipe = with_suite(recipe, what.suite)
-    each = what.images_per_prompt
-    if each is None:
-        each = int(recipe.settings.get("images_per_prompt", 4))
-    check_value("images_per_prompt", each)
+    recipe = find_recipe(benchmark, what)
     suite = read_suite(recipe.suite)
     session.tell(suite.notes, output)
     prompts = suite.prompts
-    found = find_images(images, prompts, each)
+    found = find_images(images, prompts, how_to_read(recipe, what, names, same_size=sizes.same_size))
     asked = overrides(what, how, judging)
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)
     if not spec.judge:
@@ -92,18 +114,59 @@ def score(
         if not (output.quiet or output.as_json):
             for line in _describe(images, found, prompts):
                 say(line, err=True)
+        session.tell(found.notes, output)
         spec = session.prepare(spec, folder, output, how.batch_size)
-        import_images(spec, folder, found, progress)
+        session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
         session.finish(spec, folder, output, judging.partial)
 
 
+def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:
+    """The benchmark, with the suite that was asked for."""
+    from sar_eval.recipe import load_recipe, with_suite
+
+    recipe = load_recipe(benchmark)
+    return recipe if what.suite is None else with_suite(recipe, what.suite)
+
+
+def how_to_read(
+    recipe: Recipe, what: WhatToDraw, names: FileNames, *, same_size: bool = False
+) -> HowToRead:
+    """How the files of a folder are matched to the recipe's draws.
+
+    Raises:
+        BadInput: a value out of range.
+    """
+    from sar_eval.images.folder import HowToRead
+
+    each = what.images_per_prompt
+    if each is None:
+        each = int(recipe.settings.get("images_per_prompt", 4))
+    check_value("images_per_prompt", each)
+    return HowToRead(each, names.numbered, same_size, parse_grid(names.grid))
+
+
+def parse_grid(text: str | None) -> tuple[int, int] | None:
+    """Rows and columns of `--grid`.
+
+    Raises:
+        BadInput: it is neither left out nor two numbers.
+    """
+    if text is None:
+        return None
+    if (found := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text.strip().lower())) is None:
+        raise BadInput(f"--grid is {text!r}: rows and columns, as 2x2 or 1x4")
+    return int(found[1]), int(found[2])
+
+
 def _describe(folder: Path, found: ImageFolder, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """What was found in the folder, what is missing, and what is doubtful."""
+    """What was found in the folder, and what is missing."""
     yield f"{folder}: {len(found.files)} images, layout {found.layout}: {found}"
-    if found.note:
-        yield f"note: {found.note}"
-    if missing := found.missing(prompts):
+    yield from name_missing(found.missing(prompts), len(prompts))
+
+
+def name_missing(missing: Sequence[str], prompts: int) -> Iterator[str]:
+    """A line on the prompts that have no image, if any."""
+    if missing:
         more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        listed = ", ".join(missing[:LISTED])
-        yield f"no image of {len(missing)} of {len(prompts)} prompts: {listed}{more}"
+        yield f"no image of {len(missing)} of {prompts} prompts: {', '.join(missing[:LISTED])}{more}"

@@ -58,7 +58,7 @@ def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
 @cache
 def _say_once(note: str) -> None:
     """A note that several stages of one command would give."""
-    typer.echo(f"note: {note}", err=True)
+    say(f"note: {note}", err=True)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def working(folder: RunFolder, output: Output) -> Iterator[ProgressCallback]:
     try:
         with folder.lock() as note, showing_progress(output.quiet or output.as_json) as progress:
             if note:
-                typer.echo(f"note: {note}", err=True)
+                say(f"note: {note}", err=True)
             yield progress
     except KeyboardInterrupt as error:
         raise Incomplete(
@@ -105,7 +105,9 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
-    print_result(summary, folder, write_report(spec, folder), output)
+    # Nobody looks at many millions of images; the page would need all their prompts at once.
+    report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
+    print_result(summary, folder, report, output)
 
 
 def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:

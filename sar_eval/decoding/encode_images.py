@@ -51,17 +51,20 @@ def images_from_codes(
     image_format: str,
     threads: int,
     batch_size: int = DECODE_BATCH,
-) -> list[bytes]:
+) -> list[bytes | None]:
     """Decode codes `[B, grid_side * grid_side]` and encode the images as files, in order.
 
-    Files are compressed in threads, which is enough because compression releases the GIL. `batch_size`
-    images are decoded by one forward of the visual tokenizer.
+    An image with values that are NaN or infinite is None. Files are compressed in threads, which is enough
+    because compression releases the GIL. `batch_size` images are decoded by one forward of the visual
+    tokenizer.
     """
+
+    def encode_finite(image: Tensor, finite: Tensor) -> bytes | None:
+        return encode(image.numpy(), image_format) if finite else None
+
     with ThreadPoolExecutor(max(1, threads)) as pool:
         pending = [
-            pool.map(
-                lambda image: encode(image.numpy(), image_format), visual_tokenizer.decode(batch, grid_side)
-            )
+            pool.map(encode_finite, *visual_tokenizer.decode(batch, grid_side))
             for batch in codes.split(batch_size)
         ]
         return [file for files in pending for file in files]

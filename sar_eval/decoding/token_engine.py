@@ -86,6 +86,7 @@ class TokenEngine:
 
         # Before the decoder, whose planning then sees the memory that is left.
         self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
+        self.visual_tokenizer.load_decoder()
         self.load()
         self.image_executor = ThreadPoolExecutor(1)
         return self
@@ -200,7 +201,7 @@ class TokenEngine:
         seconds += (time.perf_counter() - started) / len(wave)
         return [self._generation(output, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
 
-    def _encode(self, codes: Tensor) -> list[bytes] | None:
+    def _encode(self, codes: Tensor) -> list[bytes | None] | None:
         """Encoded images, decoded one by one if memory runs out; None if that does not fit either."""
         import torch
 
@@ -216,13 +217,16 @@ class TokenEngine:
         return None
 
     def _generation(
-        self, output: DecodeOutput, n: int, draw: Draw, image: bytes, seconds: float
+        self, output: DecodeOutput, n: int, draw: Draw, image: bytes | None, seconds: float
     ) -> Generation:
         if output.errors and output.errors[n]:
             return Generation(draw.key, draw.seed, error=output.errors[n])
         failed_at = int(output.failed_at[n])
         if failed_at >= 0:
             error = f"the scores of visual token {failed_at} are NaN or infinite"
+            return Generation(draw.key, draw.seed, error=error)
+        if image is None:
+            error = "the image decoder gave NaN or infinite values for its tokens"
             return Generation(draw.key, draw.seed, error=error)
         return Generation(
             draw.key,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import Draw, DrawProtocol
 from sar_eval.vllm_guided.start import installed_version
 
@@ -96,6 +97,7 @@ class VllmEngine(TokenEngine):
         """
         common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
         super().__init__(checkpoint, protocol, **common)
+        _refuse_stray_files(self.checkpoint)
         if reserved := set(options) & set(RESERVED_OPTIONS):
             raise BadInput(
                 f"engine 'vllm' reserves the option {min(reserved)}: it sets it itself, or cannot use it"
@@ -294,6 +296,18 @@ class VllmEngine(TokenEngine):
             conditional = () if request.top_k or request.top_p < 1 else sampled_from
         ids = tuple(self.layout.to_checkpoint_ids(output.tokens))
         return Rollout(key, prompt, ids, sampled_from, conditional)
+
+
+def _refuse_stray_files(checkpoint: Checkpoint) -> None:
+    """vLLM reads every file of weights of a folder without an index, whatever it belongs to."""
+    files = checkpoint.weight_files
+    suffix = files.paths[0].suffix
+    stray = [name for name in files.unused if name.endswith(suffix)]
+    if stray and files.index is None:
+        raise BadInput(
+            f"engine 'vllm' would also load {stray[0]} of {checkpoint.folder}, which is not of this "
+            "checkpoint (vLLM reads all files of weights): move it away"
+        )
 
 
 def _check_draws() -> list[Draw]:

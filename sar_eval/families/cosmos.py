@@ -9,22 +9,36 @@ Cosmos-1.0-Tokenizer-DV8x16x16 are used.
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.families.simplear import COSMOS_CONFIG
+from sar_eval.families.simplear import visual_setting
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.tensors.torchscript import load_torchscript
 
 
+class DecodedImages(NamedTuple):
+    """Images of a decoder.
+
+    Attributes:
+        pixels: RGB uint8 `[B, H, W, 3]`; values outside [-1, 1] are clipped.
+        finite: bool `[B]`, whether all values of an image were numbers; NaN has no colour.
+    """
+
+    pixels: Tensor
+    finite: Tensor
+
+
 class VisualTokenizer:
-    """Pixels to visual codes and back. Encoder and decoder are loaded when they are first used."""
+    """Pixels to visual codes and back. Encoder and decoder are loaded when they are first used.
+
+    Both are programs of their publisher; `tensors.torchscript_check` refuses what is more than arithmetic.
+    """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Read the folder's `config.json`.
@@ -37,11 +51,9 @@ class VisualTokenizer:
                 raise BadInput(
                     f"no {name} in {folder}: a visual tokenizer is a folder with both .jit files"
                 )
-        config = COSMOS_CONFIG
-        if (folder / "config.json").is_file():
-            config = json.loads((folder / "config.json").read_text())
         self.folder, self.device = folder, torch.device(device)
-        self.codebook_size, self.downsample = int(config["codebook_size"]), int(config["downsample"])
+        self.codebook_size = visual_setting(folder, "codebook_size")
+        self.downsample = visual_setting(folder, "downsample")
 
     @cached_property
     def encoder_digest(self) -> str:
@@ -56,6 +68,14 @@ class VisualTokenizer:
     @cached_property
     def _decoder(self) -> Any:
         return load_torchscript(self.folder / "decoder.jit", self.device)
+
+    def load_decoder(self) -> None:
+        """Load the decoder now, so that a file which cannot be used is told before anything is drawn.
+
+        Raises:
+            BadInput: `decoder.jit` is damaged, or its program is not allowed.
+        """
+        _ = self._decoder
 
     def _pixels(self, grid: Tensor) -> Tensor:
         """Decode codes `[B, 1, h, w]` to pixels `[B, 3, H, W]`.
@@ -88,10 +108,11 @@ class VisualTokenizer:
         return indices.flatten(1).cpu()
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, grid_height: int) -> Tensor:
-        """Codes `[B, h * w]` in raster order to RGB uint8 `[B, H, W, 3]`; `grid_height` is h."""
+    def decode(self, codes: Tensor, grid_height: int) -> DecodedImages:
+        """Decode codes `[B, h * w]` in raster order; `grid_height` is h."""
         grid = codes.to(self.device).view(len(codes), 1, grid_height, -1)
-        pixels = self._pixels(grid)
+        pixels = self._pixels(grid).float()
+        finite = pixels.isfinite().flatten(1).all(1)
         # Rounding as in torchvision's save_image: scale to 255, add one half, truncate.
-        scaled = ((pixels.float() + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
-        return scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        scaled = ((pixels + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)
+        return DecodedImages(scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu(), finite.cpu())

@@ -1,22 +1,21 @@
 """Where a checkpoint is: shipped, in a folder, or on the Hugging Face hub.
 
-Names: `demo:NAME` ships with sar-eval; a folder; `ORG/NAME` or `ORG/NAME@REVISION` (a branch, tag or
-commit) is downloaded into the hub's own cache, tokenizers and weights only, never code. The visual
-tokenizer is specified by `visual_tokenizer` in the folder's `sar_eval.json`, by `--visual-tokenizer`, or is
-the published Cosmos tokenizer.
-
-`SAR_EVAL_OFFLINE=1` or `HF_HUB_OFFLINE=1` uses the cache alone, without any request.
+Names: `demo:NAME` ships with sar-eval; a folder; `ORG/NAME`, `ORG/NAME/SUBFOLDER`, either with
+`@REVISION` (a branch, tag or commit), is downloaded into the hub's own cache, tokenizers and weights only,
+never a Python file. The visual tokenizer is specified by `visual_tokenizer` in the folder's
+`sar_eval.json`, by `--visual-tokenizer`, or is the published Cosmos tokenizer.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sar_eval.documents import check_text, read_json, shorten
 from sar_eval.errors import BadInput, Incomplete, UnknownName
+from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.hub import HUB_NAME, snapshot, snapshot_with_weights
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -53,43 +52,66 @@ def demo_names() -> list[str]:
 
 
 def _checkpoint_folder(name: str) -> tuple[str, Path]:
+    check_text(name, "checkpoint")
     if name.startswith("demo:"):
         if name not in demo_names():
             raise UnknownName(_unknown(name))
         return name, DEMO / name.removeprefix("demo:")
-    if Path(name).is_dir():
+    if name and _is_folder(name):
         return str(Path(name).resolve()), Path(name)
-    if not HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name) or _is_path(name):
         raise UnknownName(_unknown(name))
-    folder = snapshot_with_weights(name, CHECKPOINT_FILES)
-    return f"{name.partition('@')[0]}@{folder.name}", folder
+    found = snapshot_with_weights(name, CHECKPOINT_FILES)
+    return found.name, found.folder
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # longer than a file system allows, or not permitted
+        return False
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name of three parts or more is meant as a path: its first folder is here."""
+    return name.count("/") > 1 and _is_folder(name.partition("/")[0])
 
 
 def _unknown(name: str) -> str:
-    matches = difflib.get_close_matches(name, demo_names(), 1)
+    if not name:
+        return f"no checkpoint is named: a folder, a hub name (ORG/NAME), or {', '.join(demo_names())}"
+    matches = difflib.get_close_matches(name[:255], demo_names(), 1)
     hint = f"; did you mean {matches[0]!r}?" if matches else f"; shipped are {', '.join(demo_names())}"
     return (
-        f"unknown checkpoint {name!r}: it is neither a folder nor a shipped checkpoint nor a hub name "
-        f"(ORG/NAME or ORG/NAME@REVISION){hint}"
+        f"unknown checkpoint {shorten(name)}: it is neither a folder nor a shipped checkpoint nor a hub "
+        f"name (ORG/NAME, ORG/NAME/SUBFOLDER, either with @REVISION){hint}"
     )
 
 
 def _visual_folder(folder: Path, requested: str) -> Path:
     """The requested one, else the one that `sar_eval.json` names, else Cosmos from the hub."""
-    if requested and (Path(requested).is_dir() or not HUB_NAME.fullmatch(requested)):
-        return Path(requested).resolve()
+    check_text(requested, "--visual-tokenizer")
+    if requested and (_is_folder(requested) or not HUB_NAME.fullmatch(requested)):
+        return _resolved(Path(requested), "--visual-tokenizer")
     path = folder / "sar_eval.json"
     if requested or not path.is_file():
         try:
-            return snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES)
+            return snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES).folder
         except (BadInput, Incomplete) as error:
             hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
-    try:
-        config: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no JSON: {error}") from error
+    refuse_pointer(path)
+    config: Any = read_json(path)
     name = config.get("visual_tokenizer") if isinstance(config, dict) else None
     if not isinstance(name, str):
         raise BadInput(f"{path} names no visual_tokenizer (a folder, as text)")
-    return (folder / name).resolve()
+    return _resolved(folder / name, str(path))
+
+
+def _resolved(path: Path, where: str) -> Path:
+    try:
+        found = path.resolve()
+        found.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or links in a circle
+        raise BadInput(f"{where} names no folder: {shorten(str(path))}") from error
+    return found

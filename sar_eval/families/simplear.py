@@ -1,25 +1,33 @@
 """Checkpoints of the SimpleAR family: finding, checking and reading their files.
 
-A checkpoint is a folder in Hugging Face format (`config.json`, weights, `tokenizer.json`) whose
+A checkpoint is a folder in Hugging Face format (`config.json`, weights, a text tokenizer) whose
 vocabulary is the text tokenizer's ids followed by one id for each visual code, and a visual
 tokenizer folder (see `cosmos`). `locate` finds both by name, here or on the hub.
 
-Finding and checking need neither torch nor transformers, so bad input is reported at once.
+Finding and checking need neither torch nor transformers, so bad input is reported at once: names and shapes
+of the tensors are in the headers of safetensors files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
-from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families import foreign_folders
+from sar_eval.families.decoder_config import MAX_SIZE, DecoderConfig
 from sar_eval.families.locate import locate
+from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors
+from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
+from sar_eval.families.weight_files import WeightFiles, find_weight_files
+from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.safetensors_header import TensorEntry, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 # Of Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json with these keys.
 COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16}
 BEGIN_TOKEN, IMAGE_TOKEN = "<|t2i|>", "<|soi|>"
+PADDING = (64, 128)  # an embedding's rows are padded to a multiple of these, for speed
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one value
 
 
@@ -42,44 +51,39 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The contents of `config.json`."""
-        return _read_json(self.folder / "config.json")
+        return _read_object(self.folder / "config.json")
 
     @cached_property
     def decoder_config(self) -> DecoderConfig:
-        """The decoder's settings in `config.json`."""
+        """The decoder's settings in `config.json`; rows that pad the vocabulary are not counted."""
         try:
-            return DecoderConfig.from_dict(self.config)
+            config = DecoderConfig.from_dict(self.config)
         except BadInput as error:
             raise BadInput(f"{self.folder / 'config.json'}: {error}") from error
+        used = self.text_vocab_size + self.codebook_size
+        return replace(config, vocab_size=used) if config.vocab_size in _padded_sizes(used) else config
 
     @cached_property
     def codebook_size(self) -> int:
         """Number of visual codes."""
-        return self._visual_config_value("codebook_size")
+        return visual_setting(self.visual_folder, "codebook_size")
 
     @cached_property
     def downsample(self) -> int:
         """Pixels per visual token, along one side."""
-        return self._visual_config_value("downsample")
+        return visual_setting(self.visual_folder, "downsample")
 
     @cached_property
     def native_resolution(self) -> int:
         """Side in pixels of the images it was trained on (1024 unless `sar_eval.json` says so)."""
         path = self.folder / "sar_eval.json"
-        config = _read_json(path) if path.is_file() else {}
+        config = _read_object(path) if path.is_file() else {}
         return _positive_int({"resolution": 1024, **config}, "resolution", path)
 
     @cached_property
     def text_tokenizer(self) -> Any:
         """The `tokenizers.Tokenizer` of the checkpoint."""
-        from tokenizers import Tokenizer
-
-        path = self.folder / "tokenizer.json"
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:
-            # The library raises no subclass of Exception.
-            raise BadInput(f"{path} is no readable tokenizer: {error}") from error
+        return read_text_tokenizer(self.folder)
 
     @cached_property
     def text_vocab_size(self) -> int:
@@ -92,25 +96,64 @@ class Checkpoint:
         return range(self.text_vocab_size, self.text_vocab_size + self.codebook_size)
 
     @cached_property
-    def weight_files(self) -> list[Path]:
+    def weight_files(self) -> WeightFiles:
         """The safetensors files, or the torch files if there are none.
 
         Raises:
             BadInput: there are neither, or a file that the index names is missing.
         """
-        for index, pattern in (
-            ("model.safetensors.index.json", "*.safetensors"),
-            ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
-        ):
-            paths = sorted(self.folder.glob(pattern))
-            index_path = self.folder / index
-            if index_path.is_file():
-                shards = {str(name) for name in _read_json(index_path).get("weight_map", {}).values()}
-                if missing := shards - {path.name for path in paths}:
-                    raise BadInput(f"no {min(missing)} in {self.folder}, which {index} names")
-            if paths:
-                return paths
-        raise BadInput(f"no *.safetensors and no pytorch_model*.bin in {self.folder}")
+        found = find_weight_files(self.folder)
+        if found is None:
+            reason = foreign_folders.describe(self.folder)
+            raise BadInput(reason or f"no *.safetensors and no pytorch_model*.bin in {self.folder}")
+        return found
+
+    @cached_property
+    def headers(self) -> Mapping[str, tuple[Path, TensorEntry]] | None:
+        """File and entry of each tensor, by its name in the files; None for torch files.
+
+        Raises:
+            BadInput: a header is damaged, a tensor is there twice, or the index does not fit.
+        """
+        if any(path.suffix != ".safetensors" for path in self.weight_files.paths):
+            return None
+        index, found = self.weight_files.index, dict[str, tuple[Path, TensorEntry]]()
+        for path in self.weight_files.paths:
+            for name, entry in read_header(path).items():
+                if index is not None and index.get(name) != path.name:
+                    continue  # the index says what is loaded, and from where
+                if name in found:
+                    raise BadInput(
+                        f"tensor {name!r} is in {found[name][0].name} and in {path}: which counts?"
+                    )
+                found[name] = path, entry
+        if index is not None and (missing := index.keys() - found.keys()):
+            name = min(missing)
+            raise BadInput(
+                f"{self.folder / index[name]} has no tensor {name!r}, which the index says is in it"
+            )
+        return found
+
+    @cached_property
+    def tensor_names(self) -> TensorNames | None:
+        """The decoder's tensors by their names in the files; None for torch files, which must be loaded.
+
+        Raises:
+            BadInput: they are not those of the decoder that `config.json` describes.
+        """
+        if self.headers is None:
+            return None
+        return self.match_names({name: entry.shape for name, (_, entry) in self.headers.items()})
+
+    def match_names(self, shapes: Mapping[str, Shape]) -> TensorNames:
+        """See `match_tensors`."""
+        config = self.decoder_config
+        return match_tensors(shapes, config, max(_padded_sizes(config.vocab_size)), str(self.folder))
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What was accepted though it is not the plain form, one line each."""
+        return tuple(_notes(self))
 
     @cached_property
     def digest(self) -> str:
@@ -119,7 +162,11 @@ class Checkpoint:
         Raises:
             BadInput: a file from the hub is not the published one.
         """
-        paths = [self.folder / "config.json", self.folder / "tokenizer.json", *self.weight_files]
+        paths = [
+            self.folder / "config.json",
+            *tokenizer_files(self.folder),
+            *self.weight_files.paths,
+        ]
         visual = (self.visual_folder / n for n in ("config.json", "encoder.jit", "decoder.jit"))
         paths += [path for path in visual if path.is_file()]
         total = hashlib.sha256()
@@ -130,10 +177,6 @@ class Checkpoint:
             total.update(digest.digest())
         return total.hexdigest()[:16]
 
-    def _visual_config_value(self, key: str) -> int:
-        path = self.visual_folder / "config.json"
-        return _positive_int(_read_json(path), key, path) if path.is_file() else COSMOS_CONFIG[key]
-
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of `<|t2i|>` + text + `<|soi|>`; special tokens in the text are read as text."""
         tokenizer = self.text_tokenizer
@@ -142,14 +185,34 @@ class Checkpoint:
         return [begin, *tokenizer.encode(text, add_special_tokens=False).ids, image]
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Read the decoder's tensors, by Hugging Face name.
+        """Read the decoder's tensors, by Hugging Face name, without the rows that pad the vocabulary.
 
         Raises:
-            BadInput: a file is unreadable.
+            BadInput: a file is unreadable, or the tensors are not those of the decoder.
         """
-        from sar_eval.tensors.weight_files import read_weight_files
+        from sar_eval.tensors.weight_files import read_tensors
 
-        return read_weight_files(self.weight_files, device, dtype)
+        stored: dict[str, Tensor] = {}
+        for path in self.weight_files.paths:
+            stored |= read_tensors(path, self.weight_files.named_in(path))
+        matched = self.tensor_names or self.match_names({n: tuple(t.shape) for n, t in stored.items()})
+        weights = {name: stored[theirs] for name, theirs in matched.stored.items()}
+        if matched.has_head:
+            _check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), self.folder)
+        rows = self.decoder_config.vocab_size
+        for name in {EMBEDDING, HEAD} & weights.keys():
+            weights[name] = weights[name][:rows]
+        return {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+
+
+def visual_setting(folder: Path, key: str) -> int:
+    """`codebook_size` or `downsample` of a visual tokenizer's folder.
+
+    Raises:
+        BadInput: its `config.json` has no such number.
+    """
+    path = folder / "config.json"
+    return _positive_int(_read_object(path), key, path) if path.is_file() else COSMOS_CONFIG[key]
 
 
 def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:
@@ -166,22 +229,90 @@ def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    for name in ("config.json", "tokenizer.json"):
-        if not (checkpoint.folder / name).is_file():
-            raise BadInput(f"no {name} in checkpoint {checkpoint.folder}")
+    folder, visual = checkpoint.folder, checkpoint.visual_folder
+    foreign_folders.refuse_adapter(folder)
+    if not (folder / "config.json").is_file():
+        reason = foreign_folders.describe(folder)
+        raise BadInput(reason or f"no config.json in checkpoint {folder}")
     for name in ("encoder.jit", "decoder.jit"):
-        if not (checkpoint.visual_folder / name).is_file():
-            raise BadInput(f"no {name} in {checkpoint.visual_folder}, the visual tokenizer")
-    _ = checkpoint.weight_files
-    size, text = checkpoint.decoder_config.vocab_size, checkpoint.text_vocab_size
+        if not (visual / name).is_file():
+            raise BadInput(f"no {name} in {visual}, the visual tokenizer")
+    config = folder / "config.json"
+    jits = (visual / "config.json", visual / "encoder.jit", visual / "decoder.jit")
+    for path in (config, *checkpoint.weight_files.paths, *tokenizer_files(folder), *jits):
+        refuse_pointer(path)
+    _check_vocabulary(checkpoint)
+    names = checkpoint.tensor_names
+    if names is not None and names.has_head:
+        _check_tie(_same_bytes(checkpoint, names.stored[EMBEDDING], names.stored[HEAD]), folder)
+
+
+def _check_vocabulary(checkpoint: Checkpoint) -> None:
+    folder, text = checkpoint.folder, checkpoint.text_vocab_size
+    size = checkpoint.decoder_config.vocab_size
     if size - checkpoint.codebook_size != text:
         raise BadInput(
-            f"checkpoint {checkpoint.folder}: vocab_size {size} is not {text} text ids "
-            f"(tokenizer.json) + {checkpoint.codebook_size} visual codes ({checkpoint.visual_folder})"
+            f"checkpoint {folder}: vocab_size {size} is not {text} text ids "
+            f"({tokenizer_files(folder)[0].name}) + {checkpoint.codebook_size} visual codes "
+            f"({checkpoint.visual_folder})"
         )
     for token in (BEGIN_TOKEN, IMAGE_TOKEN):
         if checkpoint.text_tokenizer.token_to_id(token) is None:
-            raise BadInput(f"{checkpoint.folder / 'tokenizer.json'} has no special token {token}")
+            raise BadInput(f"{tokenizer_files(folder)[0]} has no special token {token}")
+
+
+def _padded_sizes(used: int) -> set[int]:
+    """Numbers of rows that a vocabulary of `used` ids may be padded to, without and with padding."""
+    return {used, *(-(-used // multiple) * multiple for multiple in PADDING)}
+
+
+def _check_tie(equal: bool, folder: Path) -> None:
+    if not equal:
+        raise BadInput(
+            f"{folder}: config.json says tie_word_embeddings true, but {HEAD} differs from {EMBEDDING} and "
+            "would be ignored. Set it to false if the head was trained, or save the checkpoint again"
+        )
+
+
+def _same_bytes(checkpoint: Checkpoint, *names: str) -> bool:
+    """Whether two tensors of safetensors files are equal, type included."""
+    headers = checkpoint.headers or {}
+    (first, one), (second, other) = (headers[name] for name in names)
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with first.open("rb") as file, second.open("rb") as other_file:
+        file.seek(one.begin)
+        other_file.seek(other.begin)
+        for start in range(one.begin, one.end, 1 << 24):
+            number = min(1 << 24, one.end - start)
+            if file.read(number) != other_file.read(number):
+                return False
+    return True
+
+
+def _notes(checkpoint: Checkpoint) -> Iterator[str]:
+    files, names = checkpoint.weight_files, checkpoint.tensor_names
+    if files.unused:
+        loaded = ", ".join(path.name for path in files.paths[:3]) + (
+            ", ..." if len(files.paths) > 3 else ""
+        )
+        yield f"{checkpoint.folder}: {loaded} is loaded, and not {', '.join(files.unused[:5])}"
+    if names is not None and names.prefix:
+        yield f"{checkpoint.folder}: the prefix {names.prefix} of all tensors' names is left out"
+    used, rows = checkpoint.decoder_config.vocab_size, _rows(checkpoint)
+    if rows > used:
+        yield f"{checkpoint.folder}: {used} of {rows} rows of the vocabulary are used, the rest is padding"
+    if (tokenizer := tokenizer_files(checkpoint.folder))[0].name != "tokenizer.json":
+        made_of = ", ".join(path.name for path in tokenizer)
+        yield f"{checkpoint.folder}: the text tokenizer is made of {made_of}"
+
+
+def _rows(checkpoint: Checkpoint) -> int:
+    """Rows of the vocabulary, padding included, as the configuration or the embedding says."""
+    rows = int(checkpoint.config["vocab_size"])
+    if checkpoint.tensor_names is None or checkpoint.headers is None:
+        return rows
+    return max(rows, checkpoint.headers[checkpoint.tensor_names.stored[EMBEDDING]][1].shape[0])
 
 
 def _check_published(path: Path, sha256: str) -> None:
@@ -196,18 +327,14 @@ def _check_published(path: Path, sha256: str) -> None:
 
 def _positive_int(data: dict[str, Any], key: str, path: Path) -> int:
     value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{path}: {key} is {value!r}: it must be a whole number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < MAX_SIZE:
+        raise BadInput(f"{path}: {key} is {shorten(value)}: it must be a whole number of at least 1")
     return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no JSON: {error}") from error
+def _read_object(path: Path) -> dict[str, Any]:
+    refuse_pointer(path)
+    data = read_json(path)
     if not isinstance(data, dict):
         raise BadInput(f"{path} must hold a JSON object")
     return data

@@ -1,52 +1,104 @@
-"""Reads image files, and matches the files of a folder to draws."""
+"""Reads image files that anyone may have written, to RGB pixels or to an error that says why.
+
+No file can do more than fail: other formats are not opened (Pillow would hand PostScript to Ghostscript),
+the number of pixels is bounded before any is decoded, and whatever a decoder raises is a `BadInput`.
+"""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import io
-import json
-import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+import stat
+import threading
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from sar_eval.errors import BadInput
-from sar_eval.images.grids import Grid, detect_grid, looks_single
-from sar_eval.types import Generation, Json, Prompt
+from sar_eval.types import Generation
 
 DECODING_THREADS = 4  # decoding releases the GIL, so judges decode ahead of their networks
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-LAYOUTS = {
-    "geneval": "00000/metadata.jsonl and 00000/samples/*.png",
-    "manifest": "manifest.jsonl or manifest.csv with `file` and `prompt_id` or `prompt`",
-    "named": "<prompt id>_<index>.png, <prompt id>/<index>.png, or <prompt id>.png where there is one",
-    "grids": "<prompt id>.png with the four images of its prompt as 2x2, where there are four a prompt",
-}
-GRID_TILES = 4
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 2**26  # of one image: 8192 x 8192
+LARGE = 2**23  # pixels; larger images are decoded one at a time, as each takes hundreds of megabytes
+MAX_BYTES = 512_000_000  # of one file
 JPEG = b"\xff\xd8\xff"
-SINGLE_HINT = "if there is one image a prompt, use --images-per-prompt 1"
-SAMPLE_SIZE = 64  # files that are inspected to detect the grid of all of them
+# First bytes of what is often called .png: what it is, and how to go on.
+_CONVERT = "convert it to PNG"
+OTHER_FORMATS = (
+    (b"GIF8", "a GIF", _CONVERT),
+    (b"BM", "a BMP", _CONVERT),
+    (b"II*\0", "a TIFF", _CONVERT),
+    (b"MM\0*", "a TIFF", _CONVERT),
+    (b"%!PS", "PostScript", _CONVERT),
+    (b"\xc5\xd0\xd3\xc6", "PostScript", _CONVERT),
+    (b"%PDF", "a PDF", _CONVERT),
+    (b"8BPS", "a Photoshop file", _CONVERT),
+    (b"DDS ", "a DDS texture", _CONVERT),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000", _CONVERT),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL", _CONVERT),
+    (b"\xff\x0a", "a JPEG XL", _CONVERT),
+    (b"\0\0\1\0", "an icon", _CONVERT),
+    (b"\x93NUMPY", "a NumPy array", _CONVERT),
+    (b"<svg", "an SVG", _CONVERT),
+    (b"<?xml", "XML, perhaps an SVG", _CONVERT),
+    (b"<!DOCTYPE", "a web page", "download the image itself"),
+    (b"<html", "a web page", "download the image itself"),
+    (b"version https://git-lfs", "a git-lfs pointer", "run `git lfs pull` to get the image"),
+    (b"PK\3\4", "a zip archive", "unpack it"),
+)
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+NO_IMAGE = "no PNG, JPEG or WebP, or a damaged one"
+_one_large = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header says of its image.
+
+    Attributes:
+        size: (width, height) in pixels.
+        image_format: "PNG", "JPEG" or "WebP".
+    """
+
+    size: tuple[int, int]
+    image_format: str
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
     """Decode an image to RGB uint8 `[H, W, 3]`, rotated by its EXIF orientation, without alpha.
 
+    Sixteen bits are scaled to eight, as v / 257. Alpha is dropped, not blended, as the official scripts
+    of GenEval and DPG-Bench do (`convert("RGB")`); `is_transparent` tells where that matters.
+
     Raises:
-        BadInput: the bytes are no readable image.
+        BadInput: the bytes are no readable image, or one that is animated or larger than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadInput(f"unreadable image: {error}") from error
+        with _open(io.BytesIO(data)) as image:
+            large = image.width * image.height > LARGE
+            with _one_large if large else nullcontext():
+                image.load()
+                return np.asarray(_to_rgb(_upright(image)))
+    except BadInput:
+        raise
+    except Exception as error:  # decoders raise anything from struct.error to MemoryError
+        raise BadInput(f"unreadable image: {error or type(error).__name__}") from error
 
 
 def read_image(generation: Generation) -> NDArray[np.uint8]:
@@ -70,268 +122,136 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(slots=True)
-class ImageFolder:
-    """The files of a folder by draw.
-
-    Attributes:
-        layout: a name in `LAYOUTS`.
-        files: draw key to file.
-        sizes: file to (width, height) in pixels; None where its header cannot be read.
-        grid: of each file, if each holds four images.
-        formats: of grid files, as "JPEG/PNG".
-        note: a warning for the user ("" for none).
-    """
-
-    layout: str
-    files: dict[str, Path]
-    sizes: dict[Path, tuple[int, int] | None] = field(default_factory=dict)
-    grid: Grid | None = None
-    formats: str = ""
-    note: str = ""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """The most common size; the larger one of two equally common."""
-        known = Counter(size for size in self.sizes.values() if size is not None)
-        return max(known, key=lambda size: (known[size], size), default=(0, 0))
-
-    @property
-    def resolution(self) -> int:
-        """The longer side of one image in pixels."""
-        return max(self.grid.tile if self.grid else self.size)
-
-    def __str__(self) -> str:
-        """The size of the images, or the grids that they are cut from; part of the run's protocol."""
-        if self.grid:
-            return f"2x2 grids ({self.formats}), {self.grid}"
-        return f"{self.size[0]}x{self.size[1]}"
-
-    def missing(self, prompts: Sequence[Prompt]) -> list[str]:
-        """Ids of the prompts that have no image at all."""
-        present = {key.rpartition("/")[0] for key in self.files}
-        return [prompt.id for prompt in prompts if prompt.id not in present]
-
-    def digest(self) -> str:
-        """SHA-256 (16 hex digits) of the grid, the draw keys and every file's bytes."""
-        total, digest_of = hashlib.sha256(str(self.grid or "").encode()), cache(_file_digest)
-        for key, path in sorted(self.files.items()):
-            total.update(f"{key}\0{digest_of(path)}\n".encode())
-        return total.hexdigest()[:16]
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_images(folder: Path, prompts: Sequence[Prompt], images_per_prompt: int) -> ImageFolder:
-    """Detect a folder's layout and match its files to draws.
-
-    Where four images a prompt are expected and there is one file, it is read as a 2x2 grid.
+def read_header(path: Path) -> Header:
+    """Size and format of an image file; reads no more than its header.
 
     Raises:
-        BadInput: no such folder, no known layout, grids that cannot be cut, or images that match no draw
-            (of another suite, or more of a prompt than `images_per_prompt`).
+        BadInput: the file cannot be read, or is no image that `decode_image` takes.
     """
-    if not folder.is_dir():
-        raise BadInput(f"no folder {folder}")
-    layout = _detect_layout(folder, prompts, images_per_prompt)
-    match_files = {
-        "geneval": _match_geneval,
-        "manifest": _match_manifest,
-        "named": _match_named,
-        "grids": _match_grids,
-    }[layout]
-    files: dict[str, Path] = {}
-    for prompt, index, path in match_files(folder, prompts):
-        key = f"{prompt.id}/{index}"
-        if key in files:
-            raise BadInput(f"{path} and {files[key]} are both image {index} of prompt {prompt.id!r}")
-        if index >= images_per_prompt:
-            raise BadInput(
-                f"{path} is image {index} (from 0) of prompt {prompt.id!r}, but {images_per_prompt} "
-                "a prompt are expected: set their number with --images-per-prompt"
-            )
-        files[key] = path
-    if not files:
-        raise BadInput(f"{folder} has the layout {layout}, but no image of this suite in it")
-    images = ImageFolder(layout, files, {path: _read_size(path) for path in dict.fromkeys(files.values())})
-    if layout == "grids":
-        _set_grid(images, folder)
-    return images
-
-
-def _detect_layout(folder: Path, prompts: Sequence[Prompt], images_per_prompt: int) -> str:
-    if any((folder / f"manifest.{kind}").is_file() for kind in ("jsonl", "csv")):
-        return "manifest"
-    if next(folder.glob("*/metadata.jsonl"), None) is not None:
-        return "geneval"
-    if paths := [*_list_images(folder), *_list_images(folder, "*/*")]:
-        unindexed = _are_prompt_ids(folder, paths, {prompt.id for prompt in prompts})
-        return "grids" if unindexed and images_per_prompt == GRID_TILES else "named"
-    known = "; ".join(f"{name}: {pattern}" for name, pattern in LAYOUTS.items())
-    raise BadInput(f"no images found in {folder}; known layouts are {known}")
-
-
-def _list_images(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    return (path for path in sorted(folder.glob(pattern)) if path.suffix.lower() in SUFFIXES)
-
-
-def _match_geneval(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
-    """By each folder's metadata; the folders' numbers do not matter."""
-    by_checks = {_canonical(prompt.checks): prompt for prompt in prompts if prompt.checks is not None}
-    by_text = {prompt.text: prompt for prompt in prompts}
-    for path in sorted(folder.glob("*/metadata.jsonl")):
-        metadata = _json(path.read_text().strip(), str(path))
-        prompt = by_checks.get(_canonical(metadata)) or by_text.get(str(metadata.get("prompt")))
-        if prompt is None:
-            raise BadInput(f"{path} belongs to no prompt of this suite: {metadata.get('prompt')!r}")
-        yield from ((prompt, index, file) for index, file in _numbered_images(path.parent / "samples"))
-
-
-def _numbered_images(folder: Path) -> list[tuple[int, Path]]:
-    """Images by the number in their name, from 0 even where the names count from 1."""
-    files = list(_list_images(folder))
-    if invalid := [path for path in files if not path.stem.isdecimal()]:
-        raise BadInput(f"{invalid[0]}: a sample's name must be a number")
-    by_number = sorted((int(path.stem), path) for path in files)
-    first = 1 if by_number and by_number[0][0] == 1 and by_number[-1][0] == len(by_number) else 0
-    return [(number - first, path) for number, path in by_number]
-
-
-def _match_manifest(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
-    by_id = {prompt.id: prompt for prompt in prompts}
-    by_text = {prompt.text: prompt for prompt in prompts}
-    lines: Counter[str] = Counter()  # of each prompt so far
-    for where, row in _manifest_rows(folder):
-        file = folder / str(row.get("file", ""))
-        if not row.get("file") or not file.resolve().is_relative_to(folder.resolve()):
-            raise BadInput(f"{where}: no `file` inside {folder}")
-        if not file.is_file():
-            raise BadInput(f"{where}: no file {file}")
-        prompt = by_id.get(str(row.get("prompt_id"))) or by_text.get(str(row.get("prompt")))
-        if prompt is None:
-            raise BadInput(f"{where}: neither `prompt_id` nor `prompt` names a prompt of this suite")
-        index = row.get("index")
-        yield prompt, lines[prompt.id] if index in (None, "") else _parse_index(index, where), file
-        lines[prompt.id] += 1
-
-
-def _manifest_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    path = folder / "manifest.jsonl"
-    if path.is_file():
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            yield f"{path}:{number}", _json(line, f"{path}:{number}")
-    else:
-        with (folder / "manifest.csv").open(newline="") as file:
-            for number, row in enumerate(csv.DictReader(file), 2):
-                yield f"{folder / 'manifest.csv'}:{number}", dict(row)
-
-
-def _stem(folder: Path, path: Path) -> str:
-    """The path inside the folder without its suffix."""
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _are_prompt_ids(folder: Path, paths: Sequence[Path], ids: Collection[str]) -> bool:
-    """Whether every file is named by a prompt id without an index (an id may itself end in `_2`)."""
-    return all(_stem(folder, path) in ids for path in paths)
-
-
-def _match_named(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
-    by_id = {prompt.id: prompt for prompt in prompts}
-    paths = [*_list_images(folder), *_list_images(folder, "*/*")]
-    if _are_prompt_ids(folder, paths, by_id):
-        yield from ((by_id[_stem(folder, path)], 0, path) for path in paths)
-        return
-    matches = {path: re.fullmatch(r"(.+)[_/](\d+)", _stem(folder, path)) for path in paths}
-    known = {path: match for path, match in matches.items() if match and match[1] in by_id}
-    if unknown := [path for path in paths if path not in known]:
-        raise BadInput(_name_error(folder, unknown, by_id))
-    yield from ((by_id[match[1]], int(match[2]), path) for path, match in known.items())
-
-
-def _name_error(folder: Path, paths: Sequence[Path], ids: Collection[str]) -> str:
-    """What is wrong with the names of files that match no draw."""
-    if unindexed := [path for path in paths if _stem(folder, path) in ids]:
-        return (
-            f"{_join_first(unindexed)} without an index, where other files have one: "
-            "name all files in the same way"
-        )
-    return f"{_join_first(paths)} names no prompt of this suite: expected {LAYOUTS['named']}"
-
-
-def _join_first(paths: Sequence[Path]) -> str:
-    listed = ", ".join(map(str, paths[:5]))
-    return listed if len(paths) <= 5 else f"{listed} and {len(paths) - 5} more"
-
-
-def _match_grids(folder: Path, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int, Path]]:
-    by_id = {prompt.id: prompt for prompt in prompts}
-    for path in _list_images(folder):
-        yield from ((by_id[_stem(folder, path)], index, path) for index in range(GRID_TILES))
-
-
-def _set_grid(images: ImageFolder, folder: Path) -> None:
-    """Set `grid` to the most common grid of a sample of the files of the most common size.
-
-    Raises:
-        BadInput: most of them cannot be cut.
-    """
-    paths = sorted(path for path, size in images.sizes.items() if size == images.size)
-    sample = [found for path in paths[:: -(-len(paths) // SAMPLE_SIZE) or 1] if (found := _inspect(path))]
-    if not sample:
-        raise BadInput(f"{folder}: none of the images can be read")
-    images.grid = Counter(grid for grid, _, _ in sample).most_common(1)[0][0]
-    images.formats = "/".join(sorted({image_format for _, image_format, _ in sample}))
-    if images.grid is None:
-        size = f"{images.size[0]}x{images.size[1]} pixels"
-        raise BadInput(f"{folder}: {size} cannot be cut into 2x2 and show no padding; {SINGLE_HINT}")
-    if 2 * sum(single for _, _, single in sample) > len(sample):
-        images.note = f"the files look like single images, with no edge in the middle; {SINGLE_HINT}"
-
-
-def _inspect(path: Path) -> tuple[Grid | None, str, bool] | None:
-    """A file's grid, its format, and whether it looks like a single image; None if it is unreadable."""
     try:
-        data = path.read_bytes()
-        pixels = decode_image(data)
-    except (OSError, BadInput):
-        return None  # an error of its draws, when the images are imported
-    grid = detect_grid(pixels, lossy=is_lossy(data))
-    image_format = "JPEG" if data.startswith(JPEG) else "WebP" if data[8:12] == b"WEBP" else "PNG"
-    return grid, image_format, grid is not None and not grid.padding and looks_single(pixels)
+        check_regular(path)
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that are refused here, and of broken EXIF
+            with _open(file) as image:
+                return Header(image.size, _format_name(image))
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:
+        raise BadInput(_os_message(error)) from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file of at most `MAX_BYTES`.
+
+    Raises:
+        BadInput: it cannot be read, is no regular file, or is longer.
+    """
+    try:
+        check_regular(path)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadInput(_os_message(error)) from error
 
 
 def is_lossy(data: bytes) -> bool:
     """Whether an encoded image is lossily compressed (JPEG, most WebP)."""
-    return data.startswith(JPEG) or (data[8:12] == b"WEBP" and data[12:16] != b"VP8L")
+    return data.startswith(JPEG) or (data[8:12] == b"WEBP" and b"VP8L" not in data[12:64])
 
 
-def _canonical(data: Json) -> str:
-    return json.dumps(data, sort_keys=True)
+def is_transparent(data: bytes) -> bool:
+    """Whether any pixel of a readable image is not opaque."""
+    if data.startswith(JPEG):
+        return False
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        if not has_alpha or image.mode.startswith("I"):
+            return False
+        return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
 
 
-def _json(text: str, where: str) -> dict[str, Any]:
+def _open(file: IO[bytes]) -> Image.Image:
+    """An image of which only the header is read, or BadInput."""
+    start = file.read(64)
+    file.seek(0)
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is no JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BadInput(f"{where} is no JSON object")
-    return data
+        image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"more than {MAX_PIXELS:,} pixels, the most that are read ({error})") from error
+    except Exception as error:  # see decode_image
+        found = _what_it_is(start) or (NO_IMAGE if isinstance(error, UnidentifiedImageError) else error)
+        raise BadInput(f"unreadable image: {found}") from error
+    if problem := _header_problem(image):
+        image.close()
+        raise BadInput(problem)
+    return image
 
 
-def _parse_index(value: Any, where: str) -> int:
-    if not str(value).isdecimal():
-        raise BadInput(f"{where}: `index` is {value!r}, it must be a whole number from 0")
-    return int(value)
+def _header_problem(image: Image.Image) -> str:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        return f"{width}x{height} is more than {MAX_PIXELS:,} pixels, the most that are read"
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # a camera's JPEG holds a preview too
+        return f"an animation of {getattr(image, 'n_frames', 0)} frames: save the one that is to be judged"
+    return ""
 
 
-def _read_size(path: Path) -> tuple[int, int] | None:
+def _format_name(image: Image.Image) -> str:
+    return {"MPO": "JPEG", "WEBP": "WebP"}.get(str(image.format), str(image.format))
+
+
+def _what_it_is(start: bytes) -> str:
+    """What bytes that are no readable image look like; "" if nobody knows."""
+    if not start.strip(b"\0"):
+        return "the file is empty" if not start else "the file begins with zeros: an interrupted copy?"
+    if start[4:8] == b"ftyp":
+        return f"this is HEIC, AVIF or a video: {_CONVERT}"
+    known = start.lstrip() if start.lstrip().startswith(b"<") else start
+    for begin, name, mend in OTHER_FORMATS:
+        if known.lower().startswith(begin.lower()):
+            return f"this is {name}: {mend}"
+    return ""
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16 bits of grey, of which convert() would clip all above 255
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(
+            image
+        )  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation; not by Pillow's function, which also writes the EXIF anew."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return None  # an error of its draws, when the images are imported
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # noqa: BLE001 - broken EXIF raises anything; such an image stays as it is stored
+        return image
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what must not be opened: reading a pipe or a device may never end.
+
+    Raises:
+        BadInput: no regular file, or one of more than `MAX_BYTES`.
+        OSError: it cannot be looked at.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput("a directory, not an image")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput("a pipe, socket or device, not an image")
+    if status.st_size > MAX_BYTES:
+        raise BadInput(f"{status.st_size:,} bytes: more than {MAX_BYTES:,} are not read")
+
+
+def _os_message(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "cannot be read: no such file, or a link to none"
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -59,8 +59,8 @@ def find_network(name: str, revision: str = "") -> tuple[Path, str]:
     pinned = f"{name}@{revision}" if revision else name
     if not HUB_NAME.fullmatch(pinned):
         raise UnknownName(f"{LABEL}: {pinned!r} is neither a folder nor a hub name (ORG/NAME)")
-    folder = snapshot_with_weights(pinned, FILES)
-    return folder, folder.name
+    found = snapshot_with_weights(pinned, FILES)
+    return found.folder, found.name.rpartition("@")[2]
 
 
 def network_kind(folder: Path) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from sar_eval.report.evidence import finite_or_none
 from sar_eval.report.metric_pairs import MetricPair, has_reference, pair_metrics, quirk_effects
 from sar_eval.types import Metric
 
@@ -65,8 +64,12 @@ def quirk_rows(metrics: Sequence[Metric]) -> list[tuple[str, str, str, int]]:
 
 
 def _finite(metric: Metric) -> Metric:
-    value, low, high = (finite_or_none(limit) for limit in (metric.value, metric.low, metric.high))
+    value, low, high = (_finite_or_none(limit) for limit in (metric.value, metric.low, metric.high))
     return replace(metric, value=value, low=low, high=high)
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _score_row(pair: MetricPair, axis: float, with_reference: bool) -> ScoreRow:

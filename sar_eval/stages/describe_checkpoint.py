@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 from sar_eval.errors import BadInput
@@ -33,6 +30,7 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
     return {
         "checkpoint": found.name,
         "visual_tokenizer": str(found.visual_folder),
+        "notes": list(found.notes),
         "digest": found.digest,
         "parameters": parameters,
         "decoder": {
@@ -65,23 +63,10 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
 
 def _parameters(found: Checkpoint) -> int:
     """Numbers in the weight files, from their headers where they have one."""
-    from sar_eval.tensors.weight_files import read_torch_file
+    from sar_eval.tensors.weight_files import read_tensors
 
-    total = 0
-    for path in found.weight_files:
-        if path.suffix == ".safetensors":
-            total += sum(math.prod(entry["shape"]) for entry in _header(path).values())
-        else:
-            total += sum(tensor.numel() for tensor in read_torch_file(path).values())
-    return total
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Names and shapes of a safetensors file: eight bytes of length, then JSON."""
-    try:
-        with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (ValueError, OverflowError, MemoryError) as error:
-        raise BadInput(f"{path} is no readable safetensors file: {error}") from error
-    header.pop("__metadata__", None)
-    return header
+    if found.headers is not None:
+        return sum(entry.size for _, entry in found.headers.values())
+    return sum(
+        tensor.numel() for path in found.weight_files.paths for tensor in read_tensors(path).values()
+    )

@@ -2,8 +2,8 @@
 
 A download goes to `<name>.part` and takes its name after its checksum fits. What an interrupted one
 left is gone on with (HTTP Range), two processes at once make one download (a file lock). Where no
-checksum is published, that of the first download is noted, and later ones must have it; that the
-first one is complete is then known by its length alone.
+checksum is published, that of the first download is noted, and later ones must have it; the first one
+must be of the right kind (see `fetched_contents`), and that it is complete is known by its length alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sar_eval import __version__
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete, StorageFailed
+from sar_eval.stages.fetched_contents import why_not
+from sar_eval.tensors.hub import is_offline
 from sar_eval.tensors.published_weights import RemoteFile, cache_folder, checksum_path, recorded_sha256
 
 CHUNK = 1 << 20
@@ -41,8 +45,8 @@ def fetch(
 ) -> list[Path]:
     """Download what the cache lacks and return where all files are.
 
-    `SAR_EVAL_MIRROR=https://host` asks that host for the same paths. `SAR_EVAL_OFFLINE=1` or
-    `HF_HUB_OFFLINE=1` downloads nothing.
+    `SAR_EVAL_MIRROR=https://host` asks that host for the same paths. `SAR_EVAL_OFFLINE=1`,
+    `HF_HUB_OFFLINE=1` or `TRANSFORMERS_OFFLINE=1` downloads nothing.
 
     Raises:
         BadInput: offline, or the server has no such file.
@@ -55,6 +59,7 @@ def fetch(
 def _fetch_one(file: RemoteFile, progress: Progress, timeout_s: float, pause_s: float) -> Path:
     path = cache_folder() / file.name
     if path.is_file():
+        _refuse_wrong_contents(file, path)
         progress(file.name, path.stat().st_size, path.stat().st_size)
         return path
     _refuse_offline(file, path)
@@ -65,11 +70,21 @@ def _fetch_one(file: RemoteFile, progress: Progress, timeout_s: float, pause_s: 
         _download(file, part, progress, timeout_s, pause_s)
         _check(file, part, path)
         part.replace(path)
+        _version_path(part).unlink(missing_ok=True)
     return path
 
 
+def _refuse_wrong_contents(file: RemoteFile, path: Path) -> None:
+    """What is in the cache may be from an earlier version, which took any answer for the file."""
+    if not file.sha256 and (why := why_not(path, file.name)):
+        raise BadInput(
+            f"{path} {why}: remove it and {checksum_path(path)}, and run the command again; or get "
+            f"{file.url} elsewhere and put it there"
+        )
+
+
 def _refuse_offline(file: RemoteFile, path: Path) -> None:
-    if any(os.environ.get(name) == "1" for name in ("SAR_EVAL_OFFLINE", "HF_HUB_OFFLINE")):
+    if is_offline():
         raise BadInput(f"offline, and {path} is not there: get {file.url} elsewhere and put it there")
 
 
@@ -106,6 +121,8 @@ def _download(file: RemoteFile, part: Path, progress: Progress, timeout_s: float
                 return
             why = "the connection broke off"
         except urllib.error.HTTPError as error:
+            if error.code == 416:  # what is there is longer than the file, or not of this file
+                part.unlink(missing_ok=True)
             if error.code < 500 and error.code not in (408, 416, 429):
                 raise BadInput(f"{_address(file)} answers {error.code} {error.reason}") from error
             why = f"{error.code} {error.reason}"
@@ -122,11 +139,17 @@ def _download(file: RemoteFile, part: Path, progress: Progress, timeout_s: float
 
 def _receive(file: RemoteFile, part: Path, progress: Progress, timeout_s: float) -> bool:
     """One request's worth of bytes, after those that are there; whether that is all."""
-    have = part.stat().st_size if part.exists() else 0
-    with _open(file, have, timeout_s) as answer:
-        if have and answer.status != 206:  # this server starts anew
-            have = 0
-        total = have + int(answer.headers.get("Content-Length") or 0)
+    have, version = part.stat().st_size if part.exists() else 0, _version(part)
+    with _open(file, have, version, timeout_s) as answer:
+        now = _version_of(answer)
+        if have and (answer.status != 206 or (version and now != version)):
+            if answer.status == 206:  # the rest of another file: ask for all of it
+                part.unlink()
+                return False
+            have = 0  # this server starts anew
+        total = have + _length(answer)
+        if not have:
+            _version_path(part).write_text(now, encoding="utf-8")
         with part.open("ab" if have else "wb") as target:
             while data := answer.read(CHUNK):
                 target.write(data)
@@ -135,34 +158,71 @@ def _receive(file: RemoteFile, part: Path, progress: Progress, timeout_s: float)
     return have >= total
 
 
-def _open(file: RemoteFile, have: int, timeout_s: float) -> Any:
-    headers = {"User-Agent": f"sar-eval/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(_address(file), headers=headers)  # noqa: S310 - our own table
-    try:
-        return urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        # Nothing is left to ask for: all is there already, or what is there is not of this file.
-        return _open(file, 0, timeout_s)
+def _open(file: RemoteFile, have: int, version: str, timeout_s: float) -> Any:
+    headers = {"User-Agent": f"sar-eval/{__version__}"}
+    if have:  # If-Range: the rest only if it is the rest of the same file
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+    request = urllib.request.Request(_address(file), headers=headers)  # noqa: S310 - http or https, see there
+    return urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310
+
+
+def _version_of(answer: Any) -> str:
+    """What identifies the file's version for `If-Range`: a strong entity tag, else its date; "" without."""
+    tag = str(answer.headers.get("ETag") or "")
+    return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified") or "")
+
+
+def _version_path(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _version(part: Path) -> str:
+    """The version that the partial file is of, "" if unknown."""
+    path = _version_path(part)
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return text if text.isascii() and text.isprintable() else ""
+
+
+def _length(answer: Any) -> int:
+    """Bytes that the answer announces, 0 if it does not."""
+    text = str(answer.headers.get("Content-Length") or "0").strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise HTTPException(f"its answer has the Content-Length {shorten(text)}")
+    return int(text)
 
 
 def _address(file: RemoteFile) -> str:
     mirror = os.environ.get("SAR_EVAL_MIRROR", "").rstrip("/")
-    return mirror + urlsplit(file.url).path if mirror else file.url
+    if not mirror:
+        return file.url
+    if not re.match(r"https?://[^/]", mirror):
+        raise BadInput(f"SAR_EVAL_MIRROR is {shorten(mirror)}: it must begin with https:// or http://")
+    return mirror + urlsplit(file.url).path
 
 
 def _check(file: RemoteFile, part: Path, path: Path) -> None:
-    """Published checksum, else that of the first download, else note this one as the first."""
+    """Published checksum, else that of the first download; else look at it and note its own."""
     with part.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
     expected = file.sha256 or recorded_sha256(path)
     if not found.startswith(expected):
-        part.unlink()
+        _remove(part)
         than = "published" if file.sha256 else f"at the first download (noted in {checksum_path(path)})"
+        anew = "" if file.sha256 else f"; if its publisher changed it, remove {checksum_path(path)}"
         raise Incomplete(
-            f"{_address(file)} gave other bytes than {than} (SHA-256 {found[: len(expected)]}, "
-            f"expected {expected}); they are removed. Run the command again, or get the file elsewhere"
+            f"{_address(file)} gave other bytes than {than} (SHA-256 {found[: len(expected)]}, expected "
+            f"{expected}); they are removed. Run the command again, or get the file elsewhere{anew}"
         )
     if not expected:
+        if why := why_not(part, file.name):
+            _remove(part)
+            raise Incomplete(
+                f"what {_address(file)} gave {why}; it is removed. Run the command again where the address "
+                f"can be reached, or get the file elsewhere and put it at {path}"
+            )
         checksum_path(path).write_text(f"{found}  {path.name}\n")
+
+
+def _remove(part: Path) -> None:
+    part.unlink()
+    _version_path(part).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ def resolve(
         recipe: of the benchmark.
         checkpoint: its name.
         overrides: by name of an option (see `options`); `engine_options` and `judge_options` are tables.
-        notes: what was assumed about the suite is appended.
+        notes: what was assumed about the checkpoint and the suite is appended.
 
     Raises:
         BadInput: a value out of range, an unusable suite or checkpoint, classes that the judge cannot know.
@@ -40,7 +40,7 @@ def resolve(
     found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
     settings, suite = _settings(recipe, overrides), read_suite(recipe.suite)
     if notes is not None:
-        notes += suite.notes
+        notes += [*found.notes, *suite.notes]
     spec = RunSpec(
         benchmark=recipe.name,
         suite=str(recipe.suite),

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,13 +26,16 @@ import pyarrow.parquet as pq
 from sar_eval.storage.files import publish, storage_errors
 from sar_eval.storage.schemas import PartFacts, Row, image_digest
 
-ROWS_PER_GROUP = 16  # of a part with images: a Parquet row group is the minimum that is read for one image
+# A Parquet row group is the minimum that is read for one image, and each costs time when columns are
+# read: of large images a group has so many rows, of small ones as many as make up so many bytes.
+ROWS_PER_GROUP, BYTES_PER_GROUP = 16, 4_000_000
 PART_NAME = re.compile(r"part-(\d{6,18})-([0-9a-f]{16})\.parquet")
 FACTS, IMAGES = b"sar_eval.part", b"sar_eval.images"  # keys of the footer's metadata
 # In Thrift's compact protocol a value follows its key after a field header and a length.
 FACTS_START = re.compile(re.escape(FACTS) + rb"\x18[\x80-\xff]*[\x00-\x7f]([0-9a-f]{16}) ")
 UNIQUE = ("key", "image.bytes", "image.path")  # columns without repeated values
 OPTIONAL = ("provenance", "image_digest")  # columns that earlier versions did not write
+HASHING_THREADS = 2  # hashing releases the GIL
 SMALL = 1_000_000  # bytes of a part up to which it is read whole for any column
 UNREADABLE = (pa.ArrowException, OSError, ValueError, msgspec.MsgspecError)
 
@@ -55,13 +58,18 @@ def write_part(folder: Path, block: int, rows: Sequence[Row], schema: pa.Schema,
 
 
 def _write(path: Path, rows: Sequence[Row], schema: pa.Schema, facts: PartFacts) -> None:
-    """Images are compressed already: doing it again costs time and gains nothing."""
+    """Images are compressed already: doing it again costs time and gains nothing.
+
+    They are hashed, and what is written goes to the disk, in threads beside the encoding of the next rows.
+    """
     leaves, images = _leaves(schema), "image" in schema.names
-    size = ROWS_PER_GROUP if images else max(1, len(rows))
+    size = _rows_per_group(rows) if images else max(1, len(rows))
     text = json.dumps(asdict(facts))  # in ASCII
     with (
-        ThreadPoolExecutor(1) as hashing,  # hashing and writing both release the GIL
+        ThreadPoolExecutor(HASHING_THREADS) as hashing,
+        ThreadPoolExecutor(1) as flushing,
         pa.OSFile(str(path), "wb") as sink,
+        path.open("rb") as written,
         pq.ParquetWriter(
             sink,
             schema,
@@ -71,17 +79,27 @@ def _write(path: Path, rows: Sequence[Row], schema: pa.Schema, facts: PartFacts)
             write_page_checksum=not images,
         ) as writer,
     ):
-        digests = hashing.submit(_image_digests, rows) if images else None
+        digests = hashing.map(_image_digest, rows) if images else None
+        flushed = []
         for start in range(0, len(rows), size):
             writer.write_table(pa.Table.from_pylist(list(rows[start : start + size]), schema=schema))
+            if start + size < len(rows):  # the rest is synced with the file as a whole
+                flushed.append(flushing.submit(os.fsync, written.fileno()))
         metadata = {FACTS: f"{_digest(text.encode())} {text}".encode()}
         if digests is not None:
-            metadata[IMAGES] = msgspec.json.encode(digests.result())
+            metadata[IMAGES] = msgspec.json.encode(list(digests))
         writer.add_key_value_metadata(metadata)
+        for flush in flushed:
+            flush.result()
 
 
-def _image_digests(rows: Sequence[Row]) -> list[str | None]:
-    return [image_digest(row["image"]["bytes"]) if row["image"] else None for row in rows]
+def _rows_per_group(rows: Sequence[Row]) -> int:
+    size = sum(len(row["image"]["bytes"] or b"") for row in rows if row["image"])
+    return max(ROWS_PER_GROUP, BYTES_PER_GROUP * len(rows) // max(size, 1))
+
+
+def _image_digest(row: Row) -> str | None:
+    return image_digest(row["image"]["bytes"]) if row["image"] else None
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -97,23 +115,44 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return leaves
 
 
-def read_columns(path: Path, names: list[str], schema: pa.Schema) -> pa.Table:
-    """Columns of a part, checked by its digest; columns that an earlier version did not write are null.
+class PartFile:
+    """An open part: what its footer says, and columns of it. A context manager.
 
     Raises:
-        ArrowInvalid: a byte of what was read is not what was written, or a column is missing.
+        ArrowInvalid: on entering, if it cannot be opened.
     """
-    with path.open("rb") as raw:
-        # A small part is read once, as a whole; of a large one what is needed, by seeking.
-        data = io.BytesIO(raw.read()) if os.fstat(raw.fileno()).st_size <= SMALL else raw
-        with pq.ParquetFile(data, page_checksum_verification=data is raw) as file:
-            ranges, images = _image_ranges(file.metadata), "image" in names
-            _check_text(path, data, ranges, whole=images or data is not raw)
-            if images and ranges and not _images_match(file):
-                raise pa.ArrowInvalid("the bytes of an image do not match its digest")
-            stored = set(file.schema_arrow.names)
-            table = file.read(columns=[name for name in names if name in stored], use_threads=False)
-    return _with_absent(table, names, schema)
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+
+    def __enter__(self) -> PartFile:
+        with ExitStack() as opened:
+            raw = opened.enter_context(self.path.open("rb"))
+            # A small part is read once, as a whole; of a large one what is needed, by seeking.
+            self._is_small = os.fstat(raw.fileno()).st_size <= SMALL
+            self._data = io.BytesIO(raw.read()) if self._is_small else raw
+            checked = pq.ParquetFile(self._data, page_checksum_verification=not self._is_small)
+            self._file = opened.enter_context(checked)
+            self.facts = _facts_in(self._file.metadata)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Columns, checked by the part's digest; those that an earlier version did not write are null.
+
+        Raises:
+            ArrowInvalid: a byte of what was read is not what was written, or a column is missing.
+        """
+        ranges, images = _image_ranges(self._file.metadata), "image" in names
+        _check_text(self.path, self._data, ranges, whole=images or self._is_small)
+        if images and ranges and not _images_match(self._file):
+            raise pa.ArrowInvalid("the bytes of an image do not match its digest")
+        stored = set(self._file.schema_arrow.names)
+        table = self._file.read(columns=[name for name in names if name in stored], use_threads=False)
+        return _with_absent(table, list(names), self.schema)
 
 
 def _check_text(path: Path, file: BinaryIO, ranges: Sequence[tuple[int, int]], *, whole: bool) -> None:
@@ -166,6 +205,14 @@ def _json_at(data: bytes) -> bytes:
     return text[: json.JSONDecoder().raw_decode(text)[1]].encode()
 
 
+def _facts_in(footer: pq.FileMetaData) -> PartFacts | None:
+    with suppress(KeyError, TypeError, *UNREADABLE):
+        digest, _, text = footer.metadata[FACTS].decode().partition(" ")
+        if digest == _digest(text.encode()):
+            return msgspec.json.decode(text, type=PartFacts)
+    return None
+
+
 def image_digests(path: Path, rows: int) -> list[str | None]:
     """The digest of each row's image; None for rows without one, and of an earlier version's part.
 
@@ -176,6 +223,29 @@ def image_digests(path: Path, rows: int) -> list[str | None]:
     if digests is not None and len(digests) != rows:
         raise pa.ArrowInvalid(f"it has {len(digests)} digests of images for {rows} rows")
     return [None] * rows if digests is None else digests
+
+
+def images_at(path: Path, positions: Sequence[int]) -> list[bytes | None]:
+    """The encoded images of some rows, each checked by its digest.
+
+    Raises:
+        ArrowInvalid: an image is not what was written.
+    """
+    found: dict[int, bytes | None] = {}
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        digests, start = _stored_digests(file.metadata), 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            if wanted := [position for position in positions if start <= position < stop]:
+                images = file.read_row_group(group, ["image"], use_threads=False).column("image")
+                for position in wanted:
+                    image = images[position - start].as_py()
+                    found[position] = image and image["bytes"]
+            start = stop
+    for position, data in found.items():
+        if digests is not None and image_digest(data) != digests[position]:
+            raise pa.ArrowInvalid("the bytes of an image do not match its digest")
+    return [found[position] for position in positions]
 
 
 def _stored_digests(footer: pq.FileMetaData) -> list[str | None] | None:
@@ -198,7 +268,8 @@ def is_intact(path: Path) -> bool:
 
 def _images_match(file: pq.ParquetFile) -> bool:
     images = file.read(columns=["image"], use_threads=False).column("image").to_pylist()
-    return _image_digests([{"image": image} for image in images]) == _stored_digests(file.metadata)
+    digests = [image and image_digest(image["bytes"]) for image in images]
+    return digests == _stored_digests(file.metadata)
 
 
 def has_footer(path: Path) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +25,11 @@ from sar_eval.storage.files import link_or_copy, remove_own_temporaries, storage
 from sar_eval.storage.part_files import (
     PART_NAME,
     UNREADABLE,
+    PartFile,
     has_footer,
     image_digests,
+    images_at,
     is_intact,
-    read_columns,
     read_facts,
     write_part,
 )
@@ -101,6 +103,14 @@ class PartTable:
         """Paths of all parts in block order, superseded ones included."""
         return [path for _, paths in sorted(self._paths_by_block().items()) for path in sorted(paths)]
 
+    def current_paths(self) -> list[Path]:
+        """The path of each block's part, as in `parts`; footers are read only where there are several."""
+        found = []
+        for block, paths in sorted(self._paths_by_block().items()):
+            candidates = (Part(path, block, self._read_facts(path)) for path in paths)
+            found.append(paths[0] if len(paths) == 1 else min(candidates, key=self._rank).path)
+        return found
+
     def part(self, block: int) -> Part | None:
         """The part of one block, at a cost that does not depend on how many there are."""
         candidates = [Part(path, block, self._read_facts(path)) for path in self._paths_of(block)]
@@ -138,9 +148,19 @@ class PartTable:
         Raises:
             BadInput: the part is damaged, cannot be read or lacks a column.
         """
-        names = list(columns or self.schema.names)
+        with self.open(path) as part:
+            return part.read(columns or self.schema.names)
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[PartFile]:
+        """Open a part, for its facts and for columns that depend on them.
+
+        Raises:
+            BadInput: the part is damaged, cannot be read or lacks a column.
+        """
         try:
-            return read_columns(path, names, self.schema)
+            with PartFile(path, self.schema) as part:
+                yield part
         except UNREADABLE as error:
             raise BadInput(damaged_message(path, str(error))) from error
 
@@ -154,6 +174,17 @@ class PartTable:
             return image_digests(part.path, rows)
         except UNREADABLE as error:
             raise BadInput(damaged_message(part.path, str(error))) from error
+
+    def images_at(self, path: Path, positions: Sequence[int]) -> list[bytes | None]:
+        """The encoded images of some rows of a part; reads the row groups that hold them, not the others.
+
+        Raises:
+            BadInput: the part is damaged or cannot be read.
+        """
+        try:
+            return images_at(path, positions)
+        except UNREADABLE as error:
+            raise BadInput(damaged_message(path, str(error))) from error
 
     def facts(self, part: Part) -> PartFacts:
         """The part's facts, read from its rows if an earlier version wrote it.

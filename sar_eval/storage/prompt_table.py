@@ -65,6 +65,19 @@ class PromptTable(Sequence[Prompt]):
         position = range(len(self))[index]
         return next(iter(self._range(position, position + 1)))
 
+    def columns(self) -> Iterator[dict[str, list[Any]]]:
+        """All columns as lists, row group by row group: `checks` as the stored JSON text.
+
+        Raises:
+            BadInput: the file is damaged, or an id is not safe as a file name.
+        """
+        for number in range(len(self._starts) - 1):
+            with _named(self.path):
+                table = self._file.read_row_group(number, columns=PROMPTS.names, use_threads=False)
+                _check_ids(table.column("id"))
+                columns: dict[str, list[Any]] = table.to_pydict()
+            yield columns
+
     def _range(self, start: int, stop: int) -> Iterator[Prompt]:
         number = bisect_right(self._starts, start) - 1
         while number < len(self._starts) - 1 and (first := self._starts[number]) < stop:

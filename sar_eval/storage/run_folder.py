@@ -94,6 +94,12 @@ class RunFolder:
             "the run makes it again from the prompt file, if that is still the same"
         )
 
+    @property
+    def prompt_source(self) -> str:
+        """The file of many millions of prompts that the run reads as needed; "" if it has a copy."""
+        stored = self.read_manifest().prompts
+        return stored.source if stored is not None else ""
+
     def _are_intact(self, path: Path, manifest: Manifest) -> bool:
         if manifest.prompts is None:  # begun by version 0.2.0 or earlier
             return suite_digest(PromptTable(path)) == manifest.spec.get("suite_digest")

@@ -1,70 +1,139 @@
 """Download files of a Hugging Face hub repository into the hub's own cache.
 
-`SAR_EVAL_OFFLINE=1` or `HF_HUB_OFFLINE=1` uses the cache alone, without any request.
+`SAR_EVAL_OFFLINE`, `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` (1, true, yes or on) uses the cache alone,
+without any request. `HF_ENDPOINT` asks another host.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sar_eval.errors import BadInput, Incomplete
+from sar_eval.tensors.published_weights import cache_folder, home_folder
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")  # ORG/NAME or ORG/NAME@REVISION
-TORCH_FILES = ["pytorch_model*.bin"]  # downloaded where a repository has no safetensors
+# ORG/NAME, ORG/NAME/SUBFOLDER, either with @REVISION
+HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)((?:/\w[\w.-]*)*)(?:@([\w.][\w./-]*))?", re.ASCII)
+TORCH_FILES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]  # where there are no safetensors
+_OFFLINE = ("SAR_EVAL_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def snapshot_with_weights(name: str, patterns: list[str]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A downloaded folder of a repository; `name` has the commit in place of the revision."""
+
+    name: str
+    folder: Path
+
+
+def is_offline() -> bool:
+    """Whether a variable forbids requests, read as the hub's own client reads them."""
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
+
+
+def snapshot_with_weights(name: str, patterns: list[str]) -> Snapshot:
     """Like `snapshot`, but with the torch files where a repository has no safetensors."""
-    folder = snapshot(name, patterns)
-    return folder if list(folder.glob("*.safetensors")) else snapshot(name, TORCH_FILES)
+    found = snapshot(name, patterns)
+    return found if list(found.folder.glob("*.safetensors")) else snapshot(name, [*patterns, *TORCH_FILES])
 
 
-def snapshot(name: str, patterns: list[str]) -> Path:
-    """Download a hub repository into the hub's cache; the folder's name is the commit.
+def snapshot(name: str, patterns: list[str]) -> Snapshot:
+    """Download a folder of a hub repository into the hub's cache.
 
     Args:
-        name: ORG/NAME or ORG/NAME@REVISION.
-        patterns: of the files to download.
+        name: ORG/NAME, ORG/NAME@REVISION or ORG/NAME/SUBFOLDER@REVISION.
+        patterns: of the files to download, in that folder alone.
 
     Raises:
-        BadInput: the hub has no such repository or revision, or requires a login; or offline and
+        BadInput: the hub has no such repository, revision or folder, or requires a login; or offline and
             not cached.
         Incomplete: the download was interrupted; the same command resumes it.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repository, _, revision = name.partition("@")
-    offline = any(os.environ.get(key) == "1" for key in ("SAR_EVAL_OFFLINE", "HF_HUB_OFFLINE"))
+    match = HUB_NAME.fullmatch(name)
+    if match is None:
+        raise BadInput(f"{name!r} is no name of the hub: ORG/NAME, ORG/NAME@REVISION or ORG/NAME/SUBFOLDER")
+    repository, below, revision = match[1], match[2].strip("/"), match[3]
     try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=patterns, local_files_only=offline
-            )
-        )
+        root = _download(repository, revision, below, patterns)
     except LocalEntryNotFoundError as error:
-        reason = (
-            "nothing of it is cached (offline, so the hub was not asked)"
-            if offline
-            else "the hub does not answer"
-        )
-        raise BadInput(f"cannot get {name!r}: it is no folder, and {reason}") from error
+        raise BadInput(f"cannot get {name!r}: it is no folder, and {_no_answer(error)}") from error
     except HFValidationError as error:
         raise BadInput(f"cannot get {name!r}: {error}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         message = _http_error_message(name, status)
         raise (BadInput(message) if 400 <= status < 500 else Incomplete(message)) from error
-    except OSError as error:
-        message = f"the download of {name!r} broke off ({error}): run the same command again"
+    except (OSError, ValueError) as error:
+        message = f"the download of {name!r} broke off{_asked()} ({error}): run the same command again"
         raise Incomplete(message) from error
+    if not (root / below).is_dir():
+        raise BadInput(f"the hub has {repository!r}, but no folder {below!r} with such files{_asked()}")
+    return Snapshot(f"{match[1]}{match[2]}@{root.name}", root / below)
+
+
+def _download(repository: str, revision: str | None, below: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    prefix = f"{below}/" if below else ""
+    without_home = home_folder() is None and not (
+        os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE")
+    )
+    return Path(
+        snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=[prefix + pattern for pattern in patterns],
+            ignore_patterns=[f"{prefix}*/*"],  # a pattern's * stands for slashes, too
+            local_files_only=is_offline(),
+            cache_dir=cache_folder() / "hub" if without_home else None,
+        )
+    )
+
+
+def _asked() -> str:
+    """Where the hub was asked, for messages: `HF_ENDPOINT` may name another host than the usual."""
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    return f" (asked at {endpoint}: HF_ENDPOINT is set)" if endpoint else ""
+
+
+def _no_answer(error: BaseException) -> str:
+    """Why nothing was found, with what the request ended in."""
+    if is_offline():
+        return "nothing of it is cached (offline, so the hub was not asked)"
+    reasons = list(_reasons(error))
+    return f"the hub does not answer{_asked()}" + (f": {reasons[-1]}" if reasons else "")
+
+
+def _reasons(error: BaseException | None) -> Iterator[str]:
+    """What the errors behind an error of the client say: an answer's status, or a connection's end."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        response, request = getattr(error, "response", None), _request(error)
+        if response is not None:
+            yield f"{response.status_code} from {response.url}"
+        elif request is not None:
+            yield f"{str(error) or type(error).__name__} ({request.url})"
+        error = error.__cause__ or error.__context__
+
+
+def _request(error: BaseException) -> Any:
+    try:
+        return getattr(error, "request", None)
+    except RuntimeError:  # httpx raises it where an error belongs to no request
+        return None
 
 
 def _http_error_message(name: str, status: int) -> str:
     if status in (401, 403):
-        return f"the hub denies access to {name!r} ({status}): accept its terms there, then set HF_TOKEN"
+        terms = "accept its terms there, then set HF_TOKEN"
+        return f"the hub denies access to {name!r} ({status}): {terms}{_asked()}"
     if status == 404:
-        return f"the hub has no {name!r}: check the name and the revision"
-    return f"the hub answers {status} for {name!r}: run the same command again"
+        return f"the hub has no {name!r}: check the name and the revision{_asked()}"
+    return f"the hub answers {status} for {name!r}: run the same command again{_asked()}"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from sar_eval.documents import read_bytes
 from sar_eval.errors import BadInput
 
 
@@ -75,7 +81,31 @@ def cache_folder() -> Path:
     """`SAR_EVAL_CACHE`, or `sar-eval` in the user's cache folder."""
     if own := os.environ.get("SAR_EVAL_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sar-eval"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "sar-eval"
+    home = home_folder()
+    return _folder_without_home() if home is None else home / ".cache" / "sar-eval"
+
+
+def home_folder() -> Path | None:
+    """The user's home; None for a user id that has neither HOME nor an entry in the password file."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+@cache
+def _folder_without_home() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"sar-eval-{os.getuid()}"
+    with suppress(OSError):  # whoever writes there says why that is impossible
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # the name is known, so others can take it first
+            raise BadInput(f"{folder} belongs to another user: set SAR_EVAL_CACHE to a folder of your own")
+    sys.stderr.write(
+        f"note: this user has no home folder: {folder} is the cache (SAR_EVAL_CACHE names another)\n"
+    )
+    return folder
 
 
 def find_weights(name: str) -> Path:
@@ -101,6 +131,15 @@ def checksum_path(path: Path) -> Path:
 
 
 def recorded_sha256(path: Path) -> str:
-    """The recorded checksum of a cached file, "" if there is none."""
+    """The recorded checksum of a cached file, "" if there is none.
+
+    Raises:
+        BadInput: the file that should hold it holds something else.
+    """
     record = checksum_path(path)
-    return (record.read_text().split() or [""])[0] if record.is_file() else ""
+    if not record.is_file():
+        return ""
+    found = re.match(rb"[0-9a-f]{64}\b", read_bytes(record, 10_000))
+    if found is None:
+        raise BadInput(f"{record} holds no SHA-256: remove it and {path}, and run the command again")
+    return found[0].decode()

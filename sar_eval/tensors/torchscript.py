@@ -1,30 +1,56 @@
-"""Read and write TorchScript files, the published format of the Cosmos tokenizers and OpenAI's CLIP."""
+"""Read and write TorchScript files, the published format of the Cosmos tokenizers and OpenAI's CLIP.
+
+A TorchScript file is a program; `torchscript_check` refuses one that could do more than compute.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from sar_eval.errors import BadInput
+from sar_eval.tensors.out_of_memory import is_out_of_memory
+from sar_eval.tensors.torchscript_check import check_graphs, copy_checked
 
 
 def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Load the module of a TorchScript file, in evaluation mode.
+    """Load the module of a TorchScript file, in evaluation mode, after its operators were checked.
 
     Raises:
-        BadInput: the file is no TorchScript file.
+        BadInput: the file is no TorchScript file, is damaged, or would do more than compute with tensors
+            (see `torchscript_check`).
     """
-    with _no_deprecation_warnings():
+    with _no_deprecation_warnings(), _anonymous_file() as copy:
+        copy_checked(path, copy)
+        copy.flush()
         try:
-            return torch.jit.load(str(path), map_location=device).eval()
+            module = torch.jit.load(copy.name, map_location=device)
+            check_graphs(module, path)
         except RuntimeError as error:
-            first = str(error).splitlines()[0]
+            if is_out_of_memory(error):
+                raise
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{path} is no readable TorchScript file: {first}") from error
+        return module.eval()
+
+
+@contextmanager
+def _anonymous_file() -> Iterator[IO[bytes]]:
+    """A file with a name that is gone afterwards: in memory where the system has such files."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.NamedTemporaryFile(suffix=".jit") as file:
+            yield file
+        return
+    number = os.memfd_create("torchscript")
+    with open(f"/proc/self/fd/{number}", "w+b") as file, open(number, "rb"):  # noqa: PTH123 - not a path
+        yield file
 
 
 def save_torchscript(module: torch.nn.Module, path: Path) -> None:

@@ -16,6 +16,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
+from sar_eval.tensors.wrapped_names import without_wrappers
 from sar_eval.vllm_guided.logits_processor import layout_from_config
 
 
@@ -41,7 +42,8 @@ class VisualDecoder(Qwen2ForCausalLM):
 
     def _reordered(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
         tied = self.config.tie_word_embeddings
-        for name, tensor in weights:
+        for stored_name, tensor in weights:
+            name = without_wrappers(stored_name)
             if name == "model.embed_tokens.weight":
                 table = self.layout.reorder_rows(tensor)
                 yield name, table

@@ -78,9 +78,13 @@ class TokenLayout:
         return [i + text if i < codes else i - codes - 2 for i in ids]
 
     def reorder_rows(self, table: Tensor) -> Tensor:
-        """Reorder a table with one row per checkpoint id to this numbering; markers get rows of 0."""
-        markers = table.new_zeros((2, *table.shape[1:]))
-        return torch.cat([table[self.text_vocab_size :], markers, table[: self.text_vocab_size]])
+        """Reorder a table with one row per checkpoint id to this numbering; markers get rows of 0.
+
+        Rows behind those of the visual codes pad the vocabulary and are left out.
+        """
+        text, markers = table[: self.text_vocab_size], table.new_zeros((2, *table.shape[1:]))
+        codes = table[self.text_vocab_size : self.text_vocab_size + self.codebook_size]
+        return torch.cat([codes, markers, text])
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def test_words_that_cannot_work(
         ("name = " + "{a=" * 2000, "nested deeper than 64"),
         ("[a" + ".a" * 3000 + "]", "nested deeper than 64"),
         ("seed = " + "9" * 5000, "a whole number of 5000 digits"),
-        ("seed = 0x" + "f" * 5000, "a whole number of more than 30 digits"),
+        ("seed = 0x" + "f" * 5000, "a whole number of more than 40 digits"),
         ("seed = 1.5", "seed is 1.5, it must be of kind int"),
         ("seed = true", "seed is True, it must be of kind int"),
         ("seed = 1979-05-27", "it must be of kind int"),

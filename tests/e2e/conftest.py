@@ -1,12 +1,15 @@
-"""A real browser for the report's tests."""
+"""A real browser for the report's tests, and a server of files for those of downloads."""
 
 from __future__ import annotations
 
+import http.server
+import threading
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.browser import CHROMIUM, NO_BROWSER
+from tests.e2e.download_server import Server, handler
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -57,3 +60,20 @@ def watched(browser):
     context.close()
     assert watched.complaints == []
     assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    server = Server()
+    http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.02,))
+    thread.start()
+    server.address = f"http://127.0.0.1:{http_server.server_port}"
+    monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SAR_EVAL_MIRROR", server.address)
+    for name in ("SAR_EVAL_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    http_server.shutdown()
+    thread.join()
+    http_server.server_close()

@@ -12,7 +12,7 @@ from sar_eval.judges.shapes import ShapesJudge
 from sar_eval.report.page import write_report
 from sar_eval.spec import RunSpec
 from sar_eval.stages.summarize import summarize
-from sar_eval.storage.files import write_json
+from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_row, verdict_row
 from sar_eval.suites.shapes.render import render
@@ -94,6 +94,21 @@ class Run:
             if text in p.text
         ]
 
+    def store(self, block, items, verdicts):
+        rows = [generation_row(prompt, generation, self.spec.digest) for prompt, generation in items]
+        part = self.folder.write_generations(block, rows, self.spec.digest)
+        self.store_verdicts(block, verdicts, part)
+
+    def store_verdicts(self, block, verdicts, part=None):
+        """Store a block's verdicts, in place of those that are there."""
+        part = part or self.folder.generations.part(block)
+        self.verdicts |= {verdict.key: verdict for verdict in verdicts}
+        keys = self.folder.generations.read(part.path, ["key"]).column("key").to_pylist()
+        images = dict(zip(keys, self.folder.generations.image_digests(part, len(keys)), strict=True))
+        digest = self.spec.judge_digest
+        rows = [verdict_row(verdict, digest, images.get(verdict.key)) for verdict in verdicts]
+        self.folder.write_verdicts("shapes", block, rows, digest, part)
+
     def write(self, **options):
         summarize(self.spec, self.folder, partial=True)
         return write_report(self.spec, self.folder, **options)
@@ -101,9 +116,7 @@ class Run:
 
 def make_run(path, prompts, spec, image_of, error_of=lambda key: None, leave_out=lambda key: False):
     """Store generations and the shapes judge's verdicts block by block, as the stages do."""
-    run = Run(spec, RunFolder(path), prompts)
-    run.folder.write_prompts(prompts)
-    write_json(path / "run.json", {"spec": spec.to_json(), "digest": spec.digest, "git_commit": "0123abc"})
+    run = begin(path, prompts, spec)
     draws = [make_draw(p, i, spec.seed) for p in prompts for i in range(spec.images_per_prompt)]
     for block in range(0, len(draws), spec.batch_size):
         items = [
@@ -115,11 +128,37 @@ def make_run(path, prompts, spec, image_of, error_of=lambda key: None, leave_out
             if not leave_out(draw.key)
             for image in [None if error_of(draw.key) else image_of(draw)]
         ]
-        number = block // spec.batch_size
-        run.folder.generations.write(number, [generation_row(p, g, spec.digest) for p, g in items])
+        if not items:  # a block that is still to be drawn
+            continue
         with ShapesJudge(**spec.judge_options) as judge:
-            verdicts = list(judge.judge(items))
-        run.verdicts |= {verdict.key: verdict for verdict in verdicts}
-        rows = [verdict_row(verdict, spec.judge_digest) for verdict in verdicts]
-        run.folder.verdicts("shapes").write(number, rows)
+            run.store(block // spec.batch_size, items, list(judge.judge(items)))
+    return run
+
+
+def begin(path, prompts, spec):
+    """An empty run folder."""
+    run = Run(spec, RunFolder(path), prompts)
+    stored = run.folder.write_prompts(prompts)
+    run.folder.write_manifest(
+        Manifest(spec=spec.to_json(), digest=spec.digest, git_commit="0123abc", prompts=stored)
+    )
+    return run
+
+
+def make_large_run(path, prompts, spec, evidence_of=lambda key: None, error_of=lambda key: None):
+    """A run of many rows at once: images of one colour, of which every fifth failed."""
+    run = begin(path, prompts, spec)
+    images = [encode(np.full((8, 8, 3), 20 * shade, np.uint8)) for shade in range(10)]
+    draws = [make_draw(p, i, spec.seed) for p in prompts for i in range(spec.images_per_prompt)]
+    for number, start in enumerate(range(0, len(draws), spec.batch_size)):
+        items, verdicts = [], []
+        for row, draw in enumerate(draws[start : start + spec.batch_size], start):
+            error = error_of(draw.key)
+            image = None if error else images[row % 10]
+            items.append((draw.prompt, Generation(draw.key, draw.seed, image=image, error=error)))
+            passed = None if error else row % 5 != 0
+            reason = f"reason {row}" if passed is False else ""
+            evidence = evidence_of(draw.key)
+            verdicts.append(Verdict(draw.key, "shapes", "1", None, passed, reason, evidence, error))
+        run.store(number, items, verdicts)
     return run

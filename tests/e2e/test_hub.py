@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,11 +46,13 @@ class Hub(BaseHTTPRequestHandler):
         elif revision not in ("main", COMMIT):
             self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
         else:
-            files = [path for path in self.folders[name].iterdir() if path.is_file()]
+            root = self.folders[name]
+            files = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
             entries = [
-                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"} for p in files
+                {"type": "file", "path": path, "size": p.stat().st_size, "oid": "0"}
+                for path, p in files.items()
             ]
-            siblings = [{"rfilename": path.name} for path in files]
+            siblings = [{"rfilename": path} for path in files]
             repository = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
             self._respond(200, json.dumps(entries if tree else repository).encode())
 
@@ -170,8 +173,67 @@ def test_native_and_hf_give_the_same_run_with_a_hub_checkpoint(
     common = (*words, "--resolution", 32, "-n", 1, "--workers", 1, "--json")
     runs = {}
     for engine in ("native", "hf"):
-        done = sar_eval(*common, "--engine", engine, "--out", tmp_path / engine, env=env)
+        done = sar_eval(*common, "--engine", engine, "--out", tmp_path / f"run-{engine}", env=env)
         assert done.returncode == 0, done.stderr
         runs[engine] = json.loads(done.stdout)
         assert runs[engine]["checkpoint"] == f"org/tiny@{COMMIT}"
     assert runs["native"]["metrics"] == runs["hf"]["metrics"]
+
+
+@pytest.mark.slow
+def test_a_subfolder_of_a_repository_is_a_checkpoint(sar_eval, hub, tiny_checkpoint: Path) -> None:
+    server, env = hub
+    shutil.copytree(tiny_checkpoint, server.folders["org/tiny"] / "step/200")
+    done = sar_eval(*INFO, "org/tiny/step/200", env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checkpoint"] == f"org/tiny/step/200@{COMMIT}"
+    fetched = [line for line in server.requests if "/resolve/" in line and "tiny" in line]
+    assert fetched
+    assert all("/step/200/" in line for line in fetched)
+    again = sar_eval(*INFO, f"org/tiny/step/200@{COMMIT}", "--local-only", env=env)
+    assert json.loads(again.stdout)["digest"] == json.loads(done.stdout)["digest"]
+    top = sar_eval(*INFO, "org/tiny", env=env)
+    assert json.loads(top.stdout)["checkpoint"] == f"org/tiny@{COMMIT}"
+    none = sar_eval(*INFO, "org/tiny/step/300", env=env)
+    assert (none.returncode, "no folder 'step/300'" in none.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+@pytest.mark.parametrize("value", ["true", "ON"])
+def test_the_hubs_own_switches_make_no_request(sar_eval, hub, name: str, value: str) -> None:
+    server, env = hub
+    done = sar_eval(*INFO, "org/tiny", env=env | {name: value})
+    assert (done.returncode, server.requests) == (2, [])
+    assert "nothing of it is cached (offline, so the hub was not asked)" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_mirror_that_leads_nowhere_is_named(sar_eval, hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, env = hub
+
+    def redirect(self: Hub) -> None:
+        self._respond(308, b"", {"Location": "http://127.0.0.1:9" + self.path})
+
+    monkeypatch.setattr(server, "do_GET", redirect)
+    done = sar_eval(*INFO, "org/tiny", env=env)
+    assert done.returncode == 2
+    assert f"(asked at {env['HF_ENDPOINT']}: HF_ENDPOINT is set)" in done.stderr
+    assert re.search(r"refused .*http://127\.0\.0\.1:9/", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_notes_and_refusals_reach_the_terminal(sar_eval, hub, suite: Path, tmp_path: Path) -> None:
+    server, env = hub
+    folder = server.folders["org/tiny"]
+    (folder / "old.safetensors").write_bytes(b"")
+    visual = server.folders["org/visual"]
+    words = ("--visual-tokenizer", visual, "--resolution", 32, "-n", 1, "--workers", 1)
+    done = sar_eval("generate", suite, "--ckpt", folder, *words, "--out", tmp_path / "r", env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("note: ") == 1
+    assert "model.safetensors is loaded, and not old.safetensors" in done.stderr
+    (folder / "adapter_config.json").write_text("{}")
+    done = sar_eval("generate", suite, "--ckpt", folder, *words, "--out", tmp_path / "r", env=env)
+    assert (done.returncode, "merge it first" in done.stderr) == (2, True)

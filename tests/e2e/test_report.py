@@ -15,11 +15,9 @@ import pytest
 from report_runs import HOSTILE_TEXT, MALFORMED_BOXES, draw_scene, encode, make_prompts, make_run, make_spec
 
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report.evidence import downsample_mask
 from sar_eval.report.page import ASSETS, write_report
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.summarize import summarize
-from sar_eval.storage.schemas import verdict_row
 from sar_eval.types import Metric, Prompt, Verdict, make_draw
 
 
@@ -37,7 +35,7 @@ def run(tmp_path_factory):
     return make_run(
         tmp_path_factory.mktemp("run"),
         prompts,
-        make_spec(),
+        make_spec(batch_size=13),  # the last block has one draw
         image_of,
         error_of=lambda key: "out of memory <b>" if key == prompts[2].id + "/1" else None,
         leave_out=lambda key: key == prompts[-1].id + "/1",
@@ -233,7 +231,8 @@ def test_beyond_the_size_limit_images_are_files_beside_the_page(watched, large):
     page = watched.open(large.write(inline_limit=1000))
     files = {path.name for path in (large.folder.path / ASSETS).iterdir()}
     stems = {key.replace("/", "_") for key in large.expected}
-    assert files == {f"{stem}.png" for stem in stems} | {f"{stem}.thumb.webp" for stem in stems}
+    pictures = {f"{stem}.png" for stem in stems} | {f"{stem}.thumb.webp" for stem in stems}
+    assert files == pictures | {"index.js", "rows-000000.js", "details-000000.js"}
     page.wait_for_function(
         "() => [...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth)"
     )
@@ -249,10 +248,18 @@ def test_beyond_the_size_limit_images_are_files_beside_the_page(watched, large):
 def test_image_files_are_the_stored_images_and_stale_ones_are_removed(large):
     large.write(inline_limit=0)
     assets = large.folder.path / ASSETS
-    before = {path: path.stat().st_mtime_ns for path in assets.iterdir()}
-    (assets / "gone_0.png").write_bytes(b"old")
+    before = {path: path.stat().st_mtime_ns for path in assets.glob("*_*")}
+    assert len(before) == 8
+    stale = ["gone_0.png", "gone_0.thumb.webp", "rows-000001.js", "details-000007.js", "a_0.png.17.tmp"]
+    others = ["holiday.png", "notes.txt", "my_rows-000001.js"]
+    for name in stale + others:
+        (assets / name).write_bytes(b"old")
     large.write(inline_limit=0)
-    assert {path: path.stat().st_mtime_ns for path in assets.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in assets.glob("*_[01]*.*[gp]")} == before
+    names = {path.name for path in assets.iterdir()}
+    assert (names & {*stale}, names & {*others}) == (set(), {*others})
+    for name in others:
+        (assets / name).unlink()
     row = next(large.folder.generations.rows())
     assert (assets / (row["key"].replace("/", "_") + ".png")).read_bytes() == row["image"]["bytes"]
     large.write()
@@ -280,8 +287,9 @@ def test_unexpected_evidence_does_not_break_the_report(watched, tmp_path):
         Verdict("single_object-000/2", "shapes", "2", passed=False, evidence={"boxes": MALFORMED_BOXES}),
         Verdict("single_object-000/3", "shapes", "2", score=float("nan"), reason="not a number"),
     ]
-    run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in odd])
-    page = watched.open(run.write())
+    summarize(run.spec, run.folder, partial=True)
+    run.store_verdicts(0, odd)
+    page = watched.open(write_report(run.spec, run.folder))
     assert page.locator(".card .badge").all_inner_texts()[:3] == ["0.310", "Pass", "Fail"]
     assert page.locator(".card .badge.none").count() == 1
     assert page.locator(".image-frame.absent").count() == 4
@@ -311,7 +319,7 @@ def test_refuses_a_run_without_a_matching_summary(tmp_path):
     with pytest.raises(BadInput, match=r"no summary\.json"):
         write_report(run.spec, run.folder)
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(BadInput, match="is broken"):
+    with pytest.raises(BadInput, match="broken JSON"):
         write_report(run.spec, run.folder)
     summarize(run.spec, run.folder)
     with pytest.raises(SpecMismatch, match="belongs to spec"):
@@ -330,17 +338,6 @@ def test_score_groups_choose_an_axis_and_mark_missing_values():
         None,
         "task=a_b",
     )
-
-
-def test_large_masks_are_downsampled_and_keep_their_share():
-    mask = np.zeros((300, 400), bool)
-    mask[100:, 200:] = True
-    runs = [200 * 300 + 100, *[200, 100] * 199, 200]
-    assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(400, 300).T, mask)
-    small = downsample_mask({"size": [300, 400], "counts": runs})
-    assert small["size"] == [75, 100]
-    assert sum(small["counts"]) == 7500
-    assert sum(small["counts"][1::2]) == 2500
 
 
 def test_needs_no_torch():

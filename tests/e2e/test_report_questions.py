@@ -12,7 +12,6 @@ from PIL import Image
 from report_runs import HOSTILE_TEXT, encode, make_run, make_spec
 
 from sar_eval.answerers.shapes import ShapesAnswerer
-from sar_eval.storage.schemas import verdict_row
 from sar_eval.suites.dpg.questions import Question, read_questions, write_questions
 from sar_eval.suites.dpg.scoring import score_questions
 from sar_eval.suites.shapes.questions import make_suite
@@ -110,7 +109,7 @@ def path(tmp_path_factory):
         judged = hostile_evidence() if prompt.id == "cycle" else evidence(questions, images[key])
         score = float(np.mean([row["counted"] for row in judged["questions"]]))
         verdicts.append(Verdict(key, "shapes", "1", score, evidence=judged))
-    run.folder.verdicts("shapes").write(0, [verdict_row(v, run.spec.judge_digest) for v in verdicts])
+    run.store_verdicts(0, verdicts)
     return run.write()
 
 

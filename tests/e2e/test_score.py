@@ -1,13 +1,22 @@
 """`score`: verdicts and a report of a folder of images."""
 
 import json
+import os
+import random
 import shutil
+import struct
+import zlib
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from sar_eval.suites.shapes.render import render
+from sar_eval.suites.shapes.scenes import arrange_scene
+from tests.image_layouts import PADDED, lay_out, with_title
 
 SUITE = ("00000", "00001", "00180")  # tasks single_object (two) and counting
 
@@ -82,6 +91,7 @@ def test_missing_and_invalid_images_are_named_and_not_scored(
     (images / "00001" / "samples" / "00000.png").write_bytes(b"no image")
     noise(images / "00001" / "samples" / "00001.png", 3, (64, 96))
     Image.new("RGB", (96, 96), "red").save(images / "00002" / "samples" / "00000.png")
+    words = [*words, "--same-size"]
     done = sar_eval(*words)
     assert done.returncode == 3
     for word in ("00000/1: missing", "unreadable image", "is 64x96 pixels, most are 96x96", "is blank"):
@@ -172,6 +182,123 @@ def test_a_run_folder_is_judged_in_place(sar_eval, suite, tmp_path: Path) -> Non
     assert len(list((run / "verdicts" / "shapes").glob("part-*"))) == 1
     done = sar_eval("score", "shapes", "--images", run, "--out", tmp_path / "other")
     assert (done.returncode, "judged in place" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_the_same_images_get_the_same_score_in_every_layout(sar_eval, scenes, tmp_path: Path) -> None:
+    """Single files, 2x2 bare and padded, a strip, with a title, and (nearly) JPEG as SimpleAR's."""
+    suite, tiles = scenes
+    layouts = {
+        "files": lambda shown: dict(zip(("_0", "_1", "_2", "_3"), shown, strict=True)),
+        "bare": lambda shown: {"": lay_out(shown, 2, 2)},
+        "padded": lambda shown: {"": lay_out(shown, 2, 2, PADDED)},
+        "strip": lambda shown: {"": lay_out(shown, 1, 4, PADDED)},
+        "title": lambda shown: {"": with_title(lay_out(shown, 2, 2, PADDED), "top", text=True)},
+        "jpeg": lambda shown: {"": lay_out(shown, 2, 2, PADDED)},
+    }
+    scores, said = {}, {}
+    for name, files_of in layouts.items():
+        (folder := tmp_path / name).mkdir()
+        for prompt, shown in tiles.items():
+            for end, pixels in files_of(shown).items():
+                suffix, options = (".jpg", {"quality": 75}) if name == "jpeg" else (".png", {})
+                Image.fromarray(pixels).save(folder / f"{prompt}{end}{suffix}", **options)
+        out = ("--out", tmp_path / f"{name}-run")
+        done = sar_eval("score", "shapes", "--images", folder, "--suite", suite, "-n", 4, *out)
+        assert done.returncode == 0, done.stderr
+        said[name] = next(line for line in done.stderr.splitlines() if "layout" in line)
+        summary = json.loads((tmp_path / f"{name}-run" / "summary.json").read_text())
+        scores[name] = [metric["value"] for metric in summary["metrics"]]
+    assert scores.pop("jpeg")[0] == pytest.approx(scores["files"][0], abs=0.05)
+    assert all(score == scores["files"] for score in scores.values()), scores
+    assert "2x2 grids (PNG), no padding, 64x64" in said["bare"]
+    assert "1x4 grids (PNG), 2 px padding and border, 64x64" in said["strip"]
+    assert "2, 42, 2 and 2 px left, above, right and below" in said["title"]
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> tuple[Path, dict[str, list[np.ndarray]]]:
+    """Twenty prompts of the shapes suite, and four scenes of each."""
+    lines = (Path(__file__).parents[2] / "prompts" / "shapes.jsonl").read_text().splitlines()[::18]
+    rng, tiles = random.Random(1), {}
+    for line in lines:
+        row = json.loads(line)
+        drawn = (arrange_scene(row["checks"], rng, style="clean", train=False) for _ in range(99))
+        tiles[row["id"]] = [render(scene) for scene in islice(filter(None, drawn), 4)]
+    path = tmp_path / "twenty.jsonl"
+    path.write_text("\n".join(lines))
+    return path, tiles
+
+
+@pytest.fixture
+def few_scenes(scenes, tmp_path: Path) -> tuple[Path, Path]:
+    """A suite of four prompts and a folder with an image of each, numbered from 1."""
+    suite, tiles = scenes
+    path, folder = tmp_path / "four.jsonl", tmp_path / "pictures ä"
+    path.write_text("\n".join(suite.read_text().splitlines()[:4]))
+    folder.mkdir()
+    for prompt, shown in list(tiles.items())[:4]:
+        Image.fromarray(shown[0]).save(folder / f"{prompt}_1.png")
+    return path, folder
+
+
+def test_one_bad_file_is_named_and_the_others_are_judged(sar_eval, few_scenes, tmp_path: Path) -> None:
+    suite, folder = few_scenes
+    bad, bomb, *_ = sorted(folder.iterdir())
+    bad.unlink()
+    os.mkfifo(bad)
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + bomb.read_bytes()[24:29]
+    start, rest = bomb.read_bytes()[:12], bomb.read_bytes()[33:]
+    bomb.write_bytes(start + header + struct.pack(">I", zlib.crc32(header)) + rest)
+    (folder / "._x.png").write_bytes(b"x")
+    words = ("score", "shapes", "--images", folder, "--suite", suite, "-n", 1, "--out", tmp_path / "run")
+    done = sar_eval(*words, "--json")
+    assert done.returncode == 3, done.stderr
+    assert "note: files are counted from 1: taken as 0 to 0" in done.stderr
+    assert "note: 1 hidden files or files of the system are skipped: ._x.png" in done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["expected"], summary["judged"], summary["failed"]) == (4, 2, 2)
+    problems = " ".join(summary["problems"])
+    assert "a pipe, socket or device" in problems
+    assert "more than 67,108,864 pixels" in problems
+
+
+def test_the_manifest_shows_what_is_assumed(sar_eval, few_scenes, tmp_path: Path) -> None:
+    """Also under a locale in which the folder's name is no text."""
+    suite, folder = few_scenes
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ("manifest", folder, "--suite", suite, "-n", 1)
+    done = sar_eval(*words, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["file"] for row in rows] == [f"{row['prompt_id']}_1.png" for row in rows]
+    assert "4 of 4 images, layout named" in done.stderr
+    assert "note: files are counted from 1" in done.stderr
+    Image.new("RGB", (8, 8)).save(folder / "overview.png")
+    done = sar_eval(*words, "--out", folder / "manifest.jsonl")
+    assert done.returncode == 3
+    assert "1 files match nothing: " in done.stderr
+    assert "overview.png" in done.stderr
+    assert len((folder / "manifest.jsonl").read_text().splitlines()) == 4
+    done = sar_eval("manifest", folder)
+    assert (done.returncode, "--suite" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-n", 0), "images-per-prompt is 0"),
+        (("-n", 1, "--batch-size", -5), "batch-size is -5"),
+        (("-n", 1, "--batch-size", 0), "batch-size is 0"),
+    ],
+)
+def test_senseless_numbers_are_refused(sar_eval, few_scenes, tmp_path: Path, words, message) -> None:
+    suite, folder = few_scenes
+    done = sar_eval(
+        "score", "shapes", "--images", folder, "--suite", suite, "--out", tmp_path / "r", *words
+    )
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_bad_input_exits_with_2(sar_eval, words, images: Path) -> None:

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
+from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.mismatch import describe_mismatch
 from sar_eval.tensors.torchscript import load_torchscript
+from sar_eval.tensors.weight_files import unpickling_error
 
 TEMPLATES = (
     "a photo of a {color} {name}",
@@ -151,9 +153,9 @@ def _load(model: Any, weights: Path) -> None:
 
 
 def _read(weights: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    refuse_pointer(weights)
     try:
         if weights.suffix == ".safetensors":
             return load_file(weights)
@@ -161,9 +163,11 @@ def _read(weights: Path) -> Mapping[str, Tensor]:
             return dict(load_torchscript(weights).state_dict())
         checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
         return dict(checkpoint.get("state_dict", checkpoint))
-    except (RuntimeError, SafetensorError, OSError, ValueError, AttributeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{weights} holds no readable CLIP weights: {first}") from error
+    except BadInput:
+        raise
+    except Exception as error:
+        # On invalid data the unpickler may raise any exception.
+        raise BadInput(f"{weights} holds no readable CLIP weights: {unpickling_error(error)}") from error
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -9,7 +9,6 @@ after the other, each with all its channels.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,8 @@ from torch import Tensor
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
+from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.weight_files import unpickling_error
 
 NAME = "Mask2Former"  # in error messages
 LEVELS, POINTS = 3, 4  # of the deformable attention in every published Mask2Former
@@ -250,9 +251,11 @@ def read_checkpoint(path: Path) -> State:
     _require_file(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: {first}") from error
+    except Exception as error:
+        # On invalid data the unpickler may raise any exception.
+        raise BadInput(
+            f"{path} is no Mask2Former checkpoint of mmdet: {unpickling_error(error)}"
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise BadInput(f"{path} is no Mask2Former checkpoint of mmdet: no tensors by name in it")
@@ -275,3 +278,4 @@ def _read_mmdet(path: Path) -> ConvertedWeights:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise BadInput(f"no detector weights {path}: get them with `sar-eval fetch geneval`")
+    refuse_pointer(path)

@@ -41,7 +41,7 @@ function questionItem(question, otherParents) {
 function questionTree(questions, parents) {
   const sorted = [...questions].sort((one, other) => one.id - other.id);
   const ids = new Set(sorted.map((question) => question.id));
-  const parentsOf = (question) => (parents[question.id] || []).filter((id) => id !== question.id);
+  const parentsOf = (question) => (parents.get(question.id) || []).filter((id) => id !== question.id);
   const treeParent = new Map(sorted.map((question) => [question, parentsOf(question).find((id) => ids.has(id))]));
   const visited = new Set();
 
@@ -62,12 +62,10 @@ function questionTree(questions, parents) {
   return roots;
 }
 
-function showQuestions(image) {
-  const questions = image.questions || [];
+function showQuestions(questions, parents) {
   const counted = questions.filter((question) => question.counted).length;
   $("view-questions").hidden = questions.length === 0;
   const scored = questions.every((question) => question.counted !== null);
   $("questions-counted").textContent = scored ? `${counted} of ${questions.length} count as yes` : "not scored";
-  $("questions").replaceChildren(...questionTree(questions, image.prompt.parents));
+  $("questions").replaceChildren(...questionTree(questions, parents));
 }
-

@@ -2,7 +2,9 @@
 
 const BOX_COLORS = ["#ffb454", "#5cc8ff", "#ff8fc7", "#4fe0a8", "#c8a8ff", "#f2e75c", "#ff8a6b", "#9fd356"];
 const SVG = "http://www.w3.org/2000/svg";
+const SIBLINGS = 64; // of a prompt with more images, those around this one
 let current = null;
+let opening = -1; // the row asked for: a slower one that arrives later is not shown
 
 function boxColors(boxes) {
   const names = [...new Set(boxes.map((box) => box.name))];
@@ -69,19 +71,21 @@ function boxRow(box, color, frame) {
   const swatch = element("i", "swatch");
   swatch.style.setProperty("--mark", color);
   cell.append(swatch, box.name);
-  const colors = (box.colors || []).map(([name, share]) => `${name} ${formatScore(share)}`).join(", then ");
+  if (box.note) cell.append(note(box.note));
+  const colors = box.colors.map(([name, share]) => `${name} ${formatScore(share)}`).join(", then ");
   row.append(cell, element("td", "", colors || box.color || "–"), element("td", "number", formatScore(box.score)));
   row.addEventListener("pointerenter", () => frame.classList.add("highlighted"));
   row.addEventListener("pointerleave", () => frame.classList.remove("highlighted"));
   return row;
 }
 
-function showBoxes(image) {
-  const boxes = image.src ? image.boxes || [] : [];
+// Over the image, and in a table; a picture that is not beside the page has the table alone.
+function showBoxes(image, found) {
+  const boxes = image.src || image.leftOut ? found : [];
   const colors = boxColors(boxes);
-  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size));
-  $("boxes").replaceChildren(...frames);
-  showMasks(boxes);
+  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size || [1, 1]));
+  $("boxes").replaceChildren(...(image.src ? frames : []));
+  showMasks(image.src ? boxes : []);
   $("box-rows").replaceChildren(...boxes.map((box, i) => boxRow(box, colors.get(box.name), frames[i])));
   $("view-boxes").hidden = boxes.length === 0;
 }
@@ -89,14 +93,20 @@ function showBoxes(image) {
 function showImage(image) {
   $("frame").hidden = !image.src;
   $("view-missing").hidden = Boolean(image.src);
-  $("view-missing").textContent = image.problem || "No image";
+  $("view-missing").replaceChildren(...missingText(image));
   $("view-image").removeAttribute("src"); // or the last image stays while a large one loads
   if (!image.src) return;
   const [width, height] = image.size;
   $("frame").style.setProperty("--ratio", width / height);
   $("view-image").className = Math.max(width, height) < MIN_SMOOTH ? "pixelated" : "";
   $("view-image").alt = `Image for: ${image.prompt.text}`;
-  $("view-image").src = image.full || image.src;
+  $("view-image").src = image.full;
+}
+
+function missingText(image) {
+  if (!image.leftOut) return [image.problem || "No image"];
+  const command = element("code", "", `sar-eval report RUN --image ${image.key}`);
+  return ["This picture is in the run folder, not beside this page. To have it here:", element("br"), command];
 }
 
 function reasons(image) {
@@ -104,16 +114,16 @@ function reasons(image) {
   return clauses.map((clause) => element("li", "", clause));
 }
 
-function showDetails(image) {
+function showDetails(image, details) {
   const lines = {
     key: image.key,
-    seed: image.seed,
+    seed: details.seed,
     task: readableName(image.prompt.task),
     split: image.prompt.split,
-    score: image.score === null || image.score === undefined ? "" : formatScore(image.score),
+    score: image.score === null ? "" : formatScore(image.score),
     size: image.size ? `${image.size[0]} × ${image.size[1]}` : "",
-    seconds: image.seconds ? image.seconds.toPrecision(3) : "",
-    "tokens out of range": image.out_of_range_tokens || "",
+    seconds: details.seconds ? details.seconds.toPrecision(3) : "",
+    "tokens out of range": details.outOfRange || "",
   };
   const present = Object.entries(lines).filter(([, value]) => value !== "");
   $("details").replaceChildren(
@@ -131,64 +141,88 @@ function sibling(image) {
   button.type = "button";
   button.title = STATES[image.state];
   button.setAttribute("aria-label", `Image ${image.index}: ${STATES[image.state]}`);
-  if (image === current) button.setAttribute("aria-current", "true");
+  if (image.number === current.number) button.setAttribute("aria-current", "true");
   button.append(imageFrame(image), badge(image));
-  button.addEventListener("click", () => openView(image));
+  button.addEventListener("click", () => openView(image.number));
   item.append(button);
   return item;
 }
 
-function showSiblings(image) {
-  const group = images.filter((other) => other.prompt === image.prompt);
-  $("view-siblings").hidden = group.length < 2;
-  $("siblings").replaceChildren(...group.map(sibling));
+function siblingRows(row) {
+  const first = row - (row % index.imagesPerPrompt);
+  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
+  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
+}
+
+function showSiblings(rows) {
+  $("view-siblings").hidden = rows.length < 2;
+  $("siblings-title").textContent =
+    rows.length < index.imagesPerPrompt ? `${rows.length} of this prompt's ${formatCount(index.imagesPerPrompt)} images` : "All images of this prompt";
+  $("siblings").replaceChildren(...rows.map((row) => sibling(readRow(row))));
 }
 
 function neighbour(step) {
-  const ahead = step > 0 ? shown : [...shown].reverse();
-  return ahead.find((other) => (other.number - current.number) * step > 0);
+  const position = firstAtLeast(step > 0 ? current.number + 1 : current.number) - (step > 0 ? 0 : 1);
+  return position >= 0 && position < shown.length ? shown[position] : -1;
 }
 
 function showPosition() {
-  const index = shown.indexOf(current);
-  const total = shown.length.toLocaleString("en");
-  $("view-position").textContent = index < 0 ? "outside the filter" : `${(index + 1).toLocaleString("en")} of ${total}`;
-  $("previous").disabled = !neighbour(-1);
-  $("next").disabled = !neighbour(1);
+  const position = positionOf(current.number);
+  const total = formatCount(shown.length);
+  $("view-position").textContent = position < 0 ? "outside the filter" : `${formatCount(position + 1)} of ${total}`;
+  $("previous").disabled = neighbour(-1) < 0;
+  $("next").disabled = neighbour(1) < 0;
 }
 
-function openView(image) {
+function openView(row) {
+  opening = row;
+  const siblings = siblingRows(row);
+  withRows("rows", siblings, () =>
+    withRows("details", [row], () => {
+      // A slow file: the rows' files may be gone again.
+      if (opening === row) withRows("rows", siblings, () => showView(readRow(row), readDetails(row), siblings));
+    }),
+  );
+}
+
+function showView(image, details, siblings) {
   current = image;
+  const { boxes, questions, rest } = readEvidence(details.evidence);
   $("view-verdict").replaceChildren(badge(image));
   $("view-prompt").textContent = image.prompt.text;
   $("view-prompt").classList.toggle("long", image.prompt.text.length > 120);
   $("view-reason").replaceChildren(...reasons(image));
-  $("evidence").textContent = image.evidence || "";
-  $("view-evidence").hidden = !image.evidence;
+  $("evidence").textContent = rest;
+  $("view-evidence").hidden = !rest;
   showImage(image);
-  showBoxes(image);
-  showQuestions(image);
-  showDetails(image);
-  showSiblings(image);
+  showBoxes(image, boxes);
+  showQuestions(questions, readParents(details.checks));
+  showDetails(image, details);
+  showSiblings(siblings);
   showPosition();
   if (!$("view").open) {
     $("view").showModal();
     $("view").focus(); // not the first button: arrow keys would put a ring around it
   }
-  writeAddress(image.key);
+  writeAddress(image);
 }
 
 function step(direction) {
   const next = neighbour(direction);
-  if (next) openView(next);
+  if (next >= 0) openView(next);
 }
 
 function onClose() {
+  opening = -1;
   writeAddress();
-  const index = shown.indexOf(current);
-  while (index >= rendered) addPage();
-  const opened = [...$("cards").querySelectorAll(".card")].find((one) => one.dataset.key === current.key);
-  if (opened) opened.focus();
+  const position = positionOf(current.number);
+  const focusCard = () => {
+    const opened = [...$("cards").querySelectorAll(".card")].find((one) => one.dataset.key === current.key);
+    if (opened) opened.focus();
+  };
+  if (position >= 0 && (position < sheet || position >= sheetEnd())) turnTo(SHEET * Math.floor(position / SHEET));
+  if (position >= rendered) addCards(position + 1, () => (focusCard(), observeEnd()));
+  else focusCard();
 }
 
 function onKey(event) {
@@ -212,7 +246,7 @@ function toggleLayers() {
 function startView() {
   $("cards").addEventListener("click", (event) => {
     const clicked = event.target.closest(".card");
-    if (clicked) openView(images[Number(clicked.dataset.number)]);
+    if (clicked) openView(Number(clicked.dataset.number));
   });
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
@@ -224,9 +258,21 @@ function startView() {
   toggleLayers();
 }
 
-startGallery();
-startView();
-const linkedKey = readAddress();
-applyFilters();
-const linked = linkedKey && images.find((image) => image.key === linkedKey);
-if (linked) openView(linked);
+async function openLinked(parameters) {
+  const key = parameters.get("image");
+  if (!key) return;
+  const row = Number(parameters.get("row") || -1);
+  const isRow = source.folder && Number.isInteger(row) && row >= 0 && row < index.rows;
+  if (isRow) withRows("rows", [row], () => readRow(row).key === key && openView(row));
+  else {
+    const found = await findKey(key).catch((error) => (showLoadError(error), -1));
+    if (found >= 0) openView(found);
+  }
+}
+
+startRows(() => {
+  startGallery();
+  startView();
+  const parameters = readAddress();
+  applyFilters(() => openLinked(parameters));
+});

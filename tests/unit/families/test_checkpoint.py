@@ -26,7 +26,7 @@ def _change(path: Path, **values: object) -> None:
 FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("no tokenizer named", lambda f: (f / "sar_eval.json").write_text("{}"), "names no visual_tokenizer"),
     ("no visual tokenizer", lambda f: (f / "sar_eval.json").unlink(), "--visual-tokenizer FOLDER"),
-    ("not JSON", lambda f: (f / "sar_eval.json").write_text("{"), "is no JSON"),
+    ("not JSON", lambda f: (f / "sar_eval.json").write_text("{"), "broken JSON"),
     ("a list", lambda f: (f / "config.json").write_text("[]"), "must hold a JSON object"),
     ("no vocabulary", lambda f: _change(f / "config.json", vocab_size=None), "no key 'vocab_size'"),
     ("a word", lambda f: _change(f / "config.json", vocab_size="x"), "a value is no number"),
@@ -118,11 +118,13 @@ def test_weights_of_another_width_are_refused_by_both_loaders(copy: Path) -> Non
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"] = torch.ones(7)
     save_file(weights, copy / "model.safetensors")
-    checkpoint = find_checkpoint(str(copy))
     with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
-        load_decoder(checkpoint, "cpu", "float32")
-    with pytest.raises(BadInput, match=r"model\.norm\.weight"):
-        load_transformers(checkpoint, "cpu", "float32")
+        find_checkpoint(str(copy))  # told by the header, before anything is loaded
+    _as_torch_files(copy)
+    checkpoint = find_checkpoint(str(copy))
+    for load in (load_decoder, load_transformers):
+        with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
+            load(checkpoint, "cpu", "float32")
 
 
 def test_a_visual_tokenizer_can_be_named(copy: Path, tiny_checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,9 +21,11 @@ from PIL import Image
 from sar_eval.answerers.server import parse_response
 from sar_eval.cli.options import _named
 from sar_eval.errors import BadInput
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.demo import build_text_tokenizer
 from sar_eval.families.simplear import find_checkpoint
-from sar_eval.images.files import find_images
+from sar_eval.families.tensor_names import decoder_shapes
+from sar_eval.images.folder import HowToRead, find_images
 from sar_eval.networks.chat_client import ChatClient, RequestError
 from sar_eval.networks.mplug.check import read_table
 from sar_eval.networks.mplug.shape import read_shape
@@ -138,10 +141,14 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def safetensors() -> bytes:
-    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "__metadata__": {"format": "pt"}}
+def safetensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(8)
+    return struct.pack("<Q", len(text)) + text + bytes(end)
 
 
 @cache
@@ -153,27 +160,28 @@ def summary() -> dict[str, bytes]:
 
 @cache
 def checkpoint() -> dict[str, bytes]:
-    """A folder that `find_checkpoint` takes, but for weights that nobody could draw with."""
+    """A folder that `find_checkpoint` takes; its weights are zeros."""
     tokenizer = build_text_tokenizer(["a", "ring"])
     config = {
         "model_type": "qwen2",
         "architectures": ["SimpARForCausalLM"],
-        "hidden_size": 64,
+        "hidden_size": 8,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "intermediate_size": 64,
+        "intermediate_size": 8,
         "vocab_size": len(tokenizer) + 8,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e4,
         "max_position_embeddings": 99,
     }
-    index = {"metadata": {"total_size": 8}, "weight_map": {"a": "model.safetensors"}}
+    shapes = dict(decoder_shapes(DecoderConfig.from_dict(config)))
+    index = {"metadata": {"total_size": 8}, "weight_map": dict.fromkeys(shapes, "model.safetensors")}
     return {
         "config.json": json.dumps(config).encode(),
         "sar_eval.json": b'{"visual_tokenizer": "visual", "resolution": 64}',
         "tokenizer.json": tokenizer.backend_tokenizer.to_str().encode(),
-        "model.safetensors": safetensors(),
+        "model.safetensors": safetensors(shapes),
         "model.safetensors.index.json": json.dumps(index).encode(),
         "visual/config.json": b'{"codebook_size": 8, "downsample": 8}',
         "visual/encoder.jit": b"PK",
@@ -200,7 +208,7 @@ def load_weights(folder: Path) -> None:
 
 def load_images(folder: Path) -> None:
     prompts = [Prompt("a", "two red cats", "counting", CHECKS), Prompt("b", "a dog")]
-    found = find_images(folder, prompts, 1)
+    found = find_images(folder, prompts, HowToRead(1))
     _ = (found.digest(), str(found), found.missing(prompts))
 
 

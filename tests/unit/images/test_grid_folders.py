@@ -12,18 +12,19 @@ from test_grids import make_grid, noise, photo
 
 from sar_eval.decoding.encode_images import encode
 from sar_eval.errors import BadInput
-from sar_eval.images.files import decode_image, find_images, is_lossy
+from sar_eval.images.files import decode_image, is_lossy
+from sar_eval.images.folder import HowToRead, find_images
 from sar_eval.images.grids import Grid
 from sar_eval.recipe import load_recipe
 from sar_eval.stages.export import export
 from sar_eval.stages.import_images import import_images
 from sar_eval.stages.resolve import resolve_images
-from sar_eval.storage.files import write_json
+from sar_eval.stages.resume import prepare
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row
 from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import sample_scene
-from sar_eval.types import Generation, Prompt, make_draw
+from sar_eval.types import Prompt
+from tests.stored_runs import begin_run, store_generations
 
 # Ids as in DPG-Bench: some end like an index.
 PROMPTS = [
@@ -46,7 +47,7 @@ def write_grids(root: Path, suffix: str = ".png", **layout) -> dict[str, list[np
     return tiles_of
 
 
-def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str, dict]:
+def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4, notes: list[str] | None = None):
     """The rows that the stage stores, by draw key."""
     suite = tmp_path / "suite.jsonl"
     suite.write_text("\n".join(json.dumps({"id": p.id, "text": p.text}) for p in prompts))
@@ -60,8 +61,10 @@ def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str
         {"images_per_prompt": each},
     )
     folder = RunFolder(tmp_path / "imported")
-    folder.write_prompts(prompts)
-    import_images(spec, folder, images)
+    prepare(spec, folder)
+    said = import_images(spec, folder, images)
+    if notes is not None:
+        notes += said
     return {row["key"]: row for row in folder.generations.rows()}
 
 
@@ -75,8 +78,8 @@ def imported(tmp_path: Path, images, prompts=PROMPTS, each: int = 4) -> dict[str
 )
 def test_every_tile_of_a_png_grid_is_stored_bit_for_bit(tmp_path, layout, text) -> None:
     tiles = write_grids(tmp_path / "in", **layout)
-    images = find_images(tmp_path / "in", PROMPTS, 4)
-    assert (images.layout, str(images), images.resolution, images.note) == ("grids", text, 40, "")
+    images = find_images(tmp_path / "in", PROMPTS, HowToRead(4))
+    assert (images.layout, str(images), images.resolution, images.notes) == ("grids", text, 40, [])
     assert images.missing(PROMPTS) == []
     rows = imported(tmp_path, images)
     assert len(rows) == 20
@@ -89,7 +92,7 @@ def test_every_tile_of_a_png_grid_is_stored_bit_for_bit(tmp_path, layout, text) 
 
 def test_jpeg_grids_as_simplear_writes_them(tmp_path) -> None:
     tiles = write_grids(tmp_path / "in", ".jpg", padding=2)
-    images = find_images(tmp_path / "in", PROMPTS, 4)
+    images = find_images(tmp_path / "in", PROMPTS, HowToRead(4))
     assert str(images) == "2x2 grids (JPEG), 2 px padding and border, 40x32"
     for key, row in imported(tmp_path, images).items():
         name, _, index = key.rpartition("/")
@@ -101,7 +104,7 @@ def test_jpeg_grids_as_simplear_writes_them(tmp_path) -> None:
 
 def test_the_grid_is_in_the_protocol_and_in_the_digest(tmp_path) -> None:
     write_grids(tmp_path, padding=2)
-    images = find_images(tmp_path, PROMPTS, 4)
+    images = find_images(tmp_path, PROMPTS, HowToRead(4))
     digest, resolution = images.digest(), images.resolution
     spec = resolve_images(load_recipe("shapes"), tmp_path, digest, str(images), resolution, {})
     assert spec.protocol.name == "images as they are, 2x2 grids (PNG), 2 px padding and border, 40x32"
@@ -116,7 +119,7 @@ def test_a_file_unlike_the_other_grids_is_an_error_of_its_draws(tmp_path) -> Non
     Image.fromarray(single).save(tmp_path / "in" / "12.png")
     Image.fromarray(photos(9, 1, (64, 64))[0]).save(tmp_path / "in" / "stanford_2.png")
     (tmp_path / "in" / "COCOval_0.png").unlink()
-    images = find_images(tmp_path / "in", PROMPTS, 4)
+    images = find_images(tmp_path / "in", PROMPTS, HowToRead(4))
     assert images.missing(PROMPTS) == ["COCOval_0"]
     rows = imported(tmp_path, images)
     for index in range(4):
@@ -133,7 +136,7 @@ def test_a_black_tile_is_an_error_of_its_draw(tmp_path) -> None:
     tiles = photos(0)
     tiles[2] = np.zeros_like(tiles[2])
     Image.fromarray(make_grid(tiles)).save(tmp_path / "in" / "12.png")
-    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
+    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, HowToRead(4)))
     assert rows["12/2"]["error"].endswith("12.png, tile 2 is blank: one colour all over")
     assert [rows[f"12/{index}"]["error"] for index in (0, 1, 3)] == [None] * 3
 
@@ -142,7 +145,7 @@ def test_an_unreadable_grid_is_an_error_of_its_draws(tmp_path) -> None:
     write_grids(tmp_path / "in")
     path = tmp_path / "in" / "12.png"
     path.write_bytes(path.read_bytes()[:2000])
-    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, 4))
+    rows = imported(tmp_path, find_images(tmp_path / "in", PROMPTS, HowToRead(4)))
     assert all("unreadable image" in rows[f"12/{index}"]["error"] for index in range(4))
 
 
@@ -150,29 +153,30 @@ def test_files_that_cannot_be_cut_are_refused(tmp_path) -> None:
     for prompt in PROMPTS:
         Image.fromarray(noise(1, (31, 31), 1)[0]).save(tmp_path / f"{prompt.id}.png")
     with pytest.raises(BadInput, match=r"31x31 pixels cannot be cut .* use --images-per-prompt 1"):
-        find_images(tmp_path, PROMPTS, 4)
+        find_images(tmp_path, PROMPTS, HowToRead(4))
     for path in tmp_path.iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(BadInput, match="none of the images can be read"):
-        find_images(tmp_path, PROMPTS, 4)
+        find_images(tmp_path, PROMPTS, HowToRead(4))
 
 
-def test_single_images_where_four_are_expected_give_a_note(tmp_path) -> None:
+def test_single_images_where_four_are_expected_are_refused(tmp_path) -> None:
     for seed, prompt in enumerate(PROMPTS):
         Image.fromarray(photos(seed, 1, (64, 64))[0]).save(tmp_path / f"{prompt.id}.png")
-    grids = find_images(tmp_path, PROMPTS, 4)
-    assert str(grids) == "2x2 grids (PNG), no padding, 32x32"
-    assert grids.note.endswith("if there is one image a prompt, use --images-per-prompt 1")
-    single = find_images(tmp_path, PROMPTS, 1)
-    assert (single.layout, str(single), single.note) == ("named", "64x64", "")
+    with pytest.raises(BadInput, match=r"5 of 5: no edge in the middle.*--images-per-prompt 1.*--grid 2x2"):
+        find_images(tmp_path, PROMPTS, HowToRead(4))
+    single = find_images(tmp_path, PROMPTS, HowToRead(1))
+    assert (single.layout, str(single), single.notes) == ("named", "64x64", [])
     assert sorted(single.files) == sorted(f"{prompt.id}/0" for prompt in PROMPTS)
+    forced = find_images(tmp_path, PROMPTS, HowToRead(4, grid=(2, 2)))
+    assert str(forced) == "2x2 grids (PNG), no padding, 32x32"
 
 
 def test_an_id_may_end_like_an_index(tmp_path) -> None:
     for seed, prompt in enumerate(PROMPTS):
         for index, tile in enumerate(photos(seed, 2)):
             Image.fromarray(tile).save(tmp_path / f"{prompt.id}_{index}.png")
-    found = find_images(tmp_path, PROMPTS, 2)
+    found = find_images(tmp_path, PROMPTS, HowToRead(2))
     assert found.files["stanford_2/1"].name == "stanford_2_1.png"
     assert found.files["stanford_21/0"].name == "stanford_21_0.png"
     assert len(found.files) == 10
@@ -182,12 +186,12 @@ def test_mixed_and_unknown_names_are_refused(tmp_path) -> None:
     for name in ("12_0", "stanford_2"):
         Image.fromarray(photos(1, 1)[0]).save(tmp_path / f"{name}.png")
     with pytest.raises(BadInput, match=r"stanford_2\.png without an index, where other files have one"):
-        find_images(tmp_path, PROMPTS, 4)
+        find_images(tmp_path, PROMPTS, HowToRead(4))
     for number in range(7):
         Image.fromarray(photos(1, 1)[0]).save(tmp_path / f"cat{number}.png")
     (tmp_path / "stanford_2.png").unlink()
     with pytest.raises(BadInput, match=r"cat0\.png, .*cat4\.png and 2 more names no prompt of this suite"):
-        find_images(tmp_path, PROMPTS, 4)
+        find_images(tmp_path, PROMPTS, HowToRead(4))
 
 
 def test_jpeg_and_most_webp_are_lossy() -> None:
@@ -206,18 +210,8 @@ def _encoded(pixels: np.ndarray, image_format: str, **options) -> bytes:
 
 def make_run(path: Path, images: dict[str, bytes | None], each: int) -> RunFolder:
     """A run whose draws have these encoded images, or failed."""
-    run = RunFolder(path)
-    run.write_prompts(PROMPTS)
-    spec = resolve_images(load_recipe("shapes"), path, "0", "", 64, {"images_per_prompt": each})
-    write_json(path / "run.json", {"spec": spec.to_json(), "digest": spec.digest})
-    rows = []
-    for prompt in PROMPTS:
-        for index in range(each):
-            draw = make_draw(prompt, index, 0)
-            image = images[draw.key]
-            generation = Generation(draw.key, draw.seed, image=image, error=None if image else "broken")
-            rows.append(generation_row(prompt, generation, "d"))
-    run.generations.write(0, rows)
+    spec, run = begin_run(path, PROMPTS, images_per_prompt=each)
+    store_generations(spec, run, images)
     return run
 
 
@@ -238,8 +232,8 @@ def test_exported_files_are_read_back_to_the_same_pixels(tmp_path, each, image_f
     )
     with Image.open(tmp_path / "out" / "12.png") as image:
         assert (image.format, image.size) == ("PNG", (64, 64) if each == 1 else (128, 128))
-    exported = find_images(tmp_path / "out", PROMPTS, each)
-    assert exported.note == ""
+    exported = find_images(tmp_path / "out", PROMPTS, HowToRead(each))
+    assert exported.notes == []
     rows = imported(tmp_path, exported, each=each)
     for key, pixels in drawn.items():
         np.testing.assert_array_equal(decode_image(rows[key]["image"]["bytes"]), pixels)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sar_eval.errors import BadInput
-from sar_eval.images.files import decode_image, find_images
+from sar_eval.images.files import decode_image
+from sar_eval.images.folder import HowToRead, find_images
 from sar_eval.types import Prompt
 
 PROMPTS = [
@@ -38,7 +39,7 @@ def folders(root: Path, numbers: tuple[str, ...] = ("0000", "0001"), suffix: str
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
 def test_official_folders_are_matched_by_their_metadata(tmp_path, suffix) -> None:
-    images = find_images(folders(tmp_path, suffix=suffix), PROMPTS, 2)
+    images = find_images(folders(tmp_path, suffix=suffix), PROMPTS, HowToRead(2))
     assert images.layout == "geneval"
     assert images.files["00000/1"] == tmp_path / "00001" / "samples" / f"0001{suffix}"
     assert sorted(images.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
@@ -46,7 +47,7 @@ def test_official_folders_are_matched_by_their_metadata(tmp_path, suffix) -> Non
 
 
 def test_numbers_may_start_at_one_and_have_any_width(tmp_path) -> None:
-    assert sorted(find_images(folders(tmp_path, ("1", "2")), PROMPTS, 2).files)[:2] == [
+    assert sorted(find_images(folders(tmp_path, ("1", "2")), PROMPTS, HowToRead(2)).files)[:2] == [
         "00000/0",
         "00000/1",
     ]
@@ -55,8 +56,8 @@ def test_numbers_may_start_at_one_and_have_any_width(tmp_path) -> None:
 def test_a_missing_number_keeps_its_index(tmp_path) -> None:
     folder = folders(tmp_path, ("00000", "00001", "00002"))
     (folder / "00000" / "samples" / "00001.png").unlink()
-    assert "00001/1" not in find_images(folder, PROMPTS, 3).files
-    assert "00001/2" in find_images(folder, PROMPTS, 3).files
+    assert "00001/1" not in find_images(folder, PROMPTS, HowToRead(3)).files
+    assert "00001/2" in find_images(folder, PROMPTS, HowToRead(3)).files
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
@@ -71,7 +72,7 @@ def test_manifests(tmp_path, kind, by) -> None:
     else:
         lines = [f"file,{by}", *(f"{row['file']},{row[by]}" for row in rows)]
         (tmp_path / "manifest.csv").write_text("\n".join(lines))
-    images = find_images(tmp_path, PROMPTS, 2)
+    images = find_images(tmp_path, PROMPTS, HowToRead(2))
     assert images.layout == "manifest"
     assert {key: path.name for key, path in images.files.items()} == {
         "00000/0": "0.webp",
@@ -85,23 +86,23 @@ def test_names(tmp_path, pattern) -> None:
     for prompt in PROMPTS:
         for index in range(2):
             save(tmp_path / pattern.format(prompt.id, index))
-    images = find_images(tmp_path, PROMPTS, 2)
+    images = find_images(tmp_path, PROMPTS, HowToRead(2))
     assert images.layout == "named"
     assert sorted(images.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
 
 
 def test_the_digest_is_of_names_and_bytes(tmp_path) -> None:
-    digest = find_images(folders(tmp_path / "a"), PROMPTS, 2).digest()
-    assert digest == find_images(folders(tmp_path / "b"), PROMPTS, 2).digest()
+    digest = find_images(folders(tmp_path / "a"), PROMPTS, HowToRead(2)).digest()
+    assert digest == find_images(folders(tmp_path / "b"), PROMPTS, HowToRead(2)).digest()
     save(tmp_path / "b" / "00000" / "samples" / "0001.png", color=8)
-    assert digest != find_images(tmp_path / "b", PROMPTS, 2).digest()
+    assert digest != find_images(tmp_path / "b", PROMPTS, HowToRead(2)).digest()
 
 
 def test_the_size_is_the_most_common_one(tmp_path) -> None:
     folder = folders(tmp_path)
     other = save(folder / "00000" / "samples" / "0001.png", size=(9, 9))
     (folder / "00001" / "samples" / "0001.png").write_bytes(b"no image")
-    images = find_images(folder, PROMPTS, 2)
+    images = find_images(folder, PROMPTS, HowToRead(2))
     assert images.size == (8, 6)
     assert images.sizes[other] == (9, 9)
     assert images.sizes[folder / "00001" / "samples" / "0001.png"] is None
@@ -131,7 +132,7 @@ def _same_index(folder: Path) -> None:
     ("damage", "message"),
     [
         (_unknown_prompt, "belongs to no prompt of this suite: 'a photo of a yak'"),
-        (_invalid_json, "is no JSON"),
+        (_invalid_json, "broken JSON"),
         (_no_number, r"grid\.png: a sample's name must be a number"),
         (_too_many, "--images-per-prompt"),
         (_same_index, "are both image 1"),
@@ -141,7 +142,7 @@ def test_invalid_folders_are_refused(tmp_path, damage, message) -> None:
     folder = folders(tmp_path)
     damage(folder)
     with pytest.raises(BadInput, match=message):
-        find_images(folder, PROMPTS, 2)
+        find_images(folder, PROMPTS, HowToRead(2))
 
 
 @pytest.mark.parametrize(
@@ -151,24 +152,24 @@ def test_invalid_folders_are_refused(tmp_path, damage, message) -> None:
         ('{"file": "9.png", "prompt_id": "00000"}', "manifest.jsonl:1: no file"),
         ('{"file": "../0.png", "prompt_id": "00000"}', "no `file` inside"),
         ('{"file": "0.png", "prompt_id": "00000", "index": "x"}', "`index` is 'x'"),
-        ("[]", "is no JSON object"),
+        ("3", "manifest.jsonl:1: each line must be a JSON object"),
     ],
 )
 def test_invalid_manifests_are_refused_with_their_line(tmp_path, line, message) -> None:
     save(tmp_path / "0.png")
     (tmp_path / "manifest.jsonl").write_text(line)
     with pytest.raises(BadInput, match=message):
-        find_images(tmp_path, PROMPTS, 2)
+        find_images(tmp_path, PROMPTS, HowToRead(2))
 
 
 def test_unknown_layouts_and_missing_folders_are_refused(tmp_path) -> None:
     with pytest.raises(BadInput, match="no folder"):
-        find_images(tmp_path / "absent", PROMPTS, 2)
+        find_images(tmp_path / "absent", PROMPTS, HowToRead(2))
     with pytest.raises(BadInput, match=r"known layouts are geneval: .*; manifest: .*; named: "):
-        find_images(tmp_path, PROMPTS, 2)
+        find_images(tmp_path, PROMPTS, HowToRead(2))
     save(tmp_path / "cat_0.png")
     with pytest.raises(BadInput, match=r"cat_0\.png names no prompt of this suite"):
-        find_images(tmp_path, PROMPTS, 2)
+        find_images(tmp_path, PROMPTS, HowToRead(2))
 
 
 def test_decoding_applies_exif_orientation_and_drops_alpha() -> None:

@@ -11,12 +11,11 @@ from sar_eval.cli.progress import print_summary, quirk_table, score_table
 from sar_eval.report.metric_pairs import QUIRKS_TITLE, has_reference, pair_metrics, quirk_effects
 from sar_eval.report.page import write_report
 from sar_eval.report.scores import quirk_rows, score_groups
-from sar_eval.spec import RunSpec
 from sar_eval.stages.summarize import summarize
-from sar_eval.storage.run_folder import RunFolder
-from sar_eval.storage.schemas import generation_row, verdict_row
+from sar_eval.storage.schemas import image_digest, verdict_row
 from sar_eval.suites.dpg.questions import Question, write_questions
-from sar_eval.types import DrawProtocol, Generation, Metric, Prompt, Summary, Verdict
+from sar_eval.types import DrawProtocol, Metric, Prompt, Summary, Verdict
+from tests.stored_runs import begin_run, store_generations
 
 METRICS = (
     Metric("overall", 79.66, 78.0, 81.234, 4260, 100),
@@ -108,19 +107,24 @@ def test_summary_and_report_have_scale_reference_and_quirks(tmp_path) -> None:
         Prompt(f"p{n}", "a ring", checks=write_questions([Question(1, "?"), Question(2, "?", (1,))]))
         for n in range(3)
     ]
-    settings = {"suite": "dpg.jsonl", "suite_digest": "0", "checkpoint": "mine", "checkpoint_digest": "0"}
     protocol = DrawProtocol("simplear", 64)
-    spec = RunSpec("dpg", "dpg", **settings, protocol=protocol, judge="vqa", images_per_prompt=1)
-    folder = RunFolder(tmp_path)
-    folder.write_prompts(prompts)
+    settings = {"benchmark": "dpg", "fold": "dpg", "judge": "vqa", "images_per_prompt": 1}
+    spec, folder = begin_run(tmp_path, prompts, protocol=protocol, **settings)
     image = io.BytesIO()
     Image.new("RGB", (8, 8)).save(image, "PNG")
-    draws = [Generation(f"{prompt.id}/0", 1, image=image.getvalue()) for prompt in prompts]
-    pairs = zip(prompts, draws, strict=True)
-    folder.generations.write(0, [generation_row(prompt, draw, spec.digest) for prompt, draw in pairs])
-    rows = [{"id": 1, "answer": "yes.", "yes": True}, {"id": 2, "answer": "yes", "yes": True}]
-    verdicts = [Verdict(draw.key, "vqa", "1", score=1.0, evidence={"questions": rows}) for draw in draws]
-    folder.verdicts("vqa").write(0, [verdict_row(verdict, spec.judge_digest) for verdict in verdicts])
+    store_generations(spec, folder, {f"{prompt.id}/0": image.getvalue() for prompt in prompts})
+    answers = [{"id": 1, "answer": "yes.", "yes": True}, {"id": 2, "answer": "yes", "yes": True}]
+    part = folder.generations.parts()[0]
+    judged = image_digest(image.getvalue())
+    rows = [
+        verdict_row(
+            Verdict(f"{prompt.id}/0", "vqa", "1", score=1.0, evidence={"questions": answers}),
+            spec.judge_digest,
+            judged,
+        )
+        for prompt in prompts
+    ]
+    folder.write_verdicts("vqa", 0, rows, spec.judge_digest, part)
 
     summarize(spec, folder)
     stored = json.loads((tmp_path / "summary.json").read_text())["metrics"]

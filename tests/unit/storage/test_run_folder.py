@@ -44,7 +44,23 @@ def test_rows_read_back_equal(table: PartTable) -> None:
     assert [generation_from_row(row) for row in table.rows()] == [
         Generation(f"a/{i}", i, (1, 2, 3), b"png", 0.5) for i in range(40)
     ]
-    assert pq.ParquetFile(table.paths()[0]).metadata.num_row_groups == 3
+
+
+@pytest.mark.parametrize(("size", "groups"), [(3, 1), (90_000, 1), (150_000, 2), (300_000, 3)])
+def test_one_image_is_read_without_all_others(table: PartTable, size: int, groups: int) -> None:
+    images = [bytes([i]) * size for i in range(40)]
+    made = [Generation(f"a/{i}", i, image=image) for i, image in enumerate(images)]
+    path = _write(table, 0, [generation_row(PROMPT, generation, "d") for generation in made])
+    assert pq.ParquetFile(path).metadata.num_row_groups == groups
+    assert table.images_at(path, [39, 0, 17]) == [images[39], images[0], images[17]]
+
+
+def test_an_image_in_a_damaged_page_is_refused(table: PartTable) -> None:
+    path = _write(table, 0, _rows(4))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"png", b"pmg"))
+    with pytest.raises(BadInput, match="is damaged"):
+        table.images_at(path, [1])
 
 
 def test_a_part_is_replaced_by_a_newer_one(table: PartTable) -> None:

@@ -1,0 +1,76 @@
+"""Whether a downloaded file can be what it should be, where no checksum is published to tell.
+
+A proxy's login page comes with status 200, too; its checksum must not be the one that counts from then on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from sar_eval.documents import parse_json, read_bytes
+from sar_eval.errors import BadInput
+
+_MARKUP = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
+_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04")
+_MIN_WEIGHTS_BYTES = 10_000
+
+
+def why_not(path: Path, name: str) -> str:
+    """Why a file cannot be the one of that name, "" if it can; the name's suffix says what it should be."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if _MARKUP.match(head):
+        return "is a web page (a login, or an error of a proxy)"
+    check = _CHECKS.get(Path(name).suffix)
+    return check(path, head) if check else ""
+
+
+def _weights(path: Path, head: bytes) -> str:
+    is_torch = head.startswith((b"PK\x03\x04", *_PICKLE)) and path.stat().st_size >= _MIN_WEIGHTS_BYTES
+    return "" if is_torch else "is no torch file of weights"
+
+
+def _questions(path: Path, head: bytes) -> str:
+    """The official table, as its importer reads it."""
+    from sar_eval.suites.dpg.suite import COLUMNS
+
+    del path
+    header = head.partition(b"\n")[0].decode("utf-8-sig", "replace")
+    missing = [column for column in COLUMNS if column not in header]
+    return f"is no table of DPG's questions (no column {missing[0]})" if missing else ""
+
+
+def _settings(path: Path, head: bytes) -> str:
+    """JSON or YAML with a table in it."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        text = read_bytes(path, 1_000_000)
+        data = (
+            yaml.safe_load(text)
+            if path.suffix == ".yaml" or head[:1] not in b"{["
+            else parse_json(text, "it")
+        )
+    except (BadInput, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return f"is no readable configuration ({str(error).splitlines()[0]})"
+    return "" if isinstance(data, dict) else "is no table of settings"
+
+
+def _words(path: Path, head: bytes) -> str:
+    del head
+    try:
+        lines = read_bytes(path, 10_000_000).decode().splitlines()
+    except (BadInput, UnicodeDecodeError):
+        return "is no list of word pieces"
+    return "" if "[PAD]" in lines[:1000] and "[CLS]" in lines[:1000] else "is no list of word pieces"
+
+
+_CHECKS: dict[str, Callable[[Path, bytes], str]] = {
+    ".bin": _weights,
+    ".csv": _questions,
+    ".json": _settings,
+    ".yaml": _settings,
+    ".txt": _words,
+}
