@@ -23,7 +23,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sar_eval.storage.files import publish, storage_errors
+from sar_eval.storage.files import publish, storage_errors, sync_file
 from sar_eval.storage.schemas import PartFacts, Row, image_digest
 
 # A Parquet row group is the minimum that is read for one image, and each costs time when columns are
@@ -84,7 +84,7 @@ def _write(path: Path, rows: Sequence[Row], schema: pa.Schema, facts: PartFacts)
         for start in range(0, len(rows), size):
             writer.write_table(pa.Table.from_pylist(list(rows[start : start + size]), schema=schema))
             if start + size < len(rows):  # the rest is synced with the file as a whole
-                flushed.append(flushing.submit(os.fsync, written.fileno()))
+                flushed.append(flushing.submit(sync_file, written))
         metadata = {FACTS: f"{_digest(text.encode())} {text}".encode()}
         if digests is not None:
             metadata[IMAGES] = msgspec.json.encode(list(digests))
