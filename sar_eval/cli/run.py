@@ -113,8 +113,9 @@ def judge_run(
     from sar_eval.stages.resolve import check_judgeable
     from sar_eval.suites.streamed import stored_prompts
 
-    folder, stored = session.open_run(path)
-    spec = _with_judge(stored, folder, benchmark, overrides(judging))
+    asked = overrides(judging)
+    folder, stored = session.open_run(path, named=bool(benchmark or asked.get("judge")))
+    spec = _with_judge(stored, folder, benchmark, asked)
     if spec.judge != stored.judge:
         check_judgeable(spec, stored_prompts(folder))
     slots = session.worker_slots(where)
@@ -129,7 +130,7 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmar
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
-    folder, spec = session.open_run(run_folder)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
@@ -160,7 +161,7 @@ def report(
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
 
-    folder, spec = session.open_run(run_folder)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
@@ -223,8 +224,11 @@ def verify(
         say(f"problem: {problem}")
     say(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
     if not found.intact:
-        way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
-        raise Incomplete(f"{run_folder} is not intact: {way_on}")
+        raise Incomplete(f"{run_folder} is not intact{_way_on(repair) if found.damaged else ''}")
+
+
+def _way_on(repaired: bool) -> str:
+    return f": {'run the command that wrote them again' if repaired else '--repair removes damaged parts'}"
 
 
 def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
