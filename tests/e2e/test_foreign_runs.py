@@ -271,6 +271,27 @@ def test_verify_knows_the_prompts_by_the_suite(run) -> None:
     assert "holds other prompts than the run was begun with" in verify(spec, folder).problems[0]
 
 
+@pytest.mark.parametrize("kind", ["/dev/zero", "a pipe", "a folder", "a dangling link"])
+@pytest.mark.parametrize("table", ["generations", "verdicts"])
+def test_parts_that_are_no_files_are_named(run, table: str, kind: str) -> None:
+    spec, folder = run
+    part = (folder.generations if table == "generations" else folder.verdicts(spec.judge)).paths()[1]
+    part.unlink()
+    target = kind if kind.startswith("/") else "nowhere"
+    {"a pipe": os.mkfifo, "a folder": os.mkdir}.get(kind, lambda path: path.symlink_to(target))(part)
+    for stage in (summarize, lambda *run: judge(*run, [])):
+        with pytest.raises(BadInput, match=f"{part.name} is no regular file"):
+            stage(spec, folder)
+
+
+def test_a_report_is_not_written_through_a_link(sar_eval_here, run, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (run[1].path / "report_assets").symlink_to(tmp_path / "pictures")
+    code, output = sar_eval_here("report", run[1].path)
+    assert (code, "report_assets is a link" in output) == (2, True), output
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
 @pytest.mark.parametrize("source", ["/dev/zero", "a pipe"])
 def test_prompts_that_never_end_are_not_read(run, tmp_path: Path, source: str) -> None:
     spec, folder = run
