@@ -235,20 +235,24 @@ def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: 
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
     from sar_eval.stages.resolve import with_judge
-    from sar_eval.stages.resume import check_files
+    from sar_eval.stages.resume import check_files, check_secret
 
     named = [asked.get("judge"), asked["judge_options"].get("answerer")]
+    recipe_options: dict[str, Any] = {}
     if benchmark is not None:
         recipe = load_recipe(benchmark)
+        recipe_options = dict(recipe.judge_options)
         names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
-        named += [*names.values(), recipe.judge_options.get("answerer")]
-        spec = replace(spec, benchmark=recipe.name, judge_options=dict(recipe.judge_options), **names)
+        named += [*names.values(), recipe_options.get("answerer")]
+        spec = replace(spec, benchmark=recipe.name, judge_options=recipe_options, **names)
     if asked.get("judge") not in (None, spec.judge):
         spec = replace(spec, judge=asked["judge"], judge_options={})
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
+    named_options = {**recipe_options, **asked["judge_options"]}
     spec = replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]})
     check_files(spec, named, folder)
+    check_secret(spec, named_options, folder)
     return with_judge(spec)
 
 

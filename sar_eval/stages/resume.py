@@ -21,7 +21,7 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts
 from sar_eval.suites.prompts import Suite, load_suite
 from sar_eval.suites.streamed import StreamedPrompts, stored_prompts
-from sar_eval.types import Shard
+from sar_eval.types import Json, Shard
 
 CHANGED = "was changed after sar-eval wrote it"
 FOREIGN = "it belongs to another run; move it away, or use another --out"
@@ -170,6 +170,26 @@ def check_files(spec: RunSpec, named: Collection[str], folder: RunFolder) -> Non
                 "if you trust it, name it again on the command line, by --benchmark RECIPE.toml or "
                 "--judge FILE.py:NAME"
             )
+
+
+def check_secret(spec: RunSpec, named: Mapping[str, Json], folder: RunFolder) -> None:
+    """Refuse to send a key to where a run folder says, unless this command names its variable itself.
+
+    Args:
+        spec: the run's.
+        named: judge options that this command was given.
+        folder: of the run, for the message.
+
+    Raises:
+        BadInput: naming the variable and the server.
+    """
+    variable = spec.judge_options.get("api_key_env")
+    if variable and variable != named.get("api_key_env"):
+        raise BadInput(
+            f"{folder.path / 'run.json'} says to send what is in {variable} to "
+            f"{spec.judge_options.get('url')}: if you trust it, name it again, by "
+            f"--judge-option api_key_env={variable}"
+        )
 
 
 def kept_settings(asked_batch_size: int | None, kept: RunSpec) -> list[str]:

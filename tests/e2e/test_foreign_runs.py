@@ -215,6 +215,25 @@ def test_a_file_named_again_is_run(sar_eval_here, evil, tmp_path: Path) -> None:
     assert (code, pwned.exists()) == (0, True), output
 
 
+def test_a_key_is_sent_only_where_the_command_says(
+    sar_eval_here, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stranger's run folder gets any variable of the environment sent to the stranger's server."""
+    folder = run[1]
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    options = {
+        "answerer": "server",
+        "url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "api_key_env": "MY_TOKEN",
+    }
+    _name(folder, judge="vqa", judge_options=options)
+    code, output = sar_eval_here("judge", folder.path)
+    assert (code, "says to send what is in MY_TOKEN to http://127.0.0.1:9" in output) == (2, True), output
+    code, output = sar_eval_here("judge", folder.path, "--judge-option", "api_key_env=MY_TOKEN")
+    assert "says to send" not in output
+
+
 def test_a_resume_runs_no_file_of_the_folder(evil, tmp_path: Path) -> None:
     """`generate` into a folder whose run.json names a judge keeps that judge, but must not run it."""
     folder, file, pwned = evil
