@@ -137,6 +137,15 @@ def test_scores_that_are_no_numbers_are_not_folded(run, score: float) -> None:
         summarize(spec, folder)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_figures_that_overflow_are_refused(run) -> None:
+    """Each score is a number, their interval is none."""
+    spec, folder = run
+    store_verdicts(spec, folder, SCORES | {KEYS[0]: 1e308, KEYS[3]: -5.0})
+    with pytest.raises(BadInput, match="stored scores are out of all range"):
+        summarize(spec, folder)
+
+
 def test_rows_of_other_draws_are_refused(run) -> None:
     spec, folder = run
     part = folder.generations.parts()[0]
