@@ -113,8 +113,9 @@ def judge_run(
     from sar_eval.stages.resolve import check_judgeable
     from sar_eval.suites.streamed import stored_prompts
 
-    folder, stored = session.open_run(path)
-    spec = _with_judge(stored, folder, benchmark, overrides(judging))
+    asked = overrides(judging)
+    folder, stored = session.open_run(path, named=bool(benchmark or asked.get("judge")))
+    spec = _with_judge(stored, folder, benchmark, asked)
     if spec.judge != stored.judge:
         check_judgeable(spec, stored_prompts(folder))
     slots = session.worker_slots(where)
@@ -129,7 +130,7 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmar
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
-    folder, spec = session.open_run(run_folder)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
@@ -160,7 +161,7 @@ def report(
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
 
-    folder, spec = session.open_run(run_folder)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = _with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
@@ -223,28 +224,35 @@ def verify(
         say(f"problem: {problem}")
     say(f"{found.parts} parts, {found.bytes:,} bytes read: {len(found.damaged)} damaged")
     if not found.intact:
-        way_on = "run the command that wrote them again" if repair else "--repair removes damaged parts"
-        raise Incomplete(f"{run_folder} is not intact: {way_on}")
+        raise Incomplete(f"{run_folder} is not intact{_way_on(repair) if found.damaged else ''}")
+
+
+def _way_on(repaired: bool) -> str:
+    return f": {'run the command that wrote them again' if repaired else '--repair removes damaged parts'}"
 
 
 def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
     from sar_eval.stages.resolve import with_judge
-    from sar_eval.stages.resume import check_files
+    from sar_eval.stages.resume import check_files, check_secret
 
     named = [asked.get("judge"), asked["judge_options"].get("answerer")]
+    recipe_options: dict[str, Any] = {}
     if benchmark is not None:
         recipe = load_recipe(benchmark)
+        recipe_options = dict(recipe.judge_options)
         names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
-        named += [*names.values(), recipe.judge_options.get("answerer")]
-        spec = replace(spec, benchmark=recipe.name, judge_options=dict(recipe.judge_options), **names)
+        named += [*names.values(), recipe_options.get("answerer")]
+        spec = replace(spec, benchmark=recipe.name, judge_options=recipe_options, **names)
     if asked.get("judge") not in (None, spec.judge):
         spec = replace(spec, judge=asked["judge"], judge_options={})
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
+    named_options = {**recipe_options, **asked["judge_options"]}
     spec = replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]})
     check_files(spec, named, folder)
+    check_secret(spec, named_options, folder)
     return with_judge(spec)
 
 

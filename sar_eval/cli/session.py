@@ -32,17 +32,27 @@ def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> R
     return RunFolder(out or run_folder(spec, Path("runs"), shard))
 
 
-def open_run(path: Path) -> tuple[RunFolder, RunSpec]:
+def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
     """A run folder that is there, and its spec.
 
+    Args:
+        path: of the folder.
+        named: this command names judge or fold itself, so a `run.json` that was changed is only noted.
+
     Raises:
-        BadInput: it is none.
+        BadInput: it is none, or its `run.json` was changed.
     """
     from sar_eval.spec import RunSpec
+    from sar_eval.stages.resume import CHANGED, check_manifest
     from sar_eval.storage.run_folder import RunFolder
 
     folder = RunFolder(path)
-    return folder, RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
+    spec = RunSpec.from_json(folder.read_manifest().spec, str(path / "run.json"))
+    if not named:
+        check_manifest(folder)
+    elif not folder.manifest_is_intact():
+        say(f"note: {path / 'run.json'} {CHANGED}", err=True)
+    return folder, spec
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:

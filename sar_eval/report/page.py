@@ -62,6 +62,8 @@ def write_report(
         SpecMismatch: the summary is of another spec.
         StorageFailed: the report cannot be written.
     """
+    if (folder.path / ASSETS).is_symlink():
+        raise BadInput(f"{folder.path / ASSETS} is a link: remove it, or pictures are written elsewhere")
     summary = _read_summary(spec, folder)
     rows = read_rows(spec, folder)
     asked = _asked_rows(rows, keys)
@@ -77,7 +79,7 @@ def write_report(
     details = _run_details(spec, folder, summary, sorted(judge_versions), rows)
     write_bytes(path, _page(spec, summary, details, rows, data, len(pictures)).encode())
     # Not before: the old page uses the old files until it is replaced.
-    remove_stale(data.folder, names | data.names)
+    remove_stale(data.folder, names | data.names, rows)
     return path
 
 

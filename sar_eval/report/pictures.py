@@ -21,10 +21,9 @@ FIRST_ROWS = 60  # the first screen of a sampled run's gallery has its pictures
 THUMBNAIL_SIDE = 192  # pixels of the longer side, as wide as a card of the gallery
 # File suffix and MIME type by Pillow's format name.
 FORMATS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("webp", "image/webp")}
-# Names of our files in the folder beside the page; no other file is ever removed.
-OURS = re.compile(
-    r"([A-Za-z0-9][A-Za-z0-9._-]*_\d+(\.thumb)?\.(png|jpg|webp)|index\.js|(rows|details)-\d{6,}\.js)(\.\d+\.tmp)?"
-)
+# Our files in the folder beside the page: pictures of draws, and data. No other file is ever removed.
+PICTURE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)_(\d+)(\.thumb)?\.(png|jpg|webp)")
+DATA = re.compile(r"(index\.js|(rows|details)-\d{6,}\.js)(\.\d+\.tmp)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,13 @@ class PictureFiles:
         return Picture(urls[0], urls[-1], size)
 
 
-def remove_stale(folder: Path, written: set[str]) -> None:
+def remove_stale(folder: Path, written: set[str], rows: RunRows) -> None:
     """Remove files of an earlier report from the folder beside the page, and the folder if it is empty.
+
+    Args:
+        folder: beside the page.
+        written: names of this report's files.
+        rows: of the run; a picture of another name than its draws have is somebody's own.
 
     Raises:
         StorageFailed: a file cannot be removed.
@@ -125,10 +129,17 @@ def remove_stale(folder: Path, written: set[str]) -> None:
         if not folder.is_dir():
             return
         for path in folder.iterdir():
-            if path.name not in written and OURS.fullmatch(path.name):
+            if path.name not in written and _is_ours(path.name, rows):
                 path.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _is_ours(name: str, rows: RunRows) -> bool:
+    picture = PICTURE.fullmatch(name)
+    if picture is not None:
+        return rows.number(f"{picture[1]}/{picture[2]}") is not None
+    return DATA.fullmatch(name) is not None
 
 
 def _read_header(data: bytes | None) -> tuple[str, tuple[int, int]] | str:
@@ -136,7 +147,7 @@ def _read_header(data: bytes | None) -> tuple[str, tuple[int, int]] | str:
     if not data:
         return "no image stored"
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             found = str(image.format), image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "unreadable image"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sar_eval.images.files import decode_image, encode_png
 from sar_eval.images.grids import join_tiles
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_keys, open_blocks
+from sar_eval.stages.resume import check_blocks, check_keys, check_spec, open_blocks, spec_digests
 from sar_eval.storage.files import storage_errors
 from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
@@ -34,6 +34,7 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
     """Write the run's images as files and return how many images are in them.
 
     Raises:
+        SpecMismatch: it holds images of another run.
         BadInput: unknown layout, `out` not empty, nothing to export, or images that the layout cannot
             hold (`dpg`: neither one nor four a prompt, or four of several sizes).
         StorageFailed: `out` cannot be written.
@@ -45,20 +46,21 @@ def export(folder: RunFolder, layout: str, out: Path) -> int:
             raise BadInput(f"{out} is not empty: name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
     spec = RunSpec.from_json(folder.read_manifest().spec, str(folder.path / "run.json"))
-    blocks = open_blocks(spec, folder)
+    blocks, digests = open_blocks(spec, folder), spec_digests(spec, folder)
     write = {"geneval": _geneval, "folder": _flat, "dpg": _dpg}[layout]
     with storage_errors(out):
-        number = sum(write(folder, blocks, out))
+        number = sum(write(folder, blocks, digests, out))
     if number == 0:
         raise BadInput(f"{folder.path} holds no images yet")
     return number
 
 
-def _images(folder: RunFolder, blocks: Blocks) -> Iterator[tuple[Draw, bytes]]:
+def _images(folder: RunFolder, blocks: Blocks, digests: Collection[str]) -> Iterator[tuple[Draw, bytes]]:
     """Every stored image with its draw. Names come from the suite, never from what a part says."""
     parts = folder.generations.parts()
     check_blocks(parts.values(), blocks)
     for number, part in parts.items():
+        check_spec(part, folder.generations.facts(part), digests)
         found = folder.generations.read(part.path, ["key", "image"]).to_pydict()
         check_keys(part, found["key"], blocks.keys(number))
         for draw, image in zip(blocks[number], found["image"], strict=True):
@@ -78,7 +80,7 @@ def check_image(part: Part, draw: Draw, data: bytes) -> None:
         raise BadInput(f"{part.path}: what is stored for {draw.key} is neither PNG, JPEG nor WebP")
 
 
-def _geneval(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
+def _geneval(folder: RunFolder, blocks: Blocks, digests: Collection[str], out: Path) -> Iterator[int]:
     numbers = {}
     for number, prompt in enumerate(blocks.prompts):
         numbers[prompt.id] = number
@@ -86,7 +88,7 @@ def _geneval(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
         (prompt_folder / "samples").mkdir(parents=True)
         metadata = prompt.checks or {"tag": prompt.tag, "prompt": prompt.text}
         (prompt_folder / "metadata.jsonl").write_text(json.dumps(metadata), "utf-8")
-    for draw, data in _images(folder, blocks):
+    for draw, data in _images(folder, blocks, digests):
         path = out / f"{numbers[draw.prompt.id]:05d}" / "samples" / f"{draw.index:04d}.png"
         path.write_bytes(_as_png(data))
         yield 1
@@ -102,9 +104,9 @@ def _as_png(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _flat(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
+def _flat(folder: RunFolder, blocks: Blocks, digests: Collection[str], out: Path) -> Iterator[int]:
     with (out / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
-        for draw, data in _images(folder, blocks):
+        for draw, data in _images(folder, blocks, digests):
             path = out / f"{draw.prompt.id}_{draw.index}.{image_suffix(data)}"
             path.write_bytes(data)
             line = {"key": draw.key, "prompt_id": draw.prompt.id, "index": draw.index}
@@ -118,12 +120,12 @@ def _flat(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
             yield 1
 
 
-def _dpg(folder: RunFolder, blocks: Blocks, out: Path) -> Iterator[int]:
+def _dpg(folder: RunFolder, blocks: Blocks, digests: Collection[str], out: Path) -> Iterator[int]:
     """A prompt with fewer images than it should have gets no file: a grid cannot have an empty tile."""
     each = blocks.images_per_prompt
     if each not in (1, 4):
         raise BadInput(f"layout dpg holds 1 or 4 images a prompt, not {each}: use --layout folder")
-    for prompt, drawn in groupby(_images(folder, blocks), lambda found: found[0].prompt.id):
+    for prompt, drawn in groupby(_images(folder, blocks, digests), lambda found: found[0].prompt.id):
         images = [data for _, data in drawn]
         if len(images) == each:
             (out / f"{prompt}.png").write_bytes(_one_file(prompt, images))

@@ -17,7 +17,7 @@ from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progre
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
-from sar_eval.stages.resume import is_drawn, open_blocks, unfinished_blocks
+from sar_eval.stages.resume import is_drawn, open_blocks, spec_digests, unfinished_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, generation_row
 from sar_eval.types import Draw, Generation, Json
@@ -61,7 +61,7 @@ def undrawn_blocks(
 ) -> list[int]:
     """Numbers of the blocks that lack generations (see `stages.resume.unfinished_blocks`)."""
     table = folder.generations
-    digests = {spec.digest, *folder.read_manifest().earlier_digests}
+    digests = spec_digests(spec, folder)
     finished = is_drawn(table, blocks, digests)
     return unfinished_blocks(stage, table, blocks, blocks.numbers, finished, progress, redo)
 

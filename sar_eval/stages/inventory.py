@@ -13,7 +13,15 @@ from typing import Any
 
 from sar_eval.errors import BadInput
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_keys, check_spec, is_tied, open_blocks
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_judge,
+    check_keys,
+    check_spec,
+    is_tied,
+    open_blocks,
+    spec_digests,
+)
 from sar_eval.storage.parts import Part
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts, verdict_from_row
@@ -44,7 +52,7 @@ class Inventory:
         """Read the footers.
 
         Raises:
-            BadInput: prompts or parts are damaged.
+            BadInput: prompts or parts are damaged, or verdicts were given under other options.
             SpecMismatch: generations are of another run.
         """
         self.spec, self.folder = spec, folder
@@ -54,10 +62,13 @@ class Inventory:
         self.drawn = self.generations.parts()
         self.judged = self.verdicts.parts() if self.verdicts else {}
         check_blocks([*self.drawn.values(), *self.judged.values()], self.blocks)
-        digests = {spec.digest, *folder.read_manifest().earlier_digests}
+        digests = spec_digests(spec, folder)
         self.facts = {number: self.generations.facts(part) for number, part in self.drawn.items()}
         for number, facts in self.facts.items():
             check_spec(self.drawn[number], facts, digests)
+        self._verdict_facts = {
+            number: self._facts_of_verdicts(part) for number, part in self.judged.items()
+        }
 
     def state(self, block: int) -> BlockState:
         """What a block has and lacks."""
@@ -90,10 +101,11 @@ class Inventory:
             and is_tied(self.judged[block], self._verdict_facts[block], self.drawn[block])
         )
 
-    @cached_property
-    def _verdict_facts(self) -> dict[int, PartFacts]:
-        table = self.verdicts
-        return {} if table is None else {number: table.facts(part) for number, part in self.judged.items()}
+    def _facts_of_verdicts(self, part: Part) -> PartFacts:
+        table = self.folder.verdicts(self.spec.judge)
+        facts = table.facts(part)
+        check_judge(self.spec, table, facts)
+        return facts
 
     def check_block(self, block: int) -> None:
         """Read the rows of a block, which the footers otherwise stand for.

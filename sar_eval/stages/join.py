@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sar_eval.errors import SpecMismatch
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_spec
+from sar_eval.stages.resume import check_blocks, check_judge, check_manifest, check_spec
 from sar_eval.storage.files import link_or_copy
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.parts import Part, PartTable
@@ -38,6 +38,8 @@ def join(shards: Sequence[RunFolder], out: RunFolder) -> Joined:
         StorageFailed: the folder cannot be written.
     """
     manifests = [folder.read_manifest() for folder in shards]
+    for folder in shards:
+        check_manifest(folder)
     for folder, manifest in zip(shards, manifests, strict=True):
         _check_same(manifests[0], shards[0], manifest, folder)
     spec = RunSpec.from_json(manifests[0].spec, str(shards[0].path / "run.json"))
@@ -54,6 +56,9 @@ def _check_same(first: Manifest, its: RunFolder, other: Manifest, folder: RunFol
     names = ("digest", "prompts")
     differ = [name for name in names if getattr(first, name) != getattr(other, name)]
     differ += [name for name in ("batch_size",) if first.spec.get(name) != other.spec.get(name)]
+    if not differ and first.spec.get("judge") == other.spec.get("judge"):
+        judges = [RunSpec.from_json(manifest.spec).judge_digest for manifest in (first, other)]
+        differ += ["judge_options"] if judges[0] != judges[1] else []
     if differ:
         raise SpecMismatch(
             f"{folder.path} is no shard of the run in {its.path}: its {differ[0]} is another"
@@ -107,5 +112,7 @@ def _count(spec: RunSpec, manifest: Manifest, out: RunFolder, blocks: Blocks) ->
         drawn += facts.rows - facts.errors
     if spec.judge:
         table = out.verdicts(spec.judge)
-        judged = sum(facts.rows - facts.errors for facts in map(table.facts, table.parts().values()))
+        for facts in map(table.facts, table.parts().values()):
+            check_judge(spec, table, facts)
+            judged += facts.rows - facts.errors
     return Joined(drawn, judged, blocks.draws)

@@ -23,6 +23,7 @@ from sar_eval.stages.resume import (
     check_spec,
     is_judged,
     open_blocks,
+    spec_digests,
     unfinished_blocks,
 )
 from sar_eval.storage.parts import Part, PartTable
@@ -67,7 +68,7 @@ def check_generations(spec: RunSpec, folder: RunFolder, parts: Mapping[int, Part
     Raises:
         SpecMismatch: naming the part.
     """
-    digests = {spec.digest, *folder.read_manifest().earlier_digests}
+    digests = spec_digests(spec, folder)
     check_blocks(parts.values(), blocks)
     for part in parts.values():
         check_spec(part, folder.generations.facts(part), digests)

@@ -21,8 +21,9 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts
 from sar_eval.suites.prompts import Suite, load_suite
 from sar_eval.suites.streamed import StreamedPrompts, stored_prompts
-from sar_eval.types import Shard
+from sar_eval.types import Json, Shard
 
+CHANGED = "was changed after sar-eval wrote it"
 FOREIGN = "it belongs to another run; move it away, or use another --out"
 
 
@@ -64,6 +65,10 @@ def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> Run
         )
     kept = _kept(stored, spec)
     check_files(kept, spec.files.values(), folder)
+    if not spec.judge:
+        check_manifest(folder)  # what it says of judge and fold is kept
+    if kept.judge_digest != stored.judge_digest:
+        _check_verdicts(kept, folder)
     _write_changes(kept, manifest, folder)
     _restore_prompts(spec, folder)
     return kept
@@ -98,8 +103,27 @@ def _kept(stored: RunSpec, spec: RunSpec) -> RunSpec:
     return replace(stored, **judging, **engine)
 
 
+def check_manifest(folder: RunFolder) -> None:
+    """Refuse a `run.json` that somebody changed: judge, fold and names are in no other digest.
+
+    Raises:
+        BadInput: it is not what sar-eval wrote.
+    """
+    if not folder.manifest_is_intact():
+        raise BadInput(
+            f"{folder.path / 'run.json'} {CHANGED}: restore it, or name judge and fold again by --benchmark"
+        )
+
+
+def _check_verdicts(spec: RunSpec, folder: RunFolder) -> None:
+    """Refuse new judge options before `run.json` has them, if verdicts are there that others gave."""
+    table = folder.verdicts(spec.judge)
+    for part in table.parts().values():
+        check_judge(spec, table, table.facts(part))
+
+
 def _write_changes(kept: RunSpec, manifest: Manifest, folder: RunFolder) -> None:
-    if kept.to_json() == manifest.spec:
+    if kept.to_json() == manifest.spec and folder.manifest_is_intact():
         return
     earlier = manifest.earlier_digests
     if kept.digest != manifest.digest:  # by an earlier version, of the same spec: its parts stay
@@ -146,6 +170,26 @@ def check_files(spec: RunSpec, named: Collection[str], folder: RunFolder) -> Non
                 "if you trust it, name it again on the command line, by --benchmark RECIPE.toml or "
                 "--judge FILE.py:NAME"
             )
+
+
+def check_secret(spec: RunSpec, named: Mapping[str, Json], folder: RunFolder) -> None:
+    """Refuse to send a key to where a run folder says, unless this command names its variable itself.
+
+    Args:
+        spec: the run's.
+        named: judge options that this command was given.
+        folder: of the run, for the message.
+
+    Raises:
+        BadInput: naming the variable and the server.
+    """
+    variable = spec.judge_options.get("api_key_env")
+    if variable and variable != named.get("api_key_env"):
+        raise BadInput(
+            f"{folder.path / 'run.json'} says to send what is in {variable} to "
+            f"{spec.judge_options.get('url')}: if you trust it, name it again, by "
+            f"--judge-option api_key_env={variable}"
+        )
 
 
 def kept_settings(asked_batch_size: int | None, kept: RunSpec) -> list[str]:
@@ -231,6 +275,11 @@ def is_drawn(table: PartTable, blocks: Blocks, digests: Collection[str]) -> Call
     return whole
 
 
+def spec_digests(spec: RunSpec, folder: RunFolder) -> set[str]:
+    """What the run's generations were drawn for: the spec, also as earlier versions made its digest."""
+    return {spec.digest, *folder.read_manifest().earlier_digests}
+
+
 def check_spec(part: Part, facts: PartFacts, digests: Collection[str]) -> None:
     """Refuse generations of another run.
 
@@ -266,16 +315,25 @@ def is_judged(spec: RunSpec, folder: RunFolder, generations: Mapping[int, Part])
 
     def whole(part: Part) -> bool:
         facts, source = table.facts(part), generations.get(part.block)
-        if facts.made_for not in (spec.judge_digest, spec.earlier_judge_digest):
-            raise BadInput(
-                f"{table.folder} holds verdicts given under other options: "
-                f"remove that folder to judge again with {dict(spec.judge_options)}"
-            )
+        check_judge(spec, table, facts)
         if source is None or not is_tied(part, facts, source):
             return False
         return facts.errors == 0 and facts.rows == drawn.facts(source).rows
 
     return whole
+
+
+def check_judge(spec: RunSpec, table: PartTable, facts: PartFacts) -> None:
+    """Refuse verdicts that were given under other judge options or by another version.
+
+    Raises:
+        BadInput: naming their folder.
+    """
+    if facts.made_for not in (spec.judge_digest, spec.earlier_judge_digest):
+        raise BadInput(
+            f"{table.folder} holds verdicts given under other options: "
+            f"remove that folder to judge again with {dict(spec.judge_options)}"
+        )
 
 
 def is_tied(part: Part, facts: PartFacts, source: Part) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from sar_eval import discover
+from sar_eval.errors import BadInput
 from sar_eval.provenance import versions
 from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
@@ -25,7 +28,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     Blocks that are whole are counted from the footers of their parts (see `stages.inventory`).
 
     Raises:
-        BadInput: a stored part cannot be read.
+        BadInput: a stored part cannot be read, or a figure is no number.
         SpecMismatch: a stored part is of another run.
     """
     inventory = Inventory(spec, folder)
@@ -42,6 +45,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         fold = discover.load("benchmarks", spec.fold)
         with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
             metrics = tuple(fold().fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
+        _check_finite(metrics)
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,
@@ -62,6 +66,17 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     )
     folder.write_summary(to_json(summary))
     return summary
+
+
+def _check_finite(metrics: Iterable[Metric]) -> None:
+    """Refuse figures that are no numbers: JSON has none of them, and no report could be read again."""
+    for metric in metrics:
+        values = (metric.value, metric.low, metric.high)
+        if not all(value is None or math.isfinite(value) for value in values):
+            raise BadInput(
+                f"{metric.name} is {metric.value}: stored scores are out of all range; remove the run's "
+                "verdicts and judge again"
+            )
 
 
 def _mean_steps(inventory: Inventory) -> float | None:

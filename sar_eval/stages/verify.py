@@ -12,6 +12,7 @@ from sar_eval.stages.inventory import Inventory
 from sar_eval.storage.files import storage_errors
 from sar_eval.storage.parts import PartTable
 from sar_eval.storage.run_folder import RunFolder
+from sar_eval.types import suite_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def _problems(spec: RunSpec, folder: RunFolder) -> Iterator[str]:
         inventory = Inventory(spec, folder)
         for block in inventory.drawn:
             inventory.check_block(block)
+        if not folder.prompt_source and suite_digest(inventory.blocks.prompts) != spec.suite_digest:
+            yield f"{folder.path / 'prompts.parquet'} holds other prompts than the run was begun with"
         if (folder.path / "summary.json").exists():
             folder.read_summary()
     except SarEvalError as error:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,7 @@ def run_lock(path: Path) -> Iterator[str]:
     """
     _make_folder(path)
     file = path / LOCK
-    with storage_errors(file):
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _open(file)
     try:
         holds = _flock(descriptor, file)
         with _owning(file, descriptor, holds):
@@ -49,6 +49,14 @@ def run_lock(path: Path) -> Iterator[str]:
             yield "" if holds else f"{path} has no file locks: {INSTEAD}"
     finally:
         os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    """Open the lock file. What it is a link to would be overwritten, and a pipe would wait for ever."""
+    with storage_errors(file):
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            raise BadInput(f"{file} is no regular file: remove it, it is no lock of ours")
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
 def _flock(descriptor: int, file: Path) -> bool:

@@ -32,6 +32,7 @@ class Manifest:
         git_commit: of the source checkout that began it, if it was one.
         prompts: what `prompts.parquet` must be; None in runs that version 0.2.0 or earlier began.
         shard: the share of the run that is in this folder; None for all of it.
+        checksum: of all else, as it stands in the file: the digest leaves out judge, fold and names.
     """
 
     spec: Mapping[str, Json]
@@ -41,3 +42,4 @@ class Manifest:
     git_commit: str | None = None
     prompts: StoredPrompts | None = None
     shard: Shard | None = None
+    checksum: str = ""

@@ -272,7 +272,7 @@ class PartTable:
         folders = {self._folder_of(block), self.folder} if self._is_flat else {self._folder_of(block)}
         prefix = f"part-{block:06d}-"
         return [
-            Path(entry.path)
+            _path_of_part(entry)
             for folder in folders
             for entry in _scan(folder)
             if entry.name.startswith(prefix) and PART_NAME.fullmatch(entry.name)
@@ -288,7 +288,7 @@ class PartTable:
         found: dict[int, list[Path]] = defaultdict(list)
         for entry in self._entries():
             if match := PART_NAME.fullmatch(entry.name):
-                found[int(match[1])].append(Path(entry.path))
+                found[int(match[1])].append(_path_of_part(entry))
         return found
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
@@ -311,6 +311,12 @@ def damaged_message(path: Path, why: str) -> str:
         f"{path} is damaged ({why}): `sar-eval verify RUN --repair` removes damaged parts, then the "
         "command that wrote them (`sar-eval run`, `generate`, `judge` or `score`) makes them again"
     )
+
+
+def _path_of_part(entry: os.DirEntry[str]) -> Path:
+    if not entry.is_file():  # a pipe or a device: reading it may never end
+        raise BadInput(f"{entry.path} is no regular file: remove it, it is no part of ours")
+    return Path(entry.path)
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

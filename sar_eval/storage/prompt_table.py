@@ -117,6 +117,9 @@ def file_digest(path: Path) -> str:
     Raises:
         BadInput: it cannot be read.
     """
+    with _named(path):
+        if path.exists() and not path.is_file():  # a pipe or a device: reading it may never end
+            raise OSError("it is no regular file")
     with _named(path), path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 

@@ -22,7 +22,7 @@ from sar_eval.storage.prompt_table import PromptTable, file_digest, write_prompt
 from sar_eval.storage.schemas import GENERATIONS, VERDICTS, Row, generation_facts, verdict_facts
 from sar_eval.types import Prompt, suite_digest
 
-SUMMARY_DIGEST = "digest"
+SUMMARY_DIGEST, MANIFEST_DIGEST = "digest", "checksum"  # of a file's own contents
 
 
 class RunFolder:
@@ -61,13 +61,23 @@ class RunFolder:
         path = self.path / "run.json"
         if not path.is_file():
             raise BadInput(f"{self.path} is not a run folder (no run.json)")
-        return convert(
-            read_json(path), Manifest, str(path), "restore it, or start again with another --out"
-        )
+        way_on = "restore it, or start again with another --out"
+        manifest = convert(read_json(path), Manifest, str(path), way_on)
+        if (shard := manifest.shard) and not 1 <= shard.index <= shard.of:
+            raise BadInput(f"{path}: there is no shard {shard}: {way_on}")
+        return manifest
+
+    def manifest_is_intact(self) -> bool:
+        """Whether `run.json` is as it was written; assumed of one without a checksum (before 0.3.0)."""
+        data = dict(read_json(self.path / "run.json"))
+        stored = data.pop(MANIFEST_DIGEST, None)
+        return stored is None or stored == _digest_of(data)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Write `run.json`."""
-        write_json(self.path / "run.json", asdict(manifest))
+        """Write `run.json`, with a checksum of its own contents."""
+        data = asdict(manifest)
+        del data[MANIFEST_DIGEST]
+        write_json(self.path / "run.json", data | {MANIFEST_DIGEST: _digest_of(data)})
 
     def holds_parts(self) -> bool:
         """Whether there are parts of any table."""

@@ -1,6 +1,7 @@
 """Run folders that are not what they say: parts of other runs, changed prompts, files that would be run."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,9 @@ import pytest
 
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.spec import RunSpec
+from sar_eval.stages.export import export
 from sar_eval.stages.generate import generate
+from sar_eval.stages.join import join
 from sar_eval.stages.judge import judge
 from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
@@ -134,6 +137,15 @@ def test_scores_that_are_no_numbers_are_not_folded(run, score: float) -> None:
         summarize(spec, folder)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_figures_that_overflow_are_refused(run) -> None:
+    """Each score is a number, their interval is none."""
+    spec, folder = run
+    store_verdicts(spec, folder, SCORES | {KEYS[0]: 1e308, KEYS[3]: -5.0})
+    with pytest.raises(BadInput, match="stored scores are out of all range"):
+        summarize(spec, folder)
+
+
 def test_rows_of_other_draws_are_refused(run) -> None:
     spec, folder = run
     part = folder.generations.parts()[0]
@@ -212,6 +224,25 @@ def test_a_file_named_again_is_run(sar_eval_here, evil, tmp_path: Path) -> None:
     assert (code, pwned.exists()) == (0, True), output
 
 
+def test_a_key_is_sent_only_where_the_command_says(
+    sar_eval_here, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a stranger's run folder gets any variable of the environment sent to the stranger's server."""
+    folder = run[1]
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    options = {
+        "answerer": "server",
+        "url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "api_key_env": "MY_TOKEN",
+    }
+    _name(folder, judge="vqa", judge_options=options)
+    code, output = sar_eval_here("judge", folder.path)
+    assert (code, "says to send what is in MY_TOKEN to http://127.0.0.1:9" in output) == (2, True), output
+    code, output = sar_eval_here("judge", folder.path, "--judge-option", "api_key_env=MY_TOKEN")
+    assert "says to send" not in output
+
+
 def test_a_resume_runs_no_file_of_the_folder(evil, tmp_path: Path) -> None:
     """`generate` into a folder whose run.json names a judge keeps that judge, but must not run it."""
     folder, file, pwned = evil
@@ -222,42 +253,88 @@ def test_a_resume_runs_no_file_of_the_folder(evil, tmp_path: Path) -> None:
     assert not pwned.exists()
 
 
-BAD_VALUES = [
-    ("spec", None, "spec: Expected `object`, got `null`"),
-    ("spec", [], "spec: Expected `object`, got `array`"),
-    ("spec.batch_size", "x", "batch_size: Expected `int`, got `str` (it is 'x')"),
-    ("spec.batch_size", 0, "batch-size is 0"),
-    ("spec.images_per_prompt", 10**19, "images-per-prompt is 10000000000000000000|images_per_prompt: "),
-    ("spec.engine_options", [], "engine_options: Expected `object`, got `array`"),
-    ("spec.judge_options", 3, "judge_options: Expected `object`"),
-    ("spec.fold", {"a": 1}, "fold: Expected `str`"),
-    ("spec.protocol", None, "protocol: Expected `object`"),
-    ("spec.protocol.top_p", "1", "protocol.top_p: Expected `float`"),
-    ("spec.checkpoint", 1.5, "checkpoint: Expected `str`"),
-    ("spec.seed", 1.5, "seed: Expected `int`"),
-    ("spec.unheard_of", 1, "was written by another version of sar-eval (spec.unheard_of)"),
-    ("digest", 5, "digest: Expected `str`"),
-    ("versions", [], "versions: Expected `object`"),
-    ("prompts", "x", "prompts: Expected `object | null`"),
-]
+@pytest.mark.parametrize("changes", [{"judge_version": "2"}, {"judge_options": {"threshold": 0.9}}])
+def test_verdicts_of_another_judge_are_not_folded(run, changes: dict) -> None:
+    spec, folder = run
+    changed = replace(spec, **changes)
+    folder.write_manifest(replace(folder.read_manifest(), spec=changed.to_json()))
+    with pytest.raises(BadInput, match="holds verdicts given under other options"):
+        summarize(changed, folder)
+    assert "given under other options" in verify(changed, folder).problems[0]
 
 
-@pytest.mark.parametrize(("key", "value", "message"), BAD_VALUES, ids=[str(v[:2]) for v in BAD_VALUES])
-def test_a_wrong_value_in_run_json_is_named(
-    sar_eval_here, run, key: str, value: object, message: str
-) -> None:
-    path = run[1].path / "run.json"
-    manifest = json.loads(path.read_text())
-    *parents, last = key.split(".")
-    table = manifest
-    for name in parents:
-        table = table[name]
-    table[last] = value
-    path.write_text(json.dumps(manifest))
-    code, output = sar_eval_here("summarize", run[1].path)
-    assert code == 2
-    assert "run.json" in output
-    assert any(part in output.replace("\n", " ") for part in message.split("|", 1)) or message in output
+def test_judge_options_that_are_refused_leave_the_run_as_it_was(run) -> None:
+    """Else its next summary shows the old verdicts as given under the new options."""
+    spec, folder = run
+    before = (folder.path / "run.json").read_bytes()
+    with pytest.raises(BadInput, match="holds verdicts given under other options"):
+        prepare(replace(spec, judge_options={"threshold": 0.9}), folder)
+    assert (folder.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("layout", ["folder", "geneval", "dpg"])
+def test_images_of_another_run_are_not_exported(tmp_path: Path, layout: str) -> None:
+    png = b"\x89PNG\r\n\x1a\n"
+    _, folder = begin_run(tmp_path / "run", PROMPTS, images_per_prompt=1)
+    spec, other = begin_run(tmp_path / "other", PROMPTS, images_per_prompt=1, checkpoint_digest="1")
+    store_generations(spec, other, {f"p{i}/0": png for i in range(6)})
+    shutil.copytree(other.path / "generations", folder.path / "generations")
+    with pytest.raises(SpecMismatch, match="was drawn for the spec"):
+        export(folder, layout, tmp_path / "out")
+
+
+def test_shards_judged_under_other_options_are_not_joined(run, tmp_path: Path) -> None:
+    _, folder = run
+    _, other = _run(tmp_path / "other", judge_options={"threshold": 0.9})
+    with pytest.raises(SpecMismatch, match="its judge_options is another"):
+        join([folder, other], RunFolder(tmp_path / "joined"))
+    assert not (tmp_path / "joined" / "verdicts").exists()
+
+
+def test_verify_knows_the_prompts_by_the_suite(run) -> None:
+    """Prompts that were replaced together with their digest in run.json."""
+    spec, folder = run
+    stored = folder.write_prompts([replace(PROMPTS[0], tag="position"), *PROMPTS[1:]])
+    folder.write_manifest(replace(folder.read_manifest(), prompts=stored))
+    assert "holds other prompts than the run was begun with" in verify(spec, folder).problems[0]
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "a pipe", "a folder", "a dangling link"])
+@pytest.mark.parametrize("table", ["generations", "verdicts"])
+def test_parts_that_are_no_files_are_named(run, table: str, kind: str) -> None:
+    spec, folder = run
+    part = (folder.generations if table == "generations" else folder.verdicts(spec.judge)).paths()[1]
+    part.unlink()
+    target = kind if kind.startswith("/") else "nowhere"
+    {"a pipe": os.mkfifo, "a folder": os.mkdir}.get(kind, lambda path: path.symlink_to(target))(part)
+    for stage in (summarize, lambda *run: judge(*run, [])):
+        with pytest.raises(BadInput, match=f"{part.name} is no regular file"):
+            stage(spec, folder)
+
+
+def test_a_report_is_not_written_through_a_link(sar_eval_here, run, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (run[1].path / "report_assets").symlink_to(tmp_path / "pictures")
+    code, output = sar_eval_here("report", run[1].path)
+    assert (code, "report_assets is a link" in output) == (2, True), output
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["/dev/zero", "a pipe"])
+def test_prompts_that_never_end_are_not_read(run, tmp_path: Path, source: str) -> None:
+    spec, folder = run
+    if source == "a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        source = str(tmp_path / "pipe")
+    manifest = folder.read_manifest()
+    folder.write_manifest(replace(manifest, prompts=replace(manifest.prompts, source=source)))
+    with pytest.raises(BadInput, match="it is no regular file"):
+        summarize(spec, folder)
+    folder.write_manifest(manifest)
+    (folder.path / "prompts.parquet").unlink()
+    (folder.path / "prompts.parquet").symlink_to(source)
+    with pytest.raises(BadInput, match="it is no regular file"):
+        summarize(spec, folder)
 
 
 def test_the_digest_of_a_spec_is_that_of_its_values() -> None:

@@ -102,11 +102,17 @@ def test_files_are_called_by_their_contents(tmp_path: Path, kind: str, suffix: s
 
 
 def test_only_our_own_files_are_ever_removed(tmp_path: Path) -> None:
-    ours = ["a_0.png", "a_0.thumb.webp", "x.y_12.jpg", "rows-000001.js", "details-1000000.js", "index.js"]
-    ours += [f"{name}.4711.tmp" for name in ours]
+    rows = make_rows(9, 13, [PASS])
+    prompt = rows.ids[2]
+    data = ["rows-000001.js", "details-1000000.js", "index.js"]
+    ours = [f"{prompt}_0.png", f"{prompt}_0.thumb.webp", f"{prompt}_0.jpg", *data]
+    ours += [f"{name}.4711.tmp" for name in data]
     others = [
         "a.png",
         "photo.jpg",
+        "IMG_1234.jpg",
+        f"{prompt}_00.png",
+        f"{prompt}_99.png",
         "rows-1.js",
         "main.js",
         "notes.txt",
@@ -117,6 +123,6 @@ def test_only_our_own_files_are_ever_removed(tmp_path: Path) -> None:
     for name in ours + others:
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
-    remove_stale(tmp_path, {"index.js"})
+    remove_stale(tmp_path, {"index.js"}, rows)
     assert {path.name for path in tmp_path.iterdir()} == {*others, "index.js", "folder"}
-    remove_stale(tmp_path / "none", set())
+    remove_stale(tmp_path / "none", set(), rows)

@@ -46,6 +46,23 @@ def test_an_empty_folder_or_one_of_a_start_that_died_is_taken(tmp_path: Path, na
         assert (tmp_path / "run.lock").exists()
 
 
+@pytest.mark.parametrize("kind", ["a link", "a dangling link", "a pipe", "a folder"])
+def test_a_lock_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """A run folder from elsewhere: the owner's name would be written over what the link leads to."""
+    path, victim = tmp_path / "run" / "run.lock", tmp_path / "victim"
+    path.parent.mkdir()
+    (path.parent / "run.json").touch()
+    if kind == "a link":
+        victim.write_text("mine")
+    make = {"a pipe": os.mkfifo, "a folder": os.mkdir}.get(kind, lambda path: path.symlink_to(victim))
+    make(path)
+    with pytest.raises(BadInput, match="is no regular file"), run_lock(path.parent):
+        pass
+    assert (victim.read_text() if kind == "a link" else victim.exists()) == (
+        "mine" if kind == "a link" else False
+    )
+
+
 def test_only_our_own_temporary_files_are_removed(tmp_path: Path) -> None:
     target = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     target.write_text("mine")
