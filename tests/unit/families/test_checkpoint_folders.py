@@ -133,6 +133,11 @@ FOREIGN = [
     (["model_index.json", "unet/config.json"], "pipeline of diffusers"),
     (["epoch=3.ckpt"], "Lightning"),
     (["encoder.jit", "decoder.jit"], "--visual-tokenizer"),
+    (["dcp/step-9/.metadata", "dcp/step-9/__0_0.distcp"], "FSDP"),
+    (["actor/model_world_size_8_rank_0.pt"], "verl.*model_merger"),
+    (["checkpoint-9/adapter_config.json", "checkpoint-9/adapter_model.safetensors"], "an adapter below it"),
+    (["consolidated.00.pth"], "name it pytorch_model.bin"),
+    (["model.safetensors.part"], "a download that broke off"),
     (
         ["checkpoint-100/config.json", "checkpoint-200/config.json"],
         "name one of checkpoint-100, checkpoint-200",
@@ -213,7 +218,11 @@ def test_the_head_and_the_flag_must_agree(
 
 
 @pytest.mark.parametrize(
-    "prefix", ["_orig_mod.", "module.", "model.module.", "module._orig_mod.", "_orig_mod.module.", "model."]
+    "prefix",
+    [
+        *("_orig_mod.", "module.", "model.module.", "module._orig_mod.", "_orig_mod.module.", "model."),
+        "_fsdp_wrapped_module.",
+    ],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_prefixes_of_all_names_are_left_out(
@@ -238,6 +247,9 @@ def test_prefixes_of_all_names_are_left_out(
         (["model.layers.0.mlp.up_proj.qweight"], "quantised weights"),
         (["v_head.summary.weight"], "reward or value model"),
         (["model.layers.9.mlp.up_proj.weight"], r"no part of the decoder .*model\.layers\.9"),
+        (["model.layers.0.self_attn.q_proj.base_layer.weight"], "an adapter that is not merged"),
+        (["model.layers.0.self_attn.q_proj.lora_magnitude_vector"], "an adapter that is not merged"),
+        (["prompt_embeddings"], "an adapter that is not merged"),
         (["vision_tower.x", "mm_projector.y"], "2 tensors are no part of the decoder"),
         (["module.model.norm.weight"], "no part of the decoder"),
     ],
