@@ -40,7 +40,7 @@ class DecoderConfig:
         _check_architecture(config)
         rope = config.get("rope_parameters") or {}
         _check_rope(config.get("rope_scaling") or {"type": "default"})
-        _check_rope({"type": "default"} | rope if isinstance(rope, Mapping) else rope)
+        _check_rope({"type": "default", **rope} if isinstance(rope, Mapping) else rope)
         hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
         decoder = cls(
             hidden_size=hidden,

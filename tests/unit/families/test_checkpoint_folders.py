@@ -218,11 +218,7 @@ def test_the_head_and_the_flag_must_agree(
 
 
 @pytest.mark.parametrize(
-    "prefix",
-    [
-        *("_orig_mod.", "module.", "model.module.", "module._orig_mod.", "_orig_mod.module.", "model."),
-        "_fsdp_wrapped_module.",
-    ],
+    "prefix", ["_orig_mod.", "module.", "model.module.", "module._orig_mod.", "_orig_mod.module.", "model."]
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_prefixes_of_all_names_are_left_out(
