@@ -6,8 +6,9 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sar_eval.errors import BadInput
@@ -83,10 +84,23 @@ class KnownPrompts:
     """The prompts by id, by an id's number, and by text without signs."""
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts = prompts
         self.by_id = {prompt.id: prompt for prompt in prompts}
-        self.by_number = _unique((int(p.id), p) for p in prompts if p.id.isascii() and p.id.isdecimal())
-        self.by_text = _unique((_plain(prompt.text), prompt) for prompt in prompts)
-        self.texts = sorted(_plain(prompt.text) for prompt in prompts)
+
+    @cached_property
+    def by_number(self) -> Mapping[object, Prompt]:
+        """Prompts whose ids are numbers, by these."""
+        return _unique((int(p.id), p) for p in self.prompts if p.id.isascii() and p.id.isdecimal())
+
+    @cached_property
+    def by_text(self) -> Mapping[object, Prompt]:
+        """Prompts by their texts, without those that differ in signs alone."""
+        return _unique((_plain(prompt.text), prompt) for prompt in self.prompts)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """All texts in order, to find those that begin alike."""
+        return sorted(_plain(prompt.text) for prompt in self.prompts)
 
     def rules(self) -> list[tuple[Rule, str]]:
         """Rules from a name to prompt and number, the plainest first, and what is said of them."""
@@ -96,7 +110,7 @@ class KnownPrompts:
             (self.with_text, "files are named by the texts of their prompts"),
         )
         rules = [rule for find, note in finders for rule in ((_whole(find), note), (_split(find), note))]
-        return [*rules, (self.with_number_and_text, "files are named by the ids and texts of their prompts")]
+        return [*rules, (self.with_number_and_text, "files are named by the ids and texts of prompts")]
 
     def with_number_and_text(self, stem: str) -> Named | None:
         """By an id and the text of its prompt, maybe with an image's number after them."""
@@ -113,6 +127,7 @@ class KnownPrompts:
         return self.by_id.get(name) or self.by_id.get(safe_id(name))
 
     def with_number(self, name: str) -> Prompt | None:
+        """By the number that the id is, however it is written."""
         return self.by_number.get(int(name)) if RUNNING.fullmatch(name) and name.isdecimal() else None
 
     def with_text(self, name: str) -> Prompt | None:
@@ -206,7 +221,7 @@ def _by_numbers_first(
         return other
     raise BadInput(
         f"{shown(folder)}: files such as {shown(matches[0].path.relative_to(folder))} may be "
-        "<prompt id>/<index> or <index>/<prompt id>: write a manifest.jsonl, or name the folders seed_0, ..."
+        "<prompt id>/<index> or <index>/<prompt id>: write a manifest.jsonl, or name folders seed_0, ..."
     )
 
 
@@ -255,7 +270,9 @@ def _by_running_number(
     return NamedFiles(matches, notes=[note])
 
 
-def _is_it_numbered(folder: Path, numbers: list[int], prompts: int, each: int, known: KnownPrompts) -> BadInput:
+def _is_it_numbered(
+    folder: Path, numbers: list[int], prompts: int, each: int, known: KnownPrompts
+) -> BadInput:
     """What to do about files that are named by numbers, of which not all are ids."""
     count = f"{folder}: {len(numbers)} files are named {numbers[0]} to {numbers[-1]}, and {prompts} prompts"
     if len(numbers) == prompts * each:
