@@ -6,7 +6,7 @@ Blocks that are whole are known from the footers of their parts; only the rows o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -99,10 +99,13 @@ class Inventory:
         """Read the rows of a block, which the footers otherwise stand for.
 
         Raises:
-            BadInput: they are rows of other draws, or a score is no number.
+            BadInput: they are rows of other draws, a score is no number, or a footer says otherwise.
         """
         self._errors(block)
-        self.scores_of(block)
+        self._verdict_values(block, ("key", "score"))
+        self.generations.check_facts(self.drawn[block])
+        if self.verdicts is not None and block in self.judged:
+            self.verdicts.check_facts(self.judged[block])
 
     def _errors(self, block: int) -> dict[str, str | None]:
         """Of each drawn image of the block, why it has none, or None if it has one."""
@@ -130,8 +133,13 @@ class Inventory:
             yield verdict_from_row(dict(zip(VERDICT_COLUMNS, values, strict=True)))
 
     def scores_of(self, block: int) -> Iterator[tuple[str, float | None]]:
-        """Key and score of the block's verdicts (see `verdicts_of`), without their evidence."""
-        return self._verdict_values(block, ("key", "score"))
+        """Key and score of the block's verdicts (see `verdicts_of`): of a whole block from the footer."""
+        facts = self._verdict_facts.get(block) if block in self.drawn else None
+        if facts is None or not self._is_whole(block) or len(facts.scores) != facts.rows:
+            return self._verdict_values(block, ("key", "score"))
+        keys = self.blocks.keys(block)
+        _check_scores(self.judged[block], keys, facts.scores)
+        return zip(keys, facts.scores, strict=True)
 
     def _verdict_values(self, block: int, columns: tuple[str, ...]) -> Iterator[Any]:
         """Values of the columns, of which the first is the key, row by row."""
@@ -140,7 +148,7 @@ class Inventory:
         part = self.judged[block]
         found = self.verdicts.read(part.path, columns).to_pydict()
         check_keys(part, found["key"], self.blocks.keys(block))
-        _check_scores(part, found)
+        _check_scores(part, found["key"], found["score"])
         rows = zip(*(found[name] for name in columns), strict=True)
         if self._is_whole(block):
             return rows
@@ -200,7 +208,7 @@ def _all_done(facts: PartFacts, size: int) -> bool:
     return facts.errors == 0 and facts.rows == size
 
 
-def _check_scores(part: Part, columns: Mapping[str, list[Any]]) -> None:
-    for key, score in zip(columns["key"], columns["score"], strict=True):
+def _check_scores(part: Part, keys: Sequence[str], scores: Sequence[float | None]) -> None:
+    for key, score in zip(keys, scores, strict=True):
         if score is not None and not math.isfinite(score):
             raise BadInput(f"{part.path}: the score of {key} is {score}: remove the part and judge again")

@@ -65,9 +65,14 @@ def write_stream(path: Path) -> Iterator[BinaryIO]:
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name: after its bytes are on disk, so that a crash leaves no half of it."""
     with temporary.open("rb") as file:
-        _sync(file.fileno(), NO_FSYNC)
+        sync_file(file)
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Wait until what was written to a file is on the disk, as far as its file system can say so."""
+    _sync(file.fileno(), NO_FSYNC)
 
 
 def link_or_copy(source: Path, path: Path) -> None:
@@ -125,7 +130,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sync(descriptor: int, ignored: tuple[int, ...]) -> None:
-    """Wait until a file is on the disk, as far as its file system can say so."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -23,7 +23,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sar_eval.storage.files import publish, storage_errors
+from sar_eval.storage.files import publish, storage_errors, sync_file
 from sar_eval.storage.schemas import PartFacts, Row, image_digest
 
 # A Parquet row group is the minimum that is read for one image, and each costs time when columns are
@@ -35,6 +35,7 @@ FACTS, IMAGES = b"sar_eval.part", b"sar_eval.images"  # keys of the footer's met
 FACTS_START = re.compile(re.escape(FACTS) + rb"\x18[\x80-\xff]*[\x00-\x7f]([0-9a-f]{16}) ")
 UNIQUE = ("key", "image.bytes", "image.path")  # columns without repeated values
 OPTIONAL = ("provenance", "image_digest")  # columns that earlier versions did not write
+HASHING_THREADS = 2  # hashing releases the GIL
 SMALL = 1_000_000  # bytes of a part up to which it is read whole for any column
 UNREADABLE = (pa.ArrowException, OSError, ValueError, msgspec.MsgspecError)
 
@@ -57,13 +58,18 @@ def write_part(folder: Path, block: int, rows: Sequence[Row], schema: pa.Schema,
 
 
 def _write(path: Path, rows: Sequence[Row], schema: pa.Schema, facts: PartFacts) -> None:
-    """Images are compressed already: doing it again costs time and gains nothing."""
+    """Images are compressed already: doing it again costs time and gains nothing.
+
+    They are hashed, and what is written goes to the disk, in threads beside the encoding of the next rows.
+    """
     leaves, images = _leaves(schema), "image" in schema.names
     size = _rows_per_group(rows) if images else max(1, len(rows))
     text = json.dumps(asdict(facts))  # in ASCII
     with (
-        ThreadPoolExecutor(1) as hashing,  # hashing and writing both release the GIL
+        ThreadPoolExecutor(HASHING_THREADS) as hashing,
+        ThreadPoolExecutor(1) as flushing,
         pa.OSFile(str(path), "wb") as sink,
+        path.open("rb") as written,
         pq.ParquetWriter(
             sink,
             schema,
@@ -73,13 +79,18 @@ def _write(path: Path, rows: Sequence[Row], schema: pa.Schema, facts: PartFacts)
             write_page_checksum=not images,
         ) as writer,
     ):
-        digests = hashing.submit(_image_digests, rows) if images else None
+        digests = hashing.map(_image_digest, rows) if images else None
+        flushed = []
         for start in range(0, len(rows), size):
             writer.write_table(pa.Table.from_pylist(list(rows[start : start + size]), schema=schema))
+            if start + size < len(rows):  # the rest is synced with the file as a whole
+                flushed.append(flushing.submit(sync_file, written))
         metadata = {FACTS: f"{_digest(text.encode())} {text}".encode()}
         if digests is not None:
-            metadata[IMAGES] = msgspec.json.encode(digests.result())
+            metadata[IMAGES] = msgspec.json.encode(list(digests))
         writer.add_key_value_metadata(metadata)
+        for flush in flushed:
+            flush.result()
 
 
 def _rows_per_group(rows: Sequence[Row]) -> int:
@@ -87,8 +98,8 @@ def _rows_per_group(rows: Sequence[Row]) -> int:
     return max(ROWS_PER_GROUP, BYTES_PER_GROUP * len(rows) // max(size, 1))
 
 
-def _image_digests(rows: Sequence[Row]) -> list[str | None]:
-    return [image_digest(row["image"]["bytes"]) if row["image"] else None for row in rows]
+def _image_digest(row: Row) -> str | None:
+    return image_digest(row["image"]["bytes"]) if row["image"] else None
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -257,7 +268,8 @@ def is_intact(path: Path) -> bool:
 
 def _images_match(file: pq.ParquetFile) -> bool:
     images = file.read(columns=["image"], use_threads=False).column("image").to_pylist()
-    return _image_digests([{"image": image} for image in images]) == _stored_digests(file.metadata)
+    digests = [image and image_digest(image["bytes"]) for image in images]
+    return digests == _stored_digests(file.metadata)
 
 
 def has_footer(path: Path) -> bool:

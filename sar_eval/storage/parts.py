@@ -36,7 +36,7 @@ from sar_eval.storage.part_files import (
 from sar_eval.storage.schemas import PartFacts, Row, facts_of_rows
 
 BLOCKS_PER_FOLDER = 1000
-FACT_COLUMNS = ("error", "spec_digest", "judge_digest", "steps", "out_of_range_tokens")
+FACT_COLUMNS = ("error", "spec_digest", "judge_digest", "steps", "out_of_range_tokens", "score")
 # A start reads every byte of tables up to this size; of larger ones the footers. `verify` reads all.
 CHECKED_BYTES, CHECKED_PARTS = 64_000_000, 500
 
@@ -193,6 +193,19 @@ class PartTable:
             BadInput: the part is damaged, cannot be read or lacks a column.
         """
         return part.facts or facts_of_rows(self.read(part.path, self._fact_columns()).to_pylist())
+
+    def check_facts(self, part: Part) -> None:
+        """Compare what the footer says with the rows that it stands for.
+
+        Raises:
+            BadInput: they differ, or the part is damaged.
+        """
+        found = facts_of_rows(self.read(part.path, self._fact_columns()).to_pylist())
+        for name in ("rows", "errors", "made_for", "sums", "scores"):
+            if part.facts is not None and getattr(part.facts, name) != getattr(found, name):
+                raise BadInput(
+                    damaged_message(part.path, f"its footer says otherwise of {name} than its rows")
+                )
 
     def damaged_parts(self, paths: Sequence[Path] | None = None) -> list[Path]:
         """Parts whose bytes do not match the digest in their name."""

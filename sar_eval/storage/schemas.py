@@ -60,6 +60,7 @@ class PartFacts:
         source: file name of the part of generations that verdicts are on.
         sums: of columns, by name.
         devices: where it was drawn, as "device, wave size".
+        scores: of verdicts, row by row: what most benchmarks need.
     """
 
     rows: int
@@ -68,11 +69,15 @@ class PartFacts:
     source: str = ""
     sums: dict[str, int] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    scores: tuple[float | None, ...] = ()
 
 
 def image_digest(data: bytes | None) -> str | None:
-    """What ties a verdict to the image that it is on; None without an image."""
-    return None if data is None else hashlib.blake2b(data, digest_size=8).hexdigest()
+    """What ties a verdict to the image that it is on; None without an image.
+
+    SHA-256, 16 hex digits: most processors have instructions for it, and images are the bulk of a run.
+    """
+    return None if data is None else hashlib.sha256(data).hexdigest()[:16]
 
 
 def image_suffix(data: bytes) -> str:
@@ -158,14 +163,21 @@ def generation_facts(rows: Sequence[Row], spec_digest: str) -> PartFacts:
 
 def verdict_facts(rows: Sequence[Row], judge_digest: str, source: str) -> PartFacts:
     """The facts of a part of verdicts on the part of generations called `source`."""
-    return PartFacts(len(rows), _count_errors(rows), judge_digest, source)
+    scores = tuple(row["score"] for row in rows)
+    return PartFacts(len(rows), _count_errors(rows), judge_digest, source, scores=scores)
 
 
 def facts_of_rows(rows: Sequence[Row]) -> PartFacts:
     """The facts of a part that an earlier version wrote without any."""
     made_for = {str(row.get("spec_digest") or row.get("judge_digest")) for row in rows}
-    sums = _sums(rows) if rows and "steps" in rows[0] else {}
-    return PartFacts(len(rows), _count_errors(rows), " ".join(sorted(made_for)), sums=sums)
+    first = rows[0] if rows else {}
+    return PartFacts(
+        len(rows),
+        _count_errors(rows),
+        " ".join(sorted(made_for)),
+        sums=_sums(rows) if "steps" in first else {},
+        scores=tuple(row["score"] for row in rows) if "score" in first else (),
+    )
 
 
 def _count_errors(rows: Sequence[Row]) -> int:

@@ -16,7 +16,8 @@ FOREIGN = ("ConnectionRefusedError: ",)
 @cache
 def sources() -> list[str]:
     """Every file of the package, the parts of its texts joined and their escapes undone."""
-    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "sar_eval").rglob("*.py"))
+    paths = [path for kind in ("*.py", "*.js") for path in (ROOT / "sar_eval").rglob(kind)]
+    texts = (path.read_text(encoding="utf-8") for path in paths)
     return [
         re.sub(r"[\"']\s*\n\s*f?[\"']", "", text).replace("\\\\", "\\").replace('\\"', '"')
         for text in texts

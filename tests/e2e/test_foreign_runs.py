@@ -281,3 +281,25 @@ def test_verify_names_and_repairs(sar_eval_here, run) -> None:
     code, output = sar_eval_here("verify", folder.path, "--repair")
     assert (code, [path.exists() for path in paths]) == (3, [False, False])
     assert sar_eval_here("verify", folder.path)[0] == 0
+
+
+@pytest.mark.parametrize("change", [{"scores": (1.0,) * 4}, {"errors": 1}, {"rows": 3}, {"made_for": "x"}])
+def test_verify_holds_footers_against_their_rows(run, change: dict) -> None:
+    """A summary believes the footers of a whole run; whoever forged one is found by `verify`."""
+    spec, folder = run
+    table = folder.verdicts("shapes")
+    rows, facts = table.read_block(1), table.facts(table.parts()[1])
+    if "scores" in change:
+        assert facts.scores == tuple(SCORES[row["key"]] for row in rows) != change["scores"]
+    table.write(1, rows, replace(facts, **change))
+    [problem] = verify(spec, folder).problems
+    assert "its footer says otherwise" in problem or "under other options" in problem
+
+
+def test_scores_come_from_footers_and_from_rows_alike(run) -> None:
+    spec, folder = run
+    expected = summarize(spec, folder).metrics
+    table = folder.verdicts("shapes")
+    for number, part in table.parts().items():
+        table.write(number, table.read_block(number), replace(table.facts(part), scores=()))
+    assert summarize(spec, folder).metrics == expected

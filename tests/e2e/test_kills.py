@@ -47,6 +47,7 @@ def _killed(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hundred_kills_change_nothing(suite: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     assert not _killed(_start(suite, tmp_path / "whole"), 600)

@@ -1,5 +1,6 @@
 """JSON and TOML from outside: what no loader of the package ever sees, and what the message names."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,3 +114,42 @@ def test_any_input_is_read_or_refused(data: bytes | str) -> None:
             convert(parse(data, "f"), Settings, "f")
         except BadInput:
             continue
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":2}',
+        '{"a" :1,"a":2}',
+        '{"a"\t:1,"a":2}',
+        '{"a"\n:1,"a"\n:2}',
+        '{"x\\"y": "b\\":", "x\\"y": 1}',
+        '{"a": {"b": 1, "b": 2}}',
+        '{"a": 99999999999999999999999999999999999999999999}',
+        '{"a": "\\u0000"}',
+        '{"a": "\\ud800"}',
+        '{"a": 1e999}',
+        '{"a": NaN}',
+    ],
+)
+def test_short_rows_are_read_fast_but_not_otherwise(text: str) -> None:
+    with pytest.raises(BadInput):
+        parse_json(text, "f")
+    longer = text[:-1] + ', "pad": "' + "x" * 20_000 + '"}'
+    with pytest.raises(BadInput):
+        parse_json(longer, "f")
+
+
+@given(
+    st.dictionaries(st.text(), st.one_of(st.text(), st.integers(-(2**70), 2**70), st.floats(), st.none()))
+)
+def test_the_fast_way_gives_what_the_long_one_gives(row: dict[str, object]) -> None:
+    for separators in ((",", ":"), (", ", ": "), (" , ", " : ")):
+        text = json.dumps(row, separators=separators)
+        results = []
+        for shown in (text, text[:-1] + " " * 20_000 + "}"):  # the long one takes the long way
+            try:
+                results.append(parse_json(shown, "f"))
+            except BadInput:
+                results.append("refused")
+        assert results[0] == results[1]
