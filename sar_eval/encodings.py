@@ -176,7 +176,6 @@ def _legacy() -> dict[str, tuple[str, Callable[[str], float]]]:
     kana = frozenset(chr(code) for code in range(0x3041, 0x30FF))
     kanji = _characters("shift_jis", 0x88, 0x97) | kana
     hangul = frozenset(chr(code) for code in range(0xAC00, 0xD7A4))
-    cyrillic = frozenset("ёЁ") | frozenset(chr(code) for code in range(0x410, 0x450))
     latin = frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u20ac\u0153\u0152") | frozenset(
         chr(code) for code in range(0xC0, 0x100)
     )
@@ -185,14 +184,27 @@ def _legacy() -> dict[str, tuple[str, Callable[[str], float]]]:
         # Chinese by chance for a word or two, not for long: hangul are few of GBK's pairs of bytes.
         "EUC-KR": ("cp949", lambda text: _share(text, hangul) * (1.01 if len(text) > 5 else 0.99)),
         "GBK": ("gbk", lambda text: _share(text, chinese | _PUNCTUATION)),
+        "GB18030": ("gb18030", lambda text: _share(text, chinese | _PUNCTUATION) * 0.99),
         "Big5": ("big5", lambda text: _share(text, taiwanese | _PUNCTUATION)),
         "EUC-JP": ("euc_jp", lambda text: _share(text, kanji) if kana & set(text) else 0),
-        "CP1251": ("cp1251", lambda text: _share(text, cyrillic) * _share_in_runs(text)),
+        **{
+            name: (codec, functools.partial(_alphabetic, letters=letters, often=frozenset(often)))
+            for name, (codec, letters, often) in _ALPHABETS.items()
+        },
         "CP1252": ("cp1252", lambda _: 0),  # Latin-1 with the quotes of Windows
         "Latin-1": ("cp1252", lambda text: _share(text, latin) * (1 - _share_in_runs(text) / 2)),
     }
 
 
+# Of one byte each: the codec, the alphabet, and the letters that make up most of a text. The alphabets
+# lie in the same bytes, so that only the frequent letters tell them apart.
+_ALPHABETS = {
+    "CP1251": ("cp1251", frozenset(map(chr, range(0x410, 0x450))) | {"ё", "Ё"}, "оеаинтсрвлкмдпуяг"),
+    "KOI8-R": ("koi8_r", frozenset(map(chr, range(0x410, 0x450))) | {"ё", "Ё"}, "оеаинтсрвлкмдпуя"),
+    "CP1255": ("cp1255", frozenset(map(chr, range(0x5D0, 0x5EB))), "יוהלאמרבתשנםחד"),
+    "CP1253": ("cp1253", frozenset(map(chr, range(0x386, 0x3CF))), "αοιετνςσηυρπκμλάίόέήύ"),
+    "CP1256": ("cp1256", frozenset(map(chr, range(0x621, 0x653))), "اليمونرتبةعدس"),
+}
 _PUNCTUATION = frozenset("，。、！？：；（）《》“”‘’…—　")  # noqa: RUF001
 
 
@@ -205,6 +217,12 @@ def _characters(codec: str, first: int, last: int) -> frozenset[str]:
 def _share(text: str, everyday: frozenset[str]) -> float:
     foreign = "".join(_FOREIGN.findall(text))
     return sum(character in everyday for character in foreign) / max(len(foreign), 1)
+
+
+def _alphabetic(text: str, letters: frozenset[str], often: frozenset[str]) -> float:
+    """How everyday a text in words of an alphabet is; a little less where its letters are rare ones."""
+    frequent = 0.6 * _share(text.lower(), often) if text.isupper() else _share(text, often)
+    return _share(text, letters) * _share_in_runs(text) * (0.6 + 0.4 * frequent)
 
 
 def _share_in_runs(text: str) -> float:

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from sar_eval.encodings import find_encoding
 from sar_eval.errors import BadInput
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Columns that hold texts or name files, by which a header and a row are known as such.
+ROW_NAMES = frozenset({"text", "prompt", "prompts", "caption", "captions", "file", "file_name"})
 MAX_ARRAY = 256_000_000  # characters of a JSON array, which is read as a whole
 
 Row = tuple[int, dict[str, Any]]
@@ -97,7 +100,7 @@ def _column_names(
     header: Sequence[str], where: str, notes: list[str], required: Sequence[str]
 ) -> list[str]:
     """Names of the columns without blanks around them; "" for one that is ignored."""
-    names = [name.strip().strip("\ufeff") for name in header]  # some tools write two byte order marks
+    names = [name.strip().strip("\ufeff\u200b") for name in header]  # some tools write two byte order marks
     found = ", ".join(shorten(name) for name in names if name) or "none"
     wanted = {name.lower(): name for name in required if name not in names}
     names = [wanted.get(name.lower(), name) for name in names]
@@ -155,12 +158,23 @@ def _text_rows(path: Path, encoding: str, notes: list[str], required: Sequence[s
         raise BadInput(f"{path}: no column {missing[0]!r} in lines of text")
     for number, line in _lines(path, encoding):
         text = line.strip()
-        if "\t" in text and number == 1:
-            notes.append(f"{path}: lines are taken whole, tabs too; a table's name ends in .tsv")
+        if number == 1 and (suffix := _looks_like(text)):
+            notes.append(f"{path}: lines are taken whole, {suffix}")
         if "\r" in text:
             raise BadInput(f"{path}:{number}: carriage returns inside a line: convert it with `mac2unix`")
         if text:
             yield number, {"text": text}
+
+
+def _looks_like(line: str) -> str:
+    """What a text's first line seems to be instead, with the name that would say so; "" if nothing."""
+    if "\t" in line:
+        return "tabs too; a table's name ends in .tsv"
+    if re.match(r"""\[?\s*\{\s*"|\[\s*("|$)""", line):
+        return "the signs of JSON too; its name ends in .jsonl or .json"
+    cells = [cell.strip().lower() for cell in re.split("[,;]", line)]
+    is_header = len(cells) > 1 and not ROW_NAMES.isdisjoint(cells)
+    return "the first one too; a table's name ends in .csv" if is_header else ""
 
 
 def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
@@ -173,6 +187,9 @@ def _json_rows(path: Path, encoding: str, notes: list[str], required: Sequence[s
     """Entries of an array, or of lines: the first character says which."""
     first = next((line.lstrip()[:1] for _, line in _lines(path, encoding) if line.strip()), "")
     is_array, is_usual = first == "[", (first == "[") == (path.suffix.lower() == ".json")
+    if first == "{" and not is_usual and (rows := _object_rows(path, encoding, notes)):
+        yield from ((line, _required(row, f"{path}:{line}", required)) for line, row in rows)
+        return
     if first and not is_usual:
         if not is_array and not _is_an_object_a_line(path, encoding):
             raise BadInput(f"{path}: must be one array ([...]) of objects or texts")
@@ -185,6 +202,72 @@ def _json_rows(path: Path, encoding: str, notes: list[str], required: Sequence[s
                 f"{path}:{line}: each {unit} must be a JSON object or text, not {shorten(value)}"
             )
         yield line, _required(row, f"{path}:{line}", required) if required else row
+
+
+def _object_rows(path: Path, encoding: str, notes: list[str]) -> list[Row]:
+    """Rows of a file that is one object with all of them; none if it is JSON Lines, a row, or neither."""
+    filled = islice((line for _, line in _lines(path, encoding) if line.strip()), 2)
+    if len(list(filled)) > 1 and _is_an_object_a_line(path, encoding):
+        return []
+    text = _whole_text(path, encoding)
+    if _blanks(text, _end_of_entry(text, _blanks(text, 0), path)) < len(text):
+        return []
+    data = parse_json(text, str(path))
+    rows, what = _rows_in(data)
+    if rows:
+        notes.append(f"{path}: one object is read as {what}")
+    return [(1, row) for row in rows] if len(rows) != len(data) else _with_lines(rows, data, text)
+
+
+def _with_lines(rows: list[dict[str, Any]], keys: Iterable[str], text: str) -> list[Row]:
+    """Rows with the lines of their keys in the text, as far as they are found in order."""
+    line, at, found = 1, 0, list[Row]()
+    for key, row in zip(keys, rows, strict=True):
+        position = text.find(json.dumps(key, ensure_ascii=False), at)
+        line, at = (line, at) if position < 0 else (line + text.count("\n", at, position), position)
+        found.append((line, row))
+    return found
+
+
+def _rows_in(data: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Rows in an object that is more than one row, and how they are in it."""
+    header, cells = data.get("columns"), data.get("data")
+    if isinstance(header, list) and isinstance(cells, list) and all(isinstance(row, list) for row in cells):
+        return [dict(zip(map(str, header), row, strict=False)) for row in cells], "columns and rows"
+    texts = [value for name, value in data.items() if name.strip().lower() in ROW_NAMES]
+    if texts and len(data) > 1 and (rows := _columns_in(data)):
+        return rows, "columns"
+    lists = {name: value for name, value in data.items() if _are_entries(name, value)}
+    if len(lists) == 1 and not any(isinstance(value, str) for value in texts):
+        [(name, entries)] = lists.items()
+        rows = [{"text": entry} if isinstance(entry, str) else entry for entry in entries]
+        return rows, f"the list {shorten(name)} in it"
+    return ([], "") if texts else (_named_in(data), "prompts by their ids")
+
+
+def _columns_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an object of columns: lists of cells, or cells by their row's number, as pandas writes."""
+    columns = [list(value.values()) if isinstance(value, dict) else value for value in data.values()]
+    if any(not isinstance(cells, list) for cells in columns) or len({len(cells) for cells in columns}) != 1:
+        return []
+    return [dict(zip(data, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _named_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows, or texts, of an object that has each under its id."""
+    if all(isinstance(value, dict) for value in data.values()):
+        return [{"id": name, **row} for name, row in data.items()]
+    if len(data) > 1 and all(isinstance(value, str) for value in data.values()):
+        return [{"id": name, "text": text} for name, text in data.items()]
+    return []
+
+
+def _are_entries(name: str, value: Any) -> bool:
+    """Whether a value is a list of rows, or of texts under a name that says so."""
+    if not isinstance(value, list) or not value:
+        return False
+    is_named = name.strip().lower() in ROW_NAMES
+    return all(isinstance(entry, dict) or (is_named and isinstance(entry, str)) for entry in value)
 
 
 def _is_an_object_a_line(path: Path, encoding: str) -> bool:

@@ -39,10 +39,8 @@ class DecoderConfig:
         """
         _check_architecture(config)
         rope = config.get("rope_parameters") or {}
-        if not isinstance(rope, Mapping):
-            raise BadInput(f"rope_parameters is {shorten(rope)}: a table is needed")
-        if config.get("rope_scaling") or rope.get("rope_type", "default") != "default":
-            raise BadInput("scaled rotary embeddings are not supported")
+        _check_rope(config.get("rope_scaling") or {"type": "default"})
+        _check_rope({"type": "default", **rope} if isinstance(rope, Mapping) else rope)
         hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
         decoder = cls(
             hidden_size=hidden,
@@ -66,6 +64,14 @@ class DecoderConfig:
             raise BadInput(f"num_attention_heads {heads} is no multiple of num_key_value_heads {key_heads}")
         if width < 2 or width % 2:
             raise BadInput(f"a head is {width} wide (hidden_size / num_attention_heads): it must be even")
+
+
+def _check_rope(rope: Any) -> None:
+    """Refuse rotary embeddings that are scaled; `type` is what older versions of transformers write."""
+    if not isinstance(rope, Mapping):
+        raise BadInput(f"rope_parameters is {shorten(rope)}: a table is needed")
+    if rope.get("rope_type", rope.get("type")) != "default":
+        raise BadInput("scaled rotary embeddings are not supported")
 
 
 def _check_architecture(config: Mapping[str, Any]) -> None:

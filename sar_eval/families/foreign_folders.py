@@ -15,9 +15,14 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         f"join them with `{_ZERO}` there, and put config.json and the tokenizer's files into OUT",
     ),
     (
-        ("*.distcp", ".metadata", "pytorch_model_fsdp_*"),
+        ("*.distcp", ".metadata", "pytorch_model_fsdp_*", "*/*/.metadata"),
         "a sharded training folder of FSDP (torch.distributed.checkpoint)",
         "join it with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.bin`",
+    ),
+    (
+        ("model_world_size_*_rank_*.pt",),
+        "a training folder of verl, whose weights are divided among processes",
+        "join them with `python -m verl.model_merger merge --backend fsdp --local_dir . --target_dir OUT`",
     ),
     (
         ("mp_rank_*", "iter_*", "latest_checkpointed_iteration.txt", "model_optim_rng.pt"),
@@ -41,9 +46,24 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "name the folder that the model was saved to",
     ),
     (
+        ("*.incomplete", "*.aria2", "*.part", "*.crdownload"),
+        "a download that broke off",
+        "get its files again",
+    ),
+    (
         ("encoder.jit", "decoder.jit"),
         "a visual tokenizer, not the decoder",
         "name it with --visual-tokenizer, and the decoder's folder with --ckpt",
+    ),
+    (
+        ("adapter_config.json",),
+        "a folder with an adapter below it, without the weights that it is for",
+        "merge the adapter with peft's merge_and_unload, and save the result with save_pretrained",
+    ),
+    (
+        ("*.pth", "*.pt", "*.npz"),
+        "a folder without weights under the names of transformers",
+        "if this file holds the model's tensors (its state_dict), name it pytorch_model.bin",
     ),
 )
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -68,12 +88,18 @@ def refuse_adapter(folder: Path) -> None:
 
 def describe(folder: Path) -> str:
     """What a folder without weights is and what to do, "" if nothing is known of it."""
+    if links := sorted(p.name for p in folder.iterdir() if p.is_symlink() and not p.exists()):
+        return (
+            f"{folder} has links that lead nowhere ({', '.join(links[:3])}{', ...' if links[3:] else ''}): "
+            "copy the files that they led to, with `cp -L`"
+        )
     names = _matcher(folder)
     for patterns, kind, way in _KINDS:
         if found := next((pattern for pattern in patterns if names(pattern)), ""):
             return f"{folder} is {kind} ({names(found)}): {way}"
-    below = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    if below and not (folder / "config.json").is_file():
+    has_config = (folder / "config.json").is_file()
+    wanted = ("*/model*.safetensors", "*/pytorch_model*.bin") if has_config else ("*/config.json",)
+    if below := sorted({path.parent.name for pattern in wanted for path in folder.glob(pattern)}):
         return f"{folder} is no checkpoint, but has some below it: name one of {', '.join(below[:8])}"
     return ""
 

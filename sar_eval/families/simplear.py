@@ -23,7 +23,7 @@ from sar_eval.errors import BadInput
 from sar_eval.families import foreign_folders
 from sar_eval.families.decoder_config import MAX_SIZE, DecoderConfig
 from sar_eval.families.locate import locate
-from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors
+from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors, refuse_types
 from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
 from sar_eval.families.weight_files import WeightFiles, find_weight_files
 from sar_eval.tensors.git_lfs import refuse_pointer
@@ -56,8 +56,9 @@ class Checkpoint:
     @cached_property
     def decoder_config(self) -> DecoderConfig:
         """The decoder's settings in `config.json`; rows that pad the vocabulary are not counted."""
+        data = self.config  # whose own errors name the file
         try:
-            config = DecoderConfig.from_dict(self.config)
+            config = DecoderConfig.from_dict(data)
         except BadInput as error:
             raise BadInput(f"{self.folder / 'config.json'}: {error}") from error
         used = self.text_vocab_size + self.codebook_size
@@ -143,7 +144,10 @@ class Checkpoint:
         """
         if self.headers is None:
             return None
-        return self.match_names({name: entry.shape for name, (_, entry) in self.headers.items()})
+        found = self.match_names({name: entry.shape for name, (_, entry) in self.headers.items()})
+        types = {name: self.headers[theirs][1].dtype for name, theirs in found.stored.items()}
+        refuse_types(types, str(self.folder))
+        return found
 
     def match_names(self, shapes: Mapping[str, Shape]) -> TensorNames:
         """See `match_tensors`."""
@@ -197,6 +201,7 @@ class Checkpoint:
             stored |= read_tensors(path, self.weight_files.named_in(path))
         matched = self.tensor_names or self.match_names({n: tuple(t.shape) for n, t in stored.items()})
         weights = {name: stored[theirs] for name, theirs in matched.stored.items()}
+        refuse_types({name: str(tensor.dtype) for name, tensor in weights.items()}, str(self.folder))
         if matched.has_head:
             _check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), self.folder)
         rows = self.decoder_config.vocab_size

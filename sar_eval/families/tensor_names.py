@@ -9,14 +9,18 @@ from dataclasses import dataclass
 
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.tensors.wrapped_names import common_prefix
+from sar_eval.tensors.wrapped_names import INNER, common_prefix
 
 Shape = tuple[int, ...]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 # Buffers that are computed, and that older versions of transformers stored.
 _HARMLESS = re.compile(r"(.*\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|masked_bias)")
 _KINDS = (
-    (r".*lora_[AB].*|.*\.modules_to_save\..*|base_model\.model\..*", "an adapter that is not merged"),
+    (
+        r".*lora_.*|.*\.(modules_to_save|base_layer)\..*|base_model\.model\..*|(.*\.)?(ia3_.*|prompt_embeddings.*)",
+        "an adapter that is not merged: merge it with peft's merge_and_unload, then save_pretrained",
+    ),
     (
         r".*\.(qweight|qzeros|g_idx|weight_scale(_inv)?|SCB|absmax|quant_map|weight_packed|input_scale)(\..+)?",
         "quantised weights, which are not supported: use the checkpoint that they were made from",
@@ -32,7 +36,7 @@ class TensorNames:
 
     Attributes:
         stored: the decoder's name to the name in the files.
-        prefix: what all names in the files began with, "" for nothing.
+        prefix: what all names in the files began with, or some have inside; "" for nothing.
         has_head: a tied checkpoint stores its head, too.
     """
 
@@ -56,16 +60,21 @@ def match_tensors(
         BadInput: a tensor is missing, empty, of another shape, or not the decoder's; the message names it.
     """
     prefix = common_prefix(shapes)
-    names = {name.removeprefix(prefix): name for name in shapes}
+    plain = {name: INNER.sub("", name.removeprefix(prefix)) for name in shapes}
+    left = common_prefix(plain.values())
+    names = {short.removeprefix(left): name for name, short in plain.items()}
+    if len(names) < len(plain):
+        raise BadInput(f"{where}: tensors are there twice, with and without what a trainer put into names")
     expected = dict(decoder_shapes(config))
     if foreign := [n for n in names if n not in expected and n != HEAD and not _HARMLESS.fullmatch(n)]:
         raise BadInput(f"{where}: {_describe_foreign(sorted(foreign))}")
     if empty := sorted(name for name in names if math.prod(shapes[names[name]]) == 0):
         raise BadInput(f"{where}: {_describe_empty(empty)}")
     for name, size in expected.items():
-        _check_shape(name, size, shapes.get(names.get(name, "")), padded, config)
+        _check_shape(name, size, shapes.get(names.get(name, "")), padded, config, where)
     stored = {name: names[name] for name in (*expected, HEAD) if name in names}
-    return TensorNames(stored, prefix, HEAD in names and config.tie_word_embeddings)
+    inner = next((found[0] for name in shapes if (found := INNER.search(name))), "")
+    return TensorNames(stored, prefix or left or inner, HEAD in names and config.tie_word_embeddings)
 
 
 def decoder_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
@@ -90,15 +99,34 @@ def decoder_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
         yield f"{prefix}post_attention_layernorm.weight", (hidden,)
 
 
-def _check_shape(name: str, size: Shape, shape: Shape | None, padded: int, config: DecoderConfig) -> None:
+def refuse_types(types: Mapping[str, str], where: str) -> None:
+    """Refuse weights that are no plain floating-point numbers: without their scales they draw noise.
+
+    Args:
+        types: of the decoder's tensors by name, as safetensors or torch call them.
+        where: the checkpoint, for messages.
+
+    Raises:
+        BadInput: naming the first.
+    """
+    if odd := sorted(name for name, dtype in types.items() if dtype.removeprefix("torch.") not in FLOATS):
+        raise BadInput(
+            f"{where}: {len(odd)} tensors are of type {types[odd[0]]} ({odd[0]}, ...): quantised weights "
+            "are not supported, use the checkpoint that they were made from"
+        )
+
+
+def _check_shape(
+    name: str, size: Shape, shape: Shape | None, padded: int, config: DecoderConfig, where: str
+) -> None:
     if shape is None:
         why = " (config.json says tie_word_embeddings false: is it true?)" if name == HEAD else ""
-        raise BadInput(f"the weights have no tensor {name!r}{why}")
+        raise BadInput(f"{where}: the weights have no tensor {name!r}{why}")
     rows = (
         range(config.vocab_size, padded + 1) if name in (EMBEDDING, HEAD) else range(size[0], size[0] + 1)
     )
     if shape[1:] != size[1:] or len(shape) != len(size) or shape[0] not in rows:
-        raise BadInput(f"tensor {name!r} is {shape}, config.json says {size}")
+        raise BadInput(f"{where}: tensor {name!r} is {shape}, config.json says {size}")
 
 
 def _describe_foreign(names: list[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
+from sar_eval.tensors.git_lfs import refuse_pointer
 
 FORMATS = (
     ("model.safetensors", "*.safetensors"),
@@ -68,6 +69,7 @@ def _read_index(path: Path, present: list[Path]) -> dict[str, str] | None:
     """The index's table of tensor to file name; None if there is no index."""
     if not path.is_file():
         return None
+    refuse_pointer(path)
     data: Any = read_json(path)
     table = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(table, dict) or not table:

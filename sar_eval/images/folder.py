@@ -189,9 +189,12 @@ def match_files(folder: Path, prompts: Sequence[Prompt], how: HowToRead) -> Matc
     listing = list_files(folder)
     if path := manifest.find_manifest(folder):
         return _by_manifest(path, prompts, each)
-    found = _by_metadata(listing, prompts, each) if official.has_metadata(folder) else None
-    if found is None:
+    if (inner := official.find_official(folder)) is not None:
+        listing = listing if inner == folder else list_files(inner)
+        found = _by_metadata(listing, prompts, each)
+    else:
         found = _by_names(listing, prompts, how)
+    found.folder = folder
     found.notes += listing.notes()
     return found
 

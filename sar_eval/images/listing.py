@@ -12,7 +12,7 @@ from sar_eval.images.files import SUFFIXES
 
 DEPTH = 3  # folders below the first, as in `<folder>/<prompt>/samples/<number>.png`
 # Left by macOS, Windows and Jupyter; names that begin with a dot are hidden anyway.
-CLUTTER = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin"}
+CLUTTER = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "#recycle", "lost+found"}
 OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif", ".heic", ".jxl", ".npy", ".svg")
 LISTED = 5  # names in a message
 

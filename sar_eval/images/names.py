@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sar_eval.errors import BadInput
@@ -22,6 +25,9 @@ SPLITS = (
     ),
 )
 RUNNING = re.compile(r"(?:(?:sample|image|img)[_-]?)?(\d{1,18})", re.IGNORECASE)
+NUMBER_AND_TEXT = re.compile(r"(\d{1,18})[_ -]+(.+)", re.DOTALL)
+NUMBER_FIRST = re.compile(r"(?:(?:seed|sample|image|img)[_-]?)?(\d{1,18})/(.+)", re.DOTALL | re.IGNORECASE)
+ZEROS = "ids are written without their leading zeros"
 CUT_OFF = 20  # letters that the cut-off text of a prompt must keep to be recognised
 Named = tuple[Prompt, int | None]
 Rule = Callable[[str], Named | None]
@@ -59,46 +65,72 @@ def match_names(
     Raises:
         BadInput: names that can be read in two ways, or (`running`) are no running numbers.
     """
-    known = _Known(prompts)
-    stems = {path: shown(path.relative_to(folder).with_suffix("").as_posix()) for path in paths}
+    known = KnownPrompts(prompts)
+    stems = {path: _composed(shown(path.relative_to(folder).with_suffix("").as_posix())) for path in paths}
     if running:
         return _by_running_number(folder, stems, prompts, each)
-    found = _by_best_rule(stems, known)
+    found = _by_numbers_first(folder, stems, known, each, _by_best_rule(stems, known))
+    if not found.matches:
+        found = _without_folders(stems, known) or found
+    stems = stems if found.matches else _bare(stems)  # folders of GPUs may hold running numbers
     if found.unmatched and (numbers := _running_numbers(stems.values())) is not None:
         if len(numbers) == len(prompts) * each and not _meets_ids(stems.values(), known):
             return _by_running_number(folder, stems, prompts, each)
         raise _is_it_numbered(folder, numbers, len(prompts), each, known)
-    if not found.matches:
-        found = _without_folders(stems, known) or found
     return found
 
 
-class _Known:
+class KnownPrompts:
     """The prompts by id, by an id's number, and by text without signs."""
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts = prompts
         self.by_id = {prompt.id: prompt for prompt in prompts}
-        self.by_number = _unique((int(p.id), p) for p in prompts if p.id.isascii() and p.id.isdecimal())
-        self.by_text = _unique((_plain(prompt.text), prompt) for prompt in prompts)
-        self.texts = sorted(_plain(prompt.text) for prompt in prompts)
+
+    @cached_property
+    def by_number(self) -> Mapping[object, Prompt]:
+        """Prompts whose ids are numbers, by these."""
+        return _unique((int(p.id), p) for p in self.prompts if p.id.isascii() and p.id.isdecimal())
+
+    @cached_property
+    def by_text(self) -> Mapping[object, Prompt]:
+        """Prompts by their texts, without those that differ in signs alone."""
+        return _unique((_plain(prompt.text), prompt) for prompt in self.prompts)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """All texts in order, to find those that begin alike."""
+        return sorted(_plain(prompt.text) for prompt in self.prompts)
 
     def rules(self) -> list[tuple[Rule, str]]:
         """Rules from a name to prompt and number, the plainest first, and what is said of them."""
         finders = (
-            (self._by_id, ""),
-            (self._by_number, "ids are written without their leading zeros"),
-            (self._by_text, "files are named by the texts of their prompts"),
+            (self.with_id, ""),
+            (self.with_number, ZEROS),
+            (self.with_text, "files are named by the texts of their prompts"),
         )
-        return [rule for find, note in finders for rule in ((_whole(find), note), (_split(find), note))]
+        rules = [rule for find, note in finders for rule in ((_whole(find), note), (_split(find), note))]
+        return [*rules, (self.with_number_and_text, "files are named by the ids and texts of prompts")]
 
-    def _by_id(self, name: str) -> Prompt | None:
+    def with_number_and_text(self, stem: str) -> Named | None:
+        """By an id and the text of its prompt, maybe with an image's number after them."""
+        if (parts := NUMBER_AND_TEXT.fullmatch(stem)) is None:
+            return None
+        for rule in (_whole(self.with_text), _split(self.with_text)):
+            found = rule(parts[2])
+            if found and found[0] in (self.with_id(parts[1]), self.with_number(parts[1])):
+                return found
+        return None
+
+    def with_id(self, name: str) -> Prompt | None:
         """By the id, or by what it was before it was made safe as a file name."""
         return self.by_id.get(name) or self.by_id.get(safe_id(name))
 
-    def _by_number(self, name: str) -> Prompt | None:
+    def with_number(self, name: str) -> Prompt | None:
+        """By the number that the id is, however it is written."""
         return self.by_number.get(int(name)) if RUNNING.fullmatch(name) and name.isdecimal() else None
 
-    def _by_text(self, name: str) -> Prompt | None:
+    def with_text(self, name: str) -> Prompt | None:
         """By the whole text, or by its beginning where that is of one prompt only."""
         plain = _plain(name)
         if plain in self.by_text or len(plain) < CUT_OFF:
@@ -120,7 +152,16 @@ def _unique(pairs: Iterable[tuple[object, Prompt]]) -> dict[object, Prompt]:
 
 def _plain(text: str) -> str:
     """Letters and digits only: other characters are replaced in file names in many ways."""
-    return re.sub(r"[\W_]+", " ", text).strip().casefold()
+    return re.sub(r"[\W_]+", " ", _composed(text)).strip().casefold()
+
+
+def _composed(text: str) -> str:
+    """With accents as parts of their letters: a Mac takes them apart in file names."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _bare(stems: dict[Path, str]) -> dict[Path, str]:
+    return {path: stem.rpartition("/")[2] for path, stem in stems.items()}
 
 
 def _whole(find: Callable[[str], Prompt | None]) -> Rule:
@@ -141,7 +182,7 @@ def _split(find: Callable[[str], Prompt | None]) -> Rule:
     return rule
 
 
-def _by_best_rule(stems: dict[Path, str], known: _Known) -> NamedFiles:
+def _by_best_rule(stems: dict[Path, str], known: KnownPrompts) -> NamedFiles:
     """By the first rule that fits all, else by the one that fits most (of two, the one with numbers)."""
     best = NamedFiles(unmatched=list(stems), is_numbered=False)
     for rule, note in known.rules():
@@ -156,7 +197,35 @@ def _by_best_rule(stems: dict[Path, str], known: _Known) -> NamedFiles:
     return best
 
 
-def _without_folders(stems: dict[Path, str], known: _Known) -> NamedFiles | None:
+def _by_numbers_first(
+    folder: Path, stems: dict[Path, str], known: KnownPrompts, each: int, found: NamedFiles
+) -> NamedFiles:
+    """Where folders are numbers or seeds and the files in them ids, unless `found` fits better.
+
+    Raises:
+        BadInput: folders and files fit either way.
+    """
+    if not found.unmatched and found.notes != [ZEROS]:
+        return found
+    parts = {path: NUMBER_FIRST.fullmatch(stem) for path, stem in stems.items()}
+    matches = [
+        Match(prompt, int(part[1]), path)
+        for path, part in parts.items()
+        if part and (prompt := known.with_id(part[2]) or known.with_text(part[2]))
+    ]
+    most = max(Counter(match.prompt.id for match in matches).values(), default=0)
+    if len(matches) < len(stems) or not 1 < most <= each:
+        return found
+    other = NamedFiles(matches, notes=["folders are the numbers of the images, files are named by prompts"])
+    if found.unmatched or max(Counter(match.prompt.id for match in found.matches).values()) > each:
+        return other
+    raise BadInput(
+        f"{shown(folder)}: files such as {shown(matches[0].path.relative_to(folder))} may be "
+        "<prompt id>/<index> or <index>/<prompt id>: write a manifest.jsonl, or name folders seed_0, ..."
+    )
+
+
+def _without_folders(stems: dict[Path, str], known: KnownPrompts) -> NamedFiles | None:
     """By the names alone, if that fits all: files may lie in folders of GPUs, categories or `samples`."""
     for parts in (2, 1):
         found = _by_best_rule({p: "/".join(stem.split("/")[-parts:]) for p, stem in stems.items()}, known)
@@ -174,7 +243,7 @@ def _running_numbers(stems: Iterable[str]) -> list[int] | None:
     return numbers if whole and numbers == list(range(numbers[0], numbers[0] + len(numbers))) else None
 
 
-def _meets_ids(stems: Iterable[str], known: _Known) -> bool:
+def _meets_ids(stems: Iterable[str], known: KnownPrompts) -> bool:
     return any(stem in known.by_id or (stem.isdecimal() and int(stem) in known.by_number) for stem in stems)
 
 
@@ -182,6 +251,7 @@ def _by_running_number(
     folder: Path, stems: dict[Path, str], prompts: Sequence[Prompt], each: int
 ) -> NamedFiles:
     """The files in the order of their numbers show the prompts in the order of the suite."""
+    stems = _bare(stems)
     numbers, expected = _running_numbers(stems.values()), len(prompts) * each
     if numbers is None or len(numbers) != expected:
         seen = "have other names or gaps" if numbers is None else f"are {numbers[0]} to {numbers[-1]}"
@@ -200,7 +270,9 @@ def _by_running_number(
     return NamedFiles(matches, notes=[note])
 
 
-def _is_it_numbered(folder: Path, numbers: list[int], prompts: int, each: int, known: _Known) -> BadInput:
+def _is_it_numbered(
+    folder: Path, numbers: list[int], prompts: int, each: int, known: KnownPrompts
+) -> BadInput:
     """What to do about files that are named by numbers, of which not all are ids."""
     count = f"{folder}: {len(numbers)} files are named {numbers[0]} to {numbers[-1]}, and {prompts} prompts"
     if len(numbers) == prompts * each:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
-from sar_eval.images.listing import Listing, name_first, shown
+from sar_eval.images.listing import Listing, is_clutter, name_first, shown
 from sar_eval.images.numbers import Match
 from sar_eval.types import Json, Prompt
 
@@ -21,9 +21,20 @@ NUMBER = re.compile(r"(?:(?:seed|sample|image|img)[_-]?)?(\d{1,18})", re.IGNOREC
 MAX_METADATA = 1_000_000  # bytes; official ones have 200
 
 
-def has_metadata(folder: Path) -> bool:
-    """Whether any folder inside has a file of metadata."""
-    return next(folder.glob(f"*/{METADATA}"), None) is not None
+def find_official(folder: Path) -> Path | None:
+    """The folder whose folders have metadata: this one, or the only one up to two below; None without.
+
+    Raises:
+        BadInput: there are several below.
+    """
+    for pattern in ("*", "*/*", "*/*/*"):
+        paths = (path.relative_to(folder) for path in folder.glob(f"{pattern}/{METADATA}"))
+        found = {folder / path.parent.parent for path in paths if not any(map(is_clutter, path.parts))}
+        if len(found) > 1:
+            raise BadInput(f"{folder} has {len(found)} folders of images: name one, as {shown(min(found))}")
+        if found:
+            return found.pop()
+    return None
 
 
 def match_metadata(listing: Listing, prompts: Sequence[Prompt], notes: list[str]) -> Iterator[Match]:
@@ -33,9 +44,13 @@ def match_metadata(listing: Listing, prompts: Sequence[Prompt], notes: list[str]
         BadInput: unreadable metadata, metadata of no prompt of this suite, or a sample without a number.
     """
     samples: dict[Path, list[Path]] = defaultdict(list)
+    direct: dict[Path, list[Path]] = defaultdict(list)
     for path in listing.images:
-        if path.parent.name == "samples":
+        if path.parent.name.lower() == "samples":
             samples[path.parent.parent].append(path)
+        elif NUMBER.fullmatch(path.stem) and (path.parent / METADATA).is_file():
+            direct[path.parent].append(path)
+    samples = {**direct, **samples}  # beside the metadata only where there are no samples
     known, rewritten = _Known(prompts), 0
     for metadata in sorted(listing.folder.glob(f"*/{METADATA}")):
         prompt, is_rewritten = known.find(metadata)

@@ -167,7 +167,10 @@ def read_batches(
             total += sum(column.nbytes for column in values)
             if total > MAX_COLUMNS:
                 raise BadInput(f"{path}: over {MAX_COLUMNS:,} bytes in {', '.join(columns)}")
-            yield batch.schema.names, zip(*(column.to_pylist() for column in values), strict=True)
+            yield (
+                batch.schema.names,
+                zip(*(column.to_pylist(maps_as_pydicts="strict") for column in values), strict=True),
+            )
 
 
 def _plain(column: pa.Array) -> pa.Array:

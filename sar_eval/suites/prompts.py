@@ -108,6 +108,8 @@ def make_prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumpt
         BadInput: naming the place and what is wrong.
     """
     given, text = row, row.get("text") or row.get("prompt")
+    if index == 0:
+        assumed.look_at(row)
     if text is None or text == "":
         row = assumed.rename(row)
         text = row.get("text")
@@ -125,7 +127,9 @@ def make_prompt(row: Row, index: int, place: Place, path: Path, assumed: Assumpt
 
 
 def _label(value: Any, path: Path, place: Place) -> str:
-    """A tag or split: there are few, so equal ones are one object."""
+    """A tag or split: there are few, so equal ones are one object; NaN is none, as pandas stores it."""
+    if value != value:  # noqa: PLR0124
+        return ""
     text = str(value)
     if "\x00" in text:
         check_text(text, _where(path, place))
@@ -157,6 +161,9 @@ def _checks(row: Row, checks: Any, where: str, assumed: Assumptions) -> Any:
     """The `checks` column (an object, a list, or either as JSON text), or a GenEval line itself."""
     if isinstance(checks, str):
         checks = parse_json(checks, f"{where}, column checks") if checks.strip() else None
+    for key in ("include", "exclude"):  # a table may hold them as JSON, too
+        if isinstance(text := row.get(key), str) and text.strip():
+            row = row | {key: parse_json(text, f"{where}, column {key}")}
     row, checks = _without_none(row), _without_none(checks)
     if checks is None and "include" in row:
         checks = {name: value for name, value in row.items() if name not in ("id", "split", "checks")}

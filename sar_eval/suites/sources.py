@@ -140,6 +140,7 @@ class Assumptions:
     # By the names of a row's columns: names of ours, each with one that may stand for it, the best first.
     headers: dict[tuple[str, ...], list[tuple[str, str]]] = field(default_factory=dict)
     renamed: set[tuple[str, str]] = field(default_factory=set)  # our columns and the file's
+    unread: list[tuple[str, str]] = field(default_factory=list)  # the file's columns, and ours
     whole_ids: int = 0
     rewritten: int = 0  # ids
     examples: list[str] = field(default_factory=list)  # of rewritten ids
@@ -151,6 +152,9 @@ class Assumptions:
         if others:
             used = ", ".join(f"{WORDS[number]} from {shorten(name)}" for number, name in others[:9])
             yield f"{path}: columns are taken by other names: {used}"
+        if self.unread:
+            listed = ", ".join(f"{shorten(name)} (call it {ours})" for name, ours in self.unread)
+            yield f"{path}: these columns are not read, as prompts have our name: {listed}"
         if self.whole_ids:
             yield f"{path}: {self.whole_ids:,} ids are numbers like 1.0, read as 1"
         if self.rewritten:
@@ -160,6 +164,12 @@ class Assumptions:
             some = [f"{where}: {describe_class(name)}" for name, where in list(self.classes.items())[:5]]
             more = ", ..." if len(self.classes) > 5 else ""
             yield f"classes that the judges geneval and shapes do not know: {'; '.join(some)}{more}"
+
+    def look_at(self, row: Row) -> None:
+        """Keep which columns of the first row are like ours, but not read, as the text has our name."""
+        if row.get("text") or row.get("prompt"):
+            unread = {ours: name for ours, name in reversed(_candidates(tuple(row))) if ours not in row}
+            self.unread = [(name, ours) for ours, name in unread.items() if ours != "text"]
 
     def rename(self, row: Row) -> Row:
         """A row that has neither `text` nor `prompt`, with our names for its columns."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-WRAPPERS = ("_orig_mod.", "module.", "_forward_module.", "model.module.", "model._orig_mod.")
+WRAPPERS = (
+    *("_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module."),
+    *("model.module.", "model._orig_mod."),
+)
+# What is put inside names, before some layers or all of them.
+INNER = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def common_prefix(names: Iterable[str]) -> str:
@@ -22,6 +28,7 @@ def common_prefix(names: Iterable[str]) -> str:
 
 def without_wrappers(name: str) -> str:
     """One name of a checkpoint that was found to have such a prefix, or none, without it."""
+    name = INNER.sub("", name)
     while wrapper := next(
         (w for w in (*WRAPPERS, "model.model.", "model.lm_head.") if name.startswith(w)), ""
     ):

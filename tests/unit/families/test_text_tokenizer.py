@@ -112,6 +112,14 @@ def test_added_tokens_may_be_in_the_settings_alone(forms: tuple[Path, Path], tmp
     assert found.text_vocab_size == find_checkpoint(str(forms[0])).text_vocab_size
 
 
+def test_merges_may_have_a_mark_and_other_line_ends(forms: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(forms[1], tmp_path / "c")
+    path = tmp_path / "c" / "merges.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    ids = find_checkpoint(str(tmp_path / "c")).prompt_ids("a red ring")
+    assert ids == find_checkpoint(str(forms[0])).prompt_ids("a red ring")
+
+
 def _damage(name: str, value: Any) -> Any:
     return lambda folder: (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import decode_image
-from sar_eval.images.folder import HowToRead, find_images
+from sar_eval.images.folder import HowToRead, find_images, match_files
+from sar_eval.stages.write_manifest import write_manifest
 from sar_eval.types import Prompt
 
 PROMPTS = [
@@ -44,6 +45,29 @@ def test_official_folders_are_matched_by_their_metadata(tmp_path, suffix) -> Non
     assert images.files["00000/1"] == tmp_path / "00001" / "samples" / f"0001{suffix}"
     assert sorted(images.files) == ["00000/0", "00000/1", "00001/0", "00001/1"]
     assert images.size == (8, 6)
+
+
+def test_official_folders_may_lie_deeper_or_without_samples(tmp_path) -> None:
+    """Not by the folders' numbers: they are another order than the suite's."""
+    folders(tmp_path / "out" / "step-9")
+    (tmp_path / "__MACOSX" / "00000").mkdir(parents=True)
+    (tmp_path / "__MACOSX" / "00000" / "metadata.jsonl").write_text("x")
+    images = find_images(tmp_path, PROMPTS, HowToRead(2))
+    assert images.layout == "geneval"
+    assert images.files["00000/1"] == tmp_path / "out/step-9/00001/samples/0001.png"
+    matched = match_files(tmp_path, PROMPTS, HowToRead(2))
+    (tmp_path / "manifest.jsonl").write_text(write_manifest(matched, PROMPTS, None))
+    assert find_images(tmp_path, PROMPTS, HowToRead(2)).files == images.files
+    for name in ("00000", "00001"):
+        inner = tmp_path / "out/step-9" / name
+        (inner / "samples").rename(inner / "Samples" if name == "00000" else inner / "x")
+    for path in (inner / "x").iterdir():
+        path.rename(inner / path.name)
+    images = find_images(tmp_path / "out", PROMPTS, HowToRead(2))
+    assert images.files["00000/1"] == tmp_path / "out/step-9/00001/0001.png"
+    folders(tmp_path / "out" / "step-10")
+    with pytest.raises(BadInput, match=r"2 folders of images: name one, as .*step-10"):
+        find_images(tmp_path / "out", PROMPTS, HowToRead(2))
 
 
 def test_numbers_may_start_at_one_and_have_any_width(tmp_path) -> None:

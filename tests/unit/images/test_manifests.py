@@ -50,6 +50,48 @@ def test_tables_as_they_come(folder, name, data) -> None:
     assert keys(folder) == {"00000/0": "0.png", "00001/0": "1.png"}
 
 
+TEXTS = [prompt.text for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "noted"),
+    [
+        ("manifest.csv", "file,prompt_id,index\n0.png,0,0.0\n1.png,1,0.0\n", False),  # as pandas writes
+        ("manifest.csv", "file, prompt_id, index\n 0.png, 00000, 0\n1.png ,00001 ,0 \n", False),
+        (
+            "manifest.json",
+            '[{"file": "0.png", "prompt_id": 0.0}, {"file": "1.png", "prompt_id": 1}]',
+            False,
+        ),
+        ("manifest.csv", "File;Prompt_ID\n0.png;00000\n1.png;00001\n", True),
+        ("manifest.csv", f'file_name,text\n0.png,"{TEXTS[0].upper()}."\n1.png,"{TEXTS[1]} "\n', True),
+        ("metadata.csv", f'file_name,text\n0.png,"{TEXTS[0]}"\n1.png,"{TEXTS[1]}"\n', True),
+        ("metadata.jsonl", '{"file_name": "0.png", "id": 0}\n{"file_name": "1.png", "id": 1}', True),
+        ("manifest.csv", "file,prompt_id\n.\\0.png,00000\n.\\1.png,00001\n", False),
+    ],
+)
+def test_tables_of_other_tools(folder, name, data, noted) -> None:
+    (folder / name).write_text(data)
+    images = find_images(folder, PROMPTS, HowToRead(1))
+    assert {key: path.name for key, path in images.files.items()} == {
+        "00000/0": "0.png",
+        "00001/0": "1.png",
+    }
+    assert sum("columns are taken by other names" in note for note in images.notes) == noted
+
+
+def test_what_is_doubtful_is_told(folder) -> None:
+    (folder / "manifest.csv").write_text("file,prompt_id\n0.png,00000\n0.png,00001\n")
+    (folder / "manifest.jsonl").write_text('{"file": "0.png", "prompt_id": "00000"}\n' * 2)
+    notes = find_images(folder, PROMPTS, HowToRead(2)).notes
+    assert "manifest.jsonl is taken, and not manifest.csv" in notes[0]
+    assert "1 files are taken as several images each" in notes[1]
+    same = [Prompt(prompt.id, "x") for prompt in PROMPTS]
+    (folder / "manifest.jsonl").write_text('{"file": "0.png", "prompt": "x"}')
+    with pytest.raises(BadInput, match=r"jsonl:1: 2 prompts have this text \(00000, 00001\)"):
+        match_files(folder, same, HowToRead(1))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,47 @@ def test_numbers_are_ordered_as_numbers(tmp_path, separator) -> None:
     assert stems(tmp_path, images)["00010/2"] == f"10{separator}2"
     assert stems(tmp_path, images)["00002/10"] == f"2{separator}10"
     assert (len(images.files), images.notes) == (132, ["ids are written without their leading zeros"])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{j}/{i:05d}", "seed_{j}/{i:05d}", "seed{j}/a photo of {i} benches, number"]
+)
+def test_folders_may_be_the_numbers_of_images(tmp_path, pattern) -> None:
+    names = [pattern.format(i=i, j=j) for i in range(12) for j in range(2)]
+    images = found(tmp_path, NUMBERED, names, 2)
+    assert stems(tmp_path, images)["00003/1"] == pattern.format(i=3, j=1)
+    assert "folders are the numbers of the images" in images.notes[0]
+
+
+def test_folders_and_files_that_fit_either_way_are_refused(tmp_path) -> None:
+    """`0/00001` is image 1 of prompt 0, or image 0 of prompt 1."""
+    with pytest.raises(BadInput, match="may be <prompt id>/<index> or <index>/<prompt id>"):
+        found(tmp_path, NUMBERED[:2], ["0/00000", "0/00001", "1/00000", "1/00001"], 2)
+
+
+@pytest.mark.parametrize("pattern", ["{i:05d}_{text}", "{i}-{text}"])
+@pytest.mark.parametrize("each", [1, 2])
+def test_names_of_ids_and_texts(tmp_path, pattern, each) -> None:
+    prompts = [Prompt(f"{i:05d}", prompt.text) for i, prompt in enumerate(TEXTS[:2])]
+    numbers = [""] if each == 1 else ["_0", "_1"]
+    names = [pattern.format(i=i, text=p.text) + n for i, p in enumerate(prompts) for n in numbers]
+    images = found(tmp_path, prompts, names, each)
+    assert stems(tmp_path, images)["00001/0"] == names[each]
+    assert images.notes == ["files are named by the ids and texts of prompts"]
+    save(tmp_path / f"00000 {prompts[1].text}.png")  # the number is of one prompt, the text of another
+    assert match_files(tmp_path, prompts, HowToRead(each)).unmatched
+
+
+def test_running_numbers_over_folders_of_gpus(tmp_path) -> None:
+    names = [f"gpu{i // 3}/{i}" for i in range(6)]
+    images = found(tmp_path, SHAPES, names, 2)
+    assert stems(tmp_path, images)["counting-001/1"] == "gpu1/3"
+
+
+def test_accents_that_a_mac_takes_apart(tmp_path) -> None:
+    prompts = [Prompt("a", "un café à Orléans"), Prompt("b", "un thé")]
+    names = [unicodedata.normalize("NFD", prompt.text) for prompt in prompts]
+    assert stems(tmp_path, found(tmp_path, prompts, names, 1)) == {"a/0": names[0], "b/0": names[1]}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.files import read_batches
@@ -68,7 +69,79 @@ def test_our_own_columns_are_never_replaced_by_others(tmp_path: Path) -> None:
     row = {"prompt": "a", "caption": "b", "Category": "c", "ID": "x", "Text": "d"}
     suite = load_suite(_write(tmp_path / "p.jsonl", json.dumps(row)))
     (prompt,) = suite.prompts
-    assert (prompt.id, prompt.text, prompt.tag, suite.notes) == ("00000", "a", "", ())
+    assert (prompt.id, prompt.text, prompt.tag) == ("00000", "a", "")
+    (note,) = suite.notes
+    assert "not read" in note
+    assert "'ID' (call it id)" in note
+
+
+@pytest.mark.parametrize(
+    ("data", "ids", "line"),
+    [
+        ('{"x1": {"prompt": "a"},\n "x2": {"prompt": ""}}', ["x1", "x2"], 2),  # as MJHQ-30K has them
+        ('{"x1": "a",\n\n"x2": ""}', ["x1", "x2"], 3),
+        ('{"prompts": ["a", ""]}', ["00000", "00001"], 1),
+        ('{"info": {"v": 1}, "data": [{"prompt": "a"}, {"prompt": ""}]}', ["00000", "00001"], 1),
+        ('{"Prompt": {"0": "a", "1": ""}, "id": {"0": "i", "1": "j"}}', ["i", "j"], 1),  # as pandas writes
+        ('{"prompt": ["a", ""], "id": ["i", "j"]}', ["i", "j"], 1),
+        ('{"columns": ["prompt"], "index": [0, 1], "data": [["a"], [""]]}', ["00000", "00001"], 1),
+    ],
+)
+def test_one_object_with_all_prompts(tmp_path: Path, data: str, ids: list[str], line: int) -> None:
+    suite = load_suite(_write(tmp_path / "p.json", data.replace('""', '"b"')))
+    assert [(prompt.id, prompt.text) for prompt in suite.prompts] == list(zip(ids, "ab", strict=True))
+    assert sum("one object is read as" in note for note in suite.notes) == 1
+    with pytest.raises(BadInput, match=rf"p\.json:{line}: no prompt text"):
+        load_suite(_write(tmp_path / "p.json", data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{\n"prompt": "a",\n"n": [{"b": 1}]}',
+        '{\n"classes": ["a", "b"]}',
+        '{\n"x": 1,\n"y": {"prompt": "a"}}',
+    ],
+)
+def test_other_objects_are_refused(tmp_path: Path, data: str) -> None:
+    with pytest.raises(BadInput, match="must be one array"):
+        load_suite(_write(tmp_path / "p.json", data))
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        ('{"prompt": "a"}\n{"prompt": "b"}', ".jsonl or .json"),
+        ('[\n"a",\n"b"]', ".jsonl or .json"),
+        ("id, prompt\n1, a", ".csv"),
+        ("Prompt;Tag\na;b", ".csv"),
+        ("a cat, a dog\n[a] {b}", ""),
+        ("prompt me", ""),
+    ],
+)
+def test_tables_under_the_name_of_a_text_are_told(tmp_path: Path, data: str, suffix: str) -> None:
+    notes = load_suite(_write(tmp_path / "p.txt", data)).notes
+    assert [suffix in note for note in notes] == ([True] if suffix else [])
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.parquet"])
+def test_geneval_metadata_in_columns_of_json_text(tmp_path: Path, name: str) -> None:
+    row = {"tag": "counting", "include": [{"class": "dog", "count": 2}], "prompt": "two dogs"}
+    (plain,) = load_suite(_write(tmp_path / "p.jsonl", json.dumps(row))).prompts
+    table = pa.table(
+        {key: [value if isinstance(value, str) else json.dumps(value)] for key, value in row.items()}
+    )
+    (csv.write_csv if name.endswith("csv") else pq.write_table)(table, tmp_path / name)
+    assert load_suite(tmp_path / name).prompts == (plain,)
+    _write(tmp_path / "bad.csv", "prompt,include\na,\"[{'class': 1}]\"")
+    with pytest.raises(BadInput, match=r"bad\.csv:2, column include: broken JSON"):
+        load_suite(tmp_path / "bad.csv")
+
+
+def test_maps_and_nan_in_parquet(tmp_path: Path) -> None:
+    maps = pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))
+    path = _parquet(tmp_path / "p.parquet", text=["a", "b"], tag=[float("nan"), 1.0], checks=maps)
+    assert [(p.tag, p.checks) for p in load_suite(path).prompts] == [("", {"a": 1}), ("1.0", None)]
 
 
 def test_dpgs_folder_of_texts(tmp_path: Path) -> None:
