@@ -115,6 +115,11 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return leaves
 
 
+def _open(source: Any, **options: bool) -> pq.ParquetFile:
+    """Without threads that read ahead: parts are small, and a process must not end while one reads."""
+    return pq.ParquetFile(source, pre_buffer=False, **options)
+
+
 class PartFile:
     """An open part: what its footer says, and columns of it. A context manager.
 
@@ -131,7 +136,7 @@ class PartFile:
             # A small part is read once, as a whole; of a large one what is needed, by seeking.
             self._is_small = os.fstat(raw.fileno()).st_size <= SMALL
             self._data = io.BytesIO(raw.read()) if self._is_small else raw
-            checked = pq.ParquetFile(self._data, page_checksum_verification=not self._is_small)
+            checked = _open(self._data, page_checksum_verification=not self._is_small)
             self._file = opened.enter_context(checked)
             self.facts = _facts_in(self._file.metadata)
             self._opened = opened.pop_all()
@@ -232,7 +237,7 @@ def images_at(path: Path, positions: Sequence[int]) -> list[bytes | None]:
         ArrowInvalid: an image is not what was written.
     """
     found: dict[int, bytes | None] = {}
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with _open(path, page_checksum_verification=True) as file:
         digests, start = _stored_digests(file.metadata), 0
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
@@ -257,7 +262,7 @@ def is_intact(path: Path) -> bool:
     """Whether every byte of a part is what was written."""
     try:
         data = path.read_bytes()
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
+        with _open(pa.BufferReader(data)) as file:
             ranges = _image_ranges(file.metadata)
             if _digest_of(io.BytesIO(data), ranges) != path.stem[-16:]:
                 return False

@@ -37,7 +37,7 @@ class PromptTable(Sequence[Prompt]):
         """
         self.path = path
         with _named(path):
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
             if missing := set(PROMPTS.names) - set(self._file.schema_arrow.names):
                 raise pa.ArrowInvalid(f"it has no column {min(missing)!r}")
         metadata = self._file.metadata

@@ -28,7 +28,7 @@ class RowGroups:
         """
         self.path, self.columns = path, list(columns)
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, pre_buffer=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
         metadata = self._file.metadata
