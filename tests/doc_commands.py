@@ -109,6 +109,10 @@ NOT_RUN = {
     r"sar-eval (run|score) geneval .*": "needs GenEval's weights; tests/e2e/test_score.py has small ones",
     r"sar-eval (run|score|doctor) dpg( .*)?": "needs DPG's files; tests/e2e/test_dpg.py has small ones",
     r"sar-eval prompts import dpg .*": "needs DPG's files; tests/e2e/test_dpg.py makes some",
+    r"sar-eval (join|report) ('runs/share-\*' --out )?runs/(all|geneval-all)": (
+        "needs the shares of several nodes; tests/e2e/test_shards.py"
+    ),
+    r"sar-eval manifest DIR geneval.*": "needs a folder of images; tests/e2e/test_score.py makes some",
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 
