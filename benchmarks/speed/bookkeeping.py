@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -205,7 +206,7 @@ def peak_memory() -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def measure_image_parts(path: Path, blocks: int = 6) -> str:
+def measure_image_parts(path: Path, blocks: int = 15) -> str:
     """Parts of large images against plain files of the same bytes."""
     spec, rng = open_run(path / "run")[0], random.Random(1)
     images = [rng.randbytes(LARGE_IMAGE) for _ in range(BLOCK)]
@@ -220,14 +221,14 @@ def measure_image_parts(path: Path, blocks: int = 6) -> str:
         "files": lambda folder: write_plainly(folder, images),
         "one file": lambda folder: write_plainly(folder, [one]),
     }
-    seconds = dict.fromkeys(writers, 0.0)
+    seconds: dict[str, list[float]] = {kind: [] for kind in writers}
     for number in range(blocks):
         for kind in (list(writers), list(writers)[::-1])[number % 2]:  # which is first changes
             with tempfile.TemporaryDirectory(dir=path) as target:
                 start = time.perf_counter()
                 writers[kind](Path(target))
-                seconds[kind] += time.perf_counter() - start
-    speed = {kind: blocks * BLOCK * LARGE_IMAGE / 1e6 / took for kind, took in seconds.items()}
+                seconds[kind].append(time.perf_counter() - start)
+    speed = {kind: BLOCK * LARGE_IMAGE / 1e6 / median(took) for kind, took in seconds.items()}
     shares = {kind: f"{speed['parts'] / speed[kind]:.0%}" for kind in writers}
     return (
         f"| parts of 64 images of 1.4 MB | {speed['parts']:.0f} MB/s: {shares['files']} of 64 plain files, "

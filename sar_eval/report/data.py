@@ -18,7 +18,7 @@ import numpy as np
 from sar_eval.errors import BadInput
 from sar_eval.spec import RunSpec
 from sar_eval.storage.part_files import PartFile
-from sar_eval.storage.parts import Part, PartTable
+from sar_eval.storage.parts import CHECKED_PARTS, Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 
 PASS, FAIL, SCORED, NONE = range(4)  # a row's state: the order of STATES in report.js
@@ -133,8 +133,12 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
     """
     rows = _read_prompts(spec, folder)
     table = folder.generations
-    rows.parts = table.current_paths()
-    for batch in _batches(rows, table, rows.parts, _generations):
+    parts = list(table.parts().values())
+    rows.parts = [part.path for part in parts]
+    many = len(parts) > CHECKED_PARTS  # the rows of a few are read, so that a damaged part is named
+    whole = [many and _fill_whole(rows, number, part, spec) for number, part in enumerate(parts)]
+    others = [(number, part.path) for number, part in enumerate(parts) if not whole[number]]
+    for batch in _batches(rows, table, others, _generations):
         at = np.array(batch["number"], np.int64)
         rows.part[at], rows.position[at] = batch["part"], batch["position"]
         rows.seconds[at] = [
@@ -145,6 +149,20 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
         errors = zip(batch["number"], batch["error"], strict=True)
         rows.problems.update((number, shorten(error)) for number, error in errors if error is not None)
     return rows
+
+
+def _fill_whole(rows: RunRows, number: int, part: Part, spec: RunSpec) -> bool:
+    """Take the rows of a whole part from its footer; False if it is none, so that its rows are read."""
+    facts, start = part.facts, part.block * spec.batch_size
+    expected = min(spec.batch_size, len(rows) - start)
+    if facts is None or facts.errors or facts.sums.get("out_of_range_tokens") != 0:
+        return False
+    if not facts.rows == len(facts.seconds) == expected:
+        return False
+    at = slice(start, start + expected)
+    rows.part[at], rows.position[at], rows.stored[at] = number, np.arange(expected), True
+    rows.seconds[at] = [math.nan if seconds is None else seconds for seconds in facts.seconds]
+    return True
 
 
 def read_verdicts(
@@ -161,7 +179,7 @@ def read_verdicts(
         return
     table = folder.verdicts(spec.judge)
     images = _StoredImages(folder.generations, rows)
-    for stored in _batches(rows, table, table.current_paths(), images.verdicts):
+    for stored in _batches(rows, table, [*enumerate(table.current_paths())], images.verdicts):
         judged = zip(stored["number"], stored["image_digest"], strict=True)
         valid = [digest is True or images.hold(number, digest) for number, digest in judged]
         batch = _select(stored, np.array(valid, bool) & rows.stored[np.array(stored["number"], np.int64)])
@@ -187,22 +205,22 @@ def _generations(part: PartFile) -> Batch:
 
 
 def _batches(
-    rows: RunRows, table: PartTable, paths: Sequence[Path], read: Callable[[PartFile], Batch]
+    rows: RunRows, table: PartTable, parts: Sequence[tuple[int, Path]], read: Callable[[PartFile], Batch]
 ) -> Iterator[Batch]:
-    """What `read` gives for each part, and of each row its `number` in `rows`, its `part` and `position`.
+    """What `read` gives for each of these parts, and of each row its `number`, `part` and `position`.
 
     A batch is of whole parts, together at least `BATCH_ROWS` rows: a step of its own for each small part
     would cost more than its rows. Draws that the run does not expect are left out.
     """
     batch: Batch = defaultdict(list)
-    for number, path in enumerate(paths):
+    for number, path in parts:
         with table.open(path) as part:
             columns = read(part)
         for name, values in columns.items():
             batch[name] += values
         batch["part"] += [number] * len(columns["key"])
         batch["position"] += range(len(columns["key"]))
-        if len(batch["key"]) >= BATCH_ROWS or number == len(paths) - 1:
+        if len(batch["key"]) >= BATCH_ROWS or number == parts[-1][0]:
             batch["number"] = rows.numbers(batch["key"])
             yield _select(batch, np.array([number is not None for number in batch["number"]], bool))
             batch = defaultdict(list)

@@ -17,6 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from sar_eval.report.data import RunRows, VerdictRows
@@ -104,7 +105,9 @@ class PageData:
 
 def encode(value: Json) -> str:
     """A value as ASCII JSON that is the same as a JavaScript literal and harmless inside HTML."""
-    text = _ENCODER.encode(value)
+    text = msgspec.json.encode(value).decode()  # several times as fast, but not always ASCII
+    if not text.isascii():
+        text = _ENCODER.encode(value)
     for character, escape in _ESCAPES:
         text = text.replace(character, escape)
     return text

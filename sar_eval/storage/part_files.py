@@ -135,8 +135,10 @@ class PartFile:
             raw = opened.enter_context(self.path.open("rb"))
             # A small part is read once, as a whole; of a large one what is needed, by seeking.
             self._is_small = os.fstat(raw.fileno()).st_size <= SMALL
-            self._data = io.BytesIO(raw.read()) if self._is_small else raw
-            checked = _open(self._data, page_checksum_verification=not self._is_small)
+            data = raw.read() if self._is_small else b""
+            self._data: BinaryIO = io.BytesIO(data) if self._is_small else raw
+            source = pa.BufferReader(data) if self._is_small else raw
+            checked = _open(source, page_checksum_verification=not self._is_small)
             self._file = opened.enter_context(checked)
             self.facts = _facts_in(self._file.metadata)
             self._opened = opened.pop_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -61,6 +62,7 @@ class PartFacts:
         sums: of columns, by name.
         devices: where it was drawn, as "device, wave size".
         scores: of verdicts, row by row: what most benchmarks need.
+        seconds: that generations took, row by row: what a report needs.
     """
 
     rows: int
@@ -70,6 +72,7 @@ class PartFacts:
     sums: dict[str, int] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     scores: tuple[float | None, ...] = ()
+    seconds: tuple[float | None, ...] = ()
 
 
 def image_digest(data: bytes | None) -> str | None:
@@ -157,7 +160,12 @@ def generation_facts(rows: Sequence[Row], spec_digest: str) -> PartFacts:
         if "device" in made and "wave_size" in made
     }
     return PartFacts(
-        len(rows), _count_errors(rows), spec_digest, sums=_sums(rows), devices=tuple(sorted(devices))
+        len(rows),
+        _count_errors(rows),
+        spec_digest,
+        sums=_sums(rows),
+        devices=tuple(sorted(devices)),
+        seconds=tuple(_seconds(row["elapsed_s"]) for row in rows),
     )
 
 
@@ -178,6 +186,11 @@ def facts_of_rows(rows: Sequence[Row]) -> PartFacts:
         sums=_sums(rows) if "steps" in first else {},
         scores=tuple(row["score"] for row in rows) if "score" in first else (),
     )
+
+
+def _seconds(elapsed: float | None) -> float | None:
+    """As a report shows them; what is no number of seconds is unknown."""
+    return round(elapsed, 4) if elapsed is not None and math.isfinite(elapsed) else None
 
 
 def _count_errors(rows: Sequence[Row]) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from sar_eval.decoding.encode_images import encode
 from sar_eval.errors import BadInput
+from sar_eval.report import data
 from sar_eval.report.data import FAIL, NONE, SCORED, read_images, read_rows, read_verdicts
 from sar_eval.storage.schemas import verdict_row
 from sar_eval.types import Prompt, Verdict
@@ -90,3 +91,14 @@ def test_a_damaged_part_is_named(run, table: str) -> None:
     path.write_bytes(data)
     with pytest.raises(BadInput, match=f"{path.name} is damaged"):
         states(spec, folder)
+
+
+def test_whole_parts_are_taken_from_their_footers(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large run; the rows are the same as those that are read."""
+    read = read_rows(*run)
+    monkeypatch.setattr(data, "CHECKED_PARTS", 0)
+    filled = read_rows(*run)
+    for name in ("part", "position", "stored", "tokens_out_of_range", "seconds"):
+        np.testing.assert_array_equal(getattr(filled, name), getattr(read, name))
+    assert filled.problems == read.problems == {3: "broken"}
+    assert (read.stored.sum(), read.part.max()) == (13, 3)
