@@ -221,7 +221,7 @@ def parse_shard(text: str | None) -> Shard | None:
     if text is None:
         return None
     index, _, of = text.partition("/")
-    if not (index.isascii() and index.isdecimal() and of.isascii() and of.isdecimal() and len(text) < 20):
+    if not (index.isascii() and index.isdecimal() and of.isascii() and of.isdecimal() and len(of) < 7):
         raise BadInput(f"--shard is {text!r}: I/N, as 2/8 for the second of eight shares")
     if not 1 <= int(index) <= int(of):
         raise BadInput(

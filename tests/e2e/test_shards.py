@@ -31,7 +31,7 @@ def test_every_block_belongs_to_one_shard(of: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2", "1/2/3", "1 /2", "9" * 30 + "/9"]
+    "text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2", "1/2/3", "1 /2", "9" * 30 + "/9", "1/9999999"]
 )
 def test_shards_that_cannot_be_are_refused(text: str) -> None:
     with pytest.raises(BadInput, match="--shard is"):
