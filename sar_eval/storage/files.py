@@ -167,10 +167,13 @@ def read_batches(
             total += sum(column.nbytes for column in values)
             if total > MAX_COLUMNS:
                 raise BadInput(f"{path}: over {MAX_COLUMNS:,} bytes in {', '.join(columns)}")
-            yield (
-                batch.schema.names,
-                zip(*(column.to_pylist(maps_as_pydicts="strict") for column in values), strict=True),
-            )
+            yield batch.schema.names, zip(*map(_values, values), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values; maps as dictionaries, which is asked for where there may be some, as it takes time."""
+    is_nested = pa.types.is_nested(column.type)
+    return list(column.to_pylist(maps_as_pydicts="strict") if is_nested else column.to_pylist())
 
 
 def _plain(column: pa.Array) -> pa.Array:
