@@ -39,8 +39,8 @@ from sar_eval.storage.schemas import generation_row, image_digest, verdict_row
 from sar_eval.suites.prompts import load_suite
 from sar_eval.types import DrawProtocol, Generation, Prompt, Verdict
 
-BEFORE = """Printed by `benchmarks/speed/bookkeeping.py`. Version 0.1.0, on one busy core: resume 113 and 129
-CPU-seconds, summary 245 and 4.8 GB, a report of 100,000 images 55 and a page of 72 MB, suites 40 to 51 and
+BEFORE = """Printed by `benchmarks/speed/bookkeeping.py`. Version 0.1.0, on one busy core: resume 113 and
+129 CPU-seconds, summary 245 and 4.8 GB, a report of 100,000 images 55 and a page of 72 MB, suites 40 to 51 and
 3 GB, parts of large images 47 MB/s, and one block's part found in 19 ms among 15,625. The share of plain
 files varies with the disk's cache, from 73 to 87 % over five runs on this machine."""
 EACH, BLOCK = 4, 64
