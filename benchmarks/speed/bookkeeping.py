@@ -40,9 +40,10 @@ from sar_eval.suites.prompts import load_suite
 from sar_eval.types import DrawProtocol, Generation, Prompt, Verdict
 
 BEFORE = """Printed by `benchmarks/speed/bookkeeping.py`. Version 0.1.0, on one busy core: resume 113 and
-129 CPU-seconds, summary 245 and 4.8 GB, a report of 100,000 images 55 and a page of 72 MB, suites 40 to 51 and
-3 GB, parts of large images 47 MB/s, and one block's part found in 19 ms among 15,625. The share of plain
-files varies with the disk's cache, from 73 to 87 % over five runs on this machine."""
+129 CPU-seconds, summary 245 and 4.8 GB, a report of 100,000 images 55 and a page of 72 MB,
+suites 40 to 51 and 3 GB, parts of large images 47 MB/s, and one block's part found in 19 ms
+among 15,625. The share of plain files varies with the disk's cache, from 73 to 87 % over five
+runs on this machine."""
 EACH, BLOCK = 4, 64
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 BOX = {"name": "red circle", "box": [3.0, 4.0, 20.0, 24.0], "score": 0.98}
