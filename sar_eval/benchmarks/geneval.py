@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sar_eval.suites.geneval.scoring import fold_by_task, scores_by_prompt
+from sar_eval.suites.geneval.scoring import fold_by_task
 from sar_eval.types import Metric, Prompt, Verdict
 
 
@@ -13,7 +13,7 @@ class GenEvalFold:
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
         """`overall`, one metric per task, then shares of correct images and of prompts with any correct."""
-        return fold_by_task(prompts, scores_by_prompt(verdicts))
+        return fold_by_task(prompts, verdicts)
 
 
 BENCHMARK = GenEvalFold

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sar_eval.stats import clustered_metric
-from sar_eval.suites.geneval.scoring import fold_by_task, scores_by_prompt, scores_by_task
+from sar_eval.suites.geneval.scoring import group_by_task, metrics_of_tasks, scores_by_prompt
 from sar_eval.suites.shapes.suite import SPLIT_TASKS
 from sar_eval.types import Metric, Prompt, Verdict
 
@@ -18,9 +18,9 @@ class ShapesFold:
         splits, by_prompt = [], scores_by_prompt(verdicts)
         for split in ("seen", "unseen"):
             in_split = [p for p in prompts if p.split == split and p.tag in SPLIT_TASKS]
-            scores = scores_by_task(in_split, by_prompt)
+            scores = group_by_task(in_split, by_prompt)
             splits.append(clustered_metric(f"split/{split}", list(scores.values())))
-        return (*fold_by_task(prompts, by_prompt), *splits)
+        return (*metrics_of_tasks(group_by_task(prompts, by_prompt)), *splits)
 
 
 BENCHMARK = ShapesFold

@@ -16,7 +16,7 @@ from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row
-from sar_eval.suites.geneval.scoring import scores_by_prompt, scores_by_task
+from sar_eval.suites.geneval.scoring import scores_by_task
 from sar_eval.types import Draw, Generation, Verdict
 
 
@@ -169,7 +169,7 @@ def test_scores_are_grouped_by_task_and_prompt(spec: RunSpec, folder: RunFolder)
         f"{p.id}/{i}": Verdict(f"{p.id}/{i}", "shapes", "1", float(i)) for p in prompts for i in (0, 1)
     }
     verdicts["colors-000/1"] = Verdict("colors-000/1", "shapes", "1", error="unreadable")
-    scores = scores_by_task(prompts, scores_by_prompt(verdicts))
+    scores = scores_by_task(prompts, verdicts)
     assert scores["counting"] == [[0.0, 1.0], [0.0, 1.0]]
     assert scores["colors"] == [[0.0], [0.0, 1.0]]
 
