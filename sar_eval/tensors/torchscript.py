@@ -5,13 +5,12 @@ A TorchScript file is a program; `torchscript_check` refuses one that could do m
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -27,11 +26,12 @@ def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
         BadInput: the file is no TorchScript file, is damaged, or would do more than compute with tensors
             (see `torchscript_check`).
     """
-    with _no_deprecation_warnings(), _anonymous_file() as copy:
+    with _no_deprecation_warnings():
+        copy = io.BytesIO()
         copy_checked(path, copy)
-        copy.flush()
+        copy.seek(0)
         try:
-            module = torch.jit.load(copy.name, map_location=device)
+            module = torch.jit.load(copy, map_location=device)
             check_graphs(module, path)
         except RuntimeError as error:
             if is_out_of_memory(error):
@@ -39,18 +39,6 @@ def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{path} is no readable TorchScript file: {first}") from error
         return module.eval()
-
-
-@contextmanager
-def _anonymous_file() -> Iterator[IO[bytes]]:
-    """A file with a name that is gone afterwards: in memory where the system has such files."""
-    if not hasattr(os, "memfd_create"):
-        with tempfile.NamedTemporaryFile(suffix=".jit") as file:
-            yield file
-        return
-    number = os.memfd_create("torchscript")
-    with open(f"/proc/self/fd/{number}", "w+b") as file, open(number, "rb"):  # noqa: PTH123 - not a path
-        yield file
 
 
 def save_torchscript(module: torch.nn.Module, path: Path) -> None:
