@@ -33,16 +33,11 @@ VERDICT_COLUMNS = ("key", "judge", "judge_version", "score", "passed", "reason",
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """Counts of one block, and its draws without a result: key and reason. `whole` if it has none."""
+    """Counts of one block, and its draws without a result: key and reason."""
 
     generated: int
     judged: int
     problems: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every draw has a result."""
-        return not self.problems
 
 
 class Inventory:

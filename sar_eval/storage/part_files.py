@@ -191,9 +191,7 @@ def read_facts(path: Path) -> PartFacts | None:
     with suppress(*UNREADABLE):
         footer = _read_footer(path)
         if start := FACTS_START.search(footer):
-            text = _json_at(footer[start.end() :])
-            if start[1].decode() == _digest(text):
-                return msgspec.json.decode(text, type=PartFacts)
+            return _checked_facts(start[1], _json_at(footer[start.end() :]))
     return None
 
 
@@ -213,11 +211,16 @@ def _json_at(data: bytes) -> bytes:
 
 
 def _facts_in(footer: pq.FileMetaData) -> PartFacts | None:
-    with suppress(KeyError, TypeError, *UNREADABLE):
-        digest, _, text = footer.metadata[FACTS].decode().partition(" ")
-        if digest == _digest(text.encode()):
-            return msgspec.json.decode(text, type=PartFacts)
+    value = (footer.metadata or {}).get(FACTS, b"")
+    digest, _, text = value.partition(b" ")
+    with suppress(*UNREADABLE):
+        return _checked_facts(digest, text)
     return None
+
+
+def _checked_facts(digest: bytes, text: bytes) -> PartFacts | None:
+    """The facts, if their digest fits."""
+    return msgspec.json.decode(text, type=PartFacts) if digest.decode() == _digest(text) else None
 
 
 def image_digests(path: Path, rows: int) -> list[str | None]:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.storage.files import write_stream
+from sar_eval.storage.row_groups import group_starts
 from sar_eval.storage.schemas import PROMPTS
 from sar_eval.types import SAFE_ID, Prompt
 
@@ -26,7 +27,28 @@ ROWS_PER_GROUP = 10_000
 GROUPS_HELD = 4  # row groups in memory: neighbouring blocks share one
 
 
-class PromptTable(Sequence[Prompt]):
+class LazyPrompts(Sequence[Prompt]):
+    """A sequence of prompts of which only the range that is asked for is read."""
+
+    def _range(self, start: int, stop: int) -> Iterator[Prompt]:
+        """The prompts from `start` up to `stop`."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return list(self._range(start, stop))[::step]
+        position = range(len(self))[index]
+        return next(self._range(position, position + 1))
+
+
+class PromptTable(LazyPrompts):
     """A suite on disk as a sequence of prompts. Memory is that of a few row groups, whatever its length."""
 
     def __init__(self, path: Path) -> None:
@@ -40,9 +62,7 @@ class PromptTable(Sequence[Prompt]):
             self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
             if missing := set(PROMPTS.names) - set(self._file.schema_arrow.names):
                 raise pa.ArrowInvalid(f"it has no column {min(missing)!r}")
-        metadata = self._file.metadata
-        sizes = (int(metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
-        self._starts = list(accumulate(sizes, initial=0))  # first row of each group, and the total
+        self._starts = group_starts(self._file)
         self._group = lru_cache(GROUPS_HELD)(self._read_group)
 
     def __len__(self) -> int:
@@ -51,19 +71,6 @@ class PromptTable(Sequence[Prompt]):
     def __iter__(self) -> Iterator[Prompt]:
         for number in range(len(self._starts) - 1):
             yield from self._group(number)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prompt]: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return list(self._range(start, stop))[::step]
-        position = range(len(self))[index]
-        return next(iter(self._range(position, position + 1)))
 
     def columns(self) -> Iterator[dict[str, list[Any]]]:
         """All columns as lists, row group by row group: `checks` as the stored JSON text.

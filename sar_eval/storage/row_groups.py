@@ -17,6 +17,13 @@ from sar_eval.errors import BadInput
 GROUPS_HELD = 2  # row groups in memory: neighbouring ranges share one
 
 
+def group_starts(file: pq.ParquetFile) -> list[int]:
+    """Number of the first row of each row group, then that of all rows."""
+    metadata = file.metadata
+    sizes = (int(metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
+    return list(accumulate(sizes, initial=0))
+
+
 class RowGroups:
     """Some columns of a Parquet file. Memory is that of these columns in one or two row groups."""
 
@@ -31,9 +38,7 @@ class RowGroups:
             self._file = pq.ParquetFile(path, pre_buffer=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
-        metadata = self._file.metadata
-        sizes = (int(metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
-        self._starts = list(accumulate(sizes, initial=0))  # first row of each group, and the total
+        self._starts = group_starts(self._file)
         self._group = lru_cache(GROUPS_HELD)(self._read_group)
 
     def __len__(self) -> int:

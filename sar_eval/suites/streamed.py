@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
 
 from sar_eval.errors import BadInput
-from sar_eval.storage.prompt_table import file_digest
+from sar_eval.storage.prompt_table import LazyPrompts, file_digest
 from sar_eval.storage.row_groups import RowGroups
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.suites.prompts import make_prompt
@@ -17,7 +16,7 @@ from sar_eval.types import Prompt
 STEP = 10_000  # prompts that an iteration holds
 
 
-class StreamedPrompts(Sequence[Prompt]):
+class StreamedPrompts(LazyPrompts):
     """The prompts of a Parquet file as a sequence; memory is that of one or two row groups."""
 
     def __init__(self, path: Path) -> None:
@@ -35,19 +34,6 @@ class StreamedPrompts(Sequence[Prompt]):
     def __iter__(self) -> Iterator[Prompt]:
         for start in range(0, len(self), STEP):
             yield from self._range(start, min(len(self), start + STEP))
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Prompt]: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return list(self._range(start, stop))[::step]
-        position = range(len(self))[index]
-        return next(self._range(position, position + 1))
 
     def _range(self, start: int, stop: int) -> Iterator[Prompt]:
         """Prompts by row; each is checked as those of a small suite are, when it is read."""
