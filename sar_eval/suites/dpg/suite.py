@@ -103,12 +103,6 @@ def to_lines(prompts: Sequence[Prompt]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def looks_official(data: bytes) -> bool:
-    """Whether these are the first bytes of DPG's table, not of a page that a server sent in its place."""
-    header = data[:4096].decode("utf-8-sig", "replace").partition("\n")[0]
-    return set(COLUMNS) <= {name.strip() for name in header.split(",")}
-
-
 def _rows(table: Path, notes: list[str]) -> list[_Row]:
     if not table.exists():
         raise BadInput(f"no {table}: give ELLA's folder dpg_bench, or its {TABLE}")
