@@ -1,7 +1,6 @@
 """Reading image files that anyone may have written."""
 
 import io
-import os
 import socket
 import struct
 import zlib
@@ -14,6 +13,7 @@ from test_grids import photo
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import MAX_PIXELS, decode_image, is_transparent, read_file, read_header
+from tests.odd_files import dangling, directory, endless, fifo, loop
 
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
 PHOTO = photo(np.random.default_rng(0), (24, 16))
@@ -178,32 +178,12 @@ def test_large_text_in_a_png_does_no_harm() -> None:
         assert "unreadable image" in str(error)  # noqa: PT017 - either is right, nothing else is
 
 
-def _directory(path: Path) -> None:
-    path.mkdir()
-
-
-def _dangling(path: Path) -> None:
-    path.symlink_to("nowhere.png")
-
-
-def _loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _endless(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
 def _socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
 
 
-@pytest.mark.parametrize("make", [_directory, _dangling, _loop, _fifo, _endless, _socket])
+@pytest.mark.parametrize("make", [directory, dangling, loop, fifo, endless, _socket])
 def test_what_is_no_file_is_an_error_at_once(tmp_path: Path, monkeypatch, make) -> None:
     monkeypatch.chdir(tmp_path)  # the names of sockets must be short
     make(path := Path("x.png"))

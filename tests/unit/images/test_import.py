@@ -1,6 +1,5 @@
 """What becomes of the images of a folder: one bad file is an error of its draws and of nothing else."""
 
-import os
 import resource
 import struct
 from pathlib import Path
@@ -13,6 +12,7 @@ from test_names import save
 
 from sar_eval.images.folder import HowToRead, find_images
 from sar_eval.types import Prompt
+from tests.odd_files import dangling, directory, endless, fifo, loop
 
 PROMPTS = [Prompt(f"{i:05d}", f"prompt {i}") for i in range(8)]
 
@@ -28,26 +28,6 @@ def rows_of(tmp_path: Path, **how) -> dict[str, dict]:
     images = find_images(tmp_path / "in", PROMPTS, HowToRead(1, **how))
     assert len(images.digest()) == 16
     return imported(tmp_path, images, PROMPTS, 1)
-
-
-def _directory(path: Path) -> None:
-    path.mkdir()
-
-
-def _dangling(path: Path) -> None:
-    path.symlink_to("nowhere.png")
-
-
-def _loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _endless(path: Path) -> None:
-    path.symlink_to("/dev/zero")
 
 
 def _bomb(path: Path) -> None:
@@ -66,11 +46,11 @@ def _false_size(path: Path) -> None:
 
 
 BAD = {
-    _directory: "a directory, not an image",
-    _dangling: "no such file, or a link to none",
-    _loop: "cannot be read: Too many levels of symbolic links",
-    _fifo: "a pipe, socket or device",
-    _endless: "a pipe, socket or device",
+    directory: "a directory, not an image",
+    dangling: "no such file, or a link to none",
+    loop: "cannot be read: Too many levels of symbolic links",
+    fifo: "a pipe, socket or device",
+    endless: "a pipe, socket or device",
     _bomb: "more than 67,108,864 pixels",
     _gif: "this is a GIF: convert it to PNG",
     _false_size: "unreadable image",
