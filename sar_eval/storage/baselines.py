@@ -204,3 +204,11 @@ class _Columns:
         ids = [self.names["prompt_id"][code] for code in prompts[starts].tolist()]
         ends = np.append(starts, len(prompts))
         return Stratum(task, ids, ends, self.index[rows], self.sums[rows], self.weights[rows])
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a file is Parquet and says that it is a baseline; prompts and other tables do not."""
+    try:
+        return METADATA in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError, ValueError):
+        return False

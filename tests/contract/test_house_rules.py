@@ -30,6 +30,7 @@ GROUND = {
     "measures",
     "comparisons",
     "checkpoint_steps",
+    "histories",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {
