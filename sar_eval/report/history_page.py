@@ -22,9 +22,13 @@ from sar_eval.types import Metric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One run in a table, as text; `change` is "" where there is none."""
+    """One run in a table, as text; `change` is "" where there is none.
+
+    `path` is that of the run below the history's folder.
+    """
 
     entry: Entry
+    path: str
     figure: str
     interval: str
     change: str
@@ -87,7 +91,7 @@ def _panels(history: History, benchmark: str) -> Iterator[Panel]:
     chosen = [series for series in history.series if series.benchmark == benchmark]
     for measure in dict.fromkeys(curve.measure for series in chosen for curve in series.curves):
         drawn = [(s, curve) for s in chosen for curve in s.curves if curve.measure == measure]
-        tables = tuple(_table(series, curve) for series, curve in drawn)
+        tables = tuple(_table(series, curve, history.folder) for series, curve in drawn)
         yield Panel(measure=measure, label=_label(measure), plot=plot_of(drawn), tables=tables)
 
 
@@ -96,22 +100,23 @@ def _label(measure: str) -> str:
     return measure.replace("/", ": ").replace("_", " ")
 
 
-def _table(series: Series, curve: Curve) -> Table:
+def _table(series: Series, curve: Curve, folder: str) -> Table:
     changed = {change.at: change for change in curve.level_changes}
     rows, seen = [], set[int]()
     for entry, figure, change in zip(series.entries, curve.figures, curve.changes, strict=True):
         mark = None if entry.level in seen else changed.get(entry.level)
         seen.add(entry.level)
-        rows.append(_row(curve, entry, figure, change, mark))
+        rows.append(_row(curve, entry, entry.path.removeprefix(f"{folder}/"), figure, change, mark))
     sentences = tuple(sentence(series, curve, change) for change in curve.level_changes)
     return Table(title=series.differs, rows=tuple(rows), sentences=sentences)
 
 
 def _row(
-    curve: Curve, entry: Entry, figure: Metric, change: Change | None, mark: LevelChange | None
+    curve: Curve, entry: Entry, path: str, figure: Metric, change: Change | None, mark: LevelChange | None
 ) -> Row:
     return Row(
         entry=entry,
+        path=path,
         figure=curve.written(figure.value),
         interval=_interval(curve, figure.low, figure.high, "-"),
         change="" if change is None else curve.written(change.value, "+"),

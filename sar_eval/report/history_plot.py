@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from sar_eval.histories import Curve, Entry, Series
 from sar_eval.types import Metric
@@ -122,10 +123,12 @@ def _x_axis(series: Sequence[Series]) -> tuple[_Across, tuple[tuple[float, str],
         ]
         return across, tuple(ticks or [(across.x(across.first), f"{across.first:,.0f}")]), "training step"
     labels: dict[float, str] = {}
-    for entry in (entry for one in series for entry in one.entries):
-        value, name = across.value(entry), _shorten(entry.place)
-        # Series of other checkpoints have only the order in common.
-        labels[value] = name if labels.get(value, name) == name else f"{value + 1:.0f}"
+    for one in series:
+        names = _differing([entry.place for entry in one.entries])
+        for entry in one.entries:
+            value, name = across.value(entry), _shorten(names[entry.place])
+            # Series of other checkpoints have only the order in common.
+            labels[value] = name if labels.get(value, name) == name else f"{value + 1:.0f}"
     title = "training step, checkpoints evenly spaced" if across.by_step else "checkpoints in order"
     return across, tuple((across.x(value), label) for value, label in _sparse(labels)), title
 
@@ -138,10 +141,26 @@ def _sparse(labels: dict[float, str]) -> Iterator[tuple[float, str]]:
     return (pair for n, pair in enumerate(sorted(labels.items())) if n % every == 0)
 
 
-def _shorten(text: str, limit: int = LABEL) -> str:
-    """The ends of a long name: beginnings are alike, and so are suffixes."""
-    half = (limit - 1) // 2
-    return text if len(text) <= limit else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+def _differing(names: Sequence[str]) -> dict[str, str]:
+    """Long names without the words that all begin and end with, so that labels tell them apart."""
+    words = {name: re.findall(r"[^\W_]+|[\W_]", name) for name in names}
+    if len(words) < 2 or max(map(len, words)) <= LABEL:
+        return {name: name for name in words}
+    first = _shared(list(words.values()))
+    last = _shared([word[first:][::-1] for word in words.values()])
+    return {name: "".join(word[first : len(word) - last]) or name for name, word in words.items()}
+
+
+def _shared(lists: Sequence[Sequence[str]]) -> int:
+    """How many words all begin with."""
+    columns = zip(*lists, strict=False)  # as long as the shortest
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _shorten(text: str) -> str:
+    """Both ends of a text that is still too long."""
+    half = (LABEL - 1) // 2
+    return text if len(text) <= LABEL else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 class _Up:

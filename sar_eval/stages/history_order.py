@@ -90,12 +90,12 @@ def _by_step(run: Found) -> Placed | None:
 
 def _by_name(run: Found) -> Placed:
     name = run.facts.checkpoint
-    return Placed(run, _natural(name), name, _step_of(run))
+    return Placed(run, _natural(name), name, step_in(name))
 
 
 def _by_time(run: Found) -> Placed:
     key = (run.began.timestamp(), str(run.path))
-    return Placed(run, key, run.facts.checkpoint_digest, _step_of(run))
+    return Placed(run, key, run.facts.checkpoint_digest, step_in(run.facts.checkpoint))
 
 
 def _step_of(run: Found) -> int | None:
