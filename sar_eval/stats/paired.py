@@ -74,7 +74,7 @@ def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
 
 
 def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
-    kinds, numbers = _kinds(task)
+    kinds, numbers = _kinds(_columns(task))
     if len(numbers) > MAX_KINDS:
         spread = np.sqrt(_task_variance(task))
         return rng.normal(task.second.mean - task.first.mean, spread, RESAMPLES)
@@ -86,9 +86,9 @@ def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
     return means
 
 
-def _kinds(task: PairedTask) -> tuple[Floats, NDArray[np.int64]]:
+def _kinds(columns: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Different totals (score and weight in the first, in the second) and how many prompts have each."""
-    kinds, numbers = np.unique(_columns(task), axis=0, return_counts=True)
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
     return kinds, numbers
 
 
@@ -148,14 +148,19 @@ def _swapped(task: PairedTask, differing: NDArray[np.int64], swaps: Floats) -> F
 
 
 def _random_swaps(task: PairedTask, rng: np.random.Generator) -> Floats:
-    """The task's difference in random assignments; prompts with equal totals are counted together."""
-    kinds, numbers = _kinds(task)
+    """The task's difference in random assignments; prompts with equal totals are counted together.
+
+    They are first turned so that none is lost: p is then the same whichever run is named first.
+    """
+    columns = _columns(task)
+    columns = np.where(task.gains[:, None] < 0, columns[:, [2, 3, 0, 1]], columns)
+    kinds, numbers = _kinds(columns)
     if len(numbers) > MAX_KINDS:
         a, b = task.first, task.second
         return rng.normal(
             0, np.sqrt(((b.sums / b.sizes.sum() - a.sums / a.sizes.sum()) ** 2).sum()), RESAMPLES
         )
-    whole, change = _columns(task).sum(axis=0), _changes(kinds)
+    whole, change = columns.sum(axis=0), _changes(kinds)
     rows = max(1, CHUNK_SIZE // len(numbers))
     values = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, rows):
