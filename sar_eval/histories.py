@@ -51,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelChange:
-    """A significant change of level: levels `first` up to `at` - 1 against `at` up to `end` - 1.
+    """A significant change: levels `first` up to `at` - 1 against as many, `at` up to `end` - 1.
 
     Attributes:
         value: later less earlier mean, in the measure's unit.
@@ -151,16 +151,10 @@ class History:
 
 def sentence(series: Series, curve: Curve, change: LevelChange) -> str:
     """A significant change in words."""
-    entry, levels = series.first_of(change.at), (change.at - change.first, change.end - change.at)
-    counted = " and ".join(
-        f"{n} checkpoint{'' if n == 1 else 's'} {w}" for n, w in zip(levels, WHEN, strict=True)
-    )
-    figures = (curve.written(v, "+") for v in (change.value, change.low, change.high))
-    value, low, high = figures
+    number = change.end - change.at
+    value, low, high = (curve.written(v, "+") for v in (change.value, change.low, change.high))
+    place = series.first_of(change.at).place
     return (
-        f"from {entry.place} on: {curve.measure} {value}, 95 % interval [{low}, {high}], {change.p_words} "
-        f"({counted} compared)"
+        f"from {place} on: {curve.measure} {value}, 95 % interval [{low}, {high}], {change.p_words} "
+        f"({number} checkpoint{'' if number == 1 else 's'} on either side)"
     )
-
-
-WHEN = ("before", "from here on")

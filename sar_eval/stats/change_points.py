@@ -1,9 +1,10 @@
 """Where a series of checkpoints changes its level: segmentation with a bound on false alarms.
 
-A *contrast* compares two neighbouring stretches of checkpoints: of each prompt, the mean score in the later
-one less that in the earlier one. Single checkpoints in a row are the shortest; the others are all splits of
-the stretches of *seeded binary segmentation* (Kovács, Bühlmann, Li and Munk, Biometrika 110, 2023), so that
-many small steps in one direction are found, too.
+A *contrast* compares as many checkpoints before a place with as many from there on: of each prompt, the
+mean score in the later ones less that in the earlier ones. Single neighbours are the shortest; longer ones
+find many small steps in one direction, too (multiscale moving sums: Eichinger and Kirch, Bernoulli 24,
+2018; Cho and Kirch, Annals of the Institute of Statistical Mathematics 74, 2022). Both sides have one
+length, as only then a prompt's difference is symmetric about 0 if nothing changed, also with skewed scores.
 
 All contrasts are tested at once. Without a change a prompt's differences are as likely as their negatives,
 so their signs are flipped, prompt by prompt and in all contrasts together (Nichols and Holmes, Human Brain
@@ -28,12 +29,11 @@ FLIPS = 9_999
 CHUNK = 250  # flips at a time: 8 MB of signs for 4,096 prompts
 MAX_UNITS = 4_096  # whose signs are flipped: of more prompts, neighbours are flipped together
 ROUNDING = 1e-12  # of scores and of sums of squares, relative to the largest
-DECAY = 1 / math.sqrt(2)  # of the stretches' lengths, from layer to layer (Kovács et al., section 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
-    """The levels of two stretches of a series differ: positions [first, at) and [at, end).
+    """The levels of two stretches of a series differ: positions [first, at) and [at, end), equally many.
 
     Attributes:
         first, at, end: positions in the series, counted from 0.
@@ -66,23 +66,20 @@ def find_change_points(
         seed: of the sign flips.
     """
     length = scores.shape[1]
-    contrasts = seeded_contrasts(length)
+    contrasts = balanced_contrasts(length)
     if not contrasts or len(scores) < 2:
         return []
     return _segment(_test(_units(scores, tasks), contrasts, seed), 0, length)
 
 
-def seeded_contrasts(length: int) -> list[Contrast]:
-    """All splits of the stretches of seeded binary segmentation, down to neighbours, without repeats."""
-    stretches = {(0, length)}
-    size = float(length)
-    while size > 2:
-        number = 2 * math.ceil(length / size) - 1
-        for start in np.linspace(0, length - size, number) if number > 1 else (0.0,):
-            stretches.add((math.floor(start), min(length, math.ceil(start + size))))
-        size *= DECAY
-    stretches |= {(first, first + 2) for first in range(length - 1)}
-    return [(first, at, end) for first, end in sorted(stretches) for at in range(first + 1, end)]
+def balanced_contrasts(length: int) -> list[Contrast]:
+    """At every place those of 1, 2, 3, 4, 6, 8, 11, ... checkpoints a side, and of all that there are."""
+    found = []
+    for at in range(1, length):
+        room = min(at, length - at)
+        sizes = {round(2 ** (n / 2)) for n in range(2 * room.bit_length() + 1)} | {room}
+        found += [(at - size, at, at + size) for size in sorted(sizes) if size <= room]
+    return found
 
 
 def _weights(contrast: Contrast, length: int) -> NDArray[np.float64]:

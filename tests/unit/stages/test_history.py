@@ -79,9 +79,7 @@ def test_a_step_is_marked_and_said_in_words(tmp_path: Path) -> None:
     assert entry.step == 4000
     assert change.low > 0.15
     assert sentence(series, series.curves[0], change).startswith("from 4000 on: overall +0.")
-    assert "p < 0.001 (3 checkpoints before and 3 checkpoints from here on compared)" in sentence(
-        series, series.curves[0], change
-    )
+    assert "p < 0.001 (3 checkpoints on either side)" in sentence(series, series.curves[0], change)
     assert [(a, b) for a, b, _ in series.curves[0].means] == [(0, 3), (3, 6)]
 
 
