@@ -27,6 +27,7 @@ GROUND = {
     ),
     "options",
     "machine",
+    "checkpoint_steps",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {
