@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import ckpt, fetch, inspect, last_handler, manifest, prompts, run, score, train
+from sar_eval.cli import ckpt, fetch, inspect, last_handler, manifest, prompts, run, score, track, train
 
 app = typer.Typer(
     name="sar-eval",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 run.register(app)
 score.register(app)
+track.register(app)
 manifest.register(app)
 fetch.register(app)
 inspect.register(app)

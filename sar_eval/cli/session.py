@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from sar_eval.errors import Incomplete
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
+    from sar_eval.cli.track import Destinations
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
@@ -52,6 +54,24 @@ def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
         check_manifest(folder)
     elif not folder.manifest_is_intact():
         say(f"note: {path / 'run.json'} {CHANGED}", err=True)
+    return folder, spec
+
+
+def open_to_fold(path: Path, benchmark: str | None) -> tuple[RunFolder, RunSpec]:
+    """A run folder, and its spec with the fold of a benchmark, if one is named; verdicts stay the judge's.
+
+    Raises:
+        BadInput: it is none, its `run.json` was changed, or its fold is a file that this command does not
+            name.
+    """
+    from sar_eval.recipe import load_recipe
+    from sar_eval.stages.resume import check_files
+
+    folder, spec = open_run(path, named=benchmark is not None)
+    if benchmark is not None:
+        spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
+    files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
+    check_files(spec, files, folder)  # a summary runs the fold alone
     return folder, spec
 
 
@@ -109,8 +129,14 @@ def tell(notes: Iterable[str], output: Output) -> None:
             say(f"note: {line}", err=True)
 
 
-def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
-    """Summarise, report, print, and exit with its code."""
+def finish(
+    spec: RunSpec,
+    folder: RunFolder,
+    output: Output,
+    partial: bool = False,
+    destinations: Destinations | None = None,
+) -> None:
+    """Summarise, report, print, send the results where they were asked for, and exit with its code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
@@ -118,10 +144,13 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
     print_result(summary, folder, report, output)
+    if destinations is not None:
+        destinations.send(spec, folder, summary)
+    exit_if_incomplete(summary)
 
 
 def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
-    """The summary as a table or as JSON, and the exit code."""
+    """The summary as a table or as JSON."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
@@ -130,7 +159,6 @@ def print_result(summary: Summary, folder: RunFolder, report: Path | None, outpu
         typer.echo(json.dumps(to_json(summary) | paths, indent=2))
     else:
         print_summary(summary, folder.path, report)
-    exit_if_incomplete(summary)
 
 
 def exit_if_incomplete(summary: Summary) -> None:
