@@ -68,20 +68,25 @@ def _entries(spec: RunSpec, summary: Summary, dataset: str, task: str) -> str:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     headline = summary.metrics[0]
-    entry = EvalResultEntry(dataset, task, headline.value, notes=_notes(spec, headline))
+    entry = EvalResultEntry(dataset, task, headline.value, notes=_setup(spec) + _interval(headline))
     return str(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True))
 
 
-def _notes(spec: RunSpec, metric: Metric) -> str:
-    """What the figure depends on, and its interval, which the form has no field for."""
+def _setup(spec: RunSpec) -> str:
+    """What the figures depend on, besides the checkpoint and the suite."""
     parts = [f"{spec.images_per_prompt} images per prompt", f"judge {spec.judge} {spec.judge_version}"]
     if spec.engine != "none":  # of imported images the protocol is unknown
         protocol = spec.protocol
         words = f"protocol {protocol.name}, {protocol.resolution} pixels, guidance {protocol.guidance:g}"
         parts = [words, f"seed {spec.seed}", *parts]
-    if metric.low is not None and metric.high is not None:
-        parts.append(f"95 % interval {metric.written(metric.low)} to {metric.written(metric.high)}")
     return ", ".join([*parts, f"sar-eval {__version__}"])
+
+
+def _interval(metric: Metric) -> str:
+    """For people: the form has no field for it."""
+    if metric.low is None or metric.high is None:
+        return ""
+    return f", 95 % interval {metric.written(metric.low)} to {metric.written(metric.high)}"
 
 
 def _model_index(spec: RunSpec, summary: Summary, dataset: str) -> list[EvalResult]:
@@ -92,7 +97,7 @@ def _model_index(spec: RunSpec, summary: Summary, dataset: str) -> list[EvalResu
             task_type="text-to-image",
             dataset_type=dataset,
             dataset_name=spec.benchmark,
-            dataset_args={"suite_digest": spec.suite_digest, "setup": _notes(spec, summary.metrics[0])},
+            dataset_args={"suite_digest": spec.suite_digest, "setup": _setup(spec)},
             metric_type=metric.name,
             metric_name=f"{metric.name} (of {metric.scale})",
             metric_value=metric.value,

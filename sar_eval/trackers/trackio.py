@@ -45,7 +45,7 @@ class Trackio:
             if run.report:
                 there.log_artifact(report_artifact(self.trackio.Artifact, run))
         finally:
-            there.finish()
+            self.trackio.finish()  # not the run's: that would end once more, loudly, with the program
         return self.options["space_id"] or f'project {run.project} (trackio show --project "{run.project}")'
 
     def _table(self, run: TrackedRun) -> Any:

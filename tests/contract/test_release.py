@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BROUGHT_BY = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "mlflow": "mlflow-skinny",
     "mmdet": "onedl-mmdetection",
     "open_clip": "open-clip-torch",
     "yaml": "pyyaml",
