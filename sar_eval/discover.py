@@ -40,13 +40,14 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
     Raises:
         MissingExtra: it is not installed; the message gives the command that installs it.
     """
+    way_on = f"{what} needs: pip install 'sar-eval[{extra}]'"
     try:
         found = importlib.import_module(module)
-        if found.__file__ is None:  # say ./wandb, where wandb keeps its runs
-            raise ImportError(f"{module} is a folder of this name")
-        return found
     except ImportError as error:
-        raise MissingExtra(f"{what} needs: pip install 'sar-eval[{extra}]' ({error})") from error
+        raise MissingExtra(f"{way_on} ({error})") from error
+    if found.__file__ is None:  # say ./wandb, where wandb keeps its runs
+        raise MissingExtra(f"{way_on} (what is here is a folder of the name {module})")
+    return found
 
 
 def names(kind: str) -> dict[str, str]:

@@ -133,6 +133,8 @@ def _figures(benchmark: str, metrics: Iterable[Metric]) -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     for metric in metrics:
+        if metric.value is None:  # a task or split without prompts
+            continue
         name = f"{benchmark}/{_as_key(metric.name)}"
         values = {"": metric.value, "_low": metric.low, "_high": metric.high, "_n": metric.n}
         found = {f"{name}{end}": float(value) for end, value in values.items() if value is not None}
