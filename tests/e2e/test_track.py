@@ -1,6 +1,7 @@
 """Results that go elsewhere: `track`, `--track` and `--eval-results` on the command line."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from sar_eval.stages.summarize import summarize
 from tests.e2e.report_runs import draw_scene, make_prompts, make_run, make_spec
 
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "json_tracker.py"
 EVENTS = "events.out.tfevents.*"
 
 
@@ -16,6 +19,11 @@ def scenes():
     """What draws the image of a draw."""
     rng = random.Random(0)
     return lambda draw: draw_scene(draw.prompt, rng)
+
+
+def here() -> dict[str, str]:
+    """The environment of a process that starts in another folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture
@@ -79,21 +87,25 @@ def test_an_incomplete_run_goes_nowhere(sar_eval_here, tmp_path: Path, failing: 
 def test_a_failing_tracker_hides_no_score_and_stops_no_other(
     sar_eval, finished: Path, tmp_path: Path, failing: str
 ) -> None:
-    recording = tmp_path / "recording.py"
-    recording.write_text(
-        "import pathlib\n"
-        "class Recording:\n"
-        "    def log(self, run):\n"
-        f"        pathlib.Path({str(tmp_path / 'seen')!r}).write_text(f'{{run.step}} {{run.name}}')\n"
-        "        return 'there'\n"
+    words = (
+        "--track",
+        failing,
+        "--track",
+        f"{EXAMPLE}:TRACKER",
+        "--tracker-option",
+        "file=lines",
+        "--json",
     )
-    words = ("--track", failing, "--track", f"{recording}:Recording", "--json")
-    done = sar_eval("judge", finished, *words)
+    done = sar_eval("judge", finished, *words, cwd=tmp_path, env=here())
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["complete"] is True
     assert "failed: OSError: no route; the run and its score are stored" in done.stderr
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "seen").read_text() == "400 run"
+    [line] = (tmp_path / "lines").read_text().splitlines()
+    seen, metrics = json.loads(line), json.loads(done.stdout)["metrics"]
+    assert (seen["name"], seen["step"]) == ("run", 400)
+    assert seen["figures"]["shapes/overall"] == metrics[0]["value"]
+    assert seen["wrong"]  # the scenes of other prompts
 
 
 def test_what_cannot_work_is_said_before_anything_is_drawn(sar_eval_here, tmp_path: Path) -> None:
@@ -127,7 +139,7 @@ def test_a_finished_run_is_shown_later_by_the_step_in_its_name(
     sar_eval, finished: Path, tmp_path: Path
 ) -> None:
     words = ("track", finished, "--to", "tensorboard", "--images", 4)
-    done = sar_eval(*words, cwd=tmp_path)
+    done = sar_eval(*words, cwd=tmp_path, env=here())
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "tensorboard" / "sar-eval" / "run"
     assert {step for step, _ in scalars(folder).values()} == {400}

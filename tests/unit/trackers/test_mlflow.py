@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from PIL import Image
 
 from tests.unit.trackers.conftest import FIGURES, HOSTILE, shade
 
-pytest.importorskip("mlflow", reason="needs the extra mlflow")
 pytestmark = [
+    pytest.mark.skipif(find_spec("mlflow") is None, reason="needs the extra mlflow"),
     pytest.mark.slow,  # a new database
     # MLflow's own use of SQLAlchemy 2.1.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),

@@ -1,6 +1,7 @@
 """What the tracker tensorboard writes, read by TensorBoard's own reader."""
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,20 +9,19 @@ from PIL import Image
 
 from tests.unit.trackers.conftest import FIGURES, shade
 
-accumulator = pytest.importorskip(
-    "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra tensorboard"
-)
-
 
 @pytest.mark.slow  # torch's writer takes torch
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="needs the extra tensorboard")
 def test_figures_pictures_and_report_are_read_back(tmp_path, tracked) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     from sar_eval.trackers.tensorboard import TensorBoard
 
     where = TensorBoard(folder=str(tmp_path / "logs")).log(tracked)
     folder = tmp_path / "logs" / "my_project" / "sft"
     assert where == f"{folder} (tensorboard --logdir {tmp_path / 'logs'})"
 
-    events = accumulator.EventAccumulator(str(folder))
+    events = EventAccumulator(str(folder))
     events.Reload()
     read = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     assert {tag: round(point.value, 6) for tag, [point] in read.items()} == FIGURES

@@ -1,9 +1,12 @@
 """What the tracker trackio stores in SQLite, read back."""
 
 import json
+import pickle
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,8 @@ from PIL import Image
 
 from tests.unit.trackers.conftest import FIGURES, HOSTILE, shade
 
-# Found, not imported: trackio takes TRACKIO_DIR when it is imported.
-pytestmark = pytest.mark.skipif(
-    not any((Path(folder) / "trackio" / "__init__.py").is_file() for folder in sys.path),
-    reason="needs the extra trackio",
-)
+pytestmark = pytest.mark.skipif(find_spec("trackio") is None, reason="needs the extra trackio")
+# In a process of its own: trackio takes TRACKIO_DIR when it is imported.
 SCRIPT = """
 import pickle, sys
 from sar_eval.trackers.trackio import Trackio
@@ -28,10 +28,7 @@ assert not {"gradio", "torch"} & set(sys.modules)
 
 
 def _log(tracked, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Log in a process of its own, whose store is in the test's folder."""
-    import pickle
-    from dataclasses import replace
-
+    """Log in a process whose store is in the test's folder."""
     (tmp_path / "run.pickle").write_bytes(pickle.dumps(replace(tracked, pictures=list(tracked.pictures))))
     environment = {"TRACKIO_DIR": str(tmp_path / "store"), "PYTHONPATH": ":".join(sys.path), "HF_TOKEN": ""}
     command = [sys.executable, "-W", "error", "-c", SCRIPT, tmp_path / "run.pickle"]

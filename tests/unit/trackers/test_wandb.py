@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 from sar_eval.errors import BadInput
 from tests.unit.trackers.conftest import FIGURES, HOSTILE
 
-pytest.importorskip("wandb", reason="needs the extra wandb")
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """
 import pickle, sys
@@ -61,6 +61,7 @@ def _history(records: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("wandb") is None, reason="needs the extra wandb")
 def test_everything_is_read_back_and_no_key_is_stored(tmp_path, tracked) -> None:
     (tmp_path / "run.pickle").write_bytes(pickle.dumps(replace(tracked, pictures=list(tracked.pictures))))
     home = tmp_path / "home"
