@@ -148,7 +148,8 @@ def summarize(
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     destinations = Destinations.of(results)
-    folder, spec = session.open_to_fold(run_folder, benchmark)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
+    spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
@@ -180,7 +181,8 @@ def report(
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize as summarize_stage
 
-    folder, spec = session.open_to_fold(run_folder, benchmark)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
+    spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
         say(write_report(spec, folder, images=images, keys=image or ()))

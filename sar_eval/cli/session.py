@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,22 +56,18 @@ def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
     return folder, spec
 
 
-def open_to_fold(path: Path, benchmark: str | None) -> tuple[RunFolder, RunSpec]:
-    """A run folder, and its spec with the fold of a benchmark, if one is named; verdicts stay the judge's.
+def with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpec:
+    """The run's spec with the fold of a benchmark, if one is named; verdicts stay the judge's."""
+    from dataclasses import replace
 
-    Raises:
-        BadInput: it is none, its `run.json` was changed, or its fold is a file that this command does not
-            name.
-    """
     from sar_eval.recipe import load_recipe
     from sar_eval.stages.resume import check_files
 
-    folder, spec = open_run(path, named=benchmark is not None)
     if benchmark is not None:
         spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
     files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
     check_files(spec, files, folder)  # a summary runs the fold alone
-    return folder, spec
+    return spec
 
 
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:

@@ -118,7 +118,8 @@ def track(
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     destinations = Destinations.of(replace(results, track=to), images)
-    folder, spec = session.open_to_fold(run_folder, benchmark)
+    folder, spec = session.open_run(run_folder, named=benchmark is not None)
+    spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
         destinations.send(spec, folder, summary)

@@ -28,6 +28,8 @@ GROUND = {
     "options",
     "machine",
     "checkpoint_steps",
+    "measures",
+    "comparisons",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

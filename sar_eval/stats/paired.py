@@ -1,0 +1,225 @@
+"""Interval and permutation test of the difference of two runs on the same prompts.
+
+docs/comparing.md explains each number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from sar_eval.stats.pairing import Paired, PairedTask
+from sar_eval.stats.totals import Totals
+
+RESAMPLES = 10_000
+CHUNK_SIZE = 200_000  # random numbers held at once
+COUNTING_COST = 8  # drawing a count takes as long as drawing so many prompts one by one
+EXACT_UP_TO = 13  # prompts that differ: all 2^13 assignments are fewer than the random ones
+MAX_KINDS = 20_000  # of prompts: the mean of more is drawn from the normal distribution that it tends to
+ROUNDING = 1e-10  # by which equal differences may differ
+Floats = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
+
+
+def value_of(paired: Paired) -> float:
+    """Second less first: the unweighted mean over the tasks of the differences of their means."""
+    return float(np.mean([task.second.mean - task.first.mean for task in paired.tasks]))
+
+
+def standard_error(paired: Paired) -> float:
+    """Of the difference, clustered by prompt, within tasks (ratio estimator; Cochran 1977, ch. 6).
+
+    For scores in [0, 1], half a prompt is added to those that the second wins, loses, and to either kind of
+    tie, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt. A prompt won or
+    lost is as large as those seen are on average; if all are tied, it is 1.
+    """
+    variance = sum(_task_variance(task) for task in paired.tasks) / len(paired.tasks) ** 2
+    if not paired.shares:
+        return float(np.sqrt(variance))
+    n, gains = paired.prompts, np.concatenate([task.gains for task in paired.tasks])
+    differing = gains[np.abs(gains) > ROUNDING]
+    typical = float((differing**2).mean()) if len(differing) else 1.0
+    return float(np.sqrt(variance * n**2 + typical) / (n + 2))
+
+
+def degrees_of_freedom(paired: Paired) -> int:
+    """Of the standard error: prompts less tasks, at least 1."""
+    return max(1, paired.prompts - len(paired.tasks))
+
+
+def _task_variance(task: PairedTask) -> float:
+    """Of the difference of a task's means; 0 for a single prompt, which has none."""
+    n = len(task.first)
+    return float(n / (n - 1) * (_contributions(task) ** 2).sum()) if n > 1 else 0.0
+
+
+def _contributions(task: PairedTask) -> Floats:
+    """What each prompt adds to the difference of the task's means, less its share of it."""
+    return _shares(task.second) - _shares(task.first)
+
+
+def _shares(totals: Totals) -> Floats:
+    """How far each prompt's score is from the mean, as a share of all weights."""
+    shares: Floats = (totals.sums - totals.mean * totals.sizes) / totals.sizes.sum()
+    return shares
+
+
+def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
+    """The difference in each resample of the prompts, within their tasks [RESAMPLES]."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(np.mean([_resample(task, rng) for task in paired.tasks], axis=0), float)
+
+
+def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
+    sample = _Sample.of(task)
+    if sample.kinds > MAX_KINDS:
+        return rng.normal(task.second.mean - task.first.mean, np.sqrt(_task_variance(task)), RESAMPLES)
+    return sample.difference(_resampled_sums(sample.columns, rng))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """The numbers of each prompt whose sums give the task's difference.
+
+    Attributes:
+        columns: gains where all prompts weigh the same, else score and weight in the first and in the
+            second [P, 1 or 4].
+        kinds: how many of the rows are different.
+    """
+
+    columns: Floats
+    kinds: int
+
+    @classmethod
+    def of(cls, task: PairedTask) -> _Sample:
+        columns = task.gains[:, None] if task.is_balanced else _totals(task)
+        return cls(columns, len(np.unique(columns, axis=0)))
+
+    def difference(self, sums: Floats) -> Floats:
+        """The task's difference from sums over as many prompts [..., 1 or 4]."""
+        if sums.shape[-1] == 1:
+            return np.asarray(sums[..., 0] / len(self.columns))
+        return np.asarray(sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1])
+
+    def turned(self) -> Floats:
+        """The rows with the two runs swapped where the second lost, so that it wins everywhere."""
+        if self.columns.shape[1] == 1:
+            return np.abs(self.columns)
+        lost = self.columns[:, 2] / self.columns[:, 3] < self.columns[:, 0] / self.columns[:, 1]
+        return np.where(lost[:, None], self.columns[:, [2, 3, 0, 1]], self.columns)
+
+
+def _changes(columns: Floats) -> Floats:
+    """What swapping the two runs adds to a prompt's numbers."""
+    return -2 * columns if columns.shape[1] == 1 else columns[:, [2, 3, 0, 1]] - columns
+
+
+def _totals(task: PairedTask) -> Floats:
+    return np.stack([task.first.sums, task.first.sizes, task.second.sums, task.second.sizes], axis=1)
+
+
+def _resampled_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+    """Sums over resampled prompts [RESAMPLES, columns], in chunks that fit into a cache.
+
+    Equal prompts are counted together where that is faster: with four images right or wrong, nine differ.
+    """
+    n, sums = len(columns), np.empty((RESAMPLES, columns.shape[1]))
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
+    counted = len(kinds) < n // COUNTING_COST
+    for rows in _chunks(len(kinds) if counted else n):
+        size = rows.stop - rows.start
+        if counted:
+            sums[rows] = rng.multinomial(n, numbers / n, size).astype(float) @ kinds
+        else:
+            drawn = rng.integers(0, n, (size, n), np.int32)
+            sums[rows] = np.stack([column[drawn].sum(axis=1) for column in columns.T], axis=1)
+    return sums
+
+
+def _swapped_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+    """Sums if each prompt's runs are swapped or not, at random [RESAMPLES, columns]."""
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
+    counted = len(kinds) < len(columns) // COUNTING_COST
+    changes = _changes(kinds if counted else columns)
+    sums = np.empty((RESAMPLES, columns.shape[1]))
+    for rows in _chunks(len(changes)):
+        shape = (rows.stop - rows.start, len(changes))
+        swapped = rng.binomial(numbers, 0.5, shape) if counted else _random_bits(shape, rng)
+        sums[rows] = swapped.astype(float) @ changes
+    return np.asarray(columns.sum(axis=0) + sums)
+
+
+def _random_bits(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+    number = shape[0] * shape[1]
+    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-number // 8)), np.uint8), count=number)
+    return bits.reshape(shape)
+
+
+def _chunks(width: int) -> Iterator[slice]:
+    """Slices of the resamples, each of at most `CHUNK_SIZE` random numbers."""
+    rows = max(1, CHUNK_SIZE // width)
+    return (slice(start, min(start + rows, RESAMPLES)) for start in range(0, RESAMPLES, rows))
+
+
+def interval(paired: Paired, resampled: Floats, level: float) -> Interval:
+    """The interval of the difference at this level, in the unit of the scores.
+
+    It reaches from the lower of the lower limits of two intervals to the higher of the upper ones: that of
+    the percentile bootstrap, which follows skewness, and Student's with the clustered standard error, which
+    is right for few prompts (for scores in [0, 1] after Agresti and Min, see `standard_error`).
+
+    Returns:
+        (low, high); None and None for scores outside [0, 1] of too few prompts to know their spread.
+    """
+    value, n = value_of(paired), paired.prompts
+    if not paired.shares and n <= len(paired.tasks):
+        return None, None
+    tail = (1 - level) / 2
+    spread = float(stdtrit(degrees_of_freedom(paired), 1 - tail)) * standard_error(paired)
+    centre = value * n / (n + 2) if paired.shares else value
+    low, high = np.percentile(resampled, [100 * tail, 100 * (1 - tail)]).tolist()
+    low, high = min(low, value, centre - spread), max(high, value, centre + spread)
+    return (max(-1.0, low), min(1.0, high)) if paired.shares else (low, high)
+
+
+def permutation_p(tasks: Sequence[PairedTask], seed: int = 0) -> float:
+    """Two-sided p of no difference: how often swapping the runs, prompt by prompt, gives as large a one.
+
+    If the two runs do not differ, either could have had the other's scores of a prompt (Fisher 1935, the
+    sign-flip test). Few prompts that differ: all assignments; else random ones (Phipson and Smyth 2010).
+    It is the same whichever run is named first.
+    """
+    observed = abs(np.mean([task.second.mean - task.first.mean for task in tasks])) - ROUNDING
+    samples = [_Sample.of(task) for task in tasks]
+    differing = [np.flatnonzero(np.any(_changes(sample.columns) != 0, axis=1)) for sample in samples]
+    if sum(map(len, differing)) <= EXACT_UP_TO:
+        values = _all_swaps(samples, differing)
+        return float(np.mean(np.abs(np.mean(values, axis=0)) >= observed))
+    rng = np.random.default_rng(seed)
+    values = [_random_swaps(task, sample, rng) for task, sample in zip(tasks, samples, strict=True)]
+    larger = int((np.abs(np.mean(values, axis=0)) >= observed).sum())
+    return (larger + 1) / (RESAMPLES + 1)
+
+
+def _all_swaps(samples: Sequence[_Sample], differing: Sequence[NDArray[np.int64]]) -> list[Floats]:
+    """Each task's difference in every assignment of the differing prompts of all tasks."""
+    number = sum(map(len, differing))
+    swaps = np.array(list(product((0.0, 1.0), repeat=number))).reshape(2**number, number)
+    parts = np.split(swaps, np.cumsum([len(d) for d in differing])[:-1], axis=1)
+    return [
+        sample.difference(sample.columns.sum(axis=0) + part @ _changes(sample.columns[prompts]))
+        for sample, prompts, part in zip(samples, differing, parts, strict=True)
+    ]
+
+
+def _random_swaps(task: PairedTask, sample: _Sample, rng: np.random.Generator) -> Floats:
+    """The task's difference in random assignments."""
+    if sample.kinds > MAX_KINDS:
+        gains = task.second.sums / task.second.sizes.sum() - task.first.sums / task.first.sizes.sum()
+        return rng.normal(0, np.sqrt((gains**2).sum()), RESAMPLES)
+    return sample.difference(_swapped_sums(sample.turned(), rng))
