@@ -209,6 +209,7 @@ def _read(inventory: Inventory, chosen: Sequence[tuple[int, str]]) -> Iterator[T
 
 
 def _without_secrets(text: str) -> str:
+    """A message without the keys that a tracker's package reads."""
     for variable in SECRETS:
         text = redactor(os.environ.get(variable, ""))(text)
-    return text
+    return re.sub(r"//[^/@\s]+@", "//[key]@", text)  # user and password in a server's address

@@ -146,12 +146,13 @@ def test_a_tracker_that_fails_is_a_message_without_its_key(run, monkeypatch, cap
     class Failing:
         def log(self, run):
             print("noise")
-            raise ConnectionError(f"401 for {KEY}\nand more")
+            raise ConnectionError(f"401 for {KEY}\nof https://me:password@host/api")
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with pytest.raises(TrackerFailed, match=r"tracker 'x' failed: ConnectionError: 401") as failed:
         track(*run, ("x", Failing()), HowToShow())
     assert KEY not in str(failed.value)
+    assert "of https://[key]@host/api" in str(failed.value)
     assert f"sar-eval track {run[1].path} --to x" in str(failed.value)
     assert failed.value.exit_code == 3
     assert capsys.readouterr().out == ""  # standard output is for the summary
