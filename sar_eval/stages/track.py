@@ -181,9 +181,18 @@ def _scored(inventory: Inventory) -> Iterator[tuple[str, int, str, float]]:
     """Task, block, key and score of every draw that has one, in suite order; one block in memory."""
     for block in inventory.judged:
         tasks = {draw.key: draw.prompt.tag for draw in inventory.blocks[block]}
-        for key, score in inventory.scores_of(block):
+        for key, score in _scores_of(inventory, block):
             if score is not None:
                 yield tasks[key], block, key, score
+
+
+def _scores_of(inventory: Inventory, block: int) -> list[tuple[str, float | None]]:
+    """Keys and scores of a block; of a judge that only passes and fails, 1 and 0."""
+    scores = list(inventory.scores_of(block))
+    if all(score is not None for _, score in scores):
+        return scores
+    verdicts = inventory.verdicts_of(block)
+    return [(v.key, v.passed if v.score is None and v.passed is not None else v.score) for v in verdicts]
 
 
 def _read(inventory: Inventory, chosen: Sequence[tuple[int, str]]) -> Iterator[TrackedPicture]:

@@ -133,8 +133,9 @@ def test_every_extra_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
     pinned = {_normal(line.split("==")[0]) for line in pins}
     extras = PROJECT["optional-dependencies"]
+    trackers = ("wandb", "trackio", "mlflow", "tensorboard")
     requirements = PROJECT["dependencies"] + [
-        r for name in ("geneval", "dpg", "train", "dev", "docs") for r in extras[name]
+        r for name in ("geneval", "dpg", "train", *trackers, "dev", "docs") for r in extras[name]
     ]
     assert _names(requirements) - {"sar-eval"} - pinned == set()
 

@@ -13,6 +13,7 @@ from sar_eval.images.files import decode_image, encode_png
 from sar_eval.stages.summarize import summarize
 from sar_eval.stages.track import HowToShow, describe, make_trackers, track
 from sar_eval.types import Metric, Prompt
+from tests.e2e.report_runs import make_large_run, make_spec
 from tests.stored_runs import begin_run, store_generations, store_verdicts
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -94,6 +95,17 @@ def test_scores_without_pass_and_fail_are_shown_from_both_halves(tmp_path) -> No
     assert len(set(scores)) > 6
     assert list(describe(*run, HowToShow(pictures=0)).pictures) == []
     assert len(list(describe(*run, HowToShow(pictures=1000)).pictures)) == len(KEYS)
+
+
+def test_a_judge_that_only_passes_and_fails_has_right_and_wrong_pictures_too(tmp_path) -> None:
+    spec = make_spec(images_per_prompt=2, batch_size=8)
+    run = make_large_run(tmp_path / "run", PROMPTS, spec)  # every fifth failed, and there are no scores
+    metrics = (Metric("overall", 0.8, 0.7, 0.9, 120),)
+    summary = replace(summarize(run.spec, run.folder), metrics=metrics)
+    pictures = list(describe(run.spec, run.folder, summary, HowToShow(pictures=6)).pictures)
+    assert {(p.task, p.passed, p.verdict) for p in pictures} == {
+        (task, passed, "passed" if passed else "failed") for task in TASKS for passed in (True, False)
+    }
 
 
 def test_pictures_are_read_when_they_are_asked_for(run, monkeypatch) -> None:
