@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from itertools import chain, groupby, zip_longest
 from math import isclose
+from pathlib import Path
 from zlib import crc32
 
 from sar_eval import discover
@@ -82,7 +85,7 @@ def track(
     name, shown = tracker
     run = describe(spec, folder, summary, how)
     try:
-        with discover.guarded(f"tracker {name!r} failed"):
+        with discover.guarded(f"tracker {name!r} failed"), _nobody_to_ask():
             return shown.log(run)
     except BadInput as error:
         raise TrackerFailed(
@@ -215,6 +218,18 @@ def _read(inventory: Inventory, chosen: Sequence[tuple[int, str]]) -> Iterator[T
                 verdict, prompt = verdicts[key], prompts[key]
                 result = (verdict.score, verdict.passed, verdict.reason)
                 yield TrackedPicture(key, prompt.tag, prompt.text, image or b"", *result)
+
+
+@contextmanager
+def _nobody_to_ask() -> Iterator[None]:
+    """No input: a tracker that would ask for a key fails, as nobody may be there after a long run."""
+    before = sys.stdin
+    with Path(os.devnull).open() as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def _without_secrets(text: str) -> str:

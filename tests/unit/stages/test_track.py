@@ -170,6 +170,18 @@ def test_a_tracker_that_fails_is_a_message_without_its_key(run, monkeypatch, cap
     assert capsys.readouterr().out == ""  # standard output is for the summary
 
 
+def test_a_tracker_that_asks_gets_no_answer(run, monkeypatch) -> None:
+    class Asking:
+        def log(self, run):
+            assert not sys.stdin.isatty()
+            return input("Enter your choice: ")
+
+    before = sys.stdin
+    with pytest.raises(TrackerFailed, match="EOFError"):
+        track(*run, ("x", Asking()), HowToShow())
+    assert sys.stdin is before
+
+
 def test_options_go_to_the_trackers_that_have_them(monkeypatch) -> None:
     from sar_eval import discover
 
