@@ -19,6 +19,7 @@ ROWS = (
         ("judges", "give verdicts"),
         ("answerers", "answer questions"),
         ("benchmarks", "fold verdicts"),
+        ("trackers", "show runs"),
         ("runtime", "workers, blocks"),
         ("recipe.py", "what is asked for"),
     ),
