@@ -30,7 +30,6 @@ GROUND = {
     "checkpoint_steps",
     "measures",
     "comparisons",
-    "checkpoint_steps",
     "histories",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
