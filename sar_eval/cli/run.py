@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
+from sar_eval.cli.gate import open_gate
+from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
 
@@ -38,10 +41,14 @@ def run(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
-    The same command again goes on where an earlier one stopped.
+    The same command again goes on where an earlier one stopped. With --baseline or --floor, it ends as
+    `sar-eval gate` does.
     """
     from sar_eval.recipe import load_recipe, with_suite
     from sar_eval.stages.generate import generate as generate_stage
@@ -57,13 +64,16 @@ def run(
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
     shard = parse_shard(where.shard)
+    gate = open_gate(gating, differing, files, shard=shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
+        if gate:
+            gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, gate)
 
 
 @with_options(without=["suite"])
@@ -97,16 +107,27 @@ def judge(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
     ] = None,
 ) -> None:
-    """Judge the images of a run that have no verdict yet, and score it."""
-    judge_run(run_folder, judging, where, output, benchmark)
+    """Judge the images of a run that have no verdict yet, and score it.
+
+    With --baseline or --floor, it ends as `sar-eval gate` does.
+    """
+    judge_run(run_folder, judging, where, output, benchmark, open_gate(gating, differing, files, benchmark))
 
 
 def judge_run(
-    path: Path, judging: HowToJudge, where: WhereToRun, output: Output, benchmark: str | None
+    path: Path,
+    judging: HowToJudge,
+    where: WhereToRun,
+    output: Output,
+    benchmark: str | None,
+    gate: Gate | None,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
@@ -121,8 +142,10 @@ def judge_run(
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
+        if gate:
+            gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, gate)
 
 
 @with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sar_eval.cli import gate_result
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
-from sar_eval.errors import Incomplete
+from sar_eval.errors import Incomplete, SarEvalError
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
+    from sar_eval.comparisons import GateResult
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
@@ -123,27 +126,43 @@ def tell(notes: Iterable[str], output: Output) -> None:
             say(f"note: {line}", err=True)
 
 
-def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
-    """Summarise, report, print, and exit with its code."""
+def finish(
+    spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False, gate: Gate | None = None
+) -> None:
+    """Summarise, report, print, ask the gate if there is one, and exit with the code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
-    print_result(summary, folder, report, output)
+    if gate is None or not (summary.complete or summary.partial):
+        print_result(summary, folder, report, output)
+        return
+    try:
+        result = gate.answer_of(spec, folder)
+    except SarEvalError:
+        print_result(summary, folder, report, output)
+        raise
+    print_result(summary, folder, report, output, result)
+    gate_result.end(result, gate.files)
 
 
-def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
-    """The summary as a table or as JSON, and the exit code."""
+def print_result(
+    summary: Summary, folder: RunFolder, report: Path | None, output: Output, gate: GateResult | None = None
+) -> None:
+    """The summary as a table or as JSON, with the gate's answers, and the exit code."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
     if output.as_json:
         paths = {"run": str(folder.path), "report": str(report) if report else None}
-        typer.echo(json.dumps(to_json(summary) | paths, indent=2))
+        answers = {"gate": gate_result.gate_json(gate)} if gate else {}
+        typer.echo(json.dumps(to_json(summary) | paths | answers, indent=2))
     else:
         print_summary(summary, folder.path, report)
+        if gate:
+            gate_result.print_gate(gate)
     exit_if_incomplete(summary)
 
 
