@@ -38,13 +38,10 @@ def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
         SpecMismatch: a stored part is of another run.
     """
     if not spec.fold or not spec.judge:
-        raise BadInput(
-            f"{folder.path} has no {'judge' if not spec.judge else 'benchmark'}: it has no scores"
-        )
+        lacks = "fold" if spec.judge else "judge"
+        raise BadInput(f"{folder.path} has no {lacks}, so it has no scores: name a --benchmark")
     if shard := folder.read_manifest().shard:
-        raise BadInput(
-            f"{folder.path} is shard {shard} of a run: put them together by `sar-eval join` first"
-        )
+        raise BadInput(f"{folder.path} is shard {shard} of a run: `sar-eval join` the shards first")
     inventory = Inventory(spec, folder)
     failed = sum(len(inventory.state(block).problems) for block in inventory.blocks.numbers)
     measures = fold_run(inventory)

@@ -32,12 +32,17 @@ def value_of(paired: Paired) -> float:
 def standard_error(paired: Paired) -> float:
     """Of the difference, clustered by prompt, within tasks (ratio estimator; Cochran 1977, ch. 6).
 
-    For scores in [0, 1], each of the table's cells (won, lost, both right, both wrong) is given half a
-    prompt more, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt.
+    For scores in [0, 1], half a prompt is added to those that the second wins, loses, and to either kind of
+    tie, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt. A prompt won or
+    lost is as large as those seen are on average; if all are tied, it is 1.
     """
     variance = sum(_task_variance(task) for task in paired.tasks) / len(paired.tasks) ** 2
-    n = paired.prompts
-    return float(np.sqrt((variance * n**2 + 1) / (n + 2) ** 2 if paired.shares else variance))
+    if not paired.shares:
+        return float(np.sqrt(variance))
+    n, gains = paired.prompts, np.concatenate([task.gains for task in paired.tasks])
+    differing = gains[np.abs(gains) > ROUNDING]
+    typical = float((differing**2).mean()) if len(differing) else 1.0
+    return float(np.sqrt(variance * n**2 + typical) / (n + 2))
 
 
 def degrees_of_freedom(paired: Paired) -> int:
@@ -69,7 +74,7 @@ def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
 
 
 def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
-    kinds, numbers = _kinds(task)
+    kinds, numbers = _kinds(_columns(task))
     if len(numbers) > MAX_KINDS:
         spread = np.sqrt(_task_variance(task))
         return rng.normal(task.second.mean - task.first.mean, spread, RESAMPLES)
@@ -81,9 +86,9 @@ def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
     return means
 
 
-def _kinds(task: PairedTask) -> tuple[Floats, NDArray[np.int64]]:
+def _kinds(columns: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Different totals (score and weight in the first, in the second) and how many prompts have each."""
-    kinds, numbers = np.unique(_columns(task), axis=0, return_counts=True)
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
     return kinds, numbers
 
 
@@ -143,14 +148,19 @@ def _swapped(task: PairedTask, differing: NDArray[np.int64], swaps: Floats) -> F
 
 
 def _random_swaps(task: PairedTask, rng: np.random.Generator) -> Floats:
-    """The task's difference in random assignments; prompts with equal totals are counted together."""
-    kinds, numbers = _kinds(task)
+    """The task's difference in random assignments; prompts with equal totals are counted together.
+
+    They are first turned so that none is lost: p is then the same whichever run is named first.
+    """
+    columns = _columns(task)
+    columns = np.where(task.gains[:, None] < 0, columns[:, [2, 3, 0, 1]], columns)
+    kinds, numbers = _kinds(columns)
     if len(numbers) > MAX_KINDS:
         a, b = task.first, task.second
         return rng.normal(
             0, np.sqrt(((b.sums / b.sizes.sum() - a.sums / a.sizes.sum()) ** 2).sum()), RESAMPLES
         )
-    whole, change = _columns(task).sum(axis=0), _changes(kinds)
+    whole, change = columns.sum(axis=0), _changes(kinds)
     rows = max(1, CHUNK_SIZE // len(numbers))
     values = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, rows):
