@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.cli import github
-from sar_eval.cli.terminal import say
+from sar_eval.cli.terminal import one_line, say
 from sar_eval.errors import GateFailed, StorageFailed
 from sar_eval.report.gate_words import answer_words, question_words, verdict_words
 
@@ -56,12 +56,12 @@ def print_gate(result: GateResult) -> None:
     """Each question with its answer, what readers must know, and the outcome."""
     for question in result.questions:
         mark = "pass" if question.passed else "FAIL"
-        say(f"{mark}  {question_words(question, result.run)} {answer_words(question)}")
+        say(one_line(f"{mark}  {question_words(question, result.run)} {answer_words(question)}"))
     if result.baseline:
-        say(f"A  {result.baseline}  {result.baseline_path} (the baseline)")
-    say(f"{'B' if result.baseline else 'run'}  {result.run}  {result.run_path}")
+        say(one_line(f"A  {result.baseline}  {result.baseline_path} (the baseline)"))
+    say(one_line(f"{'B' if result.baseline else 'run'}  {result.run}  {result.run_path}"))
     for note in result.notes:
-        say(f"note: {note}")
+        say(one_line(f"note: {note}"))
     if result.passed:
         say(verdict_words(result))  # else it is the error's message
 

@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import typer
-
-from sar_eval.cli.terminal import in_github_actions, printable, say
+from sar_eval.cli.terminal import command, in_github_actions, say
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that a step appends Markdown to
 
@@ -16,7 +14,7 @@ SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that a step appends Markdown to
 def annotate(kind: Literal["error", "notice"], title: str, message: str) -> None:
     """Mark the step with a message, if GitHub runs it."""
     if in_github_actions():
-        typer.echo(f"::{kind} title={_property(title)}::{_data(message)}", err=True)
+        command(kind, f"title={_property(title)}", _data(message))
 
 
 def add_summary(markdown: str) -> None:
@@ -32,7 +30,7 @@ def add_summary(markdown: str) -> None:
 
 def _data(text: str) -> str:
     """A message as the runner unescapes it (actions/toolkit, command.ts)."""
-    return printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

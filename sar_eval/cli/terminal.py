@@ -49,6 +49,11 @@ def say(text: object, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
+def command(name: str, properties: str, message: str) -> None:
+    """Give GitHub's runner a command, on standard error: standard output may be JSON."""
+    typer.echo(f"::{name} {printable(properties)}::{printable(message)}", err=True)
+
+
 def plain(text: object, **style: Any) -> Text:
     """A text for a table or a bar: square brackets are no markup, colons no emoji."""
     from rich.text import Text
