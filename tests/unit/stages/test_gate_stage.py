@@ -67,6 +67,7 @@ def resampled(run: ScoredRun, prompts: np.ndarray) -> ScoredRun:
     return replace(run, measures=(Measure("overall", (stratum(rows),)),))
 
 
+@pytest.mark.slow
 def test_as_many_prompts_as_it_says_answer_in_80_percent() -> None:
     """Suites of so many prompts of the same kinds, whose true difference is the observed one."""
     asked, rng = Asked(tolerance=0.08), np.random.default_rng(0)
