@@ -218,4 +218,4 @@ class _Columns:
 def _is_grouped(keys: NDArray[Any]) -> bool:
     """Whether equal columns stand together."""
     runs = 1 + int(np.any(np.diff(keys, axis=1) != 0, axis=0).sum())
-    return runs == np.unique(keys, axis=1).shape[1]
+    return bool(runs == np.unique(keys, axis=1).shape[1])
