@@ -11,8 +11,19 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.gate import open_gate
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
-from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.options import (
+    Benchmark,
+    Ckpt,
+    FoldOf,
+    Output,
+    PromptFile,
+    Results,
+    RunPath,
+    overrides,
+    with_options,
+)
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
@@ -20,10 +31,6 @@ if TYPE_CHECKING:
     from sar_eval.cli.gate import Gate
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-
-FoldOf = Annotated[
-    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +48,7 @@ def run(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
@@ -55,6 +63,7 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    destinations = Destinations.of(results)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -73,7 +82,7 @@ def run(
             gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial, gate)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(without=["suite"])
@@ -107,6 +116,7 @@ def judge(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
@@ -118,7 +128,8 @@ def judge(
 
     With --baseline or --floor, it ends as `sar-eval gate` does.
     """
-    judge_run(run_folder, judging, where, output, benchmark, open_gate(gating, differing, files, benchmark))
+    destinations, gate = Destinations.of(results), open_gate(gating, differing, files, benchmark)
+    judge_run(run_folder, judging, where, output, benchmark, destinations, gate)
 
 
 def judge_run(
@@ -127,6 +138,7 @@ def judge_run(
     where: WhereToRun,
     output: Output,
     benchmark: str | None,
+    destinations: Destinations,
     gate: Gate | None,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
@@ -145,19 +157,24 @@ def judge_run(
         if gate:
             gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, gate)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
-def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report", *TRACKING])
+def summarize(
+    run_folder: RunPath, judging: HowToJudge, output: Output, results: Results, benchmark: FoldOf = None
+) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
+    destinations = Destinations.of(results)
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
+    destinations.send(spec, folder, summary)
+    session.exit_if_incomplete(summary)
 
 
 @with_options(without=["judge", "judge_option", "detector"])
