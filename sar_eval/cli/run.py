@@ -63,7 +63,9 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    gate = open_gate(gating, differing, files, shard=where.shard)
     destinations = Destinations.of(results)
+    shard = parse_shard(where.shard)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -72,8 +74,6 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    shard = parse_shard(where.shard)
-    gate = open_gate(gating, differing, files, shard=shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
@@ -128,7 +128,7 @@ def judge(
 
     With --baseline or --floor, it ends as `sar-eval gate` does.
     """
-    destinations, gate = Destinations.of(results), open_gate(gating, differing, files, benchmark)
+    gate, destinations = open_gate(gating, differing, files, benchmark), Destinations.of(results)
     judge_run(run_folder, judging, where, output, benchmark, destinations, gate)
 
 
