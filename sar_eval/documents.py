@@ -162,6 +162,12 @@ def shorten(value: Json, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def cut(name: str, limit: int = 80) -> str:
+    """A name as sentences and tables show it: on one line, of a long one the end, where names differ."""
+    text = " ".join(name[-10 * limit :].split())
+    return text if len(text) <= limit else f"...{text[3 - limit :]}"
+
+
 def _text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig")

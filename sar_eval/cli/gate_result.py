@@ -23,7 +23,8 @@ def tell(result: GateResult, files: WhereCiLooks) -> None:
     """Write what CI systems show: annotations, summary, files.
 
     Raises:
-        StorageFailed: the gate passed, but a file could not be written; of one that failed, that is a note.
+        BadInput, StorageFailed: the gate passed, but a file could not be written; of one that failed,
+            that is a note.
     """
     title = f"sar-eval {result.benchmark}"
     for question in result.failures[:ANNOTATED]:
@@ -32,7 +33,7 @@ def tell(result: GateResult, files: WhereCiLooks) -> None:
         github.annotate("notice", title, verdict_words(result))
     try:
         _write(result, files)
-    except StorageFailed as error:
+    except (BadInput, StorageFailed) as error:
         if result.passed:
             raise
         say(f"note: {error}", err=True)
@@ -47,14 +48,14 @@ def exit_if_failed(result: GateResult | None) -> None:
 def _write(result: GateResult, files: WhereCiLooks) -> None:
     from sar_eval.report.junit import gate_as_junit
     from sar_eval.report.markdown import gate_as_markdown
-    from sar_eval.storage.files import write_bytes
+    from sar_eval.storage.files import check_output, write_bytes
 
     markdown = gate_as_markdown(result)
     github.add_summary(markdown)
     if files.markdown is not None:
-        write_bytes(files.markdown, markdown.encode())
+        write_bytes(check_output("--markdown", files.markdown), markdown.encode())
     if files.junit is not None:
-        write_bytes(files.junit, gate_as_junit(result))
+        write_bytes(check_output("--junit", files.junit), gate_as_junit(result))
 
 
 def print_gate(result: GateResult) -> None:
@@ -89,13 +90,10 @@ def write_checked(flag: str, path: Path, data: bytes) -> None:
     Raises:
         BadInput: there is no place for it.
     """
-    from sar_eval.storage.files import write_bytes
+    from sar_eval.storage.files import check_output, write_bytes
 
-    if path.exists() and not path.is_file():
-        raise BadInput(
-            f"{flag} {path} is {'a folder' if path.is_dir() else 'no regular file'}: name a file"
-        )
+    target = check_output(flag, path)
     try:
-        write_bytes(path, data)
+        write_bytes(target, data)
     except StorageFailed as error:
         raise BadInput(f"{flag} {path}: {error.__cause__ or error}") from error

@@ -11,6 +11,7 @@ import typer
 
 from sar_eval.cli.options import AsJson
 from sar_eval.cli.terminal import console, printable, say
+from sar_eval.errors import BadInput
 from sar_eval.options import check_name
 
 if TYPE_CHECKING:
@@ -56,14 +57,18 @@ def history(
     from sar_eval.cli.history_table import markdown as as_markdown
     from sar_eval.report.history_page import write_history
     from sar_eval.stages.history import make_history
-    from sar_eval.storage.files import write_bytes
+    from sar_eval.storage.files import check_output, write_bytes
 
     for flag, value in (("DIR", folder), ("--order", order), ("--out", out), ("--markdown", markdown)):
         check_name(str(value or ""), flag)
+    target = check_output("--out", out or folder / "history.html")
+    tables = None if markdown is None else check_output("--markdown", markdown)
+    if tables == target:
+        raise BadInput(f"--markdown {markdown} is the page's name, too: give another")
     found = make_history(folder, benchmark=benchmark, measure=measure, order=order)
-    page = write_history(found, out or folder / "history.html")
-    if markdown is not None:
-        write_bytes(markdown, "".join(f"{line}\n" for line in as_markdown(found)).encode())
+    page = write_history(found, target)
+    if tables is not None:
+        write_bytes(tables, "".join(f"{line}\n" for line in as_markdown(found)).encode())
     for note in found.notes:
         say(f"note: {note}", err=True)
     if as_json:

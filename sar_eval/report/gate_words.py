@@ -72,7 +72,10 @@ def _difference_words(asked: Question) -> str:
 
 
 def _confidence(asked: Question) -> str:
-    return f"with {100 * asked.confidence:.4g} % confidence"
+    percent = f"{100 * asked.confidence:.4g}"
+    if percent == "100":  # shared out over hundreds of measures; certain it never is
+        percent = f"{100 * asked.confidence:.7g}"
+    return f"with {percent} % confidence"
 
 
 def _needed_words(asked: Question) -> str:

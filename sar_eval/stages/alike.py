@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from sar_eval.comparisons import RunFacts, Side
-from sar_eval.documents import shorten
+from sar_eval.comparisons import Pair, RunFacts, Side
+from sar_eval.documents import cut, shorten
 from sar_eval.errors import BadInput
+from sar_eval.measures import Measure
 from sar_eval.spec import without
 from sar_eval.types import Json
 
@@ -38,6 +39,61 @@ def check_alike(a: Side, b: Side, *, across_protocol: bool) -> None:
             f"{_names(a, b)} were drawn under other protocols: {_written(protocols)}: --across protocol "
             "compares them all the same"
         )
+
+
+def check_same_rules(a: Side, b: Side, first: Sequence[Measure], second: Sequence[Measure]) -> None:
+    """Refuse two runs whose measures of one name are not the same figure, as in a file edited by hand.
+
+    Raises:
+        BadInput: their scale or combination differs, or a prompt is of another task.
+    """
+    others = {measure.name: measure for measure in second}
+    for one in first:
+        other = others.get(one.name, one)
+        unlike = [*_differing(_rule(one), _rule(other)), *_tasks_unlike(one, other)]
+        if unlike:
+            raise BadInput(
+                f"{_names(a, b)} have another {shorten(one.name)}: {_written(unlike)}: save both baselines "
+                "again by the same version"
+            )
+
+
+def _tasks_unlike(one: Measure, other: Measure) -> Iterator[Unlike]:
+    """The first prompt of both that is of other tasks."""
+    tasks, others = _tasks_of_prompts(one), _tasks_of_prompts(other)
+    for prompt in tasks:
+        if prompt in others and tasks[prompt] != others[prompt]:
+            yield f"the task of prompt {shorten(prompt)}", sorted(tasks[prompt]), sorted(others[prompt])
+            return
+
+
+def _rule(measure: Measure) -> dict[str, Json]:
+    return {"scale": measure.scale, "combine": measure.combine, "is_effect": measure.is_effect}
+
+
+def _tasks_of_prompts(measure: Measure) -> dict[str, set[str]]:
+    tasks: dict[str, set[str]] = {}
+    for stratum in measure.strata:
+        for prompt in stratum.prompts:
+            tasks.setdefault(prompt, set()).add(stratum.task)
+    return tasks
+
+
+def describe_unpaired(pair: Pair, first: Sequence[Measure], second: Sequence[Measure]) -> Iterator[str]:
+    """What a figure leaves out beyond the draws that the headline lacks: no image is dropped silently."""
+    runs = f"{pair.first} and {pair.second}"
+    known = sum(pair.missing_count.values())
+    for found in pair.differences[1:]:
+        if found.unpaired > known:
+            yield (
+                f"{runs}, {cut(found.measure)}: {found.unpaired} images count in one of the two alone and "
+                "are left out of both"
+            )
+    compared = {found.measure for found in pair.differences}
+    scored = [{m.name for m in run if m.strata and not m.is_effect} for run in (first, second)]
+    if alone := sorted((scored[0] | scored[1]) - compared):
+        some = ", ".join(map(cut, alone[:3])) + (", ..." if len(alone) > 3 else "")
+        yield f"{runs} have no image in common of {len(alone)} figures, which are not compared: {some}"
 
 
 def describe_unlike(a: Side, b: Side) -> list[str]:

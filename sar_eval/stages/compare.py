@@ -11,10 +11,11 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from sar_eval.comparisons import Comparison, Pair, Published, Rank, RunFacts, Side
-from sar_eval.documents import shorten
+from sar_eval.documents import cut, shorten
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Measure
-from sar_eval.stages.alike import check_alike, describe_unlike
+from sar_eval.options import check_name
+from sar_eval.stages.alike import check_alike, check_same_rules, describe_unlike, describe_unpaired
 from sar_eval.stages.measure import ScoredRun
 from sar_eval.stats.differences import adjust, differences
 from sar_eval.stats.multiple import letters
@@ -57,10 +58,11 @@ def compare(runs: Sequence[ScoredRun], published: Sequence[str], allowed: Allowe
         check_complete(side, allowed)
     for a, b in combinations(range(len(runs)), 2):
         check_alike(sides[a], sides[b], across_protocol=allowed.protocol)
-    pairs = [
-        _pair(sides[a], sides[b], runs[a].measures, runs[b].measures, allowed)
-        for a, b in combinations(range(len(runs)), 2)
-    ]
+    pairs, partly = [], []
+    for a, b in combinations(range(len(runs)), 2):
+        measures = runs[a].measures, runs[b].measures
+        pairs.append(_pair(sides[a], sides[b], *measures, allowed))
+        partly += describe_unpaired(pairs[-1], *measures)
     found = adjust([pair.differences for pair in pairs])
     pairs = [replace(pair, differences=d) for pair, d in zip(pairs, found, strict=True)]
     facts = sides[0].facts
@@ -71,7 +73,7 @@ def compare(runs: Sequence[ScoredRun], published: Sequence[str], allowed: Allowe
         pairs=tuple(pairs),
         ranking=_rank(sides, pairs),
         published=tuple(find_published(facts.fold, name) for name in published),
-        notes=tuple(_notes(sides, pairs)),
+        notes=(*_notes(sides, pairs), *partly),
     )
 
 
@@ -99,11 +101,12 @@ def side_of(run: ScoredRun, letter: str, label: str) -> Side:
 
 
 def checkpoint_name(facts: RunFacts) -> str:
-    """What sentences call a run: the last part of its checkpoint's name."""
-    return facts.checkpoint.rstrip("/").split("/")[-1]
+    """What sentences call a run: the last part of its checkpoint's name, on one line."""
+    return cut(facts.checkpoint.rstrip("/").split("/")[-1]) or cut(facts.name) or "unnamed"
 
 
 def _pair(a: Side, b: Side, first: Sequence[Measure], second: Sequence[Measure], allowed: Allowed) -> Pair:
+    check_same_rules(a, b, first, second)
     only_a, only_b = missing_keys(first[0].strata, second[0].strata)
     missing = {b.letter: only_a, a.letter: only_b}
     for side, other in ((a, b), (b, a)):
@@ -192,7 +195,7 @@ def _notes(sides: Sequence[Side], pairs: Sequence[Pair]) -> list[str]:
             other = b.letter if letter == a.letter else a.letter
             notes.append(
                 f"{letter} has no score for {number} images of {other}, which are left out of both: "
-                f"{', '.join(pair.missing[letter][:3])}{', ...' if number > 3 else ''}"
+                f"{', '.join(cut(key) for key in pair.missing[letter][:3])}{', ...' if number > 3 else ''}"
             )
     return list(dict.fromkeys(notes))
 
@@ -236,6 +239,7 @@ def resolve_path(word: str) -> Path:
     Raises:
         BadInput: it is not, with the nearest names beside it.
     """
+    check_name(word, "run folder or baseline")
     path = Path(word)
     if path.exists():
         return path

@@ -116,6 +116,8 @@ def _read(path: Path, benchmark: str | None) -> Found | LeftOut | None:
         spec = RunSpec.from_json(RunFolder(path).read_manifest().spec, str(path / "run.json"))
         name = spec.benchmark
         return _score(RunFolder(path), spec) if benchmark in (None, name) else None
+    except OSError as error:  # it is gone by now, or may not be read: the others still are
+        return LeftOut(path=str(path), benchmark=name, why=f"cannot be read: {error.strerror or error}")
     except SarEvalError as error:
         return LeftOut(path=str(path), benchmark=name, why=str(error).removeprefix(f"{path} "))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sar_eval import __version__, discover
 from sar_eval.comparisons import RunFacts
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.measures import Measure, Stratum
 from sar_eval.spec import RunSpec, without
@@ -18,6 +19,8 @@ from sar_eval.storage.baselines import read_baseline
 from sar_eval.storage.run_folder import RunFolder
 
 LARGEST = 1e290
+LARGEST_COMPARED = 1e100  # whose squares can be summed
+WEIGHTS = 1e-9, 1e9  # whose sums keep all digits that count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
     measures = fold_run(inventory)
     if not measures or not measures[0].strata:
         raise BadInput(f"{folder.path} has no score yet: `sar-eval judge {folder.path}` gives them")
+    _check_range(measures, str(folder.path))
     return ScoredRun(path=folder.path, facts=facts_of(inventory, failed), measures=measures)
 
 
@@ -60,6 +64,7 @@ def read_scored(path: Path) -> ScoredRun:
     """
     facts, measures = read_baseline(path)
     check_measures(measures, str(path))
+    _check_range(measures, str(path))
     if not measures or not measures[0].strata:
         raise BadInput(f"{path} holds no score")
     return ScoredRun(path=path, facts=facts, measures=measures, is_baseline=True)
@@ -105,6 +110,27 @@ def _is_finite(stratum: Stratum) -> bool:
     """Whether sums over many resamples of the draws are numbers, too."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.abs(stratum.sums).sum() < LARGEST and np.isfinite(stratum.weights.sum()))
+
+
+def _check_range(measures: tuple[Measure, ...], where: str) -> None:
+    """Refuse scores whose differences have no standard error.
+
+    Raises:
+        BadInput: naming the measure.
+    """
+    for measure in measures:
+        for stratum in measure.strata:
+            lowest, highest = WEIGHTS
+            if ((stratum.weights < lowest) | (stratum.weights > highest)).any():
+                wrong = f"a weight is not between {lowest:g} and {highest:g}"
+            elif (np.abs(stratum.sums) > LARGEST_COMPARED).any():
+                wrong = f"a score is larger than {LARGEST_COMPARED:g}"
+            else:
+                continue
+            raise BadInput(
+                f"{where}, measure {shorten(measure.name)}: {wrong}, which cannot be compared: judge again "
+                "with scores of a usual size, and save the baseline again"
+            )
 
 
 def facts_of(inventory: Inventory, failed: int) -> RunFacts:

@@ -83,6 +83,8 @@ def noise_share(paired: Paired) -> float | None:
 
 def _images(images: float, noise: float, ratio: float) -> int | None:
     """Images of each prompt for a standard error `ratio` times smaller; None if no number would do."""
+    if ratio < 1e-9:
+        return 1
     room = ratio**-2 - (1 - noise)
     needed = images * noise / room if room > 0 else math.inf
     return math.ceil(needed) if needed < LARGEST else None

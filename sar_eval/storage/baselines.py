@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sar_eval.comparisons import RunFacts
-from sar_eval.documents import convert, parse_json
+from sar_eval.documents import convert, parse_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.measures import Combine, Measure, Stratum
 from sar_eval.storage.files import write_bytes
@@ -110,6 +111,8 @@ def read_baseline(path: Path) -> tuple[RunFacts, tuple[Measure, ...]]:
         BadInput: it is no baseline, of a newer version, or holds what no run gives: scores that are no
             numbers, a draw twice, weights that are not positive, rows of a measure that is not declared.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise BadInput(f"{path} is no regular file: name a baseline (.parquet)")
     try:
         table = pq.read_table(io.BytesIO(path.read_bytes()), partitioning=None)
     except FileNotFoundError as error:
@@ -119,6 +122,7 @@ def read_baseline(path: Path) -> tuple[RunFacts, tuple[Measure, ...]]:
             f"{path} is no baseline: it cannot be read as Parquet ({error}); {WAY_ON}"
         ) from error
     footer = _read_footer(path, table)
+    _check_footer(path, footer)
     if missing := [name for name in SCHEMA.names if name not in table.column_names]:
         raise BadInput(f"{path} has no column {missing[0]!r}: {WAY_ON}")
     columns = _Columns(path, table)
@@ -136,7 +140,7 @@ def read_baseline(path: Path) -> tuple[RunFacts, tuple[Measure, ...]]:
 def is_baseline(path: Path) -> bool:
     """Whether a file is Parquet and says that it is a baseline; prompts and other tables do not."""
     try:
-        return METADATA in (pq.read_schema(path).metadata or {})
+        return path.is_file() and METADATA in (pq.read_schema(path).metadata or {})
     except (pa.ArrowException, OSError, ValueError):
         return False
 
@@ -150,6 +154,23 @@ def _read_footer(path: Path, table: pa.Table) -> _Footer:
     if isinstance(written, int) and written > FORMAT:
         raise BadInput(f"{path} was written by a newer sar-eval (format {written}): update this one")
     return convert(data, _Footer, f"{path}, {METADATA.decode()}", WAY_ON)
+
+
+def _check_footer(path: Path, footer: _Footer) -> None:
+    """Refuse numbers that no run has; they decide how much may be missing."""
+    facts, wrong = footer.facts, None
+    if footer.format < 1:
+        wrong = f"the format is {footer.format}"
+    elif facts.prompts < 1 or facts.images_per_prompt < 1 or facts.expected < 1:
+        wrong = f"it is of {facts.prompts} prompts and {facts.expected} images"
+    elif facts.expected > facts.prompts * facts.images_per_prompt:
+        wrong = f"{facts.expected} images are more than {facts.images_per_prompt} of each prompt"
+    elif not 0 <= facts.failed <= facts.expected:
+        wrong = f"{facts.failed} of {facts.expected} images have no score"
+    elif rule := next((rule for rule in footer.measures if rule.scale < 1), None):
+        wrong = f"the scale of measure {shorten(rule.name)} is {rule.scale}"
+    if wrong:
+        raise BadInput(f"{path}: {wrong}, which no run has; {WAY_ON}")
 
 
 class _Columns:
@@ -210,7 +231,7 @@ class _Columns:
         measure, task = self.codes["measure"], self.codes["task"]
         groups = np.flatnonzero(np.append(True, np.diff(measure) | np.diff(task))[: len(measure)])
         found: dict[str, list[Stratum]] = {}
-        for start, end in zip(groups, [*groups[1:], len(measure)], strict=True):
+        for start, end in pairwise([*groups.tolist(), len(measure)]):
             name, task_name = self.names["measure"][measure[start]], self.names["task"][task[start]]
             found.setdefault(name, []).append(self._stratum(task_name, slice(start, end)))
         return found

@@ -93,6 +93,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def check_output(where: str, path: Path) -> Path:
+    """The file to write for a name that somebody gives: a link's target, so that the link stays.
+
+    Args:
+        where: flag, for the message.
+        path: need not exist. An older result is replaced.
+
+    Raises:
+        BadInput: a folder or a device is there, or what cannot be made again: a Parquet file or a
+            run's manifest.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise BadInput(f"{where} {path} is {kind}: name a file")
+    with storage_errors(path):
+        target = Path(os.path.realpath(path))
+        for file in (path.absolute(), target):
+            if file.parts[1:2] in (("dev",), ("proc",)) and file.parts[1:3] != ("dev", "shm"):
+                raise BadInput(f"{where} {path} is a device, or a process's: name a file")
+        if target.is_file() and (target.name == "run.json" or _begins_as_parquet(target)):
+            raise BadInput(f"{where} {path} holds a run or its data, which stays: give another name")
+    return target if path.is_symlink() else path
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())

@@ -314,7 +314,11 @@ def damaged_message(path: Path, why: str) -> str:
 
 
 def _path_of_part(entry: os.DirEntry[str]) -> Path:
-    if not entry.is_file():  # a pipe or a device: reading it may never end
+    try:
+        is_file = entry.is_file()
+    except OSError as error:  # a link to itself
+        raise BadInput(f"{entry.path}: {error.strerror}: remove it, it is no part of ours") from error
+    if not is_file:  # a pipe or a device: reading it may never end
         raise BadInput(f"{entry.path} is no regular file: remove it, it is no part of ours")
     return Path(entry.path)
 
