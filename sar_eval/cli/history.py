@@ -63,7 +63,7 @@ def history(
         check_name(str(value or ""), flag)
     target = check_output("--out", out or folder / "history.html")
     tables = None if markdown is None else check_output("--markdown", markdown)
-    if tables == target:
+    if tables is not None and tables.resolve() == target.resolve():
         raise BadInput(f"--markdown {markdown} is the page's name, too: give another")
     found = make_history(folder, benchmark=benchmark, measure=measure, order=order)
     page = write_history(found, target)

@@ -58,7 +58,8 @@ def compare(runs: Sequence[ScoredRun], published: Sequence[str], allowed: Allowe
         check_complete(side, allowed)
     for a, b in combinations(range(len(runs)), 2):
         check_alike(sides[a], sides[b], across_protocol=allowed.protocol)
-    pairs, partly = [], []
+    pairs: list[Pair] = []
+    partly: list[str] = []
     for a, b in combinations(range(len(runs)), 2):
         measures = runs[a].measures, runs[b].measures
         pairs.append(_pair(sides[a], sides[b], *measures, allowed))

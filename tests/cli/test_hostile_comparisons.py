@@ -1,4 +1,4 @@
-"""Comparing and gating of what hostile or careless people bring: baselines edited by hand, odd files, names."""
+"""Comparing and gating of what hostile or careless people bring: edited baselines, odd files, names."""
 
 import json
 import os
