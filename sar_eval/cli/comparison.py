@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 
 from sar_eval.cli.terminal import console as plain_console
@@ -24,16 +26,27 @@ def print_comparison(found: Comparison) -> None:
         console.print(printable(sentence(found, pair)), soft_wrap=True)
     console.print()
     if len(found.pairs) == 1:
-        console.print(difference_table(found, found.pairs[0]))
+        _print_whole(console, difference_table(found, found.pairs[0]))
     else:
-        console.print(ranking_table(found))
-        console.print(pair_table(found))
+        _print_whole(console, ranking_table(found))
+        _print_whole(console, pair_table(found))
     for side in found.sides:
         console.print(printable(f"{side.letter}  {side.label}  {side.path}"), soft_wrap=True)
     for line in published_lines(found):
         console.print(printable(line), soft_wrap=True)
     for note in found.notes:
         console.print(printable(f"note: {note}"), soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table as wide as its figures need: wrapped lines lose nothing, cut cells do."""
+    for column in table.columns:
+        if column.no_wrap:  # an interval is measured as two words that could stand on two lines
+            column.min_width = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    narrow, wide = console.width, console.options.update(width=10_000)
+    console.width = max(narrow, console.measure(table, options=wide).minimum)
+    console.print(table)
+    console.width = narrow
 
 
 def difference_table(found: Comparison, pair: Pair) -> Table:

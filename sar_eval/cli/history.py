@@ -69,7 +69,7 @@ def history(
     page = write_history(found, target)
     if tables is not None:
         write_bytes(tables, "".join(f"{line}\n" for line in as_markdown(found)).encode())
-    for note in found.notes:
+    for note in dict.fromkeys(found.notes):
         say(f"note: {note}", err=True)
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"page": str(page)}, indent=2))

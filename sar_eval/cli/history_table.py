@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sar_eval.cli.terminal import one_line, plain
 from sar_eval.histories import Change, Curve, Entry, Series, sentence
+from sar_eval.report.markdown import escape
 from sar_eval.types import Metric
 
 if TYPE_CHECKING:
@@ -55,18 +56,18 @@ def markdown(history: History) -> Iterator[str]:
     """The tables, sentences, and the runs that are left out, as lines of Markdown."""
     for series in history.series:
         curve = series.curves[0]
-        yield f"### {_escape(series.title)}: {_escape(curve.measure)}"
+        yield f"### {escape(series.title)}: {escape(curve.measure)}"
         yield ""
         yield f"| {' | '.join(HEADER)} |"
         yield f"| {' | '.join(':---' if is_text else '---:' for is_text in IS_TEXT)} |"
-        yield from (f"| {' | '.join(map(_escape, row))} |" for row in _rows(series, curve))
+        yield from (f"| {' | '.join(map(escape, row))} |" for row in _rows(series, curve))
         yield ""
-        yield from (f"- {_escape(line)}" for line in remarks(series, curve))
+        yield from (f"- {escape(line)}" for line in remarks(series, curve))
         yield ""
     if history.left_out:
         yield "Left out:"
         yield ""
-        yield from (f"- {_escape(f'{run.path}: {run.why}')}" for run in history.left_out)
+        yield from (f"- {escape(f'{run.path}: {run.why}')}" for run in history.left_out)
 
 
 def _rows(series: Series, curve: Curve) -> Iterator[tuple[str, ...]]:
@@ -117,11 +118,3 @@ def _cut(name: str, room: int) -> str:
     """The end of a long name: there it differs from the others."""
     name = one_line(name)
     return f"..{name[2 - room :]}" if 0 < room < len(name) else name
-
-
-def _escape(text: str) -> str:
-    """Names are anybody's: no markup, no new cell, no new line."""
-    escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
-    for sign in "\\`*_[]|~#!@":
-        escaped = escaped.replace(sign, f"\\{sign}")
-    return escaped

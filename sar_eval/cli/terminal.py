@@ -65,7 +65,10 @@ def console(stderr: bool = False) -> Console:
     """A console that takes no markup from the text it prints."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if made.width < 1:  # COLUMNS=0, as some CI systems and containers have it: nothing would be printed
+        made.width = 80
+    return made
 
 
 def _escape(found: re.Match[str]) -> str:

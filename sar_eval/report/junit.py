@@ -15,7 +15,11 @@ from sar_eval.report.gate_words import answer_words, question_words
 
 NAME = "sar-eval gate"
 # What XML 1.0 cannot hold, not even escaped (section 2.2): most control characters, halves of characters.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Besides, what acts where the file is shown: other control characters, marks of the writing direction.
+_NOT_XML = re.compile(
+    "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    "|[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def gate_as_junit(result: GateResult) -> bytes:

@@ -116,7 +116,10 @@ def _card(path: Path, checkpoint: str, results: Sequence[EvalResult]) -> str:
     """
     from huggingface_hub import ModelCard
 
-    text = path.read_bytes().decode() if path.is_file() else "---\n{}\n---\n"
+    try:
+        text = path.read_bytes().decode() if path.is_file() else "---\n{}\n---\n"
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 ({error}): convert it, or name another folder") from error
     if not text.startswith("---"):
         raise BadInput(f"{path} has no metadata: begin it with two lines of ---, or name another folder")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sar_eval.errors import BadInput
 from sar_eval.stages.measure import ScoredRun
 from sar_eval.storage.baselines import read_baseline, write_baseline
+from sar_eval.storage.files import check_output
 
 
 def save_baseline(scored: ScoredRun, path: Path) -> int:
@@ -23,4 +24,6 @@ def save_baseline(scored: ScoredRun, path: Path) -> int:
             read_baseline(path)
         except BadInput as error:
             raise BadInput(f"{path} is there and no baseline: remove it, or give another name") from error
-    return write_baseline(path, scored.facts, scored.measures)
+    return write_baseline(
+        check_output("the baseline", path, replaces_data=True), scored.facts, scored.measures
+    )

@@ -93,12 +93,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def check_output(where: str, path: Path) -> Path:
+def check_output(where: str, path: Path, *, replaces_data: bool = False) -> Path:
     """The file to write for a name that somebody gives: a link's target, so that the link stays.
 
     Args:
         where: flag, for the message.
         path: need not exist. An older result is replaced.
+        replaces_data: whether a Parquet file is such a result.
 
     Raises:
         BadInput: a folder or a device is there, or what cannot be made again: a Parquet file or a
@@ -112,7 +113,11 @@ def check_output(where: str, path: Path) -> Path:
         for file in (path.absolute(), target):
             if file.parts[1:2] in (("dev",), ("proc",)) and file.parts[1:3] != ("dev", "shm"):
                 raise BadInput(f"{where} {path} is a device, or a process's: name a file")
-        if target.is_file() and (target.name == "run.json" or _begins_as_parquet(target)):
+        if (
+            target.is_file()
+            and not replaces_data
+            and (target.name == "run.json" or _begins_as_parquet(target))
+        ):
             raise BadInput(f"{where} {path} holds a run or its data, which stays: give another name")
     return target if path.is_symlink() else path
 

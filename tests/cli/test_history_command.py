@@ -102,7 +102,7 @@ def test_names_of_runs_are_text_everywhere(in_this_process: Run, tmp_path: Path)
     assert "\x1b" not in done.stdout
     assert "\\x1b[2J|**b**<i>\\n[red]-step-1" in done.stdout
     row = (tmp_path / "history.md").read_text().splitlines()[4]
-    assert "\\*\\*b\\*\\*&lt;i>\\\\n\\[red\\]" in row
+    assert "\\*\\*b\\*\\*&lt;i&gt; \\[red\\]" in row
     assert row.replace("\\|", "").count("|") == 9
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -244,3 +246,55 @@ def test_certainty_is_never_claimed(measures: int) -> None:
         confidence=1 - 0.05 / measures,
     )
     assert "with 99.99" in answer_words(question)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "79"])
+@pytest.mark.parametrize("number", [2, 3])
+def test_no_figure_is_cut_for_want_of_room(
+    sar_eval_here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str, number: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    runs = [
+        scored_run(tmp_path / str(k), PROMPTS, {key: v * k * 1234567.25 for key, v in SCORES.items()})
+        for k in range(1, number + 1)
+    ]
+    code, output = sar_eval_here("compare", *runs)
+    assert code == 0
+    table = output[output.index("B - A") :]
+    assert "+771604.531" in table  # 5 of 8 prompts
+    assert "\u2026" not in table.partition("difference with")[0]
+
+
+def test_a_link_to_a_baseline_stays_one(sar_eval_here: Cli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.parquet").symlink_to("real.parquet")
+    assert sar_eval_here("baseline", "save", run, tmp_path / "link.parquet")[0] == 0
+    assert (tmp_path / "link.parquet").is_symlink()
+    assert (tmp_path / "real.parquet").is_file()
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "@org/team", "www.a.example", "$x^2$"])
+def test_files_for_ci_hold_nothing_that_acts(
+    sar_eval_here: Cli, run: Path, saved: Path, tmp_path: Path, name: str
+) -> None:
+    words = {"checkpoint": name, "benchmark": f"{name}\x9b"}
+    edited = edit(saved, facts(**words))
+    markdown, junit, table = (tmp_path / file for file in ("gate.md", "gate.xml", "history.md"))
+    asked = ("--baseline", saved, "--tolerance", "1", "--markdown", markdown, "--junit", junit)
+    assert sar_eval_here("gate", edited, *asked)[0] == 0
+    (tmp_path / "all").mkdir()
+    edited.rename(tmp_path / "all" / edited.name)
+    assert sar_eval_here("history", tmp_path / "all", "--markdown", table)[0] == 0
+    ElementTree.fromstring(junit.read_bytes())
+    for file in (markdown, junit, table):
+        text = file.read_text()
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), file
+        if file is not junit:
+            assert not re.search(r"@(?!\u200b)|<script|(?<!\\)[$`]|(?<!\\)\]\(|www\.", text), file
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe---\n", b"---\nlicense: \xe9\n---\n"])
+def test_a_readme_in_another_encoding(sar_eval_here: Cli, run: Path, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "README.md").write_bytes(data)
+    refused(sar_eval_here, "is not UTF-8", "summarize", run, "--eval-results", tmp_path / "model")
+    assert (tmp_path / "model" / "README.md").read_bytes() == data
