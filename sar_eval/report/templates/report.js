@@ -1,44 +1,6 @@
-// The gallery: filters, cards, progressive rendering. Prompts, reasons and names are untrusted text:
-// they are inserted through textContent and attributes only, never as markup.
-
-const PAGE_SIZE = 60; // cards rendered at once; more follow as the reader scrolls
-const SHEET = 600; // cards of a large run after which a button leads on
-const MIN_SMOOTH = 128; // pixels; smaller images are enlarged without smoothing
-const STATES = { pass: "Pass", fail: "Fail", scored: "Scored", none: "No verdict" };
+// The report's gallery: its filters, and a card for each image.
 
 const filters = { verdict: "", task: "", split: "", query: "", picture: "" };
-let shown = new Uint32Array(0); // rows that match the filters, ascending
-let sheet = 0; // the first position of `shown` that has a card
-let rendered = 0; // the position after the last that has one
-let filtering = 0; // counts the filters applied: rows that arrive for earlier ones are dropped
-
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined && text !== null) node.textContent = text;
-  return node;
-}
-
-function formatCount(number) {
-  return number.toLocaleString("en");
-}
-
-function formatScore(value) {
-  return value === null || value === undefined ? "–" : value.toFixed(value > 1 ? 2 : 3);
-}
-
-function badge(image) {
-  const label = image.state === "scored" ? formatScore(image.score) : STATES[image.state];
-  return element("span", `badge ${image.state}`, label);
-}
-
-function readableName(name) {
-  return name.replaceAll("_", " ");
-}
-
-function cardReason(image) {
-  return image.reason || (image.state === "none" ? image.problem || "" : "");
-}
 
 // One pass over all rows: those that match, and beside each filter's choices how many each would show,
 // for which that filter itself is left out.
@@ -87,24 +49,10 @@ function firstAtLeast(row) {
   return low;
 }
 
-function imageFrame(image, size) {
-  const frame = element("span", "image-frame");
-  if (!image.src) {
-    frame.classList.add("absent");
-    frame.append(element("span", "", image.leftOut ? "Not copied here" : "No image"));
-    return frame;
-  }
-  const img = element("img", Math.max(...image.size) < MIN_SMOOTH ? "pixelated" : "");
-  img.loading = "lazy";
-  img.decoding = "async";
-  img.alt = "";
-  [img.width, img.height] = image.size;
-  img.src = size === "full" ? image.full : image.src;
-  frame.append(img);
-  return frame;
-}
+const withCards = (rows, action) => withRows("rows", rows, action);
 
-function card(image) {
+function makeCard(row) {
+  const image = readRow(row);
   const item = element("li");
   const button = element("button", `card ${image.state}`);
   button.type = "button";
@@ -119,40 +67,6 @@ function card(image) {
   if (cardReason(image)) button.append(element("span", "reason", cardReason(image)));
   item.append(button);
   return item;
-}
-
-function sheetEnd() {
-  return source.folder ? Math.min(sheet + SHEET, shown.length) : shown.length;
-}
-
-// Adds the cards of the next positions, at once if their rows are here; calls `action` after that.
-function addCards(until, action = () => {}) {
-  const [from, asked] = [rendered, filtering];
-  const end = Math.min(until, sheetEnd());
-  withRows("rows", Array.from(shown.subarray(from, end)), () => {
-    if (asked !== filtering || rendered !== from) return;
-    const cards = document.createDocumentFragment();
-    for (const row of shown.subarray(from, end)) cards.append(card(readRow(row)));
-    $("cards").append(cards);
-    rendered = end;
-    action();
-  });
-}
-
-function showSheet(start) {
-  filtering += 1;
-  [sheet, rendered] = [start, start];
-  $("cards").replaceChildren();
-  $("sheets").hidden = shown.length <= sheetEnd() - sheet;
-  $("sheet-position").textContent = `${formatCount(sheet + 1)} to ${formatCount(sheetEnd())} of ${formatCount(shown.length)}`;
-  for (const id of ["sheet-first", "sheet-previous"]) $(id).disabled = sheet === 0;
-  for (const id of ["sheet-next", "sheet-last"]) $(id).disabled = sheetEnd() >= shown.length;
-  addCards(start + PAGE_SIZE, observeEnd);
-}
-
-function turnTo(start) {
-  showSheet(start);
-  $("images").scrollIntoView();
 }
 
 function showChoices(field, counts) {
@@ -191,35 +105,12 @@ function applyFilters(action = () => {}) {
   });
 }
 
-const observer = new IntersectionObserver(
-  (entries) => {
-    if (!entries.some((entry) => entry.isIntersecting) || rendered >= sheetEnd()) return;
-    addCards(rendered + PAGE_SIZE, observeEnd);
-  },
-  { rootMargin: "1200px" },
-);
-
-// Observing again calls back at once, so pages are added until the end is well below the window.
-function observeEnd() {
-  observer.unobserve($("end-of-cards"));
-  observer.observe($("end-of-cards"));
-}
-
-function segment(value, name) {
-  const label = element("label", `segment ${value}`);
-  label.dataset.value = value;
-  const input = element("input");
-  Object.assign(input, { type: "radio", name: "verdict", value, defaultChecked: value === "" });
-  label.append(input, element("span", "name", name), element("span", "count"));
-  return label;
-}
-
 function buildVerdicts() {
   const present = new Set();
   for (const bits of index.states) present.add(STATE_NAMES[bits & 3]);
   const offered = present.has("scored") ? ["scored", "none"] : ["pass", "fail", "none"];
   const states = Object.keys(STATES).filter((state) => offered.includes(state) || present.has(state));
-  $("verdicts").append(segment("", "All"), ...states.map((state) => segment(state, STATES[state])));
+  $("verdicts").append(segment("", "All", "verdict"), ...states.map((state) => segment(state, STATES[state], "verdict")));
 }
 
 // The URL's fragment has the filters and the open image, so that a link shows the same view. With a large
@@ -250,23 +141,10 @@ function readControls() {
   writeAddress();
 }
 
-// A search in a large run reads all its files, so it waits until no key was pressed for a moment.
-let typing = 0;
-function onInput(event) {
-  clearTimeout(typing);
-  if (event.target.id === "query" && source.folder) typing = setTimeout(readControls, 400);
-  else readControls();
-}
-
 function startGallery() {
   buildVerdicts();
-  $("filters").addEventListener("input", onInput);
-  $("filters").addEventListener("submit", (event) => event.preventDefault());
-  $("filters").addEventListener("reset", () => setTimeout(readControls)); // after the browser's own reset
-  $("sheet-first").addEventListener("click", () => turnTo(0));
-  $("sheet-previous").addEventListener("click", () => turnTo(sheet - SHEET));
-  $("sheet-next").addEventListener("click", () => turnTo(sheet + SHEET));
-  $("sheet-last").addEventListener("click", () => turnTo(SHEET * Math.floor((shown.length - 1) / SHEET)));
+  startFilters(readControls);
+  startSheets();
   window.addEventListener("hashchange", () => {
     if (!location.hash.includes("=")) return;
     readAddress();

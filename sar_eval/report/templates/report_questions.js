@@ -62,10 +62,8 @@ function questionTree(questions, parents) {
   return roots;
 }
 
-function showQuestions(questions, parents) {
+function countedText(questions) {
   const counted = questions.filter((question) => question.counted).length;
-  $("view-questions").hidden = questions.length === 0;
   const scored = questions.every((question) => question.counted !== null);
-  $("questions-counted").textContent = scored ? `${counted} of ${questions.length} count as yes` : "not scored";
-  $("questions").replaceChildren(...questionTree(questions, parents));
+  return scored ? `${counted} of ${questions.length} count as yes` : "not scored";
 }

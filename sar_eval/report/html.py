@@ -1,0 +1,70 @@
+"""A page as one file: its template with our styles and scripts inside, and a policy that allows no others."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sar_eval.report.page_data import PageData
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(
+    template: str, styles: Sequence[str], scripts: Sequence[str], data: PageData, values: dict[str, object]
+) -> str:
+    """The page's HTML; whatever text is in `values` is escaped.
+
+    Args:
+        template, styles, scripts: names of files in `templates/`.
+        data: embedded in the page, or complete in files beside it.
+        values: what the template shows.
+    """
+    style, script = _joined(styles), _joined(scripts)
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            values,
+            beside=data.beside,
+            data=Markup(data.embedded()),  # noqa: S704 - escaped by `page_data.encode`
+            style=Markup(style),  # noqa: S704 - our own files, not a user's text
+            script=Markup(script),  # noqa: S704
+            policies=_policies(script, style, data.beside),
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "".join((TEMPLATES / name).read_text("utf-8") for name in names)
+
+
+def _policies(script: str, style: str, beside: bool) -> list[str]:
+    """Content Security Policies: a page must satisfy each of them.
+
+    Scripts are this page's own. Where its data is beside it, that script may add script elements, which
+    markup in the page may not (`strict-dynamic`), and only with files from beside the page.
+    """
+    own = f"script-src '{_csp_hash(script)}'"
+    rest = f"default-src 'none'; img-src 'self' file: data:; style-src '{_csp_hash(style)}'; "
+    rest += "base-uri 'none'; form-action 'none'; "
+    return [f"{rest}{own} 'strict-dynamic'", f"{own} 'self' file:"] if beside else [rest + own]
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(TEMPLATES)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _csp_hash(text: str) -> str:
+    """The Content-Security-Policy source that allows exactly this inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
