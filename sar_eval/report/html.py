@@ -1,4 +1,4 @@
-"""A page as one file: its template with our styles and scripts inside, and a policy that allows no others."""
+"""A page as one file: a template with our styles and scripts inside, and a policy that allows no others."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ function answerBadge(question) {
 
 function questionItem(question, otherParents) {
   const item = element("li");
-  const line = element("p", "question");
+  const line = element("p", question.differs ? "question differs" : "question");
   const text = element("span", "text", `${question.id}. ${question.text}`);
   text.dir = "auto";
   line.append(text, answerBadge(question));
