@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -58,6 +59,7 @@ def _policies(script: str, style: str, beside: bool) -> list[str]:
     return [f"{rest}{own} 'strict-dynamic'", f"{own} 'self' file:"] if beside else [rest + own]
 
 
+@cache
 def _environment() -> Environment:
     loader = FileSystemLoader(TEMPLATES)
     return Environment(

@@ -186,8 +186,8 @@ function onPairChosen() {
 function onLink() {
   if (!location.hash.includes("=")) return;
   const parameters = readAddress();
-  applyFilters();
-  $(parameters.get("task") || parameters.get("split") ? "images" : "differences").scrollIntoView();
+  applyFilters(() => openLinked(parameters));
+  $(["task", "split", "image"].some((name) => parameters.has(name)) ? "images" : "differences").scrollIntoView();
 }
 
 function startPairs() {
