@@ -13,6 +13,7 @@ from sar_eval.report.scores import HINTS
 NONE = "\N{EN DASH}"
 MEASURES_LISTED = 1000  # lines of a table
 TICKS = 5  # about as many
+SMALLEST = 1e-12  # length of an axis: less is how means are rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def make_axis(values: Sequence[float | None]) -> Axis:
     """An axis with round ends over these values and 0."""
     known = [value for value in values if value is not None]
     low, high = min([0.0, *known]), max([0.0, *known])
-    step = _round_step((high - low) / TICKS) if high > low else 1.0
+    step = _round_step((high - low) / TICKS) if high - low > SMALLEST else 1.0
     first, last = math.floor(low / step), math.ceil(high / step)
     if first == last:
         first, last = -1, 1

@@ -1,4 +1,4 @@
-"""Pairs of run folders for the comparing page's tests: verdicts as asked for, no checkpoint and no torch."""
+"""Run folders for the tests of the comparing page: verdicts as asked for, no checkpoint and no torch."""
 
 from __future__ import annotations
 
