@@ -20,7 +20,7 @@ SMALLEST = 1e-12  # length of an axis: less is how means are rounded
 class Axis:
     """Of a forest plot: from `low` to `high`, both in the measure's unit, with 0 between them.
 
-    `ticks` are labels with their places in percent.
+    `ticks` are labels, "" for lines without one, with their places in percent.
     """
 
     low: float
@@ -99,11 +99,18 @@ def make_axis(values: Sequence[float | None]) -> Axis:
     if first == last:
         first, last = -1, 1
     span = last - first
+    every = 1 if span <= TICKS + 1 else 2  # labels have room in a narrow window
     ticks = tuple(
-        (f"{number * step:+.6g}" if number else "0", 100 * (number - first) / span)
+        (_tick_label(number, number * step, every), 100 * (number - first) / span)
         for number in range(first, last + 1)
     )
     return Axis(first * step, last * step, ticks)
+
+
+def _tick_label(number: int, value: float, every: int) -> str:
+    if number % every:
+        return ""
+    return f"{value:+.6g}" if number else "0"
 
 
 def _round_step(rough: float) -> float:
