@@ -99,7 +99,7 @@ def make_axis(values: Sequence[float | None]) -> Axis:
     if first == last:
         first, last = -1, 1
     span = last - first
-    every = 1 if span <= TICKS + 1 else 2  # labels have room in a narrow window
+    every = 1 if span <= TICKS else 2  # labels have room in a narrow window
     ticks = tuple(
         (_tick_label(number, number * step, every), 100 * (number - first) / span)
         for number in range(first, last + 1)
