@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import ckpt, compare, fetch, inspect, last_handler, manifest, prompts, run, score, train
+from sar_eval.cli import (
+    ckpt,
+    compare,
+    fetch,
+    history,
+    inspect,
+    last_handler,
+    manifest,
+    prompts,
+    run,
+    score,
+    track,
+    train,
+)
 
 app = typer.Typer(
     name="sar-eval",
@@ -20,9 +33,11 @@ app = typer.Typer(
 )
 run.register(app)
 score.register(app)
+track.register(app)
 manifest.register(app)
 compare.register(app)
 fetch.register(app)
+history.register(app)
 inspect.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")

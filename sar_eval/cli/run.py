@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.options import (
+    Benchmark,
+    Ckpt,
+    FoldOf,
+    Output,
+    PromptFile,
+    Results,
+    RunPath,
+    overrides,
+    with_options,
+)
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-
-FoldOf = Annotated[
-    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +45,7 @@ def run(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
@@ -48,6 +56,7 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    destinations = Destinations.of(results)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -63,7 +72,7 @@ def run(
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, destinations)
 
 
 @with_options(without=["suite"])
@@ -97,16 +106,22 @@ def judge(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
     ] = None,
 ) -> None:
     """Judge the images of a run that have no verdict yet, and score it."""
-    judge_run(run_folder, judging, where, output, benchmark)
+    judge_run(run_folder, judging, where, output, benchmark, Destinations.of(results))
 
 
 def judge_run(
-    path: Path, judging: HowToJudge, where: WhereToRun, output: Output, benchmark: str | None
+    path: Path,
+    judging: HowToJudge,
+    where: WhereToRun,
+    output: Output,
+    benchmark: str | None,
+    destinations: Destinations,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
@@ -122,19 +137,24 @@ def judge_run(
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, destinations)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
-def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report", *TRACKING])
+def summarize(
+    run_folder: RunPath, judging: HowToJudge, output: Output, results: Results, benchmark: FoldOf = None
+) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
+    destinations = Destinations.of(results)
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
+    destinations.send(spec, folder, summary)
+    session.exit_if_incomplete(summary)
 
 
 @with_options(without=["judge", "judge_option", "detector"])

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.options import Benchmark, Output, overrides, with_options
+from sar_eval.cli.options import Benchmark, Output, Results, overrides, with_options
 from sar_eval.cli.run import judge_run
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import Destinations
 from sar_eval.errors import BadInput
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of, option
 
@@ -82,6 +83,7 @@ def score(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
 ) -> None:
     """Judge a folder of any model's images and report the score with its interval.
 
@@ -95,10 +97,11 @@ def score(
     from sar_eval.stages.resolve import resolve_images
     from sar_eval.suites.locate import read_suite
 
+    destinations = Destinations.of(results)
     if (images / "run.json").is_file():
         if where.out is not None or what.suite is not None:
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
-        judge_run(images, judging, where, output, benchmark)
+        judge_run(images, judging, where, output, benchmark, destinations)
         return
     recipe = find_recipe(benchmark, what)
     suite = read_suite(recipe.suite)
@@ -118,7 +121,7 @@ def score(
         spec = session.prepare(spec, folder, output, how.batch_size)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, destinations)
 
 
 def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:

@@ -17,6 +17,7 @@ from sar_eval.errors import Incomplete
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
+    from sar_eval.cli.track import Destinations
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
@@ -123,8 +124,14 @@ def tell(notes: Iterable[str], output: Output) -> None:
             say(f"note: {line}", err=True)
 
 
-def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
-    """Summarise, report, print, and exit with its code."""
+def finish(
+    spec: RunSpec,
+    folder: RunFolder,
+    output: Output,
+    partial: bool = False,
+    destinations: Destinations | None = None,
+) -> None:
+    """Summarise, report, print, send the results where they were asked for, and exit with its code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
@@ -132,10 +139,13 @@ def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = Fal
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
     print_result(summary, folder, report, output)
+    if destinations is not None:
+        destinations.send(spec, folder, summary)
+    exit_if_incomplete(summary)
 
 
 def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
-    """The summary as a table or as JSON, and the exit code."""
+    """The summary as a table or as JSON."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
@@ -144,7 +154,6 @@ def print_result(summary: Summary, folder: RunFolder, report: Path | None, outpu
         typer.echo(json.dumps(to_json(summary) | paths, indent=2))
     else:
         print_summary(summary, folder.path, report)
-    exit_if_incomplete(summary)
 
 
 def exit_if_incomplete(summary: Summary) -> None:

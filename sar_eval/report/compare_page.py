@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from sar_eval import __version__
 from sar_eval.comparisons import Comparison, Pair, claim, sentence
 from sar_eval.errors import BadInput
 from sar_eval.report.compare_facts import fact_groups, published_lines
 from sar_eval.report.compare_runs import GalleryRun, add_runs, open_run, remove_old_files
 from sar_eval.report.compare_table import difference_table, overview
-from sar_eval.report.html import render
+from sar_eval.report.document import render
 from sar_eval.report.page import EMBEDDED_ROWS, INLINE_LIMIT, SHARED_SCRIPTS
 from sar_eval.report.page_data import PageData
 from sar_eval.spec import RunSpec
@@ -63,7 +62,7 @@ def write_comparison(
     shown, names = add_runs(data, runs, images) if runs else (0, set())
     data.add("comparison", ("comparison", 0, _record(found, runs)))
     values = _values(found, runs, absent, shown)
-    write_bytes(path, render("compare.html.j2", STYLES, SCRIPTS, data, values).encode())
+    write_bytes(path, render("compare.html.j2", STYLES, SCRIPTS, values, data).encode())
     # Not before: the old page uses the old files until it is replaced.
     remove_old_files(assets, names | data.names, runs, ascii_uppercase)
     return path
@@ -126,7 +125,6 @@ def _values(
         "splits": rows[0].splits if rows else [],
         "sampled": pictures < sum(int(run.stored.sum()) for run in rows),
         "pictures": pictures,
-        "version": __version__,
     }
 
 

@@ -150,7 +150,7 @@ def remove_old_files(folder: Path, written: set[str], runs: Sequence[GalleryRun]
     Args:
         folder: beside the page.
         written: names of this page's files, as `index.js` or `A/p_0.png`.
-        runs: those shown; without any, nothing but data is known to be ours.
+        runs: those shown; without any nothing is removed, as it is not known what is ours.
         letters: of folders of pictures that an earlier page may have.
 
     Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
-from sar_eval.report.html import render
+from sar_eval.report.document import render
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.page_data import PageData, RowCalls, add_index
 from sar_eval.report.page_pictures import embed_all
@@ -183,7 +183,7 @@ def _page(
         "pictures": pictures,
         "sampled": pictures < int(rows.stored.sum()),
     }
-    return render("report.html.j2", ["report.css"], SCRIPTS, data, values)
+    return render("report.html.j2", ["report.css"], SCRIPTS, values, data)
 
 
 def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[PublishedScore, str]]:

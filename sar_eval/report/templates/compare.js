@@ -13,30 +13,9 @@ function isChosen(kind) {
   return filters.change ? CHANGES[kind] === filters.change : kind < 2;
 }
 
-// One pass over all rows, as in the report: those that match, and how many each choice of a filter would show.
-function matchRows(hits) {
-  const code = (names, name) => (name ? names.indexOf(name) + 1 || -1 : 0);
-  const [task, split] = [code(index.taskNames, filters.task), code(index.splitNames, filters.split)];
-  const counts = {
-    change: new Uint32Array(CHANGES.length),
-    task: new Uint32Array(index.taskNames.length + 1),
-    split: new Uint32Array(index.splitNames.length + 1),
-  };
-  const matching = new Uint32Array(index.rows);
-  const chosen = CHANGES.map((_, kind) => isChosen(kind));
-  let number = 0;
-  for (let row = 0, prompt = 0, left = index.imagesPerPrompt; row < index.rows; row++, left--) {
-    if (left === 0) [prompt, left] = [prompt + 1, index.imagesPerPrompt];
-    if ((hits && !hits[prompt]) || (filters.picture && !hasPicture(row))) continue;
-    const ofKind = chosen[pair.kinds[row]];
-    const ofTask = task === 0 || index.tasks[prompt] === task;
-    const ofSplit = split === 0 || index.splits[prompt] === split;
-    if (ofTask && ofSplit) counts.change[pair.kinds[row]]++;
-    if (ofKind && ofSplit) counts.task[index.tasks[prompt]]++;
-    if (ofKind && ofTask) counts.split[index.splits[prompt]]++;
-    if (ofKind && ofTask && ofSplit) matching[number++] = row;
-  }
-  return { matching: inOrder(matching.slice(0, number)), counts };
+function findRows(hits) {
+  const { matching, counts } = matchRows(hits, pair.kinds, 7, CHANGES.map((_, kind) => isChosen(kind)));
+  return { matching: inOrder(matching), counts };
 }
 
 function inOrder(rows) {
@@ -85,20 +64,11 @@ function makeCard(row) {
   return item;
 }
 
-function showChoices(field, counts) {
-  if (!$(field)) return;
-  const names = index[`${field}Names`];
-  for (const option of $(field).options) {
-    const number = counts[names.indexOf(option.value) + 1];
-    option.textContent = option.value ? `${readableName(option.value)} (${formatCount(number)})` : `All ${field}s`;
-  }
-}
-
 function showCounts(counts) {
   const sum = (kinds) => kinds.reduce((total, number) => total + number, 0);
   for (const label of $("changes").querySelectorAll("label")) {
     const { value } = label.dataset;
-    const number = value === "all" ? sum(counts.change) : value ? counts.change[CHANGES.indexOf(value)] : sum(counts.change.slice(0, 2));
+    const number = value === "all" ? sum(counts.kind) : value ? counts.kind[CHANGES.indexOf(value)] : sum(counts.kind.slice(0, 2));
     label.querySelector(".count").textContent = formatCount(number);
   }
   showChoices("task", counts.task);
@@ -108,19 +78,6 @@ function showCounts(counts) {
   $("no-matches").hidden = shown.length > 0;
   const isNarrowed = filters.change || filters.task || filters.split || filters.query || filters.picture;
   $("no-matches").textContent = isNarrowed ? "No pair matches these filters." : `Nothing changed: every image scores the same in ${pair.first} and ${pair.second}.`;
-}
-
-function applyFilters(action = () => {}) {
-  if (!pair) return;
-  withSearch(filters.query.toLowerCase(), () => {
-    const { matching, counts } = matchRows(search.hits);
-    shown = matching;
-    showCounts(counts);
-    showSheet(0);
-    // Otherwise the window could be left below the end of a gallery that got shorter.
-    if ($("filters").getBoundingClientRect().top <= 0) $("images").scrollIntoView();
-    action();
-  });
 }
 
 // The choices of this pair: those of pass and fail, or of scores.
@@ -179,14 +136,14 @@ function readControls() {
 function onPairChosen() {
   filters.change = "";
   showPair($("pair").value);
-  applyFilters();
+  if (pair) applyFilters();
   writeAddress();
 }
 
 function onLink() {
   if (!location.hash.includes("=")) return;
   const parameters = readAddress();
-  applyFilters(() => openLinked(parameters));
+  if (pair) applyFilters(() => openLinked(parameters));
   $(["task", "split", "image"].some((name) => parameters.has(name)) ? "images" : "differences").scrollIntoView();
 }
 

@@ -1,6 +1,5 @@
 // The large view: both images of a pair with their verdicts and evidence, zoomed and moved together.
 
-const SIBLINGS = 64; // of a prompt with more images, those around this one
 const MOST_ZOOM = 32;
 const ZOOM_STEP = 1.5;
 let current = -1; // row
@@ -94,12 +93,6 @@ function sibling(row) {
   button.addEventListener("click", () => openView(row));
   item.append(button);
   return item;
-}
-
-function siblingRows(row) {
-  const first = row - (row % index.imagesPerPrompt);
-  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
-  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
 }
 
 function showPosition() {
@@ -265,7 +258,7 @@ function startView() {
 
 async function openLinked(parameters) {
   const key = parameters.get("image");
-  if (!key || !pair) return;
+  if (!key) return;
   const row = Number(parameters.get("row") || -1);
   const isRow = source.folder && Number.isInteger(row) && row >= 0 && row < index.rows;
   if (isRow) withPairs("rows", [row], () => readOwn(row).key === key && openView(row));
@@ -284,7 +277,7 @@ function startComparison() {
     startView();
   }
   const parameters = readAddress();
-  applyFilters(() => openLinked(parameters));
+  if (pair) applyFilters(() => openLinked(parameters));
 }
 
 startFiles(["comparison"], () => {

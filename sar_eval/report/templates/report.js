@@ -2,35 +2,11 @@
 
 const filters = { verdict: "", task: "", split: "", query: "", picture: "" };
 
-// One pass over all rows: those that match, and beside each filter's choices how many each would show,
-// for which that filter itself is left out.
-function matchRows(hits) {
-  const code = (names, name) => (name ? names.indexOf(name) + 1 || -1 : 0);
-  const [state, task, split] = [
-    STATE_NAMES.indexOf(filters.verdict),
-    code(index.taskNames, filters.task),
-    code(index.splitNames, filters.split),
-  ];
-  const counts = {
-    verdict: new Uint32Array(STATE_NAMES.length),
-    task: new Uint32Array(index.taskNames.length + 1),
-    split: new Uint32Array(index.splitNames.length + 1),
-  };
-  const matching = new Uint32Array(index.rows);
-  let number = 0;
-  for (let row = 0, prompt = 0, left = index.imagesPerPrompt; row < index.rows; row++, left--) {
-    if (left === 0) [prompt, left] = [prompt + 1, index.imagesPerPrompt];
-    if ((hits && !hits[prompt]) || (filters.picture && !index.pictures.has(row))) continue;
-    const own = index.states[row] & 3;
-    const ofState = state < 0 || own === state;
-    const ofTask = task === 0 || index.tasks[prompt] === task;
-    const ofSplit = split === 0 || index.splits[prompt] === split;
-    if (ofTask && ofSplit) counts.verdict[own]++;
-    if (ofState && ofSplit) counts.task[index.tasks[prompt]]++;
-    if (ofState && ofTask) counts.split[index.splits[prompt]]++;
-    if (ofState && ofTask && ofSplit) matching[number++] = row;
-  }
-  return { matching: matching.slice(0, number), counts };
+const hasPicture = (row) => index.pictures.has(row);
+
+function findRows(hits) {
+  const isChosen = STATE_NAMES.map((name) => !filters.verdict || name === filters.verdict);
+  return matchRows(hits, index.states, 3, isChosen);
 }
 
 function positionOf(row) {
@@ -69,20 +45,11 @@ function makeCard(row) {
   return item;
 }
 
-function showChoices(field, counts) {
-  if (!$(field)) return;
-  const names = index[`${field}Names`];
-  for (const option of $(field).options) {
-    const number = counts[names.indexOf(option.value) + 1];
-    option.textContent = option.value ? `${readableName(option.value)} (${formatCount(number)})` : `All ${field}s`;
-  }
-}
-
 function showCounts(counts) {
-  const all = counts.verdict.reduce((sum, number) => sum + number, 0);
+  const all = counts.kind.reduce((sum, number) => sum + number, 0);
   for (const label of $("verdicts").querySelectorAll("label")) {
     const state = STATE_NAMES.indexOf(label.dataset.value);
-    label.querySelector(".count").textContent = formatCount(state < 0 ? all : counts.verdict[state]);
+    label.querySelector(".count").textContent = formatCount(state < 0 ? all : counts.kind[state]);
   }
   showChoices("task", counts.task);
   showChoices("split", counts.split);
@@ -91,18 +58,6 @@ function showCounts(counts) {
   $("status").textContent = filtered ? `${formatCount(shown.length)} of ${total}` : `${total} images`;
   $("reset").hidden = !filtered;
   $("no-matches").hidden = shown.length > 0;
-}
-
-function applyFilters(action = () => {}) {
-  withSearch(filters.query.toLowerCase(), () => {
-    const { matching, counts } = matchRows(search.hits);
-    shown = matching;
-    showCounts(counts);
-    showSheet(0);
-    // Otherwise the window could be left below the end of a gallery that got shorter.
-    if ($("filters").getBoundingClientRect().top <= 0) $("images").scrollIntoView();
-    action();
-  });
 }
 
 function buildVerdicts() {

@@ -1,5 +1,6 @@
 // The cards of a gallery: rendered some at a time as the reader scrolls, and in sheets where the rows are in files.
-// A page says what a card is: withCards(rows, action) calls `action` when the rows are here, makeCard(row) makes one.
+// A page of its own says what the filters are (`filters`, findRows, hasPicture, showCounts) and what a card is:
+// withCards(rows, action) calls `action` when the rows are here, makeCard(row) makes one.
 
 const PAGE_SIZE = 60; // cards rendered at once; more follow as the reader scrolls
 const SHEET = 600; // cards of a large run after which a button leads on
@@ -41,6 +42,55 @@ function showSheet(start) {
 function turnTo(start) {
   showSheet(start);
   $("images").scrollIntoView();
+}
+
+// One pass over all rows: those that match the filters, and beside each filter's choices how many each would show,
+// for which that filter itself is left out. `kinds` has each row's kind in its lowest two bits, or three; `isChosen`
+// says by kind which are asked for.
+function matchRows(hits, kinds, mask, isChosen) {
+  const code = (names, name) => (name ? names.indexOf(name) + 1 || -1 : 0);
+  const [task, split] = [code(index.taskNames, filters.task), code(index.splitNames, filters.split)];
+  const counts = {
+    kind: new Uint32Array(isChosen.length),
+    task: new Uint32Array(index.taskNames.length + 1),
+    split: new Uint32Array(index.splitNames.length + 1),
+  };
+  const matching = new Uint32Array(index.rows);
+  let number = 0;
+  for (let row = 0, prompt = 0, left = index.imagesPerPrompt; row < index.rows; row++, left--) {
+    if (left === 0) [prompt, left] = [prompt + 1, index.imagesPerPrompt];
+    if ((hits && !hits[prompt]) || (filters.picture && !hasPicture(row))) continue;
+    const kind = kinds[row] & mask;
+    const ofKind = isChosen[kind];
+    const ofTask = task === 0 || index.tasks[prompt] === task;
+    const ofSplit = split === 0 || index.splits[prompt] === split;
+    if (ofTask && ofSplit) counts.kind[kind]++;
+    if (ofKind && ofSplit) counts.task[index.tasks[prompt]]++;
+    if (ofKind && ofTask) counts.split[index.splits[prompt]]++;
+    if (ofKind && ofTask && ofSplit) matching[number++] = row;
+  }
+  return { matching: matching.slice(0, number), counts };
+}
+
+function showChoices(field, counts) {
+  if (!$(field)) return;
+  const names = index[`${field}Names`];
+  for (const option of $(field).options) {
+    const number = counts[names.indexOf(option.value) + 1];
+    option.textContent = option.value ? `${readableName(option.value)} (${formatCount(number)})` : `All ${field}s`;
+  }
+}
+
+function applyFilters(action = () => {}) {
+  withSearch(filters.query.toLowerCase(), () => {
+    const { matching, counts } = findRows(search.hits);
+    shown = matching;
+    showCounts(counts);
+    showSheet(0);
+    // Otherwise the window could be left below the end of a gallery that got shorter.
+    if ($("filters").getBoundingClientRect().top <= 0) $("images").scrollIntoView();
+    action();
+  });
 }
 
 const observer = new IntersectionObserver(

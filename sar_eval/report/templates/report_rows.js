@@ -5,6 +5,7 @@
 
 const FILES_KEPT = { rows: 400, details: 8 }; // of a large run, in memory; the least recently used go first
 const LOADS_AT_ONCE = 8;
+const SIBLINGS = 64; // of a prompt with more images, those around this one
 
 const $ = (id) => document.getElementById(id);
 const source = JSON.parse($("data").textContent);
@@ -144,6 +145,13 @@ function readDetails(row, of = index) {
   const evidence = sparse(file, "evidence", row);
   const checks = sparse(file, "checks", Math.floor(row / of.imagesPerPrompt));
   return { seed, seconds, outOfRange, evidence: evidence ? evidence[1] : "", checks: checks ? checks[1] : "" };
+}
+
+// The rows of the same prompt.
+function siblingRows(row) {
+  const first = row - (row % index.imagesPerPrompt);
+  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
+  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
 }
 
 function decode(text, kind) {

@@ -1,6 +1,5 @@
 // The large view: one image with its verdict, the judge's boxes over it, and its siblings.
 
-const SIBLINGS = 64; // of a prompt with more images, those around this one
 let current = null;
 let opening = -1; // the row asked for: a slower one that arrives later is not shown
 
@@ -61,12 +60,6 @@ function sibling(image) {
   button.addEventListener("click", () => openView(image.number));
   item.append(button);
   return item;
-}
-
-function siblingRows(row) {
-  const first = row - (row % index.imagesPerPrompt);
-  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
-  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
 }
 
 function showSiblings(rows) {

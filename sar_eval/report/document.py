@@ -1,4 +1,4 @@
-"""A page as one file: a template with our styles and scripts inside, and a policy that allows no others."""
+"""What all pages share: templates that escape, with our styles and scripts inside, and a policy against others."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sar_eval import __version__
 from sar_eval.report.page_data import PageData
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(
-    template: str, styles: Sequence[str], scripts: Sequence[str], data: PageData, values: dict[str, object]
+    template: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    values: dict[str, object],
+    data: PageData | None = None,
 ) -> str:
     """The page's HTML; whatever text is in `values` is escaped.
 
     Args:
         template, styles, scripts: names of files in `templates/`.
-        data: embedded in the page, or complete in files beside it.
         values: what the template shows.
+        data: for the scripts, embedded in the page or complete in files beside it; None if they need none.
     """
     style, script = _joined(styles), _joined(scripts)
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            values,
-            beside=data.beside,
-            data=Markup(data.embedded()),  # noqa: S704 - escaped by `page_data.encode`
-            style=Markup(style),  # noqa: S704 - our own files, not a user's text
-            script=Markup(script),  # noqa: S704
-            policies=_policies(script, style, data.beside),
-            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
+    beside = data is not None and data.beside
+    page = _environment().get_template(template)
+    return page.render(
+        values,
+        beside=beside,
+        data=Markup(data.embedded() if data else ""),  # noqa: S704 - escaped by `page_data.encode`
+        style=Markup(style),  # noqa: S704 - our own files, not a user's text
+        script=Markup(script),  # noqa: S704
+        policies=_policies(script, style, beside),
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
@@ -61,6 +65,7 @@ def _policies(script: str, style: str, beside: bool) -> list[str]:
 
 @cache
 def _environment() -> Environment:
+    """Of the templates: everything in a page is escaped, and nothing may be undefined."""
     loader = FileSystemLoader(TEMPLATES)
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
