@@ -1,4 +1,4 @@
-"""What all pages share: templates that escape, with our styles and scripts inside, and a policy against others."""
+"""What all pages share: templates that escape, our styles and scripts, a policy against any others."""
 
 from __future__ import annotations
 

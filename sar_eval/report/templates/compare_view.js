@@ -9,15 +9,16 @@ const zoom = { scale: 1, x: 0.5, y: 0.5 }; // what is in the middle of both fram
 const part = (place, selector) => $(place).querySelector(selector);
 
 function missingText(image, letter) {
-  if (!image.leftOut) return image.problem || "No image";
-  return `This picture is in the run folder of ${letter}, not beside this page: sar-eval compare --images N copies more.`;
+  if (!image.leftOut) return [image.problem || "No image"];
+  const where = `This picture is in the run folder of ${letter}, not beside this page. To have more of them here:`;
+  return [where, element("br"), element("code", "", "sar-eval compare ... --images N")];
 }
 
 function showImage(place, letter, image) {
   const [frame, img, missing] = [part(place, ".frame"), part(place, "img"), part(place, ".missing")];
   frame.hidden = !image.src;
   missing.hidden = Boolean(image.src);
-  missing.textContent = missingText(image, letter);
+  missing.replaceChildren(...missingText(image, letter));
   img.removeAttribute("src"); // or the last image stays while a large one loads
   if (!image.src) return;
   const [width, height] = image.size;

@@ -131,6 +131,8 @@ function onKey(event) {
   const actions = {
     ArrowLeft: () => step(-1),
     ArrowRight: () => step(1),
+    k: () => step(-1),
+    j: () => step(1),
     b: () => $("show-boxes").click(),
     m: () => $("show-masks").click(),
   };
