@@ -13,6 +13,7 @@ from sar_eval.cli import (
     ckpt,
     compare,
     fetch,
+    gate,
     history,
     inspect,
     last_handler,
@@ -36,6 +37,7 @@ score.register(app)
 track.register(app)
 manifest.register(app)
 compare.register(app)
+gate.register(app)
 fetch.register(app)
 history.register(app)
 inspect.register(app)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli import session
-from sar_eval.cli.options import AsJson
+from sar_eval.cli import github, session
+from sar_eval.cli.gate_options import WhatMayDiffer, WhereCiLooks
+from sar_eval.cli.gate_result import write_checked
+from sar_eval.cli.options import AsJson, FoldOf, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 
@@ -20,23 +22,6 @@ if TYPE_CHECKING:
     from sar_eval.stages.measure import ScoredRun
 
 baseline = typer.Typer(help="Baseline files: what comparing with a run needs, small enough to commit.")
-Across = Annotated[
-    list[str] | None,
-    typer.Option("--across", metavar="protocol", help="Compare runs of other protocols all the same."),
-]
-AllowMissing = Annotated[
-    float,
-    typer.Option(
-        "--allow-missing",
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Share of a run's images that may lack a score or a partner, as 0.05; the rest is compared.",
-    ),
-]
-FoldOf = Annotated[
-    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the runs'.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(baseline, name="baseline")
 
 
+@with_options(without=["junit"])
 def compare(
     runs: Annotated[
         list[str],
@@ -52,8 +38,8 @@ def compare(
             metavar="A B...", help="Run folders, baselines (.parquet), or published:NAME to show beside."
         ),
     ],
-    across: Across = None,
-    allow_missing: AllowMissing = 0.0,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
     benchmark: FoldOf = None,
     out: Annotated[
         Path | None,
@@ -80,14 +66,19 @@ def compare(
     same with a plot, and the images that changed side by side.
     """
     from sar_eval.cli.comparison import print_comparison
+    from sar_eval.report.markdown import comparison_as_markdown
     from sar_eval.stages.compare import compare as compare_stage
     from sar_eval.stages.compare import is_published
 
     published = [word for word in runs if is_published(word)]
     scored = [read_run(word, benchmark) for word in runs if not is_published(word)]
-    found = compare_stage(scored, published, allowed(across, allow_missing))
+    found = compare_stage(scored, published, allowed(differing))
     if not as_json:
         print_comparison(found)
+    markdown = comparison_as_markdown(found)
+    github.add_summary(markdown)
+    if files.markdown is not None:
+        write_checked("--markdown", files.markdown, markdown.encode())
     page = None if no_report else _write_page(found, scored, out, images)
     if as_json:
         data = comparison_json(found) | {"report": str(page) if page else None}
@@ -126,20 +117,20 @@ def save(
     say(f"{file}: {len(scored.measures)} measures of {scored.facts.expected:,} images, {size:,} bytes")
 
 
-def allowed(across: list[str] | None, missing: float) -> Allowed:
-    """What runs may differ in, as the flags say.
+def allowed(differing: WhatMayDiffer) -> Allowed:
+    """In what runs may differ, as the flags say.
 
     Raises:
         BadInput: `--across` names anything but `protocol`.
     """
     from sar_eval.stages.compare import Allowed
 
-    if unknown := [word for word in across or () if word != "protocol"]:
+    if unknown := [word for word in differing.across or () if word != "protocol"]:
         raise BadInput(
             f"--across {unknown[0]!r}: only `protocol` may differ; with other prompts, judges or rules of "
             "scoring, figures mean something else"
         )
-    return Allowed(protocol=bool(across), missing=missing)
+    return Allowed(protocol=bool(differing.across), missing=differing.allow_missing)
 
 
 def read_run(word: str, benchmark: str | None = None) -> ScoredRun:

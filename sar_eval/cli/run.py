@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
+from sar_eval.cli.gate import open_gate
+from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import (
     Benchmark,
     Ckpt,
@@ -26,6 +28,7 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
 
@@ -46,17 +49,23 @@ def run(
     where: WhereToRun,
     output: Output,
     results: Results,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
-    The same command again goes on where an earlier one stopped.
+    The same command again goes on where an earlier one stopped. With --baseline or --floor, it ends as
+    `sar-eval gate` does.
     """
     from sar_eval.recipe import load_recipe, with_suite
     from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    gate = open_gate(gating, differing, files, shard=where.shard)
     destinations = Destinations.of(results)
+    shard = parse_shard(where.shard)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -65,14 +74,15 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    shard = parse_shard(where.shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
+        if gate:
+            gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial, destinations)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(without=["suite"])
@@ -107,12 +117,19 @@ def judge(
     where: WhereToRun,
     output: Output,
     results: Results,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
     ] = None,
 ) -> None:
-    """Judge the images of a run that have no verdict yet, and score it."""
-    judge_run(run_folder, judging, where, output, benchmark, Destinations.of(results))
+    """Judge the images of a run that have no verdict yet, and score it.
+
+    With --baseline or --floor, it ends as `sar-eval gate` does.
+    """
+    gate, destinations = open_gate(gating, differing, files, benchmark), Destinations.of(results)
+    judge_run(run_folder, judging, where, output, benchmark, destinations, gate)
 
 
 def judge_run(
@@ -122,6 +139,7 @@ def judge_run(
     output: Output,
     benchmark: str | None,
     destinations: Destinations,
+    gate: Gate | None,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
@@ -136,8 +154,10 @@ def judge_run(
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
+        if gate:
+            gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(without=["judge", "judge_option", "detector", "quiet", "no_report", *TRACKING])

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sar_eval.cli import gate_result
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
-from sar_eval.errors import Incomplete
+from sar_eval.errors import Incomplete, SarEvalError
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
     from sar_eval.cli.track import Destinations
+    from sar_eval.comparisons import GateResult
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
@@ -130,30 +133,52 @@ def finish(
     output: Output,
     partial: bool = False,
     destinations: Destinations | None = None,
+    gate: Gate | None = None,
 ) -> None:
-    """Summarise, report, print, send the results where they were asked for, and exit with its code."""
+    """Summarise, report, print, ask the gate, send the results where they were asked for, and exit."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
-    print_result(summary, folder, report, output)
-    if destinations is not None:
-        destinations.send(spec, folder, summary)
+    asks, answer = gate is not None and (summary.complete or summary.partial), None
+    try:
+        answer = gate.answer_of(spec, folder) if gate and asks else None
+    finally:  # the score is there, also where the gate cannot be asked
+        print_result(summary, folder, report, output, answer)
+    if gate and answer:
+        gate_result.tell(answer, gate.files)
+    try:
+        if destinations is not None:
+            destinations.send(spec, folder, summary)
+    except SarEvalError as error:
+        if answer is None or answer.passed:
+            raise
+        say(f"error: {error}", err=True)  # the failed gate's exit code comes first
     exit_if_incomplete(summary)
+    gate_result.exit_if_failed(answer)
 
 
-def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
-    """The summary as a table or as JSON."""
+def print_result(
+    summary: Summary,
+    folder: RunFolder,
+    report: Path | None,
+    output: Output,
+    answer: GateResult | None = None,
+) -> None:
+    """The summary as a table or as JSON, with the gate's answers."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
     if output.as_json:
         paths = {"run": str(folder.path), "report": str(report) if report else None}
-        typer.echo(json.dumps(to_json(summary) | paths, indent=2))
+        answers = {"gate": gate_result.gate_json(answer)} if answer else {}
+        typer.echo(json.dumps(to_json(summary) | paths | answers, indent=2))
     else:
         print_summary(summary, folder.path, report)
+        if answer:
+            gate_result.print_gate(answer)
 
 
 def exit_if_incomplete(summary: Summary) -> None:
