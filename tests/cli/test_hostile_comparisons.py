@@ -24,6 +24,14 @@ SCORES = {f"p{n}/{i}": float(n < 5) for n in range(8) for i in range(2)}
 HOSTILE = "\x1b[31m|`*<script>\n::error::boo##[error]\u202e@me [x](http://a)"
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pages go that no test names."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return scored_run(tmp_path / "run", PROMPTS, SCORES)
@@ -174,6 +182,7 @@ def test_a_part_that_links_to_itself(sar_eval_here: Cli, run: Path, tmp_path: Pa
 
 OUTPUTS = [
     ("compare", "saved.parquet", "run", "--markdown"),
+    ("compare", "saved.parquet", "run", "--out"),
     ("gate", "run", "--baseline", "saved.parquet", "--tolerance", "1", "--markdown"),
     ("gate", "run", "--baseline", "saved.parquet", "--tolerance", "1", "--junit"),
     ("history", ".", "--out"),
