@@ -252,6 +252,39 @@ def test_more_images_help_only_against_the_noise_of_draws() -> None:
     assert images_needed(pair(measure(zero.tolist()), measure((by_prompt + 0.05).tolist()))) is None
 
 
+@pytest.mark.parametrize("combine", ["sum", "mean"])
+def test_noise_of_draws_counts_by_their_weight(combine: str) -> None:
+    """Runs that differ by the noise of draws alone, in a category of one or nine questions a prompt."""
+    rng = np.random.default_rng(14)
+
+    def rows() -> list[tuple[str, int, float, float]]:
+        found = []
+        for prompt in range(2000):
+            questions, images = (1, 6) if prompt % 2 else (9, 2)
+            yes = rng.binomial(questions, 0.5, images).astype(float)
+            found += [(f"p{prompt}", n, float(y), float(questions)) for n, y in enumerate(yes)]
+        return found
+
+    paired = pair(*(Measure("c", (stratum(rows()),), combine=combine) for _ in "AB"))
+    (task,) = paired.tasks
+    assert task.noise / standard_error(paired) ** 2 == pytest.approx(1, abs=0.1)
+
+
+def test_few_prompts_find_nothing_and_say_so() -> None:
+    for prompts in (2, 5, 7):
+        zero, one = (measure([[[x, x]] * prompts]) for x in (0.0, 1.0))
+        found = difference(pair(zero, one))
+        assert (found.detectable, found.prompts_needed, found.images_needed) == (None, None, None)
+    # Half of 8 prompts won and half lost: a spread that no difference of shares would stand out from.
+    first, second = measure([[[0.0]] * 4 + [[1.0]] * 4]), measure([[[1.0]] * 4 + [[0.0]] * 4])
+    assert difference(pair(first, second)).detectable is None
+
+
+def test_what_is_needed_is_never_nothing() -> None:
+    found = difference(pair(measure([[[0.0, 0.0]] * 40]), measure([[[1.0, 1.0]] * 40])))
+    assert (found.prompts_needed, found.images_needed) == (8, 1)
+
+
 @given(
     st.lists(
         st.lists(st.tuples(*[st.sampled_from([0.0, 0.25, 1.0])] * 4), min_size=1, max_size=5),

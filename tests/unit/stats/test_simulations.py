@@ -41,7 +41,7 @@ def _paired(first: Scores, second: Scores) -> PairedTask:
     within = float(((gains - gains.mean(axis=1, keepdims=True)) ** 2).sum())
     n, images = first.shape
     totals = [Totals(scores.sum(axis=1), np.full(n, float(images))) for scores in (first, second)]
-    return PairedTask("", *totals, n * images, within)
+    return PairedTask("", *totals, n * images, within / (n * images - n) / (n * images))
 
 
 def _right_or_wrong(share: float, correlation: float, gain: float = 0.0) -> Task:
