@@ -150,8 +150,8 @@ class Pair:
     """Two compared runs, by letter, and their differences, `overall` first.
 
     Attributes:
-        shares_noise: whether draws of the same key had the same seed under the same protocol, so that
-            pairing by draw removes the noise that they share.
+        shares_noise: whether draws of the same key began with the same noise (same seed and resolution),
+            so that pairing by draw removes what they share of it.
         missing: keys of draws with a score in one run alone, some of them, by letter.
         missing_count: how many there are, by letter of the run that lacks them.
     """
