@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_ind, ttest_rel
 
+from sar_eval.errors import BadInput
 from sar_eval.measures import Measure, stratum
+from sar_eval.stages.measure import check_measures
 from sar_eval.stats import paired as paired_stats
 from sar_eval.stats.differences import adjust, difference, differences
 from sar_eval.stats.paired import bootstrap_values, degrees_of_freedom, permutation_p, standard_error
@@ -307,3 +309,11 @@ def test_whatever_the_scores_the_records_hold_together(tasks: list[list[tuple[fl
         there.lost,
         pytest.approx(there.p),
     )
+
+
+def test_scores_whose_squares_are_no_numbers_are_refused() -> None:
+    """Their intervals would be infinite."""
+    fine, too_large = ((measure([[[x]] * 9]),) for x in (1e100, 1e150))
+    check_measures(fine, "a file")
+    with pytest.raises(BadInput, match="a file, measure overall: stored scores are out of all range"):
+        check_measures(too_large, "a file")
