@@ -95,10 +95,12 @@ class Difference:
         won, lost, tied: prompts by whose score is higher; won by the second.
         prompts, draws: that are in both.
         unpaired: draws with a score in one of the two alone.
-        detectable: the smallest true difference that would be found with 80 % power.
+        detectable: the smallest true difference that would be found with 80 % power, by the unadjusted p;
+            None if prompts are too few to find any, or their spread is not known.
         prompts_needed: prompts with as many images that would find a difference as large as this one with
-            80 % power; None if it is 0.
-        images_needed: images of each of these prompts that would; None if no number of images would.
+            80 % power; None if it is 0, or with `detectable`.
+        images_needed: images of each of these prompts that would; None if no number of images would, or it
+            is not known.
         noise_share: of the difference's variance, the part that more images would remove; None if unknown.
     """
 
@@ -148,8 +150,8 @@ class Pair:
     """Two compared runs, by letter, and their differences, `overall` first.
 
     Attributes:
-        shares_noise: whether draws of the same key had the same seed under the same protocol, so that
-            pairing by draw removes the noise that they share.
+        shares_noise: whether draws of the same key began with the same noise (same seed and resolution),
+            so that pairing by draw removes what they share of it.
         missing: keys of draws with a score in one run alone, some of them, by letter.
         missing_count: how many there are, by letter of the run that lacks them.
     """
@@ -313,9 +315,15 @@ def p_words(found: Difference) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
+def _prompts(found: Difference) -> str:
+    return "1 prompt is" if found.prompts == 1 else f"{found.prompts:,} prompts are"
+
+
 def _power_words(found: Difference) -> str:
-    if found.detectable is None:
+    if found.detectable is None and found.won + found.lost == 0:
         return "No prompt differs, so nothing is known of what would have been found."
+    if found.detectable is None:
+        return f"{_prompts(found)} too few to find a difference of any size with 80 % power."
     smallest = found.written(found.detectable, "-")
     words = f"{found.prompts:,} prompts find a difference of {smallest} with 80 % power"
     if found.prompts_needed is None:

@@ -1,1 +1,1 @@
-"""Folds: from verdicts to a benchmark's metrics, one file each. `BENCHMARK` in the module is the class."""
+"""Folds: from verdicts to a benchmark's measures, one file each. `BENCHMARK` in the module is the class."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sar_eval.comparisons import ALPHA, Comparison, Difference, FailIf, GateResult, Question, RunFacts, Side
@@ -60,14 +60,14 @@ def gate(run: ScoredRun, baseline: ScoredRun | None, asked: Asked, allowed: Allo
     check_complete(side, allowed)
     _check_measures(asked, run.measures)
     _check_floors(asked, run.measures)
-    known = GateResult(benchmark=run.facts.benchmark, run=side.label, run_path=side.path, questions=())
     floors = tuple(_floor_questions(asked.floors, side, run.measures))
+    known = GateResult(benchmark=run.facts.benchmark, run=side.label, run_path=side.path, questions=floors)
     if baseline is None:
-        return _with(known, floors)
+        return known
     _check_measures(asked, baseline.measures)
     found = compare([baseline, run], [], allowed)
     questions = (*_questions(found, baseline.measures, run.measures, asked), *floors)
-    return _with(known, questions, found)
+    return _with_comparison(replace(known, questions=questions), found)
 
 
 def check_fit(facts: RunFacts, path: Path, baseline: ScoredRun, asked: Asked, allowed: Allowed) -> None:
@@ -119,19 +119,14 @@ def _check_name(flag: str, name: str, known: Collection[str]) -> None:
     raise BadInput(f"{flag} {shorten(name)}: there is no such measure to ask of; {hint}")
 
 
-def _with(
-    known: GateResult, questions: tuple[Question, ...], comparison: Comparison | None = None
-) -> GateResult:
-    baseline = comparison.sides[0] if comparison else None
-    return GateResult(
-        benchmark=known.benchmark,
-        run=known.run,
-        run_path=known.run_path,
-        baseline=checkpoint_name(baseline.facts) if baseline else "",
-        baseline_path=baseline.path if baseline else "",
-        questions=questions,
-        comparison=comparison,
-        notes=comparison.notes if comparison else (),
+def _with_comparison(known: GateResult, found: Comparison) -> GateResult:
+    baseline = found.sides[0]
+    return replace(
+        known,
+        baseline=checkpoint_name(baseline.facts),
+        baseline_path=baseline.path,
+        comparison=found,
+        notes=found.notes,
     )
 
 

@@ -18,7 +18,7 @@ from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.storage.baselines import read_baseline
 from sar_eval.storage.run_folder import RunFolder
 
-LARGEST = 1e290
+LARGEST = 1e140  # of sums of scores: sums of their squares must be numbers, too
 LARGEST_COMPARED = 1e100  # whose squares can be summed
 WEIGHTS = 1e-9, 1e9  # whose sums keep all digits that count
 
@@ -118,7 +118,7 @@ def check_measures(measures: tuple[Measure, ...], where: str) -> None:
 
 
 def _is_finite(stratum: Stratum) -> bool:
-    """Whether sums over many resamples of the draws are numbers, too."""
+    """Whether sums, and sums of squares, over many resamples of the draws are numbers, too."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.abs(stratum.sums).sum() < LARGEST and np.isfinite(stratum.weights.sum()))
 

@@ -10,11 +10,9 @@ import numpy as np
 from sar_eval.comparisons import ALPHA, Difference
 from sar_eval.measures import Measure
 from sar_eval.stats.multiple import holm
-from sar_eval.stats.paired import bootstrap_values, interval, permutation_p, value_of
+from sar_eval.stats.paired import bootstrap_values, interval, permutation_p, rounding_of, value_of
 from sar_eval.stats.pairing import Paired, pair
 from sar_eval.stats.power import detectable, images_needed, noise_share, prompts_needed
-
-TIE = 1e-12  # as means of draws are rounded
 
 
 def difference(paired: Paired, seed: int = 0) -> Difference:
@@ -30,7 +28,8 @@ def difference(paired: Paired, seed: int = 0) -> Difference:
     lower, upper = interval(paired, resampled, 1 - 2 * ALPHA)
     p = permutation_p(tasks, seed)
     gains = np.concatenate([task.gains for task in tasks])
-    won, lost = int((gains > TIE).sum()), int((gains < -TIE).sum())
+    tie = rounding_of(tasks)
+    won, lost = int((gains > tie).sum()), int((gains < -tie).sum())
     return Difference(
         measure=paired.name,
         scale=scale,

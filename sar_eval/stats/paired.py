@@ -21,7 +21,8 @@ CHUNK_SIZE = 200_000  # random numbers held at once
 COUNTING_COST = 8  # drawing a count takes as long as drawing so many prompts one by one
 EXACT_UP_TO = 13  # prompts that differ: all 2^13 assignments are fewer than the random ones
 MAX_KINDS = 20_000  # of prompts: the mean of more is drawn from the normal distribution that it tends to
-ROUNDING = 1e-10  # by which equal differences may differ
+ROUNDING = 1e-10  # of the largest score, by which equal differences may differ
+OWN_VARIANCE = 3  # prompts from which on a task says how much its prompts vary
 Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
@@ -38,24 +39,58 @@ def standard_error(paired: Paired) -> float:
     tie, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt. A prompt won or
     lost is as large as those seen are on average; if all are tied, it is 1.
     """
-    variance = sum(_task_variance(task) for task in paired.tasks) / len(paired.tasks) ** 2
+    variance = sum(variance for variance, _ in _variances(paired.tasks)) / len(paired.tasks) ** 2
     if not paired.shares:
         return float(np.sqrt(variance))
     n, gains = paired.prompts, np.concatenate([task.gains for task in paired.tasks])
-    differing = gains[np.abs(gains) > ROUNDING]
+    differing = gains[np.abs(gains) > rounding_of(paired.tasks)]
     typical = float((differing**2).mean()) if len(differing) else 1.0
     return float(np.sqrt(variance * n**2 + typical) / (n + 2))
 
 
-def degrees_of_freedom(paired: Paired) -> int:
-    """Of the standard error: prompts less tasks, at least 1."""
-    return max(1, paired.prompts - len(paired.tasks))
+def degrees_of_freedom(paired: Paired) -> float:
+    """Of the standard error, at least 1 (Satterthwaite 1946; Cochran 1977, eq. 5.16).
+
+    Prompts less tasks where all tasks are of one size and spread; hardly more than those of a small task
+    whose few prompts make most of the error.
+    """
+    found = [(variance, spare) for variance, spare in _variances(paired.tasks) if variance > 0]
+    if not found:
+        return max(1.0, float(paired.prompts - len(paired.tasks)))
+    largest = max(variance for variance, _ in found)  # squares of ratios neither overflow nor vanish
+    ratios = [(variance / largest, spare) for variance, spare in found]
+    return max(1.0, sum(r for r, _ in ratios) ** 2 / sum(r**2 / spare for r, spare in ratios))
+
+
+def rounding_of(tasks: Sequence[PairedTask]) -> float:
+    """By how much differences that are equal may differ: a small part of the largest score."""
+    means = [np.abs(run.sums / run.sizes).max() for task in tasks for run in (task.first, task.second)]
+    return ROUNDING * float(max(means))
+
+
+def _variances(tasks: Sequence[PairedTask]) -> list[tuple[float, int]]:
+    """Of the difference of each task's means, with its degrees of freedom.
+
+    One or two prompts say too little of how they vary. In tasks of so few, a prompt is taken to vary as all
+    prompts do about the mean of their tasks, and those alone in theirs about their own mean.
+    """
+    sizes = [len(task.first) for task in tasks]
+    own = [_task_variance(task) if n > 1 else 0.0 for task, n in zip(tasks, sizes, strict=True)]
+    found = [(variance, n - 1) for variance, n in zip(own, sizes, strict=True) if n >= OWN_VARIANCE]
+    few = [n for n in sizes if n < OWN_VARIANCE]
+    alone = [task.second.mean - task.first.mean for task in tasks if len(task.first) == 1]
+    spare = sum(sizes) - len(sizes) + max(0, len(alone) - 1)
+    if few and spare:
+        squares = sum(variance * n * (n - 1) for variance, n in zip(own, sizes, strict=True))
+        squares += len(alone) * float(np.var(alone)) if alone else 0.0
+        found.append((squares / spare * sum(1 / n for n in few), spare))
+    return found
 
 
 def _task_variance(task: PairedTask) -> float:
-    """Of the difference of a task's means; 0 for a single prompt, which has none."""
+    """Of the difference of the means of a task of at least two prompts."""
     n = len(task.first)
-    return float(n / (n - 1) * (_contributions(task) ** 2).sum()) if n > 1 else 0.0
+    return float(n / (n - 1) * (_contributions(task) ** 2).sum())
 
 
 def _contributions(task: PairedTask) -> Floats:
@@ -177,7 +212,7 @@ def interval(paired: Paired, resampled: Floats, level: float) -> Interval:
         (low, high); None and None for scores outside [0, 1] of too few prompts to know their spread.
     """
     value, n = value_of(paired), paired.prompts
-    if not paired.shares and n <= len(paired.tasks):
+    if not paired.shares and n < 2:
         return None, None
     tail = (1 - level) / 2
     spread = float(stdtrit(degrees_of_freedom(paired), 1 - tail)) * standard_error(paired)
@@ -194,7 +229,7 @@ def permutation_p(tasks: Sequence[PairedTask], seed: int = 0) -> float:
     sign-flip test). Few prompts that differ: all assignments; else random ones (Phipson and Smyth 2010).
     It is the same whichever run is named first.
     """
-    observed = abs(np.mean([task.second.mean - task.first.mean for task in tasks])) - ROUNDING
+    observed = abs(np.mean([task.second.mean - task.first.mean for task in tasks])) - rounding_of(tasks)
     samples = [_Sample.of(task) for task in tasks]
     differing = [np.flatnonzero(np.any(_changes(sample.columns) != 0, axis=1)) for sample in samples]
     if sum(map(len, differing)) <= EXACT_UP_TO:

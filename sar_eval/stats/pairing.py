@@ -16,20 +16,21 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedTask:
-    """The totals of a task's prompts that both runs have, and how their draws differ within prompts.
+    """The totals of a task's prompts that both runs have.
 
     Attributes:
         first, second: totals of the same prompts [P].
         draws: of all of them, in both.
-        within: sum over draws of (difference - mean of its prompt's differences)^2; None where a prompt's
-            score is no mean of its draws'.
+        noise: the variance of the difference of the task's means that is noise of draws, which more images
+            of each prompt would remove; None where a prompt's score is no mean of its draws', or none has
+            two.
     """
 
     task: str
     first: Totals
     second: Totals
     draws: int
-    within: float | None
+    noise: float | None
 
     @property
     def gains(self) -> NDArray[np.float64]:
@@ -130,15 +131,23 @@ def _take(stratum: Stratum, rows: Rows) -> Stratum:
 
 def _paired_task(first: Stratum, second: Stratum, combine: Combine) -> PairedTask:
     totals = prompt_totals(first, combine), prompt_totals(second, combine)
-    is_mean = combine in ("sum", "mean")
-    within = _within(first, second) if is_mean else None
-    return PairedTask(first.task, *totals, len(first.indices), within)
+    noise = _noise(first, second, combine) if combine in ("sum", "mean") else None
+    return PairedTask(first.task, *totals, len(first.indices), noise)
 
 
-def _within(first: Stratum, second: Stratum) -> float:
+def _noise(first: Stratum, second: Stratum, combine: Combine) -> float | None:
+    """From the spread of draws about their prompt's mean; prompts of one draw are like the others."""
+    rows = np.repeat(first.rows_of, first.rows_of)
+    known = rows > 1
+    if not known.any():
+        return None
+    weights = first.weights if combine == "sum" else 1 / rows
+    weights = weights / weights.sum()
     gains = second.sums / second.weights - first.sums / first.weights
     means = np.add.reduceat(gains, first.starts[:-1]) / first.rows_of
-    return float(((gains - np.repeat(means, first.rows_of)) ** 2).sum())
+    rest = (gains - np.repeat(means, first.rows_of)) * weights
+    noise = (rest[known] ** 2 * rows[known] / (rows[known] - 1)).sum()
+    return float(noise * (weights**2).sum() / (weights[known] ** 2).sum())
 
 
 def missing_keys(first: Sequence[Stratum], second: Sequence[Stratum]) -> tuple[set[str], set[str]]:

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from sar_eval.comparisons import ALPHA, POWER, Difference
 from sar_eval.stats.paired import degrees_of_freedom, standard_error, value_of
 from sar_eval.stats.pairing import Paired
 
+FEWEST = 8  # prompts: p of five that all agree is 1/16, and of hardly more it is too coarse for this
 LARGEST = 10**12  # prompts or images: more are no advice
 
 
 def detectable(paired: Paired) -> float | None:
     """The smallest true difference that such a comparison finds at the 5 % level with 80 % power.
 
-    None if the scores are not in [0, 1] and do not differ at all, so that their spread is not known.
+    That is, if p needs no adjustment. None if prompts are too few to find any, or if the scores are not in
+    [0, 1] and do not differ at all, so that their spread is not known.
     """
     error = standard_error(paired)
-    return float((_critical(paired) + ndtri(POWER)) * error) if error > 0 else None
+    smallest = float((_critical(paired) + ndtri(POWER)) * error)
+    if paired.prompts < FEWEST or smallest == 0 or (paired.shares and smallest > 1):
+        return None
+    return smallest
 
 
 def prompts_needed(paired: Paired) -> int | None:
     """Prompts of the same kinds, with as many images, that would find the observed difference.
 
-    The standard error falls with the root of their number. None without a difference.
+    The standard error falls with the root of their number. None without a difference, or if `detectable`
+    is.
     """
     smallest, value = detectable(paired), abs(value_of(paired))
-    if smallest is None or value < 1e-12:
+    if smallest is None or value == 0:
         return None
-    needed = paired.prompts * (smallest / value) ** 2
-    return math.ceil(needed) if needed < LARGEST else None
+    return _prompts(paired.prompts, smallest / value)
 
 
 def images_needed(paired: Paired) -> int | None:
@@ -42,7 +46,7 @@ def images_needed(paired: Paired) -> int | None:
     where that alone is too much, no number of images would do (None).
     """
     smallest, share, value = detectable(paired), noise_share(paired), abs(value_of(paired))
-    if smallest is None or share is None or value < 1e-12:
+    if smallest is None or share is None or value == 0:
         return None
     return _images(paired.draws / paired.prompts, share, smallest / value)
 
@@ -61,15 +65,14 @@ def needed_to_show(found: Difference, margin: float, alpha: float = ALPHA) -> tu
     Returns:
         prompts with as many images, and images; None where no number would do, or it is not known.
     """
-    if found.detectable is None or margin <= 1e-12:
+    if found.detectable is None or margin <= 0:
         return None, None
     one_sided = (ndtri(1 - alpha) + ndtri(POWER)) / (ndtri(1 - ALPHA / 2) + ndtri(POWER))
     ratio = one_sided * found.detectable / margin
-    prompts = found.prompts * ratio**2
     images = None
     if found.noise_share is not None:
         images = _images(found.draws / found.prompts, found.noise_share, ratio)
-    return math.ceil(prompts) if prompts < LARGEST else None, images
+    return _prompts(found.prompts, ratio), images
 
 
 def noise_share(paired: Paired) -> float | None:
@@ -81,13 +84,17 @@ def noise_share(paired: Paired) -> float | None:
     return min(noise, error) / error if noise is not None and error > 0 else None
 
 
+def _prompts(prompts: int, ratio: float) -> int | None:
+    """Prompts for a standard error `ratio` times smaller; None if they are no advice."""
+    needed = prompts * min(ratio, LARGEST) ** 2
+    return max(FEWEST, math.ceil(needed)) if needed < LARGEST else None
+
+
 def _images(images: float, noise: float, ratio: float) -> int | None:
     """Images of each prompt for a standard error `ratio` times smaller; None if no number would do."""
-    if ratio < 1e-9:
-        return 1
-    room = ratio**-2 - (1 - noise)
+    room = max(ratio, 1 / LARGEST) ** -2 - (1 - noise)
     needed = images * noise / room if room > 0 else math.inf
-    return math.ceil(needed) if needed < LARGEST else None
+    return max(1, math.ceil(needed)) if needed < LARGEST else None
 
 
 def _critical(paired: Paired) -> float:
@@ -96,10 +103,5 @@ def _critical(paired: Paired) -> float:
 
 def _noise_of_draws(paired: Paired) -> float | None:
     """The part of the difference's variance that more images of each prompt would remove."""
-    parts = []
-    for task in paired.tasks:
-        spare = task.draws - len(task.first)
-        if task.within is None or spare <= 0:
-            return None
-        parts.append(task.within / spare / task.draws)
-    return float(np.sum(parts)) / len(parts) ** 2
+    parts = [task.noise for task in paired.tasks if task.noise is not None]
+    return sum(parts) / len(parts) ** 2 if len(parts) == len(paired.tasks) else None

@@ -1,7 +1,7 @@
 """A baseline file: what comparing with a run needs, and nothing more. One Parquet file, no pictures.
 
 One row for each draw of each measure; the footer has the run's facts and the measures' rules. It is small
-(official GenEval: some 60 kB), so that it can be committed and a CI job can be gated by it.
+(official GenEval: less than 60 kB), so that it can be committed and a CI job can be gated by it.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import permutation_test, ttest_rel
+from scipy.stats import permutation_test, ttest_ind, ttest_rel
 
+from sar_eval.errors import BadInput
 from sar_eval.measures import Measure, stratum
+from sar_eval.stages.measure import check_measures
 from sar_eval.stats import paired as paired_stats
 from sar_eval.stats.differences import adjust, difference, differences
-from sar_eval.stats.paired import bootstrap_values, permutation_p, standard_error
+from sar_eval.stats.paired import bootstrap_values, degrees_of_freedom, permutation_p, standard_error
 from sar_eval.stats.pairing import missing_keys, pair
 from sar_eval.stats.power import detectable, images_needed, prompts_needed
 from tests.score_lists import measure
@@ -78,6 +80,43 @@ def test_the_standard_error_of_one_task_is_that_of_a_paired_t_test() -> None:
     found = difference(pair(*both))
     assert found.low == pytest.approx(low, abs=0.02)
     assert found.high == pytest.approx(high, abs=0.02)
+
+
+def test_tasks_of_unequal_size_have_satterthwaites_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(11)
+    gains = rng.normal(0, 1, 4), rng.normal(0, 0.1, 50)
+    both = [measure([[[k * x] for x in task.tolist()] for task in gains]) for k in (0, 1)]
+    welch = ttest_ind(*gains, equal_var=False)  # of a difference of two means, as this is of their mean
+    assert degrees_of_freedom(pair(*both)) == pytest.approx(welch.df)
+    assert welch.df < 4
+
+
+def test_a_prompt_alone_in_its_task_is_taken_to_vary_as_the_others_do() -> None:
+    rng = np.random.default_rng(12)
+    gains = rng.normal(0, 1, 100)
+    alone, together = ([[0.5]], gains[:, None].tolist())
+    both = pair(measure([[[0.0]], [[0.0]] * 100]), measure([alone, together]))
+    variance = gains.var(ddof=1)
+    assert standard_error(both) == pytest.approx(np.sqrt(variance + variance / 100) / 2)
+    assert degrees_of_freedom(both) == pytest.approx(99, abs=2)
+
+
+def test_a_task_for_each_prompt_is_as_one_task_of_all() -> None:
+    rng = np.random.default_rng(13)
+    first, second = rng.normal(0, 1, (2, 8, 1)).tolist()
+    apart = pair(measure([[p] for p in first]), measure([[p] for p in second]))
+    together = pair(measure([first]), measure([second]))
+    assert standard_error(apart) == pytest.approx(standard_error(together))
+    assert degrees_of_freedom(apart) == degrees_of_freedom(together) == 7
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e12, 1e100])
+def test_whatever_the_unit_equal_sizes_of_differences_are_equal(unit: float) -> None:
+    first = [[[0.1], [0.2], [0.3], [0.4], [0.5], [0.7], [0.9]]]
+    second = [[[0.3], [0.4], [0.5], [0.6], [0.7], [0.9], [0.9]]]
+    scaled = [measure((unit * np.array(scores)).tolist()) for scores in (first, second)]
+    found = difference(pair(*scaled))
+    assert (found.p, found.won, found.tied) == (2 / 2**6, 6, 1)
 
 
 def test_many_kinds_of_totals_take_the_normal_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +254,39 @@ def test_more_images_help_only_against_the_noise_of_draws() -> None:
     assert images_needed(pair(measure(zero.tolist()), measure((by_prompt + 0.05).tolist()))) is None
 
 
+@pytest.mark.parametrize("combine", ["sum", "mean"])
+def test_noise_of_draws_counts_by_their_weight(combine: str) -> None:
+    """Runs that differ by the noise of draws alone, in a category of one or nine questions a prompt."""
+    rng = np.random.default_rng(14)
+
+    def rows() -> list[tuple[str, int, float, float]]:
+        found = []
+        for prompt in range(2000):
+            questions, images = (1, 6) if prompt % 2 else (9, 2)
+            yes = rng.binomial(questions, 0.5, images).astype(float)
+            found += [(f"p{prompt}", n, float(y), float(questions)) for n, y in enumerate(yes)]
+        return found
+
+    paired = pair(*(Measure("c", (stratum(rows()),), combine=combine) for _ in "AB"))
+    (task,) = paired.tasks
+    assert task.noise / standard_error(paired) ** 2 == pytest.approx(1, abs=0.1)
+
+
+def test_few_prompts_find_nothing_and_say_so() -> None:
+    for prompts in (2, 5, 7):
+        zero, one = (measure([[[x, x]] * prompts]) for x in (0.0, 1.0))
+        found = difference(pair(zero, one))
+        assert (found.detectable, found.prompts_needed, found.images_needed) == (None, None, None)
+    # Half of 8 prompts won and half lost: a spread that no difference of shares would stand out from.
+    first, second = measure([[[0.0]] * 4 + [[1.0]] * 4]), measure([[[1.0]] * 4 + [[0.0]] * 4])
+    assert difference(pair(first, second)).detectable is None
+
+
+def test_what_is_needed_is_never_nothing() -> None:
+    found = difference(pair(measure([[[0.0, 0.0]] * 40]), measure([[[1.0, 1.0]] * 40])))
+    assert (found.prompts_needed, found.images_needed) == (8, 1)
+
+
 @given(
     st.lists(
         st.lists(st.tuples(*[st.sampled_from([0.0, 0.25, 1.0])] * 4), min_size=1, max_size=5),
@@ -237,3 +309,11 @@ def test_whatever_the_scores_the_records_hold_together(tasks: list[list[tuple[fl
         there.lost,
         pytest.approx(there.p),
     )
+
+
+def test_scores_whose_squares_are_no_numbers_are_refused() -> None:
+    """Their intervals would be infinite."""
+    fine, too_large = ((measure([[[x]] * 9]),) for x in (1e100, 1e150))
+    check_measures(fine, "a file")
+    with pytest.raises(BadInput, match="a file, measure overall: stored scores are out of all range"):
+        check_measures(too_large, "a file")

@@ -3,7 +3,7 @@
 Suites like GenEval's: 553 prompts in six tasks, four images, whose scores correlate within prompts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -27,10 +27,12 @@ def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paired_stats, "RESAMPLES", 400)
 
 
-def _differences(task: Task, shares: bool = True, suites: int = SUITES) -> Iterator[Difference]:
+def _differences(
+    task: Task, shares: bool = True, suites: int = SUITES, sizes: Sequence[int] = SIZES
+) -> Iterator[Difference]:
     rng = np.random.default_rng(0)
     for suite in range(suites):
-        tasks = tuple(_paired(*task(rng, n)) for n in SIZES)
+        tasks = tuple(_paired(*task(rng, n)) for n in sizes)
         yield difference(Paired("overall", 1, shares, tasks, 0), seed=suite)
 
 
@@ -39,7 +41,7 @@ def _paired(first: Scores, second: Scores) -> PairedTask:
     within = float(((gains - gains.mean(axis=1, keepdims=True)) ** 2).sum())
     n, images = first.shape
     totals = [Totals(scores.sum(axis=1), np.full(n, float(images))) for scores in (first, second)]
-    return PairedTask("", *totals, n * images, within)
+    return PairedTask("", *totals, n * images, within / (n * images - n) / (n * images))
 
 
 def _right_or_wrong(share: float, correlation: float, gain: float = 0.0) -> Task:
@@ -125,3 +127,21 @@ def test_dpg_and_unbounded_rewards(task: Task, shares: bool) -> None:
     assert 0.03 <= np.mean([bool(d.winner) for d in found]) <= 0.07
     assert 0.92 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 0.98
     assert 0.03 <= np.mean([d.lower > 0 for d in found]) <= 0.07
+
+
+def _normal(rng: np.random.Generator, n: int) -> tuple[Scores, Scores]:
+    drawn = rng.normal(0, 1, (2, n, IMAGES))
+    return drawn[0], drawn[1]
+
+
+@pytest.mark.parametrize("sizes", [(1, 100, 100), (1, 1, 1, 50), (2, 100, 100), (3, 100, 100), (1,) * 20])
+@pytest.mark.parametrize(("task", "shares"), [(_right_or_wrong(0.6, 0.4), True), (_normal, False)])
+def test_a_task_of_very_few_prompts_makes_no_false_certainty(
+    task: Task, shares: bool, sizes: Sequence[int]
+) -> None:
+    """The other tasks know their means well; the interval must know that this one does not."""
+    found = list(_differences(task, shares, 600, sizes))
+    assert np.mean([bool(d.winner) for d in found]) <= 0.07
+    assert np.mean([d.low <= 0 <= d.high for d in found]) >= 0.90  # Satterthwaite's are rough for 3 prompts
+    assert np.mean([d.lower > 0 for d in found]) <= 0.08  # two standard errors above 6 %
+    assert np.mean([d.upper < 0 for d in found]) <= 0.08
