@@ -171,7 +171,10 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
         console.print(steps + (outside if summary.out_of_range_tokens else ""))
     for line in _remarks(summary):
         console.print(printable(line), soft_wrap=True)
-    if not summary.complete:
+    if summary.stopped:
+        console.print(printable(f"STOPPED ON PURPOSE: {summary.stopped}"), style="bold", soft_wrap=True)
+        console.print("the scores are of what was drawn; without --sequential the same run draws the rest")
+    if summary.failed or not (summary.complete or summary.stopped):
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")
         for problem in summary.problems[:10]:

@@ -69,13 +69,6 @@ class Blocks:
         """Keys of a block's draws, without their seeds, which cost more."""
         return [f"{prompt.id}/{index}" for prompt, index in self._pairs(block)]
 
-    def positions(self, block: int) -> list[int]:
-        """Of each draw of a block, its place among all draws in the order of the suite."""
-        each, draws = self.images_per_prompt, range(*self._range(block))
-        if self.order is None:
-            return list(draws)
-        return [self.order[i // each] * each + i % each for i in draws]
-
     def blocks_of(self, prompts: int) -> int:
         """How many blocks, from the first, hold all draws of the first prompts in the order of drawing."""
         return -(-prompts * self.images_per_prompt // self.size)
