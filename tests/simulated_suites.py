@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, special, stats
 
 PROMPTS = (80, 99, 80, 94, 100, 100)  # of GenEval's tasks
 SHARES = (0.97, 0.85, 0.55, 0.80, 0.20, 0.05)  # of correct images by task, in the first run
-UNEVEN = (0.01, -0.03, 0.05, -0.04, 0.02, -0.01)  # what tasks differ by beside the mean difference
+UNEVEN = (0.2, -0.3, 0.4, -0.2, 0.1, -0.1)  # what tasks gain beside the mean gain, in log odds
 QUANTILES = 1000
 
 
@@ -38,16 +38,19 @@ class Pairs:
             seed: of the randomness.
         """
         rng = np.random.default_rng(seed)
-        first = np.array(SHARES)
-        spread = first * (1 - first)
-        second = first + self.difference * spread / spread.mean() + UNEVEN
         hardness = rng.random((suites, len(tasks)))
         noise = rng.random((2, suites, len(tasks), self.images))
         correct = [
             noise[0 if self.seeds_shared else run] < self._chances(shares, tasks, hardness)[..., None]
-            for run, shares in enumerate((first, second))
+            for run, shares in enumerate((np.array(SHARES), self._second_shares()))
         ]
         return np.asarray(correct[1].mean(-1) - correct[0].mean(-1))
+
+    def _second_shares(self) -> NDArray[np.float64]:
+        """Of correct images by task, in the second run: log odds that are moved by some amount."""
+        odds, mean = special.logit(SHARES) + UNEVEN, np.mean(SHARES) + self.difference
+        moved = optimize.brentq(lambda by: special.expit(odds + by).mean() - mean, -20, 20)
+        return np.asarray(special.expit(odds + moved))
 
     def _chances(
         self, shares: NDArray[np.float64], tasks: NDArray[np.int64], hardness: NDArray[np.float64]
