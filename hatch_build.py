@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SHIPPED = {
     "benchmarks/*.toml": "sar_eval/recipes",
     "prompts/*": "sar_eval/prompt_files",
-    "reports/published.json": "sar_eval/report",
+    "reports/published.json": "sar_eval/suites",
 }
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Answer, Draw, Generation, Metric, Prompt, Verdict
+from sar_eval.types import Answer, Draw, Generation, Prompt, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from sar_eval.measures import Measure
 
 # Environment variable of a worker: how many workers share the memory of its device.
 WORKERS_PER_DEVICE = "SAR_EVAL_WORKERS_PER_DEVICE"
@@ -90,10 +92,15 @@ class Answerer(Resource, Protocol):
 
 
 class Benchmark(Protocol):
-    """From verdicts to headline figures."""
+    """Says what a benchmark's figures are means of; `sar_eval.stats` does the rest.
 
-    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
-        """Metrics over the judged draws, `overall` first; `verdicts` is by draw key."""
+    `version` changes whenever the same verdicts may give other figures.
+    """
+
+    version: str
+
+    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> Sequence[Measure]:
+        """Measures of the judged draws, `overall` first; `verdicts` is by draw key."""
         ...
 
 

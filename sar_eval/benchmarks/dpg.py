@@ -1,16 +1,17 @@
 """DPG-Bench: shares of questions answered yes, as we score them and as the official script does.
 
-Every metric is 100 times a share, as DPG publishes them. docs/dpg.md describes both scorings.
+Every figure is 100 times a share, as DPG publishes them. docs/dpg.md describes both scorings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from math import fsum
+from typing import Any, NamedTuple
 
 from sar_eval.errors import BadInput
-from sar_eval.stats import clustered_metric, difference_interval
+from sar_eval.measures import Measure, Row, stratum
 from sar_eval.suites.dpg.questions import Question, read_questions
 from sar_eval.suites.dpg.scoring import (
     EXACT_YES,
@@ -24,20 +25,31 @@ from sar_eval.suites.dpg.scoring import (
     reference_scores,
     score_questions,
 )
-from sar_eval.types import Json, Metric, Prompt, Verdict
+from sar_eval.types import Json, Prompt, Verdict
 
 SCALE = 100
 CATEGORY_ORDER = ("global", "entity", "attribute", "relation", "other")  # of L1 in ELLA's tables
 # Quirks with an interval. The effects of the others come from a few prompts that the question file
 # singles out, so prompts are not a sample for them.
 SAMPLED_QUIRKS = (ROW_ORDER, EXACT_YES)
-Row = tuple[str, str, float]  # L1, L2, score of one question about one image
+
+
+class Counted(NamedTuple):
+    """The score of one question about one image."""
+
+    prompt_id: str
+    draw: int
+    l1: str
+    l2: str
+    score: float
 
 
 class DpgFold:
     """Both scorings of the same answers, and the effect of each quirk of the official one."""
 
-    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
+    version = "1"
+
+    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
         """`overall`, `category/*` (L1) and `detail/*` (L2); `reference/*`; `quirk/*`.
 
         With `soft` if every answer has a probability. Only scored draws count; the summary reports
@@ -49,7 +61,7 @@ class DpgFold:
         answered = read_answers(prompts, verdicts)
         official = reference_scores(answered)
         effects = [_quirk_effect(name, answered, official) for name in QUIRKS]
-        return (*_corrected(answered), *_reference(official), *effects)
+        return (*_corrected(answered), *_reference(answered, official), *effects)
 
 
 def read_answers(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> list[PromptAnswers]:
@@ -68,7 +80,8 @@ def read_answers(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> 
         questions = read_questions(prompt.checks, f"prompt {prompt.id}")
         by_index = sorted(scored.get(prompt.id, ()), key=lambda pair: pair[0])
         images = tuple(_image_answers(questions, verdict) for _, verdict in by_index)
-        answered.append(PromptAnswers(prompt.id, questions, images))
+        indices = tuple(index for index, _ in by_index)
+        answered.append(PromptAnswers(prompt.id, questions, images, indices))
     return answered
 
 
@@ -90,76 +103,78 @@ def _image_answers(questions: Sequence[Question], verdict: Verdict) -> ImageAnsw
     return ImageAnswers(answers, yes, soft)
 
 
-def _corrected(answered: Sequence[PromptAnswers]) -> list[Metric]:
+def _corrected(answered: Sequence[PromptAnswers]) -> list[Measure]:
     """Means over images, and over all images' answers of a category, after zeroing."""
-    counted = [
-        [[score.counted for score in score_questions(p.questions, image.yes)] for image in p.images]
-        for p in answered
-    ]
-    rows = [
-        [
-            (question.category, column_category(question), float(score))
-            for image in images
-            for question, score in zip(prompt.questions, image, strict=True)
-        ]
-        for prompt, images in zip(answered, counted, strict=True)
-    ]
-    scores = [[_mean(image) for image in images] for images in counted]
-    return [_metric("overall", scores), *_soft(answered), *_by_category("", rows)]
+    scores, answers = [], []
+    for prompt in answered:
+        for index, image in zip(prompt.indices, prompt.images, strict=True):
+            counted = [score.counted for score in score_questions(prompt.questions, image.yes)]
+            scores.append((prompt.id, index, _mean(counted), 1.0))
+            answers += [
+                Counted(prompt.id, index, question.category, column_category(question), float(score))
+                for question, score in zip(prompt.questions, counted, strict=True)
+            ]
+    return [_measure("overall", scores), *_soft(answered), *_by_category("", answers)]
 
 
-def _soft(answered: Sequence[PromptAnswers]) -> list[Metric]:
+def _soft(answered: Sequence[PromptAnswers]) -> list[Measure]:
     """The mean probability of yes, without zeroing, if every answer has one."""
-    softs = [[image.soft for image in prompt.images] for prompt in answered]
-    scores = [
-        [_mean([p for p in soft if p is not None]) for soft in images if None not in soft]
-        for images in softs
-    ]
-    complete = any(softs) and [len(images) for images in softs] == [len(images) for images in scores]
-    return [_metric("soft", scores)] if complete else []
+    rows = []
+    for prompt in answered:
+        for index, image in zip(prompt.indices, prompt.images, strict=True):
+            known = [p for p in image.soft if p is not None]
+            if len(known) < len(image.soft):
+                return []
+            rows.append((prompt.id, index, _mean(known), 1.0))
+    return [_measure("soft", rows)] if rows else []
 
 
-def _reference(official: ReferenceScores) -> list[Metric]:
-    """Mean over prompts of their means over images; categories as in the script."""
-    overall = _metric("reference/overall", [[_mean(images)] for images in official.scores.values()])
+def _reference(answered: Sequence[PromptAnswers], official: ReferenceScores) -> list[Measure]:
+    """Mean over prompts of their means over images; categories as in the script, of the last image."""
+    indices = {prompt.id: prompt.indices for prompt in answered}
     rows = [
-        [(l1_category(l2), l2, float(yes)) for l2, yes in answers]
-        for answers in official.categories.values()
+        (prompt_id, index, score, 1.0)
+        for prompt_id, images in official.scores.items()
+        for index, score in zip(indices[prompt_id], images, strict=True)
     ]
-    images = sum(map(len, official.scores.values()))
-    return [replace(overall, n=images), *_by_category("reference/", rows)]
+    answers = [
+        Counted(prompt_id, indices[prompt_id][-1], l1_category(l2), l2, float(yes))
+        for prompt_id, categories in official.categories.items()
+        for l2, yes in categories
+    ]
+    overall = _measure("reference/overall", rows, combine="mean", count=len(rows))
+    return [overall, *_by_category("reference/", answers)]
 
 
-def _quirk_effect(name: str, answered: Sequence[PromptAnswers], official: ReferenceScores) -> Metric:
+def _quirk_effect(name: str, answered: Sequence[PromptAnswers], official: ReferenceScores) -> Measure:
     """What the reference score would gain without one quirk; `n` counts the affected prompts."""
     repaired = reference_scores(answered, [quirk for quirk in QUIRKS if quirk != name])
     before, after = ({i: _mean(s) for i, s in result.scores.items()} for result in (official, repaired))
     affected = sum(before.get(prompt.id) != after.get(prompt.id) for prompt in answered)
+    effect = partial(_measure, f"quirk/{name}", count=affected, is_effect=True)
     if not before or not after:
-        return Metric(f"quirk/{name}", None, None, None, affected, SCALE)
+        return effect([])
     if name not in SAMPLED_QUIRKS or before.keys() != after.keys():
         gain = _mean(list(after.values())) - _mean(list(before.values()))
-        return Metric(f"quirk/{name}", SCALE * gain, None, None, affected, SCALE)
-    gain, low, high = difference_interval([after[i] - before[i] for i in before])
-    return Metric(f"quirk/{name}", SCALE * gain, SCALE * low, SCALE * high, affected, SCALE)
+        return effect([("", 0, gain, 1.0)], has_interval=False)
+    return effect([(i, 0, after[i] - before[i], 1.0) for i in before])
 
 
-def _by_category(prefix: str, rows: Sequence[Sequence[Row]]) -> list[Metric]:
-    """One metric for each L1 and each L2 category, in ELLA's order; `rows` are grouped by prompt."""
-    metrics = []
+def _by_category(prefix: str, answers: Sequence[Counted]) -> list[Measure]:
+    """One measure for each L1 and each L2 category, in ELLA's order; answers are in suite order."""
+    measures = []
     for kind in ("category", "detail"):
-        by_category: dict[tuple[str, str], list[list[float]]] = {}
-        for prompt_rows in rows:
-            of_prompt: dict[tuple[str, str], list[float]] = {}
-            for l1, l2, score in prompt_rows:
-                of_prompt.setdefault((l1, l1 if kind == "category" else l2), []).append(score)
-            for category, scores in of_prompt.items():
-                by_category.setdefault(category, []).append(scores)
-        metrics += [
-            _metric(f"{prefix}{kind}/{category[1] or 'untagged'}", by_category[category])
-            for category in sorted(by_category, key=_category_order)
-        ]
-    return metrics
+        categories: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = {}
+        for answer in answers:
+            category = (answer.l1, answer.l1 if kind == "category" else answer.l2)
+            by_draw = categories.setdefault(category, {})
+            by_draw.setdefault((answer.prompt_id, answer.draw), []).append(answer.score)
+        for category in sorted(categories, key=_category_order):
+            rows = [
+                (*draw, fsum(scores), float(len(scores))) for draw, scores in categories[category].items()
+            ]
+            measures.append(_measure(f"{prefix}{kind}/{category[1] or 'untagged'}", rows))
+    return measures
 
 
 def _category_order(category: tuple[str, str]) -> tuple[int, str]:
@@ -167,9 +182,9 @@ def _category_order(category: tuple[str, str]) -> tuple[int, str]:
     return (CATEGORY_ORDER.index(l1) if l1 in CATEGORY_ORDER else len(CATEGORY_ORDER)), name
 
 
-def _metric(name: str, prompts: Sequence[Sequence[float]]) -> Metric:
-    """A mean on DPG's scale with its interval clustered by prompt; None if nothing was scored."""
-    return clustered_metric(name, [[scores for scores in prompts if scores]], SCALE)
+def _measure(name: str, rows: Sequence[Row], **known: Any) -> Measure:
+    """A measure on DPG's scale over all prompts."""
+    return Measure(name, (stratum(rows),) if rows else (), SCALE, **known)
 
 
 def _mean(scores: Sequence[float]) -> float:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sar_eval.suites.geneval.scoring import fold_by_task
-from sar_eval.types import Metric, Prompt, Verdict
+from sar_eval.measures import Measure, scores_by_task
+from sar_eval.suites.geneval.scoring import measures_of_tasks
+from sar_eval.types import Prompt, Verdict
 
 
 class GenEvalFold:
-    """The official metrics; see `suites.geneval.scoring`."""
+    """The official figures; see `suites.geneval.scoring`."""
 
-    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Metric, ...]:
-        """`overall`, one metric per task, then shares of correct images and of prompts with any correct."""
-        return fold_by_task(prompts, verdicts)
+    version = "1"
+
+    def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
+        """`overall`, one per task, then shares of correct images and of prompts with any correct."""
+        return measures_of_tasks(scores_by_task(prompts, verdicts))
 
 
 BENCHMARK = GenEvalFold

@@ -131,7 +131,7 @@ def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmar
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
-    spec = _with_fold(spec, folder, benchmark)
+    spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
@@ -162,7 +162,7 @@ def report(
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
-    spec = _with_fold(spec, folder, benchmark)
+    spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
         say(write_report(spec, folder, images=images, keys=image or ()))
@@ -254,15 +254,3 @@ def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: 
     check_files(spec, named, folder)
     check_secret(spec, named_options, folder)
     return with_judge(spec)
-
-
-def _with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpec:
-    """The run's spec with the fold of a benchmark, if one is named; verdicts stay the judge's."""
-    from sar_eval.recipe import load_recipe
-    from sar_eval.stages.resume import check_files
-
-    if benchmark is not None:
-        spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
-    files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
-    check_files(spec, files, folder)  # a summary runs the fold alone
-    return spec

@@ -55,6 +55,20 @@ def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
     return folder, spec
 
 
+def with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpec:
+    """The run's spec with the fold of a benchmark, if one is named; verdicts stay the judge's."""
+    from dataclasses import replace
+
+    from sar_eval.recipe import load_recipe
+    from sar_eval.stages.resume import check_files
+
+    if benchmark is not None:
+        spec = replace(spec, fold=str(load_recipe(benchmark).settings.get("fold", "")))
+    files = {name for field, name in spec.files.items() if field != "fold" or benchmark is not None}
+    check_files(spec, files, folder)  # a summary runs the fold alone
+    return spec
+
+
 def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
     """Where workers go: the chosen or visible GPUs, so many for each, else the CPU."""
     from sar_eval.runtime.devices import chosen_devices, unused_gpus

@@ -24,11 +24,11 @@ from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.page_data import PageData, RowCalls, add_index
 from sar_eval.report.pictures import Picture, PictureFiles, choose_pictures, embed, remove_stale
-from sar_eval.report.published import PublishedScore, rank_among_published
 from sar_eval.report.scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import write_bytes
 from sar_eval.storage.run_folder import RunFolder
+from sar_eval.suites.published import PublishedScore, rank_among_published
 from sar_eval.types import Json, Metric, Summary
 
 INLINE_LIMIT = 24_000_000  # bytes of encoded images and verdicts up to which they are embedded in the page

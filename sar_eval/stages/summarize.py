@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sar_eval import discover
-from sar_eval.errors import BadInput
 from sar_eval.provenance import versions
 from sar_eval.spec import RunSpec
-from sar_eval.stages.inventory import Inventory, StoredVerdicts
+from sar_eval.stages.inventory import Inventory
+from sar_eval.stages.measure import fold_run
 from sar_eval.stages.resume import stopped
+from sar_eval.stats.intervals import metric_of
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Metric, Summary
 
@@ -45,10 +43,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     shard = folder.read_manifest().shard  # a score is that of the whole run
     metrics: tuple[Metric, ...] = ()
     if spec.fold and spec.judge and expected and not shard and (partial or not failed):
-        fold = discover.load("benchmarks", spec.fold)
-        with discover.guarded(f"the fold of benchmark {spec.fold!r} failed"):
-            metrics = tuple(fold().fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
-        _check_finite(metrics)
+        metrics = tuple(map(metric_of, fold_run(inventory)))
     summary = Summary(
         spec_digest=spec.digest,
         benchmark=spec.benchmark,
@@ -70,17 +65,6 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     )
     folder.write_summary(to_json(summary))
     return summary
-
-
-def _check_finite(metrics: Iterable[Metric]) -> None:
-    """Refuse figures that are no numbers: JSON has none of them, and no report could be read again."""
-    for metric in metrics:
-        values = (metric.value, metric.low, metric.high)
-        if not all(value is None or math.isfinite(value) for value in values):
-            raise BadInput(
-                f"{metric.name} is {metric.value}: stored scores are out of all range; remove the run's "
-                "verdicts and judge again"
-            )
 
 
 def _mean_steps(inventory: Inventory) -> float | None:

@@ -27,6 +27,8 @@ GROUND = {
     ),
     "options",
     "machine",
+    "measures",
+    "comparisons",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

@@ -64,7 +64,7 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     [
         ("benchmarks/*.toml", "sar_eval/recipes"),
         ("prompts/*", "sar_eval/prompt_files"),
-        ("reports/published.json", "sar_eval/report"),
+        ("reports/published.json", "sar_eval/suites"),
     ],
 )
 def test_the_wheel_brings_what_lies_beside_the_package(

@@ -91,11 +91,12 @@ class ImageAnswers:
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswers:
-    """A prompt's id, its questions in CSV order, and its judged images by index."""
+    """A prompt's id, its questions in CSV order, its judged images by index, and these indices."""
 
     id: str
     questions: tuple[Question, ...]
     images: tuple[ImageAnswers, ...] = ()
+    indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

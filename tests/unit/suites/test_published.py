@@ -2,7 +2,7 @@
 
 import pytest
 
-from sar_eval.report.published import PublishedScore, read_published
+from sar_eval.suites.published import PublishedScore, read_published
 from sar_eval.suites.shapes.vocabulary import TASKS
 
 

@@ -1,0 +1,138 @@
+"""What a run's figures are means of: its fold over its stored verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sar_eval import __version__, discover
+from sar_eval.comparisons import RunFacts
+from sar_eval.errors import BadInput
+from sar_eval.measures import Measure, Stratum
+from sar_eval.spec import RunSpec, without
+from sar_eval.stages.inventory import Inventory, StoredVerdicts
+from sar_eval.storage.baselines import read_baseline
+from sar_eval.storage.run_folder import RunFolder
+
+LARGEST = 1e290
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRun:
+    """What can be compared: a run's measures, from its folder or from a baseline file."""
+
+    path: Path
+    facts: RunFacts
+    measures: tuple[Measure, ...]
+    is_baseline: bool = False
+
+
+def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
+    """The measures of a run folder; holes are counted in its facts.
+
+    Raises:
+        BadInput: it has no judge or no fold, is a shard, has no score at all, or a part cannot be read.
+        SpecMismatch: a stored part is of another run.
+    """
+    if not spec.fold or not spec.judge:
+        raise BadInput(
+            f"{folder.path} has no {'judge' if not spec.judge else 'benchmark'}: it has no scores"
+        )
+    if shard := folder.read_manifest().shard:
+        raise BadInput(
+            f"{folder.path} is shard {shard} of a run: put them together by `sar-eval join` first"
+        )
+    inventory = Inventory(spec, folder)
+    failed = sum(len(inventory.state(block).problems) for block in inventory.blocks.numbers)
+    measures = fold_run(inventory)
+    if not measures or not measures[0].strata:
+        raise BadInput(f"{folder.path} has no score yet: `sar-eval judge {folder.path}` gives them")
+    return ScoredRun(path=folder.path, facts=facts_of(inventory, failed), measures=measures)
+
+
+def read_scored(path: Path) -> ScoredRun:
+    """What a baseline file holds.
+
+    Raises:
+        BadInput: it is none, or is damaged.
+    """
+    facts, measures = read_baseline(path)
+    check_measures(measures, str(path))
+    if not measures or not measures[0].strata:
+        raise BadInput(f"{path} holds no score")
+    return ScoredRun(path=path, facts=facts, measures=measures, is_baseline=True)
+
+
+def fold_run(inventory: Inventory) -> tuple[Measure, ...]:
+    """The measures of the scored draws of a run that has a fold.
+
+    Raises:
+        BadInput: the fold fails, gives something else, or a score is no number.
+    """
+    name = inventory.spec.fold
+    with discover.guarded(f"the fold of benchmark {name!r} failed"):
+        fold = discover.load("benchmarks", name)()
+        measures = tuple(fold.fold(inventory.blocks.prompts, StoredVerdicts(inventory)))
+    if odd := next((m for m in measures if not isinstance(m, Measure)), None):
+        raise BadInput(
+            f"the fold of benchmark {name!r} gives {type(odd).__name__} instead of Measure: since version "
+            "0.4.0 a fold says what is averaged (sar_eval.measures), and intervals are made of that"
+        )
+    check_measures(measures, f"the fold of benchmark {name!r}")
+    return measures
+
+
+def check_measures(measures: tuple[Measure, ...], where: str) -> None:
+    """Refuse measures that no figure can be made of.
+
+    Raises:
+        BadInput: two of one name, or scores that are no numbers or out of all range.
+    """
+    names = Counter(measure.name for measure in measures)
+    if double := next((name for name, number in names.items() if number > 1), None):
+        raise BadInput(f"{where} has two measures called {double!r}")
+    for measure in measures:
+        if not all(_is_finite(stratum) for stratum in measure.strata):
+            raise BadInput(
+                f"{where}, measure {measure.name}: stored scores are out of all range, or no numbers; "
+                "remove the run's verdicts and judge again"
+            )
+
+
+def _is_finite(stratum: Stratum) -> bool:
+    """Whether sums over many resamples of the draws are numbers, too."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.abs(stratum.sums).sum() < LARGEST and np.isfinite(stratum.weights.sum()))
+
+
+def facts_of(inventory: Inventory, failed: int) -> RunFacts:
+    """What a comparison must know of a run; `failed` counts its draws without a result."""
+    spec = inventory.spec
+    fold = discover.load("benchmarks", spec.fold)
+    return RunFacts(
+        name=inventory.folder.path.resolve().name,
+        benchmark=spec.benchmark,
+        fold=spec.fold,
+        fold_version=str(fold.version),
+        suite_digest=spec.suite_digest,
+        prompts=len(inventory.blocks.prompts),
+        images_per_prompt=spec.images_per_prompt,
+        checkpoint=spec.checkpoint,
+        checkpoint_digest=spec.checkpoint_digest,
+        protocol=spec.protocol,
+        engine=spec.engine,
+        engine_version=spec.engine_version,
+        dtype=spec.dtype,
+        seed=spec.seed,
+        judge=spec.judge,
+        judge_version=spec.judge_version,
+        judge_digest=spec.judge_digest,
+        judge_options=without(spec.judge_options, {*spec.judge_speed_options, *spec.judge_path_options}),
+        spec_digest=spec.digest,
+        expected=inventory.blocks.draws,
+        failed=failed,
+        sar_eval=__version__,
+    )

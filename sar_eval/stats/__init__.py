@@ -1,0 +1,1 @@
+"""The mathematics, from measures to numbers: intervals, paired differences, power, many tests at once."""

@@ -1,0 +1,67 @@
+"""What a comparison could have shown, and what it would take to show more (Cohen 1988, ch. 2)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from sar_eval.comparisons import ALPHA, POWER
+from sar_eval.stats.paired import degrees_of_freedom, standard_error, value_of
+from sar_eval.stats.pairing import Paired
+
+LARGEST = 10**12  # prompts or images: more are no advice
+
+
+def detectable(paired: Paired) -> float | None:
+    """The smallest true difference that such a comparison finds at the 5 % level with 80 % power.
+
+    None if the scores are not in [0, 1] and do not differ at all, so that their spread is not known.
+    """
+    error = standard_error(paired)
+    return float((_critical(paired) + ndtri(POWER)) * error) if error > 0 else None
+
+
+def prompts_needed(paired: Paired) -> int | None:
+    """Prompts of the same kinds, with as many images, that would find the observed difference.
+
+    The standard error falls with the root of their number. None without a difference.
+    """
+    smallest, value = detectable(paired), abs(value_of(paired))
+    if smallest is None or value < 1e-12:
+        return None
+    needed = paired.prompts * (smallest / value) ** 2
+    return math.ceil(needed) if needed < LARGEST else None
+
+
+def images_needed(paired: Paired) -> int | None:
+    """Images of each of the same prompts that would find the observed difference.
+
+    More images average out the noise of draws, but not that prompts differ in who is better at them:
+    where that alone is too much, no number of images would do (None).
+    """
+    smallest, value = detectable(paired), abs(value_of(paired))
+    noise = _noise_of_draws(paired)
+    if smallest is None or noise is None or value < 1e-12:
+        return None
+    error, images = standard_error(paired) ** 2, paired.draws / paired.prompts
+    noise = min(noise, error)
+    room = error * (value / smallest) ** 2 - (error - noise)
+    needed = images * noise / room if room > 0 else math.inf
+    return math.ceil(needed) if needed < LARGEST else None
+
+
+def _critical(paired: Paired) -> float:
+    return float(stdtrit(degrees_of_freedom(paired), 1 - ALPHA / 2))
+
+
+def _noise_of_draws(paired: Paired) -> float | None:
+    """The part of the difference's variance that more images of each prompt would remove."""
+    parts = []
+    for task in paired.tasks:
+        spare = task.draws - len(task.first)
+        if task.within is None or spare <= 0:
+            return None
+        parts.append(task.within / spare / task.draws)
+    return float(np.sum(parts)) / len(parts) ** 2
