@@ -10,9 +10,19 @@ import typer
 
 from sar_eval.cli import session
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.sequential import run_sequentially
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
+from sar_eval.options import (
+    HowToDraw,
+    HowToGate,
+    HowToJudge,
+    InRounds,
+    WhatMayDiffer,
+    WhatToDraw,
+    WhereToRun,
+    parse_shard,
+)
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec
@@ -37,6 +47,9 @@ def run(
     how: HowToDraw,
     judging: HowToJudge,
     where: WhereToRun,
+    differing: WhatMayDiffer,
+    gate: HowToGate,
+    rounds: InRounds,
     output: Output,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
@@ -56,6 +69,9 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
+    if rounds.sequential:
+        run_sequentially(spec, gate, differing, how, where, output)
+        return
     shard = parse_shard(where.shard)
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
@@ -176,11 +192,13 @@ def export(
 ) -> None:
     """Write a run's images as files in a layout that other tools read."""
     from sar_eval.stages.export import export as export_stage
-    from sar_eval.stages.resume import open_blocks
+    from sar_eval.stages.resume import open_blocks, stopped, wanted_blocks
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = open_blocks(spec, folder).draws
+    blocks = open_blocks(spec, folder)
+    stop = stopped(folder, folder.generations.parts())
+    expected = sum(map(blocks.draws_in, wanted_blocks(blocks, stop)))
     say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import Shard, Summary
+    from sar_eval.types import DrawingOrder, Json, Shard, Summary
+
+RUNS = Path("runs")
 
 
 def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> RunFolder:
@@ -29,7 +31,7 @@ def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> R
     from sar_eval.spec import run_folder
     from sar_eval.storage.run_folder import RunFolder
 
-    return RunFolder(out or run_folder(spec, Path("runs"), shard))
+    return RunFolder(out or run_folder(spec, RUNS, shard))
 
 
 def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
@@ -107,11 +109,12 @@ def prepare(
     output: Output,
     asked_batch_size: int | None = None,
     shard: Shard | None = None,
+    order: DrawingOrder | None = None,
 ) -> RunSpec:
     """Write or check the run's manifest (see `stages.resume.prepare`), and say what it keeps."""
     from sar_eval.stages import resume
 
-    kept = resume.prepare(spec, folder, shard)
+    kept = resume.prepare(spec, folder, shard, order)
     tell(resume.kept_settings(asked_batch_size, kept), output)
     return kept
 
@@ -123,25 +126,37 @@ def tell(notes: Iterable[str], output: Output) -> None:
             say(f"note: {line}", err=True)
 
 
-def finish(spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False) -> None:
-    """Summarise, report, print, and exit with its code."""
+def finish(
+    spec: RunSpec,
+    folder: RunFolder,
+    output: Output,
+    partial: bool = False,
+    more: Mapping[str, Json] | None = None,
+) -> None:
+    """Summarise, report, print (JSON with `more`), and exit with its code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
-    print_result(summary, folder, report, output)
+    print_result(summary, folder, report, output, more)
 
 
-def print_result(summary: Summary, folder: RunFolder, report: Path | None, output: Output) -> None:
+def print_result(
+    summary: Summary,
+    folder: RunFolder,
+    report: Path | None,
+    output: Output,
+    more: Mapping[str, Json] | None = None,
+) -> None:
     """The summary as a table or as JSON, and the exit code."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
     if output.as_json:
         paths = {"run": str(folder.path), "report": str(report) if report else None}
-        typer.echo(json.dumps(to_json(summary) | paths, indent=2))
+        typer.echo(json.dumps(to_json(summary) | paths | dict(more or {}), indent=2))
     else:
         print_summary(summary, folder.path, report)
     exit_if_incomplete(summary)

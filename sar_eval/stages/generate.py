@@ -72,7 +72,9 @@ def undrawn_blocks(
     table = folder.generations
     digests = spec_digests(spec, folder)
     finished = is_drawn(table, blocks, digests)
-    return unfinished_blocks(stage, table, blocks, blocks.numbers if among is None else among, finished, progress, redo)
+    return unfinished_blocks(
+        stage, table, blocks, blocks.numbers if among is None else among, finished, progress, redo
+    )
 
 
 @dataclass(frozen=True, slots=True)

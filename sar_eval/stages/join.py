@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from sar_eval.errors import SpecMismatch
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_judge, check_manifest, check_spec, open_blocks, stopped
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_judge,
+    check_manifest,
+    check_spec,
+    open_blocks,
+    stopped,
+    wanted_blocks,
+)
 from sar_eval.storage.files import link_or_copy
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.parts import Part, PartTable
@@ -117,5 +125,5 @@ def _count(spec: RunSpec, manifest: Manifest, out: RunFolder, blocks: Blocks) ->
             check_judge(spec, table, facts)
             judged += facts.rows - facts.errors
     stop = stopped(out, found)
-    expected = sum(map(blocks.draws_in, blocks.numbers[: stop and stop.blocks]))
+    expected = sum(map(blocks.draws_in, wanted_blocks(blocks, stop)))
     return Joined(drawn, judged, expected)

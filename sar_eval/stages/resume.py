@@ -83,15 +83,13 @@ def prepare(
 def _other_order(folder: RunFolder, order: DrawingOrder | None) -> str:
     if order is None:
         return (
-            f"{folder.path} holds a run in the order of its suite, but --sequential draws prompts at random: "
-            "use another --out (or `sar-eval gate` on the finished run)"
+            f"{folder.path} holds a run in the order of its suite, but --sequential draws prompts at "
+            "random: use another --out (or `sar-eval gate` on the finished run)"
         )
     return f"{folder.path} holds a sequential run in another order ({order}): use another --out"
 
 
-def _begin(
-    spec: RunSpec, folder: RunFolder, shard: Shard | None, order: DrawingOrder | None
-) -> RunSpec:
+def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None, order: DrawingOrder | None) -> RunSpec:
     """First start. Parts that are there already are of a run that nobody knows."""
     if folder.holds_parts():
         raise BadInput(
@@ -264,6 +262,11 @@ def stopped(folder: RunFolder, drawn: Collection[int]) -> Stop | None:
     """Where a sequential run stopped on purpose; None if it did not, or if blocks were drawn after it."""
     stop = folder.read_manifest().stop
     return stop if stop is not None and max(drawn, default=-1) < stop.blocks else None
+
+
+def wanted_blocks(blocks: Blocks, stop: Stop | None) -> range:
+    """Numbers of the blocks that a run is to have: all, unless it stopped on purpose."""
+    return blocks.numbers if stop is None else blocks.numbers[: stop.blocks]
 
 
 def check_blocks(parts: Iterable[Part], blocks: Blocks) -> None:

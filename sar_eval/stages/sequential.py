@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.comparisons import RunFacts, Side
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Combine, Measure, Stratum
 from sar_eval.runtime.blocks import Blocks
@@ -15,17 +17,18 @@ from sar_eval.runtime.drawing_order import round_ends
 from sar_eval.runtime.progress import ProgressCallback, no_progress
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
+from sar_eval.stages.alike import check_alike
 from sar_eval.stages.generate import generate
 from sar_eval.stages.inventory import Inventory
 from sar_eval.stages.judge import judge
-from sar_eval.stages.measure import fold_run
+from sar_eval.stages.measure import ScoredRun, facts_of, fold_run
 from sar_eval.stages.resume import open_blocks
 from sar_eval.stats.pairing import join
 from sar_eval.stats.sequential import Look, Rounds, looks
 from sar_eval.stats.totals import are_shares, prompt_totals
 from sar_eval.storage.manifest import Stop
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.suites.prompts import Suite
+from sar_eval.suites.prompts import load_suite
 from sar_eval.suites.streamed import StreamedPrompts
 from sar_eval.types import DrawingOrder
 
@@ -41,12 +44,13 @@ class Workers:
     progress: ProgressCallback = no_progress
 
 
-def drawing_order(spec: RunSpec, suite: Suite, baseline: Measure) -> DrawingOrder:
+def drawing_order(spec: RunSpec, baseline: Measure) -> DrawingOrder:
     """The order in which a run draws that is compared with this figure of a baseline.
 
     Raises:
         BadInput: the suite, or the figure, is none for a sequential run.
     """
+    suite = load_suite(Path(spec.suite))
     if isinstance(suite.prompts, StreamedPrompts):
         raise BadInput(
             f"{suite.prompts.path} has too many prompts for --sequential, which draws them in another order"
@@ -60,11 +64,39 @@ def drawing_order(spec: RunSpec, suite: Suite, baseline: Measure) -> DrawingOrde
     tasks = _tasks(baseline)
     if missing := [prompt.id for prompt in suite.prompts if prompt.id not in tasks]:
         raise BadInput(
-            f"the baseline has no score of {len(missing)} of {len(suite.prompts)} prompts ({missing[0]}, ...): "
-            "--sequential needs one that is whole"
+            f"the baseline has no score of {len(missing)} of {len(suite.prompts)} prompts "
+            f"({missing[0]}, ...): --sequential needs one that is whole"
         )
     by_tag = all(tasks[prompt.id] == prompt.tag for prompt in suite.prompts)
     return DrawingOrder(seed=spec.seed, by_tag=by_tag)
+
+
+def check_baseline(spec: RunSpec, folder: RunFolder, baseline: ScoredRun, *, across_protocol: bool) -> None:
+    """Refuse a baseline that a run (`prepare`d) cannot be compared with, before anything is drawn.
+
+    Raises:
+        BadInput: it has other prompts, another judge, protocol or number of images, or has holes.
+    """
+    facts = facts_of(Inventory(spec, folder), 0)
+    check_alike(
+        _side("A", baseline.path, baseline.facts),
+        _side("B", folder.path, facts),
+        across_protocol=across_protocol,
+    )
+    if baseline.facts.failed:
+        raise BadInput(
+            f"{baseline.path} lacks {baseline.facts.failed} of {baseline.facts.expected} images: "
+            "--sequential needs a whole baseline"
+        )
+    if baseline.facts.images_per_prompt != spec.images_per_prompt:
+        raise BadInput(
+            f"{baseline.path} has {baseline.facts.images_per_prompt} images of each prompt, and this run "
+            f"{spec.images_per_prompt}: --sequential needs as many"
+        )
+
+
+def _side(letter: str, path: Path, facts: RunFacts) -> Side:
+    return Side(letter=letter, label="", path=str(path), is_baseline=False, facts=facts, figures={})
 
 
 def run_in_rounds(
@@ -73,11 +105,11 @@ def run_in_rounds(
     baseline: Measure,
     tolerance: float,
     workers: Workers,
-    show: Callable[[Look, int], None],
-) -> Look:
+) -> Iterator[Look]:
     """Draw and judge until it is shown that the loss is within the tolerance, or that it is not.
 
-    What is stored is not drawn again, so a run that was broken off comes to the same decision.
+    Gives what is known after each round; if the last one is undecided, the whole suite is drawn. What is
+    stored is not drawn again, so a run that was broken off comes to the same decision.
 
     Args:
         spec: of the run.
@@ -85,10 +117,6 @@ def run_in_rounds(
         baseline: its headline figure, with every prompt of the suite.
         tolerance: a loss that does not matter, as a share of a perfect score.
         workers: that draw and judge.
-        show: is called after each round, with what is known then and the draws it took.
-
-    Returns:
-        What is known in the end; undecided only if the whole suite is drawn.
 
     Raises:
         BadInput: scores are not between 0 and 1.
@@ -102,25 +130,25 @@ def run_in_rounds(
         _finish(spec, folder, workers, blocks.blocks_of(end))
         gains = _gains(spec, folder, baseline, ids[:end])
         look = looks(gains, rounds, tolerance)[-1]
-        show(look, end * spec.images_per_prompt)
+        yield look
         if look.decision != "open":
-            return look
+            return
     _finish(spec, folder, workers, len(blocks))
-    return look
 
 
 def _unbounded(measure: Measure, whose: str) -> str:
     return (
-        f"--sequential: {measure.name} of {whose} has scores outside 0 and 1, and without bounds no error can "
-        f"be guaranteed: {WAY_ON}"
+        f"--sequential: {measure.name} of {whose} has scores outside 0 and 1, and without bounds no error "
+        f"can be guaranteed: {WAY_ON}"
     )
 
 
-def remember(folder: RunFolder, prompts: int, statement: str) -> None:
+def remember(spec: RunSpec, folder: RunFolder, prompts: int, statement: str) -> None:
     """Note in `run.json` that the run stopped on purpose after so many prompts (lock held)."""
-    manifest = folder.read_manifest()
-    blocks = open_blocks(RunSpec.from_json(manifest.spec), folder).blocks_of(prompts)
-    folder.write_manifest(replace(manifest, stop=Stop(blocks=blocks, statement=statement)))
+    blocks = open_blocks(spec, folder)
+    number = blocks.blocks_of(prompts)
+    stop = Stop(blocks=number, statement=statement) if number < len(blocks) else None
+    folder.write_manifest(replace(folder.read_manifest(), stop=stop))
 
 
 def _finish(spec: RunSpec, folder: RunFolder, workers: Workers, stop: int) -> None:
@@ -145,9 +173,7 @@ def _codes(names: Sequence[str]) -> list[int]:
     return [numbers[name] for name in names]
 
 
-def _gains(
-    spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]
-) -> NDArray[np.float64]:
+def _gains(spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]) -> NDArray[np.float64]:
     """The run's mean score less the baseline's of these prompts.
 
     Raises:
@@ -160,8 +186,8 @@ def _gains(
     if problems:
         key, why = next(iter(problems.items()))
         raise Incomplete(
-            f"{len(problems)} images of this round have no result ({key}: {why}), and none may be left out of "
-            "a sequential test: run the same command again to go on"
+            f"{len(problems)} images of this round have no result ({key}: {why}), and none may be left out "
+            "of a sequential test: run the same command again to go on"
         )
     measure = fold_run(inventory)[0]
     if not are_shares(measure):

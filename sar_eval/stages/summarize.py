@@ -10,7 +10,7 @@ from sar_eval.provenance import versions
 from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory
 from sar_eval.stages.measure import fold_run
-from sar_eval.stages.resume import stopped
+from sar_eval.stages.resume import stopped, wanted_blocks
 from sar_eval.stats.intervals import metric_of
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Metric, Summary
@@ -34,7 +34,7 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     inventory = Inventory(spec, folder)
     stop = stopped(folder, inventory.drawn)
     counts, problems = Counter[str](), dict[str, str]()
-    for block in inventory.blocks.numbers[: stop and stop.blocks]:
+    for block in wanted_blocks(inventory.blocks, stop):
         state = inventory.state(block)
         counts.update(generated=state.generated, judged=state.judged, failed=len(state.problems))
         if len(problems) < PROBLEMS_LISTED:

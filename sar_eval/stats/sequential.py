@@ -95,7 +95,7 @@ class Rounds:
         """
         smallest = 10 / math.sqrt(len(self.tasks))
         number = 1 + max(0, math.floor(math.log2(BOLDEST_BET / smallest)))
-        return BOLDEST_BET * 0.5 ** np.arange(number)
+        return np.array([BOLDEST_BET / 2**halvings for halvings in range(number)])
 
 
 def log_capital(differences: Floats, rounds: Rounds, supposed: float | Floats, side: int) -> Floats:
@@ -132,9 +132,7 @@ def decisions(differences: Floats, rounds: Rounds, tolerance: float, alpha: floa
     return np.where(np.arange(found.shape[-1]) >= first, shown, 0.0)
 
 
-def confidence_sequence(
-    differences: Floats, rounds: Rounds, alpha: float = ALPHA
-) -> tuple[Floats, Floats]:
+def confidence_sequence(differences: Floats, rounds: Rounds, alpha: float = ALPHA) -> tuple[Floats, Floats]:
     """Limits after each round that hold the difference in all rounds at once (see `Look`) [R].
 
     They are the supposed differences that neither of two gamblers has refuted at alpha / 2.
