@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.options import AsJson
+from sar_eval.cli.gate_options import WhatMayDiffer
+from sar_eval.cli.options import AsJson, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 
@@ -20,20 +21,6 @@ if TYPE_CHECKING:
     from sar_eval.stages.measure import ScoredRun
 
 baseline = typer.Typer(help="Baseline files: what comparing with a run needs, small enough to commit.")
-Across = Annotated[
-    list[str] | None,
-    typer.Option("--across", metavar="protocol", help="Compare runs of other protocols all the same."),
-]
-AllowMissing = Annotated[
-    float,
-    typer.Option(
-        "--allow-missing",
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Share of a run's images that may lack a score or a partner, as 0.05; the rest is compared.",
-    ),
-]
 FoldOf = Annotated[
     str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the runs'.")
 ]
@@ -45,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(baseline, name="baseline")
 
 
+@with_options()
 def compare(
     runs: Annotated[
         list[str],
@@ -52,8 +40,7 @@ def compare(
             metavar="A B...", help="Run folders, baselines (.parquet), or published:NAME to show beside."
         ),
     ],
-    across: Across = None,
-    allow_missing: AllowMissing = 0.0,
+    differing: WhatMayDiffer,
     benchmark: FoldOf = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +55,7 @@ def compare(
 
     published = [word for word in runs if is_published(word)]
     scored = [read_run(word, benchmark) for word in runs if not is_published(word)]
-    found = compare_stage(scored, published, allowed(across, allow_missing))
+    found = compare_stage(scored, published, allowed(differing))
     if as_json:
         typer.echo(json.dumps(comparison_json(found), indent=2))
     else:
@@ -98,20 +85,20 @@ def save(
     say(f"{file}: {len(scored.measures)} measures of {scored.facts.expected:,} images, {size:,} bytes")
 
 
-def allowed(across: list[str] | None, missing: float) -> Allowed:
-    """What runs may differ in, as the flags say.
+def allowed(differing: WhatMayDiffer) -> Allowed:
+    """In what runs may differ, as the flags say.
 
     Raises:
         BadInput: `--across` names anything but `protocol`.
     """
     from sar_eval.stages.compare import Allowed
 
-    if unknown := [word for word in across or () if word != "protocol"]:
+    if unknown := [word for word in differing.across or () if word != "protocol"]:
         raise BadInput(
             f"--across {unknown[0]!r}: only `protocol` may differ; with other prompts, judges or rules of "
             "scoring, figures mean something else"
         )
-    return Allowed(protocol=bool(across), missing=missing)
+    return Allowed(protocol=bool(differing.across), missing=differing.allow_missing)
 
 
 def read_run(word: str, benchmark: str | None = None) -> ScoredRun:
