@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
+from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
-from sar_eval.cli.sequential import run_sequentially
+from sar_eval.cli.sequential import InRounds, run_sequentially
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import (
-    HowToDraw,
-    HowToGate,
-    HowToJudge,
-    InRounds,
-    WhatMayDiffer,
-    WhatToDraw,
-    WhereToRun,
-    parse_shard,
-)
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
     from sar_eval.spec import RunSpec

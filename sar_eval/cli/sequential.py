@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.cli import session
 from sar_eval.cli.compare import allowed, read_run
+from sar_eval.cli.gate_options import PANEL, HowToGate, WhatMayDiffer
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, GateFailed
-from sar_eval.options import HowToDraw, HowToGate, WhatMayDiffer, WhereToRun
+from sar_eval.options import HowToDraw, WhereToRun, option
 from sar_eval.types import Metric
 
 if TYPE_CHECKING:
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
     from sar_eval.stats.sequential import Look
 
 WORDS = {"pass": "pass", "fail": "fail", "open": "go on"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InRounds:
+    """Whether a run stops as soon as its comparison is decided."""
+
+    sequential: bool = option(
+        "Draw in rounds of a tenth, in random order, and stop as soon as it is shown whether the loss from "
+        "the baseline is within --tolerance.",
+        "run",
+        default=False,
+        panel=PANEL,
+    )
 
 
 def run_sequentially(
