@@ -12,7 +12,7 @@ class WorstPrompt:
     version = "1"  # another one whenever the same verdicts may give other figures
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
-        """`overall` first, as in every fold, then `worst_image`; intervals and comparisons come by themselves."""
+        """`overall` first, as in every fold, then `worst_image`; stats does the rest."""
         tasks = scores_by_task(prompts, verdicts)
         return Measure("overall", tasks), Measure("worst_image", tasks, combine="min")
 

@@ -32,12 +32,17 @@ def value_of(paired: Paired) -> float:
 def standard_error(paired: Paired) -> float:
     """Of the difference, clustered by prompt, within tasks (ratio estimator; Cochran 1977, ch. 6).
 
-    For scores in [0, 1], each of the table's cells (won, lost, both right, both wrong) is given half a
-    prompt more, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt.
+    For scores in [0, 1], half a prompt is added to those that the second wins, loses, and to either kind of
+    tie, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt. A prompt won or
+    lost is as large as those seen are on average; if all are tied, it is 1.
     """
     variance = sum(_task_variance(task) for task in paired.tasks) / len(paired.tasks) ** 2
-    n = paired.prompts
-    return float(np.sqrt((variance * n**2 + 1) / (n + 2) ** 2 if paired.shares else variance))
+    if not paired.shares:
+        return float(np.sqrt(variance))
+    n, gains = paired.prompts, np.concatenate([task.gains for task in paired.tasks])
+    differing = gains[np.abs(gains) > ROUNDING]
+    typical = float((differing**2).mean()) if len(differing) else 1.0
+    return float(np.sqrt(variance * n**2 + typical) / (n + 2))
 
 
 def degrees_of_freedom(paired: Paired) -> int:

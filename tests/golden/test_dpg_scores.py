@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.benchmarks.dpg import DpgFold, read_answers
+from sar_eval.stats.intervals import metric_of
 from sar_eval.suites.dpg.questions import read_questions
 from sar_eval.suites.dpg.scoring import reference_scores
 from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
@@ -43,7 +44,7 @@ def test_every_official_case_agrees(parity: Path, tmp_path: Path) -> None:
         table.write_text(case["csv"])
         prompts = import_suite(table).prompts
         verdicts, expected = _verdicts(prompts, case), case["expected"]
-        metrics = {metric.name: metric for metric in DpgFold().fold(prompts, verdicts)}
+        metrics = {m.name: metric_of(m) for m in DpgFold().fold(prompts, verdicts)}
         reference = reference_scores(read_answers(prompts, verdicts))
         assert sorted(reference.dropped) == sorted(expected["failed"])
         per_image = {

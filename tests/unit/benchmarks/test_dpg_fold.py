@@ -4,7 +4,8 @@ import pytest
 
 from sar_eval.benchmarks.dpg import DpgFold
 from sar_eval.errors import BadInput
-from sar_eval.stats import difference_interval
+from sar_eval.measures import Measure, stratum
+from sar_eval.stats.intervals import metric_of
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.types import Metric, Prompt, Verdict
 
@@ -34,7 +35,7 @@ def _verdict(key: str, *answers: str, soft: float | None = None) -> Verdict:
 
 
 def _fold(prompts: list[Prompt], *verdicts: Verdict) -> dict[str, Metric]:
-    return {m.name: m for m in DpgFold().fold(prompts, {v.key: v for v in verdicts})}
+    return {m.name: metric_of(m) for m in DpgFold().fold(prompts, {v.key: v for v in verdicts})}
 
 
 FREE = _prompt("free", ((), WHOLE), ((), GLOBAL))
@@ -155,7 +156,15 @@ def test_prompts_without_questions_are_refused() -> None:
 
 
 def test_intervals_of_differences_are_not_widened() -> None:
-    assert difference_interval([0.0] * 50) == (0, 0, 0)
-    value, low, high = difference_interval([0.0] * 45 + [-0.5] * 5)
+    assert _effect([0.0] * 50) == (0, 0, 0)
+    value, low, high = _effect([0.0] * 45 + [-0.5] * 5)
     assert value == pytest.approx(-0.05)
     assert low < value < high <= 0
+    value, low, high = _effect([0.0] * 45 + [0.5] * 5)
+    assert 0 <= low < value < high
+
+
+def _effect(differences: list[float]) -> tuple[float | None, float | None, float | None]:
+    rows = [(f"p{number}", 0, value, 1.0) for number, value in enumerate(differences)]
+    found = metric_of(Measure("quirk/x", (stratum(rows),), is_effect=True))
+    return found.value, found.low, found.high

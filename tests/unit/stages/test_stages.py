@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import SpecMismatch
+from sar_eval.measures import scores_by_task
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import BlockWriter, GenerateTask, _draw_block, begins_ahead
@@ -16,7 +17,6 @@ from sar_eval.stages.resume import prepare
 from sar_eval.stages.summarize import summarize
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row
-from sar_eval.suites.geneval.scoring import scores_by_task
 from sar_eval.types import Draw, Generation, Verdict
 
 
@@ -169,9 +169,11 @@ def test_scores_are_grouped_by_task_and_prompt(spec: RunSpec, folder: RunFolder)
         f"{p.id}/{i}": Verdict(f"{p.id}/{i}", "shapes", "1", float(i)) for p in prompts for i in (0, 1)
     }
     verdicts["colors-000/1"] = Verdict("colors-000/1", "shapes", "1", error="unreadable")
-    scores = scores_by_task(prompts, verdicts)
-    assert scores["counting"] == [[0.0, 1.0], [0.0, 1.0]]
-    assert scores["colors"] == [[0.0], [0.0, 1.0]]
+    tasks = {task.task: task for task in scores_by_task(prompts, verdicts)}
+    counting, colors = tasks["counting"], tasks["colors"]
+    assert (counting.sums.tolist(), counting.indices.tolist()) == ([0, 1, 0, 1], [0, 1, 0, 1])
+    assert (colors.sums.tolist(), colors.starts.tolist()) == ([0, 0, 1], [0, 1, 3])
+    assert colors.prompts == ["colors-000", "colors-001"]
 
 
 def test_a_task_is_small_enough_to_be_sent_to_a_worker(spec: RunSpec, tmp_path: Path) -> None:

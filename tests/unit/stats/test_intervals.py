@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sar_eval import stats
-from sar_eval.stats import _cluster_totals, _effective_sample_size, clustered_interval, wilson_interval
+from sar_eval.stats import intervals
+from sar_eval.stats.intervals import _effective_sample_size, wilson_interval
+from sar_eval.stats.totals import totals_of
+from tests.score_lists import clustered_interval, measure
 
 
 def test_the_value_is_the_mean_of_the_tasks() -> None:
@@ -92,11 +94,13 @@ def test_a_task_without_errors_still_widens_the_interval_of_the_mean() -> None:
 
 def test_the_effective_sample_size_is_between_prompts_and_images() -> None:
     prompts = [[1.0] * 4, [0.0] * 4] * 30
-    assert _effective_sample_size(_cluster_totals(prompts)) == pytest.approx(60)
-    assert _effective_sample_size(
-        _cluster_totals([[score] for scores in prompts for score in scores])
-    ) == pytest.approx(240)
-    assert _effective_sample_size(_cluster_totals([[0.7] * 3, [0.7] * 4])) == 2
+    assert _effective_size(prompts) == pytest.approx(60)
+    assert _effective_size([[score] for scores in prompts for score in scores]) == pytest.approx(240)
+    assert _effective_size([[0.7] * 3, [0.7] * 4]) == 2
+
+
+def _effective_size(prompts: list[list[float]]) -> float:
+    return _effective_sample_size(totals_of(measure([prompts]))[0])
 
 
 def test_scores_beyond_0_and_1_have_the_bootstraps_interval() -> None:
@@ -123,7 +127,7 @@ def test_unequal_tasks_weigh_the_same() -> None:
 @settings(max_examples=50, deadline=None)
 def test_the_interval_contains_the_value_and_stays_in_range(strata: list[list[list[float]]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "RESAMPLES", 100)
+        patch.setattr(intervals, "RESAMPLES", 100)
         value, low, high = clustered_interval(strata)
     assert 0 <= low <= value <= high <= 1 + 1e-12
 
@@ -131,13 +135,13 @@ def test_the_interval_contains_the_value_and_stays_in_range(strata: list[list[li
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = (np.random.default_rng(2).random((2, 50, 3)) * 9).tolist()
     whole = clustered_interval(scores)
-    monkeypatch.setattr(stats, "CHUNK_SIZE", 50 * 37)
+    monkeypatch.setattr(intervals, "CHUNK_SIZE", 50 * 37)
     assert clustered_interval(scores) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.slow
 def test_many_prompts_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 150)  # all at once: 120 MB of counts, and again as floats
+    monkeypatch.setattr(intervals, "RESAMPLES", 150)  # all at once: 120 MB of counts, and again as floats
     scores = np.random.default_rng(3).random((100_000, 1)).tolist()
     tracemalloc.start()
     try:
