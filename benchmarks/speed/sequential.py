@@ -26,7 +26,7 @@ def geneval_rounds() -> Rounds:
     tasks = np.repeat(np.arange(len(PROMPTS)), PROMPTS)
     suite = [Prompt(f"{number:05d}", "", str(task)) for number, task in enumerate(tasks)]
     order = draw_in_order(suite, DrawingOrder(seed=0, by_tag=True))
-    return Rounds.of(tasks[order].tolist(), round_ends(len(suite)))
+    return Rounds.of(tasks[order].tolist(), round_ends(len(suite), min(PROMPTS)))
 
 
 def cell(pairs: Pairs, rounds: Rounds, tolerance: float, suites: int) -> str:

@@ -11,7 +11,7 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
-from sar_eval.cli.sequential import InRounds, run_sequentially
+from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
@@ -53,6 +53,8 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    if rounds.sequential:
+        check_sequential(gate, differing, where)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)

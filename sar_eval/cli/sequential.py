@@ -46,7 +46,7 @@ def run_sequentially(
     """Draw and judge in rounds until the difference from the baseline is decided.
 
     Raises:
-        BadInput: options that do not go with rounds, or a baseline of another kind of run.
+        BadInput: a baseline of another kind of run, or scores that no bet can be made on.
         GateFailed: the gate did not pass.
         Incomplete: draws of a round have no result.
     """
@@ -55,7 +55,6 @@ def run_sequentially(
     from sar_eval.stages.sequential import Workers, check_baseline, drawing_order, remember, run_in_rounds
     from sar_eval.storage.run_folder import RunFolder
 
-    _check_options(gate, differing, where)
     baseline = read_run(str(gate.baseline))
     measure = baseline.measures[0]
     order = drawing_order(spec, measure)
@@ -83,7 +82,12 @@ def run_sequentially(
         say(f"passed: {statement}")
 
 
-def _check_options(gate: HowToGate, differing: WhatMayDiffer, where: WhereToRun) -> None:
+def check_sequential(gate: HowToGate, differing: WhatMayDiffer, where: WhereToRun) -> None:
+    """Refuse options that do not go with `--sequential`, before anything is loaded.
+
+    Raises:
+        BadInput: naming the flag.
+    """
     if gate.baseline is None:
         raise BadInput(
             "--sequential stops when the difference from a baseline is shown: name it by --baseline"

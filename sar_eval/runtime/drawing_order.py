@@ -28,9 +28,12 @@ def draw_in_order(prompts: Iterable[Prompt], order: DrawingOrder) -> list[int]:
     return [position for _, _, position in sorted(places)]
 
 
-def round_ends(prompts: int) -> list[int]:
-    """How many prompts have been drawn at the end of each round: a tenth, two tenths, ..., all."""
-    rounds = min(ROUNDS, prompts)
+def round_ends(prompts: int, smallest_task: int) -> list[int]:
+    """How many prompts have been drawn at the end of each round: a tenth, two tenths, ..., all.
+
+    With a task of fewer than ten prompts there are only as many rounds, so that each can have one.
+    """
+    rounds = min(ROUNDS, smallest_task)
     return [-(-prompts * number // rounds) for number in range(1, rounds + 1)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def run_in_rounds(
     blocks = open_blocks(spec, folder)
     ids = _ids_in_order(blocks)
     tasks = _tasks(baseline)
-    rounds = Rounds.of(_codes([tasks[prompt_id] for prompt_id in ids]), round_ends(len(ids)))
+    rounds = _rounds([tasks[prompt_id] for prompt_id in ids])
     for end in rounds.ends.tolist():
         _finish(spec, folder, workers, blocks.blocks_of(end))
         gains = _gains(spec, folder, baseline, ids[:end])
@@ -168,9 +169,11 @@ def _tasks(measure: Measure) -> dict[str, str]:
     return {prompt_id: stratum.task for stratum in measure.strata for prompt_id in stratum.prompts}
 
 
-def _codes(names: Sequence[str]) -> list[int]:
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return [numbers[name] for name in names]
+def _rounds(tasks: Sequence[str]) -> Rounds:
+    """The rounds of prompts of these tasks, in the order of drawing."""
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+    smallest = min(Counter(tasks).values())
+    return Rounds.of([numbers[task] for task in tasks], round_ends(len(tasks), smallest))
 
 
 def _gains(spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]) -> NDArray[np.float64]:

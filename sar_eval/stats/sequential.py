@@ -63,17 +63,14 @@ class Rounds:
 
     @classmethod
     def of(cls, tasks: Sequence[int], ends: Sequence[int]) -> Rounds:
-        """Rounds that end there; one that lacks a task is joined to the next.
-
-        Prompts after the last round that has every task are in none.
-        """
+        """Rounds that end there; one that lacks a task is joined to the next, the last one to that before."""
         codes, kept, start = np.array(tasks, np.int64), [], 0
         number = len(np.unique(codes))
         for end in ends:
             if len(np.unique(codes[start:end])) == number:
                 kept.append(end)
                 start = end
-        return cls(codes, np.array(kept, np.int64))
+        return cls(codes, np.array([*kept[:-1], ends[-1]], np.int64))
 
     @cached_property
     def shares(self) -> Floats:

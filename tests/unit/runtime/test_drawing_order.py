@@ -34,16 +34,17 @@ def test_prompts_come_in_an_order_of_their_own_for_every_seed() -> None:
 
 def test_every_round_has_its_share_of_every_task() -> None:
     order = draw_in_order(SUITE, BY_TAG)
-    ends = round_ends(len(SUITE))
+    ends = round_ends(len(SUITE), min(SIZES.values()))
     for start, end in pairwise([0, *ends]):
         counts = Counter(SUITE[position].tag for position in order[start:end])
         assert all(abs(counts[tag] - size / 10) <= 1.5 for tag, size in SIZES.items())
 
 
-def test_rounds_are_tenths_and_of_few_prompts_fewer() -> None:
-    assert round_ends(553) == [56, 111, 166, 222, 277, 332, 388, 443, 498, 553]
-    assert round_ends(3) == [1, 2, 3]
-    assert round_ends(1) == [1]
+def test_rounds_are_tenths_or_as_many_as_a_task_has_prompts() -> None:
+    assert round_ends(553, 80) == [56, 111, 166, 222, 277, 332, 388, 443, 498, 553]
+    assert round_ends(24, 4) == [6, 12, 18, 24]
+    assert round_ends(25, 3) == [9, 17, 25]
+    assert round_ends(1, 1) == [1]
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])

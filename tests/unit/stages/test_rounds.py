@@ -1,21 +1,20 @@
 """Runs in rounds: what they decide, that they stop, and that they are still the same runs."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sar_eval.errors import BadInput, Incomplete, SpecMismatch
-from sar_eval.measures import Measure
+from sar_eval.measures import Measure, scores_by_task
 from sar_eval.report.page import write_report
 from sar_eval.runtime.drawing_order import draw_in_order
 from sar_eval.spec import RunSpec
 from sar_eval.stages.export import export
-from sar_eval.stages.inventory import Inventory
 from sar_eval.stages.join import join
-from sar_eval.stages.measure import fold_run, score_run
+from sar_eval.stages.measure import score_run
 from sar_eval.stages.resume import open_blocks, prepare
 from sar_eval.stages.sequential import Workers, check_baseline, drawing_order, remember, run_in_rounds
 from sar_eval.stages.summarize import summarize
@@ -23,7 +22,7 @@ from sar_eval.stages.verify import verify
 from sar_eval.stats.sequential import Look
 from sar_eval.storage.files import write_bytes
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.types import DrawingOrder, Prompt, make_draw
+from sar_eval.types import DrawingOrder, Prompt, Verdict, make_draw
 from tests.stored_runs import begin_run, make_spec, store_generations, store_verdicts
 
 TASKS, EACH, IMAGES = ("colors", "counting", "position"), 30, 2
@@ -50,16 +49,16 @@ def _stored(
     path: Path, scores: Mapping[str, float], *, order: DrawingOrder | None = ORDER, **changes: object
 ) -> tuple[RunSpec, RunFolder]:
     """A run of which everything is drawn, and judged where there is a score."""
-    spec, folder = begin_run(path, SUITE, **{"images_per_prompt": IMAGES, "batch_size": 7, **changes})
+    spec, folder = begin_run(path, SUITE, **{"images_per_prompt": IMAGES, "batch_size": 31, **changes})
     folder.write_manifest(replace(folder.read_manifest(), order=order))
     store_generations(spec, folder, dict.fromkeys(KEYS, PNG))
     store_verdicts(spec, folder, scores)
     return spec, folder
 
 
-def _baseline(path: Path, scores: Mapping[str, float]) -> Measure:
-    spec, folder = _stored(path, scores, order=None)
-    return fold_run(Inventory(spec, folder))[0]
+def _baseline(scores: Mapping[str, float]) -> Measure:
+    verdicts = {key: Verdict(key, "shapes", "1", score) for key, score in scores.items()}
+    return Measure("overall", scores_by_task(SUITE, verdicts))
 
 
 def _keep_blocks(folder: RunFolder, number: int) -> None:
@@ -78,14 +77,14 @@ def _looks(spec: RunSpec, folder: RunFolder, baseline: Measure) -> list[Look]:
 def stopped(tmp_path: Path) -> tuple[RunSpec, RunFolder]:
     """A run that is clearly worse, stopped after the first round that shows it."""
     spec, folder = _stored(tmp_path / "worse", _scores(0.1))
-    look = _looks(spec, folder, _baseline(tmp_path / "base", _scores(0.9)))[-1]
+    look = _looks(spec, folder, _baseline(_scores(0.9)))[-1]
     _keep_blocks(folder, open_blocks(spec, folder).blocks_of(look.prompts))
     remember(spec, folder, look.prompts, "a loss is shown")
     return spec, folder
 
 
 def test_a_clear_loss_fails_early_and_a_clear_gain_passes(tmp_path: Path) -> None:
-    low, high = (_baseline(tmp_path / name, _scores(s)) for name, s in (("low", 0.1), ("high", 0.9)))
+    low, high = (_baseline(_scores(share)) for share in (0.1, 0.9))
     for share, baseline, answer in ((0.1, high, "fail"), (0.9, low, "pass")):
         found = _looks(*_stored(tmp_path / answer, _scores(share, seed=1)), baseline)
         assert [look.decision for look in found] == ["open"] * (len(found) - 1) + [answer]
@@ -94,7 +93,7 @@ def test_a_clear_loss_fails_early_and_a_clear_gain_passes(tmp_path: Path) -> Non
 
 def test_equal_runs_go_on_to_the_end(tmp_path: Path) -> None:
     spec, folder = _stored(tmp_path / "run", _scores(0.5, seed=2))
-    found = _looks(spec, folder, _baseline(tmp_path / "base", _scores(0.5, seed=1)))
+    found = _looks(spec, folder, _baseline(_scores(0.5, seed=1)))
     assert [look.prompts for look in found] == [9, 18, 27, 36, 45, 54, 63, 72, 81, 90]
     assert {look.decision for look in found} == {"open"}
     assert found[-1].low < 0 < found[-1].high
@@ -149,11 +148,11 @@ def test_holes_before_the_stop_and_draws_after_it_make_a_run_incomplete(
     _keep_blocks(folder, number)
     folder.generations.parts()[0].path.unlink()
     summary = summarize(spec, folder)
-    assert (summary.failed, summary.partial, summary.metrics) == (7, False, ())
+    assert (summary.failed, summary.partial, summary.metrics) == (31, False, ())
 
 
 def test_a_broken_off_run_comes_to_the_same_rounds(tmp_path: Path) -> None:
-    baseline = _baseline(tmp_path / "base", _scores(0.9))
+    baseline = _baseline(_scores(0.9))
     whole = _looks(*_stored(tmp_path / "whole", _scores(0.55, seed=4)), baseline)
     spec, folder = _stored(tmp_path / "broken", _scores(0.55, seed=4))
     rounds = run_in_rounds(spec, folder, baseline, 0.01, NO_WORKERS)
@@ -163,7 +162,7 @@ def test_a_broken_off_run_comes_to_the_same_rounds(tmp_path: Path) -> None:
 
 
 def test_a_draw_without_a_result_is_not_left_out(tmp_path: Path) -> None:
-    baseline, scores = _baseline(tmp_path / "base", _scores(0.9)), _scores(0.1)
+    baseline, scores = _baseline(_scores(0.9)), _scores(0.1)
     first = SUITE[draw_in_order(SUITE, ORDER)[0]].id
     spec, folder = _stored(tmp_path / "run", {k: v for k, v in scores.items() if k != f"{first}/1"})
     with pytest.raises(Incomplete, match=rf"1 images of this round have no result \({first}/1: \?\)"):
@@ -178,32 +177,32 @@ def test_baselines_that_no_bet_can_be_made_on(tmp_path: Path) -> None:
     write_bytes(tmp_path / "suite.csv", f"id,text,tag,split\n{lines}".encode())
     spec = make_spec(SUITE, suite=str(tmp_path / "suite.csv"), images_per_prompt=IMAGES, seed=3)
     scores = _scores(0.5)
-    good = _baseline(tmp_path / "good", scores)
+    good = _baseline(scores)
     assert drawing_order(spec, good) == DrawingOrder(seed=3, by_tag=True)
     single = replace(good, strata=good.strata[:1])
     with pytest.raises(BadInput, match=r"no score of 60 of 90 prompts \(counting-000, ...\)"):
         drawing_order(spec, single)
     with pytest.raises(BadInput, match="the baseline has scores outside 0 and 1"):
-        drawing_order(spec, _baseline(tmp_path / "outside", scores | {KEYS[0]: -0.5}))
+        drawing_order(spec, _baseline(scores | {KEYS[0]: -0.5}))
     del scores[KEYS[0]]
     with pytest.raises(BadInput, match="prompts do not weigh the same"):
-        drawing_order(spec, _baseline(tmp_path / "hole", scores))
+        drawing_order(spec, _baseline(scores))
 
 
 def test_baselines_of_other_runs(tmp_path: Path) -> None:
-    spec, folder = _stored(tmp_path / "run", {})
-    refused: dict[str, Callable[[], tuple[RunSpec, RunFolder]]] = {
-        "other protocols": lambda: _stored(
-            tmp_path / "a", _scores(1), protocol=replace(spec.protocol, guidance=9.0)
-        ),
-        "2 images of each prompt, and this run 3": lambda: _stored(tmp_path / "b", _scores(1)),
-        "lacks 1 of 180 images": lambda: _stored(tmp_path / "c", {k: 1.0 for k in KEYS[1:]}),
-    }
-    for words, make in refused.items():
-        asked = replace(spec, images_per_prompt=3) if "3" in words else spec
+    spec, folder = begin_run(tmp_path / "run", SUITE, images_per_prompt=IMAGES)
+    whole = score_run(*_stored(tmp_path / "whole", _scores(1)))
+    check_baseline(spec, folder, whole, across_protocol=False)
+    guided = begin_run(tmp_path / "guided", SUITE, protocol=replace(spec.protocol, guidance=9.0))
+    more = begin_run(tmp_path / "more", SUITE, images_per_prompt=3)
+    holes = score_run(*_stored(tmp_path / "holes", dict.fromkeys(KEYS[1:], 1.0)))
+    for run, baseline, words in (
+        (guided, whole, "other protocols"),
+        (more, whole, "2 images of each prompt, and this run 3"),
+        ((spec, folder), holes, "lacks 1 of 180 images"),
+    ):
         with pytest.raises(BadInput, match=words):
-            check_baseline(asked, folder, score_run(*make()), across_protocol=False)
-    check_baseline(spec, folder, score_run(*_stored(tmp_path / "d", _scores(1))), across_protocol=False)
+            check_baseline(*run, baseline, across_protocol=False)
 
 
 def test_a_folder_keeps_its_order(suite: Path, spec: RunSpec, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def _rounds(sizes: tuple[int, ...] = PROMPTS) -> Rounds:
     tasks = np.repeat(np.arange(len(sizes)), sizes)
     suite = [Prompt(f"{number:04d}", "", str(task)) for number, task in enumerate(tasks)]
     order = draw_in_order(suite, BY_TAG)
-    return Rounds.of(tasks[order].tolist(), round_ends(len(suite)))
+    return Rounds.of(tasks[order].tolist(), round_ends(len(suite), min(sizes)))
 
 
 def _cost(found: NDArray[np.float64], rounds: Rounds) -> float:
@@ -40,9 +40,10 @@ def _cost(found: NDArray[np.float64], rounds: Rounds) -> float:
 def test_a_round_has_all_tasks() -> None:
     rounds = _rounds()
     assert rounds.ends.tolist() == [56, 111, 166, 222, 277, 332, 388, 443, 498, 553]
-    assert _rounds((2, 2, 2)).ends.tolist() == [3, 6]  # tenths of six prompts lack tasks
-    assert _rounds((3, 100)).ends.tolist() == [21, 52, 93]
-    assert Rounds.of([0, 1, 0, 0], [2, 4]).ends.tolist() == [2]  # the last two are never looked at
+    assert _rounds((2, 2, 2)).ends.tolist() == [3, 6]  # tenths of six prompts would lack tasks
+    assert _rounds((3, 100)).ends.tolist() == [35, 69, 103]
+    assert Rounds.of([0, 0, 1, 0, 1], [2, 3, 5]).ends.tolist() == [3, 5]
+    assert Rounds.of([0, 1, 0, 1, 0, 0], [2, 4, 6]).ends.tolist() == [2, 6]
 
 
 def test_the_capital_is_the_product_of_the_bets() -> None:
@@ -75,7 +76,7 @@ def test_what_a_look_says() -> None:
 
 
 def test_a_decision_stays() -> None:
-    rounds = Rounds.of([0] * 100, round_ends(100))
+    rounds = Rounds.of([0] * 100, round_ends(100, 100))
     gains = np.concatenate([np.full(30, -0.9), np.full(70, 0.9)])
     assert set(decisions(gains, rounds, 0.01)[2:]) == {-1}
 
@@ -159,7 +160,7 @@ def test_five_points_take_at_most_half_of_the_draws(correlation: float, seeds_sh
 
 @pytest.mark.slow
 def test_a_clear_loss_costs_a_tenth() -> None:
-    rounds = Rounds.of([0] * 553, round_ends(553))
+    rounds = Rounds.of([0] * 553, round_ends(553, 553))
     rng = np.random.default_rng(6)
     gains = rng.binomial(4, 0.4, (SUITES, 553)) / 4 - rng.binomial(4, 0.65, (SUITES, 553)) / 4
     assert _cost(decisions(gains, rounds, 0.01), rounds) < 0.11
