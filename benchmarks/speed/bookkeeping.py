@@ -60,8 +60,10 @@ def make_prompts(number: int) -> Iterator[Prompt]:
         )
 
 
-def make_run(path: Path, rows: int) -> None:
-    """A finished and judged run."""
+def make_run(
+    path: Path, rows: int, seed: int = 0, score: Callable[[random.Random], float] | None = None
+) -> None:
+    """A finished and judged run; without `score`, images are right or wrong."""
     prompts = rows // EACH
     spec = RunSpec(
         "shapes",
@@ -78,7 +80,7 @@ def make_run(path: Path, rows: int) -> None:
     folder = RunFolder(path)
     stored = folder.write_prompts(make_prompts(prompts))
     folder.write_manifest(Manifest(spec=spec.to_json(), digest=spec.digest, prompts=stored))
-    rng = random.Random(0)
+    rng = random.Random(seed)
     for number, draws in enumerate(Blocks.of(folder.prompts(), spec)):
         made_by = {"engine": "native", "device": "cpu", "wave_size": BLOCK}
         made = [
@@ -90,7 +92,8 @@ def make_run(path: Path, rows: int) -> None:
         for row in rows_:
             passed = rng.random() < 0.6
             evidence = {"boxes": [BOX] * 3}
-            verdict = Verdict(row["key"], "shapes", "1", float(passed), passed, "", evidence)
+            value = float(passed) if score is None else score(rng)
+            verdict = Verdict(row["key"], "shapes", "1", value, passed, "", evidence)
             verdicts.append(verdict_row(verdict, spec.judge_digest, image_digest(IMAGE)))
         folder.write_verdicts("shapes", number, verdicts, spec.judge_digest, part)
 
@@ -190,17 +193,17 @@ def write_suites(path: Path, rows: int) -> None:
             writer.write_table(pa.table({"prompt": np.char.add("a red circle and ring number ", numbers)}))
 
 
-def measure(step: str, path: Path) -> tuple[float, float]:
-    """CPU seconds and peak memory in MB of a step."""
-    command = [sys.executable, __file__, "--step", step, "--folder", str(path)]
+def measure(step: str, path: Path, script: str = __file__) -> tuple[float, float]:
+    """CPU seconds and peak memory in MB of a step of a script."""
+    command = [sys.executable, script, "--step", step, "--folder", str(path)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds, kilobytes = json.loads(done.stdout.splitlines()[-1])
     return seconds, kilobytes / 1024
 
 
-def run_step(step: str, path: Path) -> None:
+def run_step(step: Callable[[Path], None], path: Path) -> None:
     """Run a step in this process and print what it cost."""
-    STEPS[step](path)
+    step(path)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps([used.ru_utime + used.ru_stime, peak_memory()]))
 
@@ -283,7 +286,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.step:
-        run_step(arguments.step, arguments.folder)
+        run_step(STEPS[arguments.step], arguments.folder)
         return
     path = arguments.folder / str(arguments.rows)
     if not (path / "suite.parquet").exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -194,7 +195,7 @@ def find_published(benchmark: str, name: str) -> Published:
     scores = read_published(benchmark)
     wanted = name.removeprefix(PUBLISHED)
     for score in scores:
-        if score.model.casefold() == wanted.casefold():
+        if _plain(score.model) == _plain(wanted):
             return Published(
                 name=score.model,
                 overall=score.overall,
@@ -206,6 +207,11 @@ def find_published(benchmark: str, name: str) -> Published:
     near = difflib.get_close_matches(wanted, names, 3, 0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     raise BadInput(f"no score of {shorten(wanted)} on {benchmark!r} is published here; {hint}")
+
+
+def _plain(name: str) -> str:
+    """`SimpleAR-0.5B RL` as anybody may write it."""
+    return re.sub(r"[^a-z0-9.]+", "", name.casefold())
 
 
 def is_published(word: str) -> bool:

@@ -37,14 +37,13 @@ def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
         BadInput: it has no judge or no fold, is a shard, has no score at all, or a part cannot be read.
         SpecMismatch: a stored part is of another run.
     """
-    if not spec.fold or not spec.judge:
-        raise BadInput(
-            f"{folder.path} has no {'judge' if not spec.judge else 'benchmark'}: it has no scores"
-        )
+    if not spec.judge:
+        way_on = f"`sar-eval judge {folder.path} --benchmark NAME` gives it some"
+        raise BadInput(f"{folder.path} has no judge, so it has no scores: {way_on}")
+    if not spec.fold:
+        raise BadInput(f"{folder.path} has no fold, so it has no figures: name one by --benchmark")
     if shard := folder.read_manifest().shard:
-        raise BadInput(
-            f"{folder.path} is shard {shard} of a run: put them together by `sar-eval join` first"
-        )
+        raise BadInput(f"{folder.path} is shard {shard} of a run: `sar-eval join` the shards first")
     inventory = Inventory(spec, folder)
     failed = sum(len(inventory.state(block).problems) for block in inventory.blocks.numbers)
     measures = fold_run(inventory)

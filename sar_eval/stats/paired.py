@@ -5,7 +5,8 @@ docs/comparing.md explains each number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -16,9 +17,10 @@ from sar_eval.stats.pairing import Paired, PairedTask
 from sar_eval.stats.totals import Totals
 
 RESAMPLES = 10_000
-CHUNK_SIZE = 1_000_000  # random counts held in memory at once
+CHUNK_SIZE = 200_000  # random numbers held at once
+COUNTING_COST = 8  # drawing a count takes as long as drawing so many prompts one by one
 EXACT_UP_TO = 13  # prompts that differ: all 2^13 assignments are fewer than the random ones
-MAX_KINDS = 20_000  # of totals: the mean of more prompts is drawn from the normal distribution it tends to
+MAX_KINDS = 20_000  # of prompts: the mean of more is drawn from the normal distribution that it tends to
 ROUNDING = 1e-10  # by which equal differences may differ
 Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
@@ -74,26 +76,94 @@ def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
 
 
 def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
-    kinds, numbers = _kinds(task)
-    if len(numbers) > MAX_KINDS:
-        spread = np.sqrt(_task_variance(task))
-        return rng.normal(task.second.mean - task.first.mean, spread, RESAMPLES)
-    rows = max(1, CHUNK_SIZE // len(numbers))
-    n, means = len(task.first), np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, rows):
-        counts = rng.multinomial(n, numbers / n, min(rows, RESAMPLES - start)).astype(float)
-        means[start : start + rows] = _difference_of(counts @ kinds)
-    return means
+    sample = _Sample.of(task)
+    if sample.kinds > MAX_KINDS:
+        return rng.normal(task.second.mean - task.first.mean, np.sqrt(_task_variance(task)), RESAMPLES)
+    return sample.difference(_resampled_sums(sample.columns, rng))
 
 
-def _kinds(task: PairedTask) -> tuple[Floats, NDArray[np.int64]]:
-    """Different totals (score and weight in the first, in the second) and how many prompts have each."""
-    kinds, numbers = np.unique(_columns(task), axis=0, return_counts=True)
-    return kinds, numbers
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """The numbers of each prompt whose sums give the task's difference.
+
+    Attributes:
+        columns: gains where all prompts weigh the same, else score and weight in the first and in the
+            second [P, 1 or 4].
+        kinds: how many of the rows are different.
+    """
+
+    columns: Floats
+    kinds: int
+
+    @classmethod
+    def of(cls, task: PairedTask) -> _Sample:
+        columns = task.gains[:, None] if task.is_balanced else _totals(task)
+        return cls(columns, len(np.unique(columns, axis=0)))
+
+    def difference(self, sums: Floats) -> Floats:
+        """The task's difference from sums over as many prompts [..., 1 or 4]."""
+        if sums.shape[-1] == 1:
+            return np.asarray(sums[..., 0] / len(self.columns))
+        return np.asarray(sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1])
+
+    def turned(self) -> Floats:
+        """The rows with the two runs swapped where the second lost, so that it wins everywhere."""
+        if self.columns.shape[1] == 1:
+            return np.abs(self.columns)
+        lost = self.columns[:, 2] / self.columns[:, 3] < self.columns[:, 0] / self.columns[:, 1]
+        return np.where(lost[:, None], self.columns[:, [2, 3, 0, 1]], self.columns)
 
 
-def _difference_of(totals: Floats) -> Floats:
-    return totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
+def _changes(columns: Floats) -> Floats:
+    """What swapping the two runs adds to a prompt's numbers."""
+    return -2 * columns if columns.shape[1] == 1 else columns[:, [2, 3, 0, 1]] - columns
+
+
+def _totals(task: PairedTask) -> Floats:
+    return np.stack([task.first.sums, task.first.sizes, task.second.sums, task.second.sizes], axis=1)
+
+
+def _resampled_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+    """Sums over resampled prompts [RESAMPLES, columns], in chunks that fit into a cache.
+
+    Equal prompts are counted together where that is faster: with four images right or wrong, nine differ.
+    """
+    n, sums = len(columns), np.empty((RESAMPLES, columns.shape[1]))
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
+    counted = len(kinds) < n // COUNTING_COST
+    for rows in _chunks(len(kinds) if counted else n):
+        size = rows.stop - rows.start
+        if counted:
+            sums[rows] = rng.multinomial(n, numbers / n, size).astype(float) @ kinds
+        else:
+            drawn = rng.integers(0, n, (size, n), np.int32)
+            sums[rows] = np.stack([column[drawn].sum(axis=1) for column in columns.T], axis=1)
+    return sums
+
+
+def _swapped_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+    """Sums if each prompt's runs are swapped or not, at random [RESAMPLES, columns]."""
+    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
+    counted = len(kinds) < len(columns) // COUNTING_COST
+    changes = _changes(kinds if counted else columns)
+    sums = np.empty((RESAMPLES, columns.shape[1]))
+    for rows in _chunks(len(changes)):
+        shape = (rows.stop - rows.start, len(changes))
+        swapped = rng.binomial(numbers, 0.5, shape) if counted else _random_bits(shape, rng)
+        sums[rows] = swapped.astype(float) @ changes
+    return np.asarray(columns.sum(axis=0) + sums)
+
+
+def _random_bits(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+    number = shape[0] * shape[1]
+    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-number // 8)), np.uint8), count=number)
+    return bits.reshape(shape)
+
+
+def _chunks(width: int) -> Iterator[slice]:
+    """Slices of the resamples, each of at most `CHUNK_SIZE` random numbers."""
+    rows = max(1, CHUNK_SIZE // width)
+    return (slice(start, min(start + rows, RESAMPLES)) for start in range(0, RESAMPLES, rows))
 
 
 def interval(paired: Paired, resampled: Floats, level: float) -> Interval:
@@ -122,52 +192,34 @@ def permutation_p(tasks: Sequence[PairedTask], seed: int = 0) -> float:
 
     If the two runs do not differ, either could have had the other's scores of a prompt (Fisher 1935, the
     sign-flip test). Few prompts that differ: all assignments; else random ones (Phipson and Smyth 2010).
+    It is the same whichever run is named first.
     """
-    differing = [np.flatnonzero(~_are_equal(task)) for task in tasks]
-    number = sum(map(len, differing))
     observed = abs(np.mean([task.second.mean - task.first.mean for task in tasks])) - ROUNDING
-    if number <= EXACT_UP_TO:
-        swaps = np.array(list(product((0.0, 1.0), repeat=number))).reshape(2**number, number)
-        parts = np.split(swaps, np.cumsum([len(d) for d in differing])[:-1], axis=1)
-        values = [_swapped(t, d, part) for t, d, part in zip(tasks, differing, parts, strict=True)]
+    samples = [_Sample.of(task) for task in tasks]
+    differing = [np.flatnonzero(np.any(_changes(sample.columns) != 0, axis=1)) for sample in samples]
+    if sum(map(len, differing)) <= EXACT_UP_TO:
+        values = _all_swaps(samples, differing)
         return float(np.mean(np.abs(np.mean(values, axis=0)) >= observed))
     rng = np.random.default_rng(seed)
-    values = [_random_swaps(task, rng) for task in tasks]
+    values = [_random_swaps(task, sample, rng) for task, sample in zip(tasks, samples, strict=True)]
     larger = int((np.abs(np.mean(values, axis=0)) >= observed).sum())
     return (larger + 1) / (RESAMPLES + 1)
 
 
-def _are_equal(task: PairedTask) -> NDArray[np.bool_]:
-    return np.asarray(np.all(_changes(_columns(task)) == 0, axis=1))
+def _all_swaps(samples: Sequence[_Sample], differing: Sequence[NDArray[np.int64]]) -> list[Floats]:
+    """Each task's difference in every assignment of the differing prompts of all tasks."""
+    number = sum(map(len, differing))
+    swaps = np.array(list(product((0.0, 1.0), repeat=number))).reshape(2**number, number)
+    parts = np.split(swaps, np.cumsum([len(d) for d in differing])[:-1], axis=1)
+    return [
+        sample.difference(sample.columns.sum(axis=0) + part @ _changes(sample.columns[prompts]))
+        for sample, prompts, part in zip(samples, differing, parts, strict=True)
+    ]
 
 
-def _swapped(task: PairedTask, differing: NDArray[np.int64], swaps: Floats) -> Floats:
-    """The task's difference if these of its prompts are swapped (1) or not (0) [assignments]."""
-    change = _changes(_columns(task)[differing])
-    return _difference_of(_columns(task).sum(axis=0) + swaps @ change)
-
-
-def _random_swaps(task: PairedTask, rng: np.random.Generator) -> Floats:
-    """The task's difference in random assignments; prompts with equal totals are counted together."""
-    kinds, numbers = _kinds(task)
-    if len(numbers) > MAX_KINDS:
-        a, b = task.first, task.second
-        return rng.normal(
-            0, np.sqrt(((b.sums / b.sizes.sum() - a.sums / a.sizes.sum()) ** 2).sum()), RESAMPLES
-        )
-    whole, change = _columns(task).sum(axis=0), _changes(kinds)
-    rows = max(1, CHUNK_SIZE // len(numbers))
-    values = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, rows):
-        swapped = rng.binomial(numbers, 0.5, (min(rows, RESAMPLES - start), len(numbers)))
-        values[start : start + rows] = _difference_of(whole + swapped.astype(float) @ change)
-    return values
-
-
-def _columns(task: PairedTask) -> Floats:
-    return np.stack([task.first.sums, task.first.sizes, task.second.sums, task.second.sizes], axis=1)
-
-
-def _changes(kinds: Floats) -> Floats:
-    """What swapping the two runs' totals of a prompt adds to the sums of them all."""
-    return kinds[:, [2, 3, 0, 1]] - kinds
+def _random_swaps(task: PairedTask, sample: _Sample, rng: np.random.Generator) -> Floats:
+    """The task's difference in random assignments."""
+    if sample.kinds > MAX_KINDS:
+        gains = task.second.sums / task.second.sizes.sum() - task.first.sums / task.first.sizes.sum()
+        return rng.normal(0, np.sqrt((gains**2).sum()), RESAMPLES)
+    return sample.difference(_swapped_sums(sample.turned(), rng))

@@ -36,6 +36,12 @@ class PairedTask:
         """Second less first of each prompt's mean score [P]."""
         return self.second.sums / self.second.sizes - self.first.sums / self.first.sizes
 
+    @property
+    def is_balanced(self) -> bool:
+        """Whether all prompts weigh the same in both, so that the difference is the mean of the gains."""
+        sizes = self.first.sizes
+        return bool((sizes == sizes[:1]).all() and np.array_equal(sizes, self.second.sizes))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paired:

@@ -150,7 +150,7 @@ class _Columns:
     def __init__(self, path: Path, table: pa.Table) -> None:
         self.path = path
         try:
-            plain = table.select(SCHEMA.names).cast(SCHEMA)
+            plain = table.select(SCHEMA.names).cast(SCHEMA).unify_dictionaries()
         except (pa.ArrowException, ValueError) as error:
             raise BadInput(f"{path} has columns of other kinds ({error}): {WAY_ON}") from error
         self.names: dict[str, list[str]] = {}
@@ -161,6 +161,15 @@ class _Columns:
             self.codes[name] = column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         self.index = plain.column("index").to_numpy()
         self.sums, self.weights = (plain.column(name).to_numpy() for name in ("sum", "weight"))
+        self._gather()
+
+    def _gather(self) -> None:
+        """Bring the rows of each measure, task and prompt together, if somebody has sorted them."""
+        keys = self._keys()[:3]
+        if len(self.index) and not all(_is_grouped(np.stack(keys[: depth + 1])) for depth in range(3)):
+            order = self._order()
+            self.codes = {name: codes[order] for name, codes in self.codes.items()}
+            self.index, self.sums, self.weights = self.index[order], self.sums[order], self.weights[order]
 
     def check(self) -> None:
         """Refuse what no run gives."""
@@ -204,3 +213,9 @@ class _Columns:
         ids = [self.names["prompt_id"][code] for code in prompts[starts].tolist()]
         ends = np.append(starts, len(prompts))
         return Stratum(task, ids, ends, self.index[rows], self.sums[rows], self.weights[rows])
+
+
+def _is_grouped(keys: NDArray[Any]) -> bool:
+    """Whether equal columns stand together."""
+    runs = 1 + int(np.any(np.diff(keys, axis=1) != 0, axis=0).sum())
+    return bool(runs == np.unique(keys, axis=1).shape[1])

@@ -21,6 +21,9 @@ from sar_eval.suites.shapes.vocabulary import TASKS
 from sar_eval.types import DrawProtocol, make_draw
 
 
+BASELINES = Path(__file__).parents[2] / "reports" / "baselines"
+
+
 def test_the_checkpoints_are_small() -> None:
     assert demo_names() == ["demo:pretrain", "demo:sft"]
     assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) <= 12_000_000
@@ -56,6 +59,29 @@ def test_fine_tuning_improves_the_score(sar_eval, tmp_path: Path) -> None:
         overall[name] = json.loads(done.stdout)["metrics"][0]
     assert overall["sft"]["value"] >= 0.75, "docs/demo-checkpoints.md says 0.939"
     assert overall["pretrain"]["high"] < overall["sft"]["low"]
+    pair = _compare(sar_eval, tmp_path / "pretrain", tmp_path / "sft")
+    assert pair["shares_noise"]
+    assert {d["winner"] for d in pair["differences"]} == {"B"}, "better in every task"
+    # The baseline that is shipped is this run's, but for what another machine rounds otherwise.
+    pair = _compare(sar_eval, BASELINES / "shapes-sft.parquet", tmp_path / "sft")
+    assert abs(pair["differences"][0]["value"]) < 0.01
+
+
+@pytest.mark.slow
+def test_another_seed_is_not_distinguishable(sar_eval, tmp_path: Path) -> None:
+    out = tmp_path / "sft"
+    done = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--seed", "1", "--out", out, "--no-report")
+    assert done.returncode == 0, done.stderr
+    pair = _compare(sar_eval, BASELINES / "shapes-sft.parquet", out)
+    assert not pair["shares_noise"]
+    assert {d["winner"] for d in pair["differences"]} == {None}
+    assert "are not distinguishable: overall" in pair["sentence"]
+
+
+def _compare(sar_eval, first: Path, second: Path) -> dict:
+    done = sar_eval("compare", first, second, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["pairs"][0]
 
 
 def test_speculation_draws_the_same_images_in_fewer_steps() -> None:
