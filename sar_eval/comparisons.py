@@ -10,6 +10,7 @@ from sar_eval.types import DrawProtocol, Json, Metric
 
 ALPHA = 0.05  # of every test, and 1 - the level of every two-sided interval
 POWER = 0.80  # at which differences count as detectable
+FailIf = Literal["not-shown", "worse"]  # when a gate fails: unless good is shown, or if bad is
 Winner = Literal["first", "second", ""]
 
 
@@ -98,6 +99,7 @@ class Difference:
         prompts_needed: prompts with as many images that would find a difference as large as this one with
             80 % power; None if it is 0.
         images_needed: images of each of these prompts that would; None if no number of images would.
+        noise_share: of the difference's variance, the part that more images would remove; None if unknown.
     """
 
     measure: str
@@ -120,6 +122,7 @@ class Difference:
     detectable: float | None = None
     prompts_needed: int | None = None
     images_needed: int | None = None
+    noise_share: float | None = None
 
     @property
     def group(self) -> str:
@@ -208,6 +211,110 @@ class Comparison:
     def side(self, letter: str) -> Side:
         """The run of a letter."""
         return next(side for side in self.sides if side.letter == letter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question that a gate asks of one measure, and its answer.
+
+    Attributes:
+        asked: `not-worse`: is the run shown to be at most `limit` worse than the baseline? `worse`: is it
+            shown to be more than that worse? `floor`: is its own figure at least `limit`?
+        measure, scale: as of a `Metric`.
+        limit: the tolerance, or the floor, in the measure's unit.
+        answer: `yes` and `no` are shown; `undecided`: neither is.
+        passed: whether the gate may pass.
+        figure: the run's own, over what is compared, or over all its draws for a floor.
+        baseline: the baseline's; None for a floor.
+        value: figure - baseline.
+        lower, upper: one-sided bounds of the difference; None for a floor or if they cannot be estimated.
+        confidence: of each bound.
+        prompts: that both have.
+        prompts_needed, images_needed: as of a `Difference`, for an answer if the difference is as observed.
+    """
+
+    asked: Literal["not-worse", "worse", "floor"]
+    measure: str
+    scale: int
+    limit: float
+    answer: Literal["yes", "no", "undecided"]
+    passed: bool
+    figure: float
+    baseline: float | None = None
+    value: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    confidence: float = 1 - ALPHA
+    prompts: int = 0
+    prompts_needed: int | None = None
+    images_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What was known after a round of a sequential run, in the measure's unit. See docs/sequential.md.
+
+    Attributes:
+        prompts, images: drawn and judged so far; `of` is all of the suite's images.
+        figure, baseline, value: of them, as of a `Question`.
+        lower, upper: one-sided bounds of the difference, each of which holds after all rounds at once with
+            95 % confidence.
+        low, high: both bounds of the 95 % confidence sequence.
+        decision: `pass` and `fail`: the loss is shown to be below, or above, the tolerance; `open`.
+    """
+
+    measure: str
+    scale: int
+    prompts: int
+    images: int
+    of: int
+    figure: float
+    baseline: float
+    value: float
+    lower: float
+    upper: float
+    low: float
+    high: float
+    decision: Literal["pass", "fail", "open"]
+
+    @property
+    def drawn(self) -> str:
+        """`144 of 1,440 images`."""
+        return f"{self.images:,} of {self.of:,} images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What a gate asked of a run, and whether it passes: if every question does.
+
+    Attributes:
+        run, run_path: the checkpoint's name, and the run folder.
+        baseline, baseline_path: what it was held against; "" without one.
+        questions: in the order of the measures, floors last.
+        comparison: with the baseline, as first run.
+        notes: what readers must know.
+        rounds: of a sequential run.
+    """
+
+    benchmark: str
+    run: str
+    run_path: str
+    baseline: str = ""
+    baseline_path: str = ""
+    questions: tuple[Question, ...]
+    comparison: Comparison | None = None
+    notes: tuple[str, ...] = ()
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every question passes."""
+        return all(question.passed for question in self.questions)
+
+    @property
+    def failures(self) -> tuple[Question, ...]:
+        """The questions that do not."""
+        return tuple(question for question in self.questions if not question.passed)
 
 
 def sentence(comparison: Comparison, pair: Pair) -> str:

@@ -129,7 +129,7 @@ def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, 
     return {name: value for name, value in options.items() if name not in ignored}
 
 
-def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None, sequential: bool = False) -> Path:
+def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None, *, sequential: bool = False) -> Path:
     """Where a run goes unless --out says: the same command finds the same folder, so it resumes."""
     checkpoint = spec.checkpoint.removeprefix("demo:").rstrip("/").split("/")[-1]
     names = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in (spec.benchmark, checkpoint)]

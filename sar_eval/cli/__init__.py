@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from sar_eval import __version__
-from sar_eval.cli import ckpt, compare, fetch, inspect, last_handler, manifest, prompts, run, score, train
+from sar_eval.cli import (
+    ckpt,
+    compare,
+    fetch,
+    gate,
+    inspect,
+    last_handler,
+    manifest,
+    prompts,
+    run,
+    score,
+    train,
+)
 
 app = typer.Typer(
     name="sar-eval",
@@ -22,6 +34,7 @@ run.register(app)
 score.register(app)
 manifest.register(app)
 compare.register(app)
+gate.register(app)
 fetch.register(app)
 inspect.register(app)
 app.add_typer(ckpt.app, name="ckpt")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli import session
-from sar_eval.cli.gate_options import WhatMayDiffer
+from sar_eval.cli import github, session
+from sar_eval.cli.gate_options import WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import AsJson, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(baseline, name="baseline")
 
 
-@with_options()
+@with_options(without=["junit"])
 def compare(
     runs: Annotated[
         list[str],
@@ -41,6 +41,7 @@ def compare(
         ),
     ],
     differing: WhatMayDiffer,
+    files: WhereCiLooks,
     benchmark: FoldOf = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,8 +51,10 @@ def compare(
     prompts won, lost and tied, and the smallest difference that would have been found.
     """
     from sar_eval.cli.comparison import print_comparison
+    from sar_eval.report.markdown import comparison_as_markdown
     from sar_eval.stages.compare import compare as compare_stage
     from sar_eval.stages.compare import is_published
+    from sar_eval.storage.files import write_bytes
 
     published = [word for word in runs if is_published(word)]
     scored = [read_run(word, benchmark) for word in runs if not is_published(word)]
@@ -60,6 +63,10 @@ def compare(
         typer.echo(json.dumps(comparison_json(found), indent=2))
     else:
         print_comparison(found)
+    markdown = comparison_as_markdown(found)
+    github.add_summary(markdown)
+    if files.markdown is not None:
+        write_bytes(files.markdown, markdown.encode())
 
 
 @baseline.command()

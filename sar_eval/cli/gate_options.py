@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
+from sar_eval.comparisons import FailIf
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.options import option
 
 PANEL = "Comparison"  # of --help
-FAIL_IF = ("not-shown", "worse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class HowToGate:
         "run",
         default="not-shown",
         panel=PANEL,
-        metavar="|".join(FAIL_IF),
+        metavar="|".join(get_args(FailIf)),
     )
     measure: list[str] | None = option(
         "Ask of this measure instead of overall, as task/counting, or of `all`; every one must pass. "
@@ -86,11 +87,22 @@ class WhereCiLooks:
         "Write the result as JUnit XML: a test case for each question.", "run", panel=PANEL, metavar="FILE"
     )
     markdown: Path | None = option(
-        "Write the result as Markdown; it goes to $GITHUB_STEP_SUMMARY, too, where that is set.",
+        "Write the result as Markdown; $GITHUB_STEP_SUMMARY, where that is set, gets it in any case.",
         "run",
         panel=PANEL,
         metavar="FILE",
     )
+
+
+def parse_fail_if(word: str) -> FailIf:
+    """`--fail-if`.
+
+    Raises:
+        BadInput: it is neither of the two.
+    """
+    if word not in get_args(FailIf):
+        raise BadInput(f"--fail-if is {shorten(word)}: {' or '.join(get_args(FailIf))}")
+    return cast("FailIf", word)
 
 
 def parse_floors(words: Sequence[str] | None) -> dict[str, float]:

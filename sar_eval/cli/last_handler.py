@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sar_eval import __version__
+from sar_eval.cli.github import annotate
 from sar_eval.cli.terminal import printable
-from sar_eval.errors import Incomplete, SarEvalError, Unforeseen
+from sar_eval.errors import GateFailed, Incomplete, SarEvalError, Unforeseen
 from sar_eval.runtime.interrupts import interruptible
 from sar_eval.runtime.streams import SafeOutput, lost_output, safe_streams
 
@@ -59,6 +60,8 @@ def _tell(error: BaseException) -> int:
     if os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
     known = explain(error)
+    if not isinstance(known, GateFailed):  # which says more of each question itself
+        annotate("error", "sar-eval", _shown(known))
     if sys.stderr is not None:
         sys.stderr.write(f"error: {_shown(known)}\n")
     return known.exit_code

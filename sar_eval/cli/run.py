@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sar_eval.cli import session
-from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer
+from sar_eval.cli.gate import open_gate
+from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
 from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
 from sar_eval.cli.terminal import say
@@ -17,6 +18,7 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
 
@@ -39,14 +41,16 @@ def run(
     how: HowToDraw,
     judging: HowToJudge,
     where: WhereToRun,
-    differing: WhatMayDiffer,
-    gate: HowToGate,
-    rounds: InRounds,
     output: Output,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
+    rounds: InRounds,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
-    The same command again goes on where an earlier one stopped.
+    The same command again goes on where an earlier one stopped. With --baseline or --floor, it ends as
+    `sar-eval gate` does.
     """
     from sar_eval.recipe import load_recipe, with_suite
     from sar_eval.stages.generate import generate as generate_stage
@@ -54,7 +58,7 @@ def run(
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     if rounds.sequential:
-        check_sequential(gate, differing, where)
+        check_sequential(gating, differing, where)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -63,17 +67,20 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    if rounds.sequential:
-        run_sequentially(spec, gate, differing, how, where, output)
-        return
     shard = parse_shard(where.shard)
+    gate = open_gate(gating, differing, files, shard=shard)
+    if gate and rounds.sequential:
+        run_sequentially(spec, gate, how, where, output)
+        return
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
+        if gate:
+            gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, gate)
 
 
 @with_options(without=["suite"])
@@ -107,16 +114,27 @@ def judge(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", help="Take judge, options and fold from this benchmark.")
     ] = None,
 ) -> None:
-    """Judge the images of a run that have no verdict yet, and score it."""
-    judge_run(run_folder, judging, where, output, benchmark)
+    """Judge the images of a run that have no verdict yet, and score it.
+
+    With --baseline or --floor, it ends as `sar-eval gate` does.
+    """
+    judge_run(run_folder, judging, where, output, benchmark, open_gate(gating, differing, files, benchmark))
 
 
 def judge_run(
-    path: Path, judging: HowToJudge, where: WhereToRun, output: Output, benchmark: str | None
+    path: Path,
+    judging: HowToJudge,
+    where: WhereToRun,
+    output: Output,
+    benchmark: str | None,
+    gate: Gate | None,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
     from sar_eval.stages.judge import judge as judge_stage
@@ -131,8 +149,10 @@ def judge_run(
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
+        if gate:
+            gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, gate)
 
 
 @with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sar_eval.cli import session
+from sar_eval.cli.gate import open_gate
+from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import Benchmark, Output, overrides, with_options
 from sar_eval.cli.run import judge_run
 from sar_eval.cli.terminal import say
@@ -82,12 +84,16 @@ def score(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    gating: HowToGate,
+    differing: WhatMayDiffer,
+    files: WhereCiLooks,
 ) -> None:
     """Judge a folder of any model's images and report the score with its interval.
 
     Missing, unreadable and blank images are named, and the run is incomplete (exit code 3) rather than
     scored over fewer. What is assumed of names and sizes is said in notes; `sar-eval manifest` shows which
-    file it takes for which image. The same command again goes on where an earlier one stopped.
+    file it takes for which image. The same command again goes on where an earlier one stopped. With
+    --baseline or --floor, it ends as `sar-eval gate` does.
     """
     from sar_eval.images.folder import find_images
     from sar_eval.stages.import_images import import_images
@@ -95,10 +101,11 @@ def score(
     from sar_eval.stages.resolve import resolve_images
     from sar_eval.suites.locate import read_suite
 
+    gate = open_gate(gating, differing, files)
     if (images / "run.json").is_file():
         if where.out is not None or what.suite is not None:
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
-        judge_run(images, judging, where, output, benchmark)
+        judge_run(images, judging, where, output, benchmark, gate)
         return
     recipe = find_recipe(benchmark, what)
     suite = read_suite(recipe.suite)
@@ -116,9 +123,11 @@ def score(
                 say(line, err=True)
         session.tell(found.notes, output)
         spec = session.prepare(spec, folder, output, how.batch_size)
+        if gate:
+            gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial)
+        session.finish(spec, folder, output, judging.partial, gate)
 
 
 def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:

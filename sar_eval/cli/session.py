@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sar_eval.cli import gate_result
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
-from sar_eval.errors import Incomplete
+from sar_eval.errors import Incomplete, SarEvalError
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
+    from sar_eval.cli.gate import Gate
+    from sar_eval.comparisons import GateResult
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import DrawingOrder, Json, Shard, Summary
-
-RUNS = Path("runs")
+    from sar_eval.types import DrawingOrder, Shard, Summary
 
 
-def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> RunFolder:
+def new_folder(
+    out: Path | None, spec: RunSpec, shard: Shard | None = None, *, sequential: bool = False
+) -> RunFolder:
     """The run folder: the one asked for, or the one that this spec (and shard) always gets."""
     from sar_eval.spec import run_folder
     from sar_eval.storage.run_folder import RunFolder
 
-    return RunFolder(out or run_folder(spec, RUNS, shard))
+    return RunFolder(out or run_folder(spec, Path("runs"), shard, sequential=sequential))
 
 
 def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
@@ -127,38 +130,42 @@ def tell(notes: Iterable[str], output: Output) -> None:
 
 
 def finish(
-    spec: RunSpec,
-    folder: RunFolder,
-    output: Output,
-    partial: bool = False,
-    more: Mapping[str, Json] | None = None,
+    spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False, gate: Gate | None = None
 ) -> None:
-    """Summarise, report, print (JSON with `more`), and exit with its code."""
+    """Summarise, report, print, ask the gate if there is one, and exit with the code."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
-    print_result(summary, folder, report, output, more)
+    if gate is None or not (summary.complete or summary.partial):
+        print_result(summary, folder, report, output)
+        return
+    try:
+        result = gate.answer_of(spec, folder)
+    except SarEvalError:
+        print_result(summary, folder, report, output)
+        raise
+    print_result(summary, folder, report, output, result)
+    gate_result.end(result, gate.files)
 
 
 def print_result(
-    summary: Summary,
-    folder: RunFolder,
-    report: Path | None,
-    output: Output,
-    more: Mapping[str, Json] | None = None,
+    summary: Summary, folder: RunFolder, report: Path | None, output: Output, gate: GateResult | None = None
 ) -> None:
-    """The summary as a table or as JSON, and the exit code."""
+    """The summary as a table or as JSON, with the gate's answers, and the exit code."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
     if output.as_json:
         paths = {"run": str(folder.path), "report": str(report) if report else None}
-        typer.echo(json.dumps(to_json(summary) | paths | dict(more or {}), indent=2))
+        answers = {"gate": gate_result.gate_json(gate)} if gate else {}
+        typer.echo(json.dumps(to_json(summary) | paths | answers, indent=2))
     else:
         print_summary(summary, folder.path, report)
+        if gate:
+            gate_result.print_gate(gate)
     exit_if_incomplete(summary)
 
 

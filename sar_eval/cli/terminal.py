@@ -5,6 +5,7 @@ Everything the command line prints passes `say`, `printable` or `plain`; JSON es
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,22 @@ _ACTIVE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# What GitHub's runner takes for a command in a line of a step's log, in its two forms.
+_COMMAND = re.compile(r"(?<=:):|(?<=##)\[")
+
 
 def printable(text: object) -> str:
     """The text with every character that a terminal acts on as an escape such as `\\x1b`.
 
-    New lines and tabs stay.
+    New lines and tabs stay. Where GitHub's runner reads along, its commands are escaped, too.
     """
-    return _ACTIVE.sub(_escape, str(text))
+    shown = _ACTIVE.sub(_escape, str(text))
+    return _COMMAND.sub(lambda found: f"\\x{ord(found[0]):x}", shown) if in_github_actions() else shown
+
+
+def in_github_actions() -> bool:
+    """Whether a step of a GitHub workflow runs this."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def one_line(text: object) -> str:
@@ -37,6 +47,11 @@ def one_line(text: object) -> str:
 def say(text: object, err: bool = False) -> None:
     """Print text to standard output, or to standard error."""
     typer.echo(printable(text), err=err)
+
+
+def command(name: str, properties: str, message: str) -> None:
+    """Give GitHub's runner a command, on standard error: standard output may be JSON."""
+    typer.echo(f"::{name} {printable(properties)}::{printable(message)}", err=True)
 
 
 def plain(text: object, **style: Any) -> Text:

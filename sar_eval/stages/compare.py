@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from string import ascii_uppercase
 
-from sar_eval.comparisons import Comparison, Pair, Published, Rank, Side
+from sar_eval.comparisons import Comparison, Pair, Published, Rank, RunFacts, Side
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Measure
@@ -54,7 +54,7 @@ def compare(runs: Sequence[ScoredRun], published: Sequence[str], allowed: Allowe
     """
     sides = _sides(runs)
     for side in sides:
-        _check_complete(side, allowed)
+        check_complete(side, allowed)
     for a, b in combinations(range(len(runs)), 2):
         check_alike(sides[a], sides[b], across_protocol=allowed.protocol)
     pairs = [
@@ -78,22 +78,29 @@ def compare(runs: Sequence[ScoredRun], published: Sequence[str], allowed: Allowe
 def _sides(runs: Sequence[ScoredRun]) -> list[Side]:
     if not 2 <= len(runs) <= MOST:
         raise BadInput(f"{len(runs)} runs to compare: give two to {MOST} run folders or baselines")
-    names = [run.facts.checkpoint.rstrip("/").split("/")[-1] for run in runs]
-    sides = []
-    for letter, run, name in zip(ascii_uppercase, runs, names, strict=False):
-        label = name if names.count(name) == 1 else f"{name}, {run.path.name or run.path}"
-        figures = {m.name: m.scale * mean_of(totals) for m in run.measures if (totals := totals_of(m))}
-        sides.append(
-            Side(
-                letter=letter,
-                label=label,
-                path=str(run.path),
-                is_baseline=run.is_baseline,
-                facts=run.facts,
-                figures=figures,
-            )
-        )
-    return sides
+    names = [checkpoint_name(run.facts) for run in runs]
+    return [
+        side_of(run, letter, name if names.count(name) == 1 else f"{name}, {run.path.name or run.path}")
+        for letter, run, name in zip(ascii_uppercase, runs, names, strict=False)
+    ]
+
+
+def side_of(run: ScoredRun, letter: str, label: str) -> Side:
+    """A run as a comparison names it, with its own figures."""
+    figures = {m.name: m.scale * mean_of(totals) for m in run.measures if (totals := totals_of(m))}
+    return Side(
+        letter=letter,
+        label=label,
+        path=str(run.path),
+        is_baseline=run.is_baseline,
+        facts=run.facts,
+        figures=figures,
+    )
+
+
+def checkpoint_name(facts: RunFacts) -> str:
+    """What sentences call a run: the last part of its checkpoint's name."""
+    return facts.checkpoint.rstrip("/").split("/")[-1]
 
 
 def _pair(a: Side, b: Side, first: Sequence[Measure], second: Sequence[Measure], allowed: Allowed) -> Pair:
@@ -114,13 +121,17 @@ def _pair(a: Side, b: Side, first: Sequence[Measure], second: Sequence[Measure],
     )
 
 
-def _check_complete(side: Side, allowed: Allowed) -> None:
-    """Refuse a run with more holes than are allowed, even where the other has the same."""
+def check_complete(side: Side, allowed: Allowed) -> None:
+    """Refuse a run with more holes than are allowed, even where the other has the same.
+
+    Raises:
+        Incomplete: saying how many.
+    """
     failed, total = side.facts.failed, side.facts.expected
     if failed > allowed.missing * total:
         raise Incomplete(
             f"{side.path} is incomplete: {failed} of {total} images have no score: finish it, or "
-            f"--allow-missing {_share(failed / total)} compares what is there"
+            f"--allow-missing {share_words(failed / total)} compares what is there"
         )
 
 
@@ -132,12 +143,12 @@ def _check_missing(side: Side, other: Side, keys: set[str], allowed: Allowed) ->
     some = ", ".join(shorten(key) for key in sorted(keys)[:3])
     raise BadInput(
         f"{side.path} has no score for {len(keys)} of {total} images of {other.path} ({some}"
-        f"{', ...' if len(keys) > 3 else ''}): --allow-missing {_share(len(keys) / total)} compares what "
-        "both have"
+        f"{', ...' if len(keys) > 3 else ''}): --allow-missing {share_words(len(keys) / total)} compares "
+        "what both have"
     )
 
 
-def _share(value: float) -> str:
+def share_words(value: float) -> str:
     """A share, rounded up so that it is enough."""
     return f"{-(-value * 1000 // 1) / 1000:g}"
 

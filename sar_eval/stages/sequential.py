@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.comparisons import RunFacts, Side
+from sar_eval.comparisons import GateResult, Question, Round
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Combine, Measure, Stratum
 from sar_eval.runtime.blocks import Blocks
@@ -18,7 +18,8 @@ from sar_eval.runtime.drawing_order import round_ends
 from sar_eval.runtime.progress import ProgressCallback, no_progress
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
-from sar_eval.stages.alike import check_alike
+from sar_eval.stages.compare import checkpoint_name
+from sar_eval.stages.gate import Asked
 from sar_eval.stages.generate import generate
 from sar_eval.stages.inventory import Inventory
 from sar_eval.stages.judge import judge
@@ -72,41 +73,9 @@ def drawing_order(spec: RunSpec, baseline: Measure) -> DrawingOrder:
     return DrawingOrder(seed=spec.seed, by_tag=by_tag)
 
 
-def check_baseline(spec: RunSpec, folder: RunFolder, baseline: ScoredRun, *, across_protocol: bool) -> None:
-    """Refuse a baseline that a run (`prepare`d) cannot be compared with, before anything is drawn.
-
-    Raises:
-        BadInput: it has other prompts, another judge, protocol or number of images, or has holes.
-    """
-    facts = facts_of(Inventory(spec, folder), 0)
-    check_alike(
-        _side("A", baseline.path, baseline.facts),
-        _side("B", folder.path, facts),
-        across_protocol=across_protocol,
-    )
-    if baseline.facts.failed:
-        raise BadInput(
-            f"{baseline.path} lacks {baseline.facts.failed} of {baseline.facts.expected} images: "
-            "--sequential needs a whole baseline"
-        )
-    if baseline.facts.images_per_prompt != spec.images_per_prompt:
-        raise BadInput(
-            f"{baseline.path} has {baseline.facts.images_per_prompt} images of each prompt, and this run "
-            f"{spec.images_per_prompt}: --sequential needs as many"
-        )
-
-
-def _side(letter: str, path: Path, facts: RunFacts) -> Side:
-    return Side(letter=letter, label="", path=str(path), is_baseline=False, facts=facts, figures={})
-
-
 def run_in_rounds(
-    spec: RunSpec,
-    folder: RunFolder,
-    baseline: Measure,
-    tolerance: float,
-    workers: Workers,
-) -> Iterator[Look]:
+    spec: RunSpec, folder: RunFolder, baseline: Measure, asked: Asked, workers: Workers
+) -> Iterator[Round]:
     """Draw and judge until it is shown that the loss is within the tolerance, or that it is not.
 
     Gives what is known after each round; if the last one is undecided, the whole suite is drawn. What is
@@ -116,25 +85,87 @@ def run_in_rounds(
         spec: of the run.
         folder: of the run (lock held, `prepare`d with a `drawing_order`).
         baseline: its headline figure, with every prompt of the suite.
-        tolerance: a loss that does not matter, as a share of a perfect score.
+        asked: tolerance and question.
         workers: that draw and judge.
 
     Raises:
-        BadInput: scores are not between 0 and 1.
+        BadInput: scores are not between 0 and 1, or all of them are within the tolerance.
         Incomplete: a draw of a finished round has no result.
     """
+    limit = asked.limit(baseline.scale)
+    if limit >= baseline.scale:
+        raise BadInput(f"--tolerance is {limit:g}: no run loses more than {baseline.scale}")
     blocks = open_blocks(spec, folder)
     ids = _ids_in_order(blocks)
     tasks = _tasks(baseline)
     rounds = _rounds([tasks[prompt_id] for prompt_id in ids])
     for end in rounds.ends.tolist():
-        _finish(spec, folder, workers, blocks.blocks_of(end))
-        gains = _gains(spec, folder, baseline, ids[:end])
-        look = looks(gains, rounds, tolerance)[-1]
-        yield look
+        generate(spec, folder, workers.drawing, workers.progress, blocks.blocks_of(end))
+        judge(spec, folder, workers.judging, workers.progress)
+        look = looks(*_scores(spec, folder, baseline, ids[:end]), rounds, limit / baseline.scale)[-1]
+        yield _round(look, baseline, spec.images_per_prompt, blocks.draws)
         if look.decision != "open":
             return
-    _finish(spec, folder, workers, len(blocks))
+
+
+def answer(
+    spec: RunSpec, folder: RunFolder, baseline: ScoredRun, asked: Asked, rounds: Sequence[Round]
+) -> GateResult:
+    """What the rounds answer to the gate's question."""
+    last = rounds[-1]
+    wants_worse = asked.fail_if == "worse"
+    yes, no = ("fail", "pass") if wants_worse else ("pass", "fail")
+    question = Question(
+        asked="worse" if wants_worse else "not-worse",
+        measure=last.measure,
+        scale=last.scale,
+        limit=asked.limit(last.scale),
+        answer="yes" if last.decision == yes else "no" if last.decision == no else "undecided",
+        passed=last.decision != "fail" if wants_worse else last.decision == "pass",
+        figure=last.figure,
+        baseline=last.baseline,
+        value=last.value,
+        lower=last.lower,
+        upper=last.upper,
+        prompts=last.prompts,
+    )
+    return GateResult(
+        benchmark=spec.benchmark,
+        run=checkpoint_name(facts_of(Inventory(spec, folder), failed=0)),
+        run_path=str(folder.path),
+        baseline=checkpoint_name(baseline.facts),
+        baseline_path=str(baseline.path),
+        questions=(question,),
+        notes=(f"known after {last.drawn}; the bounds hold after each of {len(rounds)} rounds at once",),
+        rounds=tuple(rounds),
+    )
+
+
+def stop_here(spec: RunSpec, folder: RunFolder, last: Round, statement: str) -> None:
+    """Note in `run.json` where and why the run stopped on purpose, if it did (lock held)."""
+    blocks = open_blocks(spec, folder)
+    number = blocks.blocks_of(last.prompts)
+    stop = Stop(blocks=number, statement=statement) if number < len(blocks) else None
+    manifest = folder.read_manifest()
+    if stop != manifest.stop:
+        folder.write_manifest(replace(manifest, stop=stop))
+
+
+def _round(look: Look, measure: Measure, images: int, draws: int) -> Round:
+    """A look in the measure's unit."""
+    names = ("lower", "upper", "low", "high")
+    return Round(
+        measure=measure.name,
+        scale=measure.scale,
+        prompts=look.prompts,
+        images=look.prompts * images,
+        of=draws,
+        figure=measure.scale * look.second,
+        baseline=measure.scale * look.first,
+        value=measure.scale * (look.second - look.first),
+        **{name: measure.scale * getattr(look, name) for name in names},
+        decision=look.decision,
+    )
 
 
 def _unbounded(measure: Measure, whose: str) -> str:
@@ -142,20 +173,6 @@ def _unbounded(measure: Measure, whose: str) -> str:
         f"--sequential: {measure.name} of {whose} has scores outside 0 and 1, and without bounds no error "
         f"can be guaranteed: {WAY_ON}"
     )
-
-
-def remember(spec: RunSpec, folder: RunFolder, prompts: int, statement: str) -> None:
-    """Note in `run.json` that the run stopped on purpose after so many prompts (lock held)."""
-    blocks = open_blocks(spec, folder)
-    number = blocks.blocks_of(prompts)
-    stop = Stop(blocks=number, statement=statement) if number < len(blocks) else None
-    folder.write_manifest(replace(folder.read_manifest(), stop=stop))
-
-
-def _finish(spec: RunSpec, folder: RunFolder, workers: Workers, stop: int) -> None:
-    """Draw and judge what is missing of the blocks before `stop`."""
-    generate(spec, folder, workers.drawing, workers.progress, stop)
-    judge(spec, folder, workers.judging, workers.progress)
 
 
 def _ids_in_order(blocks: Blocks) -> list[str]:
@@ -176,16 +193,18 @@ def _rounds(tasks: Sequence[str]) -> Rounds:
     return Rounds.of([numbers[task] for task in tasks], round_ends(len(tasks), smallest))
 
 
-def _gains(spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]) -> NDArray[np.float64]:
-    """The run's mean score less the baseline's of these prompts.
+def _scores(
+    spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean scores of these prompts in the baseline and in the run.
 
     Raises:
         BadInput: scores of the run are not between 0 and 1.
         Incomplete: one of their draws has no result.
     """
     inventory = Inventory(spec, folder)
-    wanted = inventory.blocks.blocks_of(len(ids))
-    problems = {key: why for block in range(wanted) for key, why in inventory.state(block).problems.items()}
+    wanted = range(inventory.blocks.blocks_of(len(ids)))
+    problems = {key: why for block in wanted for key, why in inventory.state(block).problems.items()}
     if problems:
         key, why = next(iter(problems.items()))
         raise Incomplete(
@@ -195,16 +214,16 @@ def _gains(spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[st
     measure = fold_run(inventory)[0]
     if not are_shares(measure):
         raise BadInput(_unbounded(measure, "this run"))
-    gains = dict[str, float]()
     others = {stratum.task: stratum for stratum in measure.strata}
-    for stratum in baseline.strata:
-        if stratum.task in others:
-            gains |= _gains_of(*join(stratum, others[stratum.task]), baseline.combine)
-    return np.array([gains[prompt_id] for prompt_id in ids])
+    pairs = [join(stratum, others[stratum.task]) for stratum in baseline.strata if stratum.task in others]
+    first, second = (
+        {prompt_id: mean for pair in pairs for prompt_id, mean in _means(pair[side], baseline.combine)}
+        for side in (0, 1)
+    )
+    return np.array([first[name] for name in ids]), np.array([second[name] for name in ids])
 
 
-def _gains_of(first: Stratum, second: Stratum, combine: Combine) -> dict[str, float]:
-    """Second less first of the mean score of each prompt; both have the same rows."""
-    before, after = prompt_totals(first, combine), prompt_totals(second, combine)
-    gains = after.sums / after.sizes - before.sums / before.sizes
-    return dict(zip(first.prompts, gains.tolist(), strict=True))
+def _means(stratum: Stratum, combine: Combine) -> Iterator[tuple[str, float]]:
+    """Id and mean score of each prompt."""
+    totals = prompt_totals(stratum, combine)
+    return zip(stratum.prompts, (totals.sums / totals.sizes).tolist(), strict=True)

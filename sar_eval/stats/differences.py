@@ -12,7 +12,7 @@ from sar_eval.measures import Measure
 from sar_eval.stats.multiple import holm
 from sar_eval.stats.paired import bootstrap_values, interval, permutation_p, value_of
 from sar_eval.stats.pairing import Paired, pair
-from sar_eval.stats.power import detectable, images_needed, prompts_needed
+from sar_eval.stats.power import detectable, images_needed, noise_share, prompts_needed
 
 TIE = 1e-12  # as means of draws are rounded
 
@@ -52,6 +52,7 @@ def difference(paired: Paired, seed: int = 0) -> Difference:
         detectable=_times(scale, detectable(paired)),
         prompts_needed=prompts_needed(paired),
         images_needed=images_needed(paired),
+        noise_share=noise_share(paired),
     )
 
 
@@ -60,6 +61,15 @@ def differences(first: Sequence[Measure], second: Sequence[Measure]) -> tuple[Di
     others = {measure.name: measure for measure in second}
     pairs = [pair(m, others[m.name]) for m in first if m.name in others and not m.is_effect]
     return tuple(difference(paired) for paired in pairs if paired.tasks)
+
+
+def one_sided_bounds(
+    first: Measure, second: Measure, alpha: float, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """Bounds of second less first, in the measure's unit, each with an error of `alpha`."""
+    paired = pair(first, second)
+    lower, upper = interval(paired, bootstrap_values(paired, seed), 1 - 2 * alpha)
+    return _times(paired.scale, lower), _times(paired.scale, upper)
 
 
 def adjust(pairs: Sequence[Sequence[Difference]]) -> list[tuple[Difference, ...]]:

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 Decision = Literal["pass", "fail", "open"]
 ALPHA = 0.05
 BOLDEST_BET = 0.99  # of the capital that the worst possible difference would take
+NAMES: dict[float, Decision] = {1.0: "pass", -1.0: "fail", 0.0: "open"}
 STEPS = 50  # of bisection: limits to 1e-15
 
 
@@ -37,13 +38,17 @@ class Look:
 
     Attributes:
         prompts: drawn and judged so far.
-        difference: mean over the tasks of their mean differences, so far.
+        first, second: means over the tasks of their mean scores, so far, in the two runs.
+        lower, upper: one-sided 95 % bounds of second - first, each of which holds after all rounds at once.
         low, high: 95 % confidence sequence: all of these intervals hold the difference at once.
         decision: `pass` or `fail` from the first round on that shows it; `open` before.
     """
 
     prompts: int
-    difference: float
+    first: float
+    second: float
+    lower: float
+    upper: float
     low: float
     high: float
     decision: Decision
@@ -63,7 +68,7 @@ class Rounds:
 
     @classmethod
     def of(cls, tasks: Sequence[int], ends: Sequence[int]) -> Rounds:
-        """Rounds that end there; one that lacks a task is joined to the next, the last one to that before."""
+        """Rounds that end there; one that lacks a task is joined to the next, the last to that before."""
         codes, kept, start = np.array(tasks, np.int64), [], 0
         number = len(np.unique(codes))
         for end in ends:
@@ -129,12 +134,16 @@ def decisions(differences: Floats, rounds: Rounds, tolerance: float, alpha: floa
     return np.where(np.arange(found.shape[-1]) >= first, shown, 0.0)
 
 
-def confidence_sequence(differences: Floats, rounds: Rounds, alpha: float = ALPHA) -> tuple[Floats, Floats]:
-    """Limits after each round that hold the difference in all rounds at once (see `Look`) [R].
+def bounds(differences: Floats, rounds: Rounds, alpha: float) -> tuple[Floats, Floats]:
+    """Least and greatest difference after each round, each wrong in any of them with probability `alpha`.
 
-    They are the supposed differences that neither of two gamblers has refuted at alpha / 2.
+    Between them are the supposed differences that neither of two gamblers has refuted. Together they are
+    a confidence sequence of level 1 - 2 alpha.
+
+    Returns:
+        [R] each.
     """
-    bar = -math.log(alpha / 2)
+    bar = -math.log(alpha)
     low, high = (side * _refuted(differences, rounds, side, bar) for side in (1, -1))
     return np.maximum.accumulate(low), np.minimum.accumulate(high)
 
@@ -151,22 +160,34 @@ def _refuted(differences: Floats, rounds: Rounds, side: int, bar: float) -> Floa
     return np.where(inside > -1 + 1e-9, inside, -1.0)
 
 
-def looks(differences: Floats, rounds: Rounds, tolerance: float) -> list[Look]:
+def looks(first: Floats, second: Floats, rounds: Rounds, tolerance: float) -> list[Look]:
     """What was known after each finished round, in order (see `Look`).
 
     Args:
-        differences: of the prompts' mean scores in [-1, 1], in the order of drawing [n].
+        first, second: mean scores of the same prompts in the two runs, 0 to 1, in the order of drawing [n].
         rounds: those that the n prompts cover are looked at.
         tolerance: a loss that does not matter, at least 0 and below 1.
     """
-    low, high = confidence_sequence(differences, rounds)
-    names: dict[float, Decision] = {1.0: "pass", -1.0: "fail", 0.0: "open"}
-    shown = decisions(differences, rounds, tolerance) if len(low) else np.zeros(0)
+    gains = second - first
+    if len(gains) < rounds.ends[0]:
+        return []
+    lower, upper = (limit.tolist() for limit in bounds(gains, rounds, ALPHA))
+    low, high = (limit.tolist() for limit in bounds(gains, rounds, ALPHA / 2))
+    answers = decisions(gains, rounds, tolerance).tolist()
     return [
-        Look(end, _mean(differences[:end], rounds.tasks[:end]), float(below), float(above), names[found])
-        for end, below, above, found in zip(rounds.ends.tolist(), low, high, shown.tolist(), strict=False)
+        Look(
+            prompts=end,
+            first=_mean(first[:end], rounds.tasks[:end]),
+            second=_mean(second[:end], rounds.tasks[:end]),
+            lower=lower[number],
+            upper=upper[number],
+            low=low[number],
+            high=high[number],
+            decision=NAMES[answers[number]],
+        )
+        for number, end in enumerate(rounds.ends[: len(answers)].tolist())
     ]
 
 
-def _mean(differences: Floats, tasks: NDArray[np.int64]) -> float:
-    return float(np.mean(np.bincount(tasks, differences) / np.bincount(tasks)))
+def _mean(scores: Floats, tasks: NDArray[np.int64]) -> float:
+    return float(np.mean(np.bincount(tasks, scores) / np.bincount(tasks)))

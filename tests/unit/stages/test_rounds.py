@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from sar_eval.comparisons import FailIf, Round
 from sar_eval.errors import BadInput, Incomplete, SpecMismatch
 from sar_eval.measures import Measure, scores_by_task
 from sar_eval.report.page import write_report
 from sar_eval.runtime.drawing_order import draw_in_order
 from sar_eval.spec import RunSpec
 from sar_eval.stages.export import export
+from sar_eval.stages.gate import Asked
 from sar_eval.stages.join import join
 from sar_eval.stages.measure import score_run
 from sar_eval.stages.resume import open_blocks, prepare
-from sar_eval.stages.sequential import Workers, check_baseline, drawing_order, remember, run_in_rounds
+from sar_eval.stages.sequential import Workers, answer, drawing_order, run_in_rounds, stop_here
 from sar_eval.stages.summarize import summarize
 from sar_eval.stages.verify import verify
-from sar_eval.stats.sequential import Look
 from sar_eval.storage.files import write_bytes
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import DrawingOrder, Prompt, Verdict, make_draw
@@ -37,6 +38,7 @@ PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00\x90wS\xde\x00"
     b"\x00\x00\x0cIDATx\x9cc\xf8\xcf\xc0\x00\x00\x03\x01\x01\x00\xc9\xfe\x92\xef\x00\x00\x00\x00IEND\xaeB`\x82"
 )
+ASKED = Asked(tolerance=0.01)
 NO_WORKERS = Workers((), ())
 
 
@@ -69,25 +71,25 @@ def _keep_blocks(folder: RunFolder, number: int) -> None:
                 part.path.unlink()
 
 
-def _looks(spec: RunSpec, folder: RunFolder, baseline: Measure) -> list[Look]:
-    return list(run_in_rounds(spec, folder, baseline, 0.01, NO_WORKERS))
+def _looks(spec: RunSpec, folder: RunFolder, baseline: Measure) -> list[Round]:
+    return list(run_in_rounds(spec, folder, baseline, ASKED, NO_WORKERS))
 
 
 @pytest.fixture
 def stopped(tmp_path: Path) -> tuple[RunSpec, RunFolder]:
     """A run that is clearly worse, stopped after the first round that shows it."""
     spec, folder = _stored(tmp_path / "worse", _scores(0.1))
-    look = _looks(spec, folder, _baseline(_scores(0.9)))[-1]
-    _keep_blocks(folder, open_blocks(spec, folder).blocks_of(look.prompts))
-    remember(spec, folder, look.prompts, "a loss is shown")
+    last = _looks(spec, folder, _baseline(_scores(0.9)))[-1]
+    _keep_blocks(folder, open_blocks(spec, folder).blocks_of(last.prompts))
+    stop_here(spec, folder, last, "A loss is shown.")
     return spec, folder
 
 
 def test_a_clear_loss_fails_early_and_a_clear_gain_passes(tmp_path: Path) -> None:
     low, high = (_baseline(_scores(share)) for share in (0.1, 0.9))
-    for share, baseline, answer in ((0.1, high, "fail"), (0.9, low, "pass")):
-        found = _looks(*_stored(tmp_path / answer, _scores(share, seed=1)), baseline)
-        assert [look.decision for look in found] == ["open"] * (len(found) - 1) + [answer]
+    for share, baseline, decision in ((0.1, high, "fail"), (0.9, low, "pass")):
+        found = _looks(*_stored(tmp_path / decision, _scores(share, seed=1)), baseline)
+        assert [look.decision for look in found] == ["open"] * (len(found) - 1) + [decision]
         assert found[-1].prompts <= len(SUITE) / 3
 
 
@@ -115,7 +117,7 @@ def test_the_whole_run_has_the_figures_of_a_plain_one(tmp_path: Path) -> None:
 def test_a_stopped_run_is_neither_complete_nor_failed(stopped: tuple[RunSpec, RunFolder]) -> None:
     spec, folder = stopped
     summary = summarize(spec, folder)
-    assert summary.stopped == "a loss is shown"
+    assert summary.stopped == "A loss is shown."
     assert (summary.partial, summary.complete, summary.failed, summary.problems) == (True, False, 0, ())
     assert 0 < summary.generated == summary.judged < summary.expected == len(KEYS)
     assert summary.metrics[0].n == summary.judged
@@ -155,7 +157,7 @@ def test_a_broken_off_run_comes_to_the_same_rounds(tmp_path: Path) -> None:
     baseline = _baseline(_scores(0.9))
     whole = _looks(*_stored(tmp_path / "whole", _scores(0.55, seed=4)), baseline)
     spec, folder = _stored(tmp_path / "broken", _scores(0.55, seed=4))
-    rounds = run_in_rounds(spec, folder, baseline, 0.01, NO_WORKERS)
+    rounds = run_in_rounds(spec, folder, baseline, ASKED, NO_WORKERS)
     assert [next(rounds), next(rounds)] == whole[:2]
     rounds.close()
     assert _looks(spec, folder, baseline) == whole
@@ -189,20 +191,31 @@ def test_baselines_that_no_bet_can_be_made_on(tmp_path: Path) -> None:
         drawing_order(spec, _baseline(scores))
 
 
-def test_baselines_of_other_runs(tmp_path: Path) -> None:
-    spec, folder = begin_run(tmp_path / "run", SUITE, images_per_prompt=IMAGES)
-    whole = score_run(*_stored(tmp_path / "whole", _scores(1)))
-    check_baseline(spec, folder, whole, across_protocol=False)
-    guided = begin_run(tmp_path / "guided", SUITE, protocol=replace(spec.protocol, guidance=9.0))
-    more = begin_run(tmp_path / "more", SUITE, images_per_prompt=3)
-    holes = score_run(*_stored(tmp_path / "holes", dict.fromkeys(KEYS[1:], 1.0)))
-    for run, baseline, words in (
-        (guided, whole, "other protocols"),
-        (more, whole, "2 images of each prompt, and this run 3"),
-        ((spec, folder), holes, "lacks 1 of 180 images"),
-    ):
-        with pytest.raises(BadInput, match=words):
-            check_baseline(*run, baseline, across_protocol=False)
+@pytest.mark.parametrize(
+    ("share", "fail_if", "answered", "passed"),
+    [
+        (0.95, "not-shown", "yes", True),
+        (0.1, "not-shown", "no", False),
+        (0.5, "not-shown", "undecided", False),
+        (0.95, "worse", "no", True),
+        (0.1, "worse", "yes", False),
+        (0.5, "worse", "undecided", True),
+    ],
+)
+def test_the_question_decides_what_an_undecided_run_is_worth(
+    share: float, fail_if: FailIf, answered: str, passed: bool, tmp_path: Path
+) -> None:
+    asked = Asked(tolerance=0.01, fail_if=fail_if)
+    baseline = score_run(*_stored(tmp_path / "base", _scores(0.5, seed=5)))
+    spec, folder = _stored(tmp_path / "run", _scores(share, seed=6))
+    found = list(run_in_rounds(spec, folder, baseline.measures[0], asked, NO_WORKERS))
+    result = answer(spec, folder, baseline, asked, found)
+    [question] = result.questions
+    assert (question.answer, question.passed, result.passed) == (answered, passed, passed)
+    assert question.value == pytest.approx(question.figure - question.baseline)
+    assert question.lower < question.value < question.upper
+    with pytest.raises(BadInput, match="--tolerance is 1: no run loses more than 1"):
+        next(run_in_rounds(spec, folder, baseline.measures[0], Asked(tolerance=1.0), NO_WORKERS))
 
 
 def test_a_folder_keeps_its_order(suite: Path, spec: RunSpec, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sar_eval.runtime.drawing_order import draw_in_order, round_ends
 from sar_eval.stats.sequential import (
     ALPHA,
     Rounds,
-    confidence_sequence,
+    bounds,
     decisions,
     log_capital,
     looks,
@@ -66,13 +66,18 @@ def test_large_suites_bet_small_amounts_too() -> None:
 def test_what_a_look_says() -> None:
     rounds = _rounds()
     gains = Pairs(-0.15, 0.4, seeds_shared=True).gains(rounds.tasks, 1, seed=1)[0]
-    found = looks(gains[:170], rounds, 0.01)
+    first, second = np.maximum(0, -gains), np.maximum(0, gains)
+    found = looks(first[:170], second[:170], rounds, 0.01)
     assert [look.prompts for look in found] == [56, 111, 166]
-    assert found[-1].decision == "fail"
-    means = [gains[:166][rounds.tasks[:166] == task].mean() for task in range(6)]
-    assert found[-1].difference == pytest.approx(np.mean(means))
-    assert all(-1 <= look.low <= look.difference <= look.high <= 1 for look in found)
-    assert looks(gains[:55], rounds, 0.01) == []
+    last = found[-1]
+    assert last.decision == "fail"
+    by_task = [
+        [scores[:166][rounds.tasks[:166] == task].mean() for task in range(6)] for scores in (first, second)
+    ]
+    assert (last.first, last.second) == pytest.approx(tuple(np.mean(by_task, axis=1)))
+    for look in found:
+        assert -1 <= look.low < look.lower <= look.second - look.first <= look.upper < look.high <= 1
+    assert looks(first[:55], second[:55], rounds, 0.01) == []
 
 
 def test_a_decision_stays() -> None:
@@ -83,19 +88,20 @@ def test_a_decision_stays() -> None:
 
 def test_equal_runs_pass_with_a_tolerance_and_stay_open_without() -> None:
     rounds = _rounds()
-    assert {look.decision for look in looks(np.zeros(553), rounds, 0)} == {"open"}
-    assert looks(np.zeros(553), rounds, 0.01)[-1].decision == "pass"
+    scores = np.full(553, 0.5)
+    assert {look.decision for look in looks(scores, scores, rounds, 0)} == {"open"}
+    assert looks(scores, scores, rounds, 0.01)[-1].decision == "pass"
 
 
-def test_the_sequence_and_the_decision_agree() -> None:
-    """The one-sided tests at 2.5 % refute -tolerance exactly when the sequence leaves it out."""
+def test_the_bounds_and_the_decision_agree() -> None:
+    """-tolerance is refuted exactly when a bound leaves it out."""
     rounds = _rounds()
     for seed, difference in product(range(4), (-0.08, 0.0, 0.08)):
         gains = Pairs(difference, 0.4, seeds_shared=False).gains(rounds.tasks, 1, seed)[0]
-        low, high = confidence_sequence(gains, rounds)
-        found = decisions(gains, rounds, 0.02, ALPHA / 2)
-        assert ((low > -0.02) == np.maximum.accumulate(found == 1)).all()
-        assert ((high < -0.02) == np.maximum.accumulate(found == -1)).all()
+        lower, upper = bounds(gains, rounds, ALPHA)
+        found = decisions(gains, rounds, 0.02)
+        assert ((lower > -0.02) == (found == 1)).all()
+        assert ((upper < -0.02) == (found == -1)).all()
 
 
 @pytest.mark.slow
@@ -141,7 +147,7 @@ def test_the_sequence_holds_the_difference_in_all_rounds_at_once() -> None:
     gains = Pairs(0.03, 0.4, seeds_shared=False).gains(rounds.tasks, 500, seed=3)
     held = [
         np.all((low <= 0.03) & (high >= 0.03))
-        for low, high in (confidence_sequence(g, rounds) for g in gains)
+        for low, high in (bounds(g, rounds, ALPHA / 2) for g in gains)
     ]
     assert np.mean(held) >= 0.95
 
