@@ -57,21 +57,21 @@ def difference_table(found: Comparison, pair: Pair) -> Table:
         "MDE",
     ):
         table.add_column(name, justify="right", no_wrap=True)
-    rows = pair.differences
-    for number, row in enumerate(rows):
-        following = rows[number + 1] if number + 1 < len(rows) else None
-        table.add_row(
-            plain(_label(row)),
-            *_figures(row),
-            end_section=following is None or following.group != row.group,
-            style="bold" if number == 0 else "",
-        )
+    group = ""
+    for number, row in enumerate(pair.differences):
+        if row.group != group:
+            group = row.group
+            table.add_section()
+            if group:
+                table.add_row(plain(_words(group), style="dim italic"))
+        label = _words(row.measure.rpartition("/")[2]) or "untagged"
+        table.add_row(plain(label), *_figures(row), style="bold" if number == 0 else "")
     return table
 
 
-def _label(row: Difference) -> str:
-    name = row.measure.rpartition("/")[2].replace("_", " ") or "untagged"
-    return f"reference {name}" if row.measure.startswith("reference/") else name
+def _words(name: str) -> str:
+    """`reference/category` as a heading."""
+    return name.replace("_", " ").replace("/", " ")
 
 
 def _figures(row: Difference) -> Iterable[str]:

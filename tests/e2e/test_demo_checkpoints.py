@@ -20,7 +20,6 @@ from sar_eval.suites.shapes.scenes import arrange_scene, sample_checks
 from sar_eval.suites.shapes.vocabulary import TASKS
 from sar_eval.types import DrawProtocol, make_draw
 
-
 BASELINES = Path(__file__).parents[2] / "reports" / "baselines"
 
 
