@@ -73,6 +73,10 @@ class Blocks:
         """How many blocks, from the first, hold all draws of the first prompts in the order of drawing."""
         return -(-prompts * self.images_per_prompt // self.size)
 
+    def prompts_in(self, blocks: int) -> int:
+        """How many prompts, in the order of drawing, have all their draws in the first blocks."""
+        return min(len(self.prompts), blocks * self.size // self.images_per_prompt)
+
     def draws_in(self, block: int) -> int:
         """Number of draws of one block."""
         first, stop = self._range(block)

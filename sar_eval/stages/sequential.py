@@ -96,9 +96,8 @@ def run_in_rounds(
     if limit >= baseline.scale:
         raise BadInput(f"--tolerance is {limit:g}: no run loses more than {baseline.scale}")
     blocks = open_blocks(spec, folder)
-    ids = _ids_in_order(blocks)
-    tasks = _tasks(baseline)
-    rounds = _rounds([tasks[prompt_id] for prompt_id in ids])
+    ids, tasks = _ids_in_order(blocks), _tasks(baseline)
+    rounds = _rounds(blocks, [tasks[prompt_id] for prompt_id in ids])
     for end in rounds.ends.tolist():
         generate(spec, folder, workers.drawing, workers.progress, blocks.blocks_of(end))
         judge(spec, folder, workers.judging, workers.progress)
@@ -129,6 +128,7 @@ def answer(
         upper=last.upper,
         prompts=last.prompts,
     )
+    note = f"known after {last.drawn}, in round {len(rounds)}; each bound holds after all rounds at once"
     return GateResult(
         benchmark=spec.benchmark,
         run=checkpoint_name(facts_of(Inventory(spec, folder), failed=0)),
@@ -136,7 +136,7 @@ def answer(
         baseline=checkpoint_name(baseline.facts),
         baseline_path=str(baseline.path),
         questions=(question,),
-        notes=(f"known after {last.drawn}; the bounds hold after each of {len(rounds)} rounds at once",),
+        notes=(note,),
         rounds=tuple(rounds),
     )
 
@@ -186,11 +186,12 @@ def _tasks(measure: Measure) -> dict[str, str]:
     return {prompt_id: stratum.task for stratum in measure.strata for prompt_id in stratum.prompts}
 
 
-def _rounds(tasks: Sequence[str]) -> Rounds:
-    """The rounds of prompts of these tasks, in the order of drawing."""
+def _rounds(blocks: Blocks, tasks: Sequence[str]) -> Rounds:
+    """The rounds of prompts of these tasks, in the order of drawing: whole blocks, as they are drawn."""
     numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
     smallest = min(Counter(tasks).values())
-    return Rounds.of([numbers[task] for task in tasks], round_ends(len(tasks), smallest))
+    ends = {blocks.prompts_in(blocks.blocks_of(end)) for end in round_ends(len(tasks), smallest)}
+    return Rounds.of([numbers[task] for task in tasks], sorted(ends))
 
 
 def _scores(

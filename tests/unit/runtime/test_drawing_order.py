@@ -67,3 +67,5 @@ def test_the_blocks_of_a_round() -> None:
     assert blocks.blocks_of(32) == 2
     assert blocks.blocks_of(33) == 3
     assert blocks.blocks_of(len(SUITE)) == len(blocks)
+    assert [blocks.prompts_in(number) for number in (1, 2, len(blocks))] == [16, 32, len(SUITE)]
+    assert Blocks(SUITE, 3, 0, 64).prompts_in(1) == 21  # of the 22nd, one draw

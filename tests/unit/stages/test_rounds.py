@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.comparisons import FailIf, Round
+from sar_eval.comparisons import Round
 from sar_eval.errors import BadInput, Incomplete, SpecMismatch
 from sar_eval.measures import Measure, scores_by_task
 from sar_eval.report.page import write_report
@@ -51,7 +51,7 @@ def _stored(
     path: Path, scores: Mapping[str, float], *, order: DrawingOrder | None = ORDER, **changes: object
 ) -> tuple[RunSpec, RunFolder]:
     """A run of which everything is drawn, and judged where there is a score."""
-    spec, folder = begin_run(path, SUITE, **{"images_per_prompt": IMAGES, "batch_size": 31, **changes})
+    spec, folder = begin_run(path, SUITE, **{"images_per_prompt": IMAGES, "batch_size": 36, **changes})
     folder.write_manifest(replace(folder.read_manifest(), order=order))
     store_generations(spec, folder, dict.fromkeys(KEYS, PNG))
     store_verdicts(spec, folder, scores)
@@ -96,7 +96,7 @@ def test_a_clear_loss_fails_early_and_a_clear_gain_passes(tmp_path: Path) -> Non
 def test_equal_runs_go_on_to_the_end(tmp_path: Path) -> None:
     spec, folder = _stored(tmp_path / "run", _scores(0.5, seed=2))
     found = _looks(spec, folder, _baseline(_scores(0.5, seed=1)))
-    assert [look.prompts for look in found] == [9, 18, 27, 36, 45, 54, 63, 72, 81, 90]
+    assert [look.prompts for look in found] == [18, 36, 54, 72, 90]  # whole blocks
     assert {look.decision for look in found} == {"open"}
     assert found[-1].low < 0 < found[-1].high
 
@@ -150,13 +150,13 @@ def test_holes_before_the_stop_and_draws_after_it_make_a_run_incomplete(
     _keep_blocks(folder, number)
     folder.generations.parts()[0].path.unlink()
     summary = summarize(spec, folder)
-    assert (summary.failed, summary.partial, summary.metrics) == (31, False, ())
+    assert (summary.failed, summary.partial, summary.metrics) == (36, False, ())
 
 
 def test_a_broken_off_run_comes_to_the_same_rounds(tmp_path: Path) -> None:
     baseline = _baseline(_scores(0.9))
-    whole = _looks(*_stored(tmp_path / "whole", _scores(0.55, seed=4)), baseline)
-    spec, folder = _stored(tmp_path / "broken", _scores(0.55, seed=4))
+    whole = _looks(*_stored(tmp_path / "whole", _scores(0.8, seed=4)), baseline)
+    spec, folder = _stored(tmp_path / "broken", _scores(0.8, seed=4))
     rounds = run_in_rounds(spec, folder, baseline, ASKED, NO_WORKERS)
     assert [next(rounds), next(rounds)] == whole[:2]
     rounds.close()
@@ -191,31 +191,30 @@ def test_baselines_that_no_bet_can_be_made_on(tmp_path: Path) -> None:
         drawing_order(spec, _baseline(scores))
 
 
-@pytest.mark.parametrize(
-    ("share", "fail_if", "answered", "passed"),
-    [
-        (0.95, "not-shown", "yes", True),
-        (0.1, "not-shown", "no", False),
-        (0.5, "not-shown", "undecided", False),
-        (0.95, "worse", "no", True),
-        (0.1, "worse", "yes", False),
-        (0.5, "worse", "undecided", True),
-    ],
-)
-def test_the_question_decides_what_an_undecided_run_is_worth(
-    share: float, fail_if: FailIf, answered: str, passed: bool, tmp_path: Path
-) -> None:
-    asked = Asked(tolerance=0.01, fail_if=fail_if)
+def test_the_question_decides_what_an_undecided_run_is_worth(tmp_path: Path) -> None:
     baseline = score_run(*_stored(tmp_path / "base", _scores(0.5, seed=5)))
-    spec, folder = _stored(tmp_path / "run", _scores(share, seed=6))
-    found = list(run_in_rounds(spec, folder, baseline.measures[0], asked, NO_WORKERS))
-    result = answer(spec, folder, baseline, asked, found)
-    [question] = result.questions
-    assert (question.answer, question.passed, result.passed) == (answered, passed, passed)
-    assert question.value == pytest.approx(question.figure - question.baseline)
-    assert question.lower < question.value < question.upper
-    with pytest.raises(BadInput, match="--tolerance is 1: no run loses more than 1"):
-        next(run_in_rounds(spec, folder, baseline.measures[0], Asked(tolerance=1.0), NO_WORKERS))
+    for share, not_shown, worse in (
+        (0.95, ("yes", True), ("no", True)),
+        (0.1, ("no", False), ("yes", False)),
+        (0.5, ("undecided", False), ("undecided", True)),
+    ):
+        spec, folder = _stored(tmp_path / str(share), _scores(share, seed=6))
+        found = _looks(spec, folder, baseline.measures[0])
+        for fail_if, expected in (("not-shown", not_shown), ("worse", worse)):
+            result = answer(spec, folder, baseline, replace(ASKED, fail_if=fail_if), found)
+            [question] = result.questions
+            assert (question.answer, question.passed) == expected
+            assert question.passed is result.passed
+            assert question.value == pytest.approx(question.figure - question.baseline)
+            assert question.lower < question.value < question.upper
+
+
+def test_a_tolerance_that_allows_everything_is_refused(tmp_path: Path) -> None:
+    spec, folder = begin_run(tmp_path / "run", SUITE)
+    for limit, scale in ((1.0, 1), (100.0, 100)):
+        baseline = replace(_baseline(_scores(0.5)), scale=scale)
+        with pytest.raises(BadInput, match=f"--tolerance is {scale}: no run loses more than {scale}"):
+            next(run_in_rounds(spec, folder, baseline, Asked(tolerance=limit), NO_WORKERS))
 
 
 def test_a_folder_keeps_its_order(suite: Path, spec: RunSpec, tmp_path: Path) -> None:
