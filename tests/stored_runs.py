@@ -48,3 +48,14 @@ def store_verdicts(spec: RunSpec, folder: RunFolder, scores: Mapping[str, float]
             verdict = Verdict(key, spec.judge, "1", score, error=None if score is not None else "?")
             rows.append(verdict_row(verdict, spec.judge_digest, digest))
         folder.write_verdicts(spec.judge, number, rows, spec.judge_digest, part)
+
+
+def scored_run(
+    path: Path, prompts: Sequence[Prompt], scores: Mapping[str, float], images: int = 2, **changes
+) -> Path:
+    """A finished run of these scores; draws without one have no verdict."""
+    spec, folder = begin_run(path, prompts, images_per_prompt=images, **{"batch_size": 4, **changes})
+    keys = [f"{p.id}/{i}" for p in prompts for i in range(images)]
+    store_generations(spec, folder, {key: key.encode() for key in keys})
+    store_verdicts(spec, folder, scores)
+    return path

@@ -11,6 +11,7 @@ import typer
 
 from sar_eval.cli import github, session
 from sar_eval.cli.gate_options import WhatMayDiffer, WhereCiLooks
+from sar_eval.cli.gate_result import write_checked
 from sar_eval.cli.options import AsJson, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
@@ -54,7 +55,6 @@ def compare(
     from sar_eval.report.markdown import comparison_as_markdown
     from sar_eval.stages.compare import compare as compare_stage
     from sar_eval.stages.compare import is_published
-    from sar_eval.storage.files import write_bytes
 
     published = [word for word in runs if is_published(word)]
     scored = [read_run(word, benchmark) for word in runs if not is_published(word)]
@@ -66,7 +66,7 @@ def compare(
     markdown = comparison_as_markdown(found)
     github.add_summary(markdown)
     if files.markdown is not None:
-        write_bytes(files.markdown, markdown.encode())
+        write_checked("--markdown", files.markdown, markdown.encode())
 
 
 @baseline.command()

@@ -11,9 +11,9 @@ import typer
 
 from sar_eval.cli.compare import FoldOf, allowed, read_run
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks, parse_fail_if, parse_floors
-from sar_eval.cli.gate_result import end, gate_json, print_gate
+from sar_eval.cli.gate_result import end, gate_json, print_gate, write_checked
 from sar_eval.cli.options import AsJson, RunPath, with_options
-from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.errors import BadInput
 
 if TYPE_CHECKING:
     from sar_eval.comparisons import GateResult
@@ -168,21 +168,3 @@ def _claim(files: WhereCiLooks, baseline: Path | None) -> None:
             raise BadInput(f"{flag} {path}: this file is asked for twice, or the baseline: another name")
         write_checked(flag, path, data)
         taken.append(path.resolve())
-
-
-def write_checked(flag: str, path: Path, data: bytes) -> None:
-    """Write a file of a name that a flag gives.
-
-    Raises:
-        BadInput: there is no place for it.
-    """
-    from sar_eval.storage.files import write_bytes
-
-    if path.exists() and not path.is_file():
-        raise BadInput(
-            f"{flag} {path} is {'a folder' if path.is_dir() else 'no regular file'}: name a file"
-        )
-    try:
-        write_bytes(path, data)
-    except StorageFailed as error:
-        raise BadInput(f"{flag} {path}: {error.__cause__ or error}") from error

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.cli import github
 from sar_eval.cli.terminal import one_line, say
-from sar_eval.errors import GateFailed, StorageFailed
+from sar_eval.errors import BadInput, GateFailed, StorageFailed
 from sar_eval.report.gate_words import answer_words, question_words, verdict_words
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sar_eval.cli.gate_options import WhereCiLooks
     from sar_eval.comparisons import GateResult
 
@@ -76,3 +78,21 @@ def gate_json(result: GateResult) -> dict[str, Any]:
     if result.comparison is not None:
         data["comparison"] = comparison_json(result.comparison)
     return data
+
+
+def write_checked(flag: str, path: Path, data: bytes) -> None:
+    """Write a file of a name that a flag gives.
+
+    Raises:
+        BadInput: there is no place for it.
+    """
+    from sar_eval.storage.files import write_bytes
+
+    if path.exists() and not path.is_file():
+        raise BadInput(
+            f"{flag} {path} is {'a folder' if path.is_dir() else 'no regular file'}: name a file"
+        )
+    try:
+        write_bytes(path, data)
+    except StorageFailed as error:
+        raise BadInput(f"{flag} {path}: {error.__cause__ or error}") from error

@@ -10,7 +10,7 @@ import pytest
 
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import DrawProtocol, Prompt, Shard
-from tests.stored_runs import begin_run, store_generations, store_verdicts
+from tests.stored_runs import begin_run, scored_run, store_generations
 
 PROMPTS = [Prompt(f"p{n}", f"text {n}", tag=f"t{n % 2}") for n in range(8)]
 Cli = Callable[..., tuple[int, str]]
@@ -22,11 +22,7 @@ def scores_of(right: int, prompts: int = 8, images: int = 2) -> dict[str, float]
 
 
 def make_run(path: Path, scores: Mapping[str, float], prompts=PROMPTS, images: int = 2, **changes) -> Path:
-    spec, folder = begin_run(path, prompts, images_per_prompt=images, batch_size=4, **changes)
-    keys = [f"{p.id}/{i}" for p in prompts for i in range(images)]
-    store_generations(spec, folder, {key: key.encode() for key in keys})
-    store_verdicts(spec, folder, scores)
-    return path
+    return scored_run(path, prompts, scores, images, **changes)
 
 
 @pytest.fixture
