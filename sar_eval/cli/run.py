@@ -58,7 +58,7 @@ def run(
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     if rounds.sequential:
-        check_sequential(gating, differing, where)
+        check_sequential(gating, differing, judging, where)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)

@@ -11,7 +11,7 @@ from sar_eval.cli.gate_options import PANEL, HowToGate, WhatMayDiffer
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
-from sar_eval.options import HowToDraw, WhereToRun, option
+from sar_eval.options import HowToDraw, HowToJudge, WhereToRun, option
 from sar_eval.report.gate_words import answer_words, question_words, round_words
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class InRounds:
     )
 
 
-def check_sequential(gating: HowToGate, differing: WhatMayDiffer, where: WhereToRun) -> None:
+def check_sequential(
+    gating: HowToGate, differing: WhatMayDiffer, judging: HowToJudge, where: WhereToRun
+) -> None:
     """Refuse options that do not go with `--sequential`, before anything is loaded.
 
     Raises:
@@ -46,6 +48,7 @@ def check_sequential(gating: HowToGate, differing: WhatMayDiffer, where: WhereTo
         "--shard": (where.shard, "a round is drawn by one machine"),
         "--floor": (gating.floor, "use `sar-eval gate` on a whole run"),
         "--measure": (gating.measure, "it asks of the headline figure alone"),
+        "--partial": (judging.partial, "a sequential test may leave nothing out"),
         "--allow-missing": (differing.allow_missing, "a sequential test may leave nothing out"),
     }
     for flag, (value, why) in refused.items():

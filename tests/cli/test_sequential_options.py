@@ -19,6 +19,7 @@ RUN = ("run", "shapes", "--ckpt", "demo:sft", "--sequential")
         (("--baseline", "b", "--floor", "overall=0.5"), "--floor does not go with --sequential"),
         (("--baseline", "b", "--measure", "all"), "--measure does not go with --sequential"),
         (("--baseline", "b", "--allow-missing", "0.1"), "--allow-missing does not go with --sequential"),
+        (("--baseline", "b", "--partial"), "--partial does not go with --sequential"),
         (("--baseline", "b.parquet"), "there is no 'b.parquet'"),
     ],
 )

@@ -55,8 +55,9 @@ def test_a_worse_checkpoint_stops_early(
     baseline, out = tmp_path / "base.parquet", tmp_path / "run"
     assert sar_eval("baseline", "save", plain, baseline).returncode == 0
     words = _words(suite, "demo:pretrain", out, *_sequential(baseline, "--json"))
-    done = sar_eval(*words)
+    done = sar_eval(*words, "--junit", tmp_path / "junit.xml")
     assert done.returncode == 1, done.stderr
+    assert "<failure " in (tmp_path / "junit.xml").read_text()
     assert "gate failed" in done.stderr
     found = json.loads(done.stdout)
     assert found["gate"]["rounds"][-1]["decision"] == "fail"
@@ -87,6 +88,21 @@ def test_the_same_checkpoint_ends_with_the_figures_of_a_plain_run(
     generous = sar_eval(*_words(suite, "demo:sft", out, *_sequential(plain, "--tolerance", "0.2")))
     assert generous.returncode == 0
     assert "Shown: overall +0.000, at least -0." in generous.stdout
+
+
+def test_scripts_that_depend_on_the_order_of_prompts_give_the_same(
+    sar_eval: Command, tmp_path: Path
+) -> None:
+    """DPG-Bench's official script skips the first row and zeroes answers row by row."""
+    lines = (PROMPTS / "dpg-shapes.jsonl").read_text().splitlines()[:12]
+    (tmp_path / "small.jsonl").write_text("\n".join(lines))
+    words = ["run", "dpg-shapes", "--ckpt", "demo:pretrain", "--suite", tmp_path / "small.jsonl", *OPTIONS]
+    plain, out = tmp_path / "plain", tmp_path / "run"
+    assert sar_eval(*words, "--out", plain).returncode == 0
+    done = sar_eval(*words, "--out", out, *_sequential(plain))
+    assert (done.returncode, "Not shown" in done.stdout) == (1, True), done.stderr
+    assert _figures(out) == _figures(plain)
+    assert len(_figures(out)) > 10
 
 
 def test_the_rest_can_be_drawn_without_rounds(
