@@ -1,9 +1,9 @@
-"""Find an engine, judge, answerer or benchmark by its name, importing nothing else.
+"""Find an engine, judge, answerer, benchmark or tracker by its name, importing nothing else.
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
-groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers` and `sar_eval.benchmarks`;
-`path/to/file.py:NAME` names an object in any file.
+groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`, `sar_eval.benchmarks` and
+`sar_eval.trackers`; `path/to/file.py:NAME` names an object in any file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from typing import Any
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError, UnknownName
 from sar_eval.options import check_name
 
-KINDS = {"engines": "ENGINE", "judges": "JUDGE", "answerers": "ANSWERER", "benchmarks": "BENCHMARK"}
+KINDS = {
+    "engines": "ENGINE",
+    "judges": "JUDGE",
+    "answerers": "ANSWERER",
+    "benchmarks": "BENCHMARK",
+    "trackers": "TRACKER",
+}
 PACKAGE = Path(__file__).parent
 FILE_PREFIX = "sar_eval file "  # of the module's name of a `path.py:NAME`
 
@@ -34,14 +40,18 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
     Raises:
         MissingExtra: it is not installed; the message gives the command that installs it.
     """
+    way_on = f"{what} needs: pip install 'sar-eval[{extra}]'"
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(f"{what} needs: pip install 'sar-eval[{extra}]' ({error})") from error
+        raise MissingExtra(f"{way_on} ({error})") from error
+    if found.__file__ is None:  # say ./wandb, where wandb keeps its runs
+        raise MissingExtra(f"{way_on} (what is here is a folder of the name {module})")
+    return found
 
 
 def names(kind: str) -> dict[str, str]:
-    """Every engine, judge, answerer or benchmark with the first line of its docstring, nothing imported."""
+    """Every addition of a kind with the first line of its docstring, nothing imported."""
     return _built_in(kind) | {entry.name: f"from {entry.value}" for entry in _entries(kind)}
 
 

@@ -44,6 +44,12 @@ class Incomplete(SarEvalError):
     exit_code = 3
 
 
+class TrackerFailed(SarEvalError):
+    """An experiment tracker did not take the results; the run and its score are stored."""
+
+    exit_code = 3
+
+
 class DeviceLost(SarEvalError):
     """A GPU or the engine on it failed; the worker must end, another one may find it well."""
 

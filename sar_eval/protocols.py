@@ -1,4 +1,4 @@
-"""The seams: the interfaces of engines, judges, answerers and benchmarks. Nothing inherits from them."""
+"""The seams: interfaces of engines, judges, answerers, benchmarks, trackers. Nothing inherits from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Answer, Draw, Generation, Prompt, Verdict
+from sar_eval.types import Answer, Draw, Generation, Prompt, TrackedRun, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,22 @@ class Benchmark(Protocol):
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> Sequence[Measure]:
         """Measures of the judged draws, `overall` first; `verdicts` is by draw key."""
+        ...
+
+
+class Tracker(Protocol):
+    """Shows a scored run in an experiment tracker.
+
+    Made with the words of `--tracker-option` as keyword arguments, before anything is drawn: the
+    constructor checks them, and that the tracker's package is installed, and writes nothing. Keys come
+    from the environment variables that the package reads; no option takes one.
+    """
+
+    def log(self, run: TrackedRun) -> str:
+        """Write figures, settings, pictures and report, and say where they are (an address, a path).
+
+        May raise anything: the run is stored and its score printed before.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 GROUND = (
     *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
-    *("measures", "comparisons", "provenance", "machine"),
+    *("measures", "comparisons", "provenance", "machine", "checkpoint_steps"),
 )
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (
@@ -19,6 +19,7 @@ ROWS = (
         ("judges", "give verdicts"),
         ("answerers", "answer questions"),
         ("benchmarks", "fold verdicts"),
+        ("trackers", "show runs"),
         ("runtime", "workers, blocks"),
         ("recipe.py", "what is asked for"),
     ),

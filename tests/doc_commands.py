@@ -113,6 +113,10 @@ NOT_RUN = {
         "needs the shares of several nodes; tests/e2e/test_shards.py"
     ),
     r"sar-eval manifest DIR geneval.*": "needs a folder of images; tests/e2e/test_score.py makes some",
+    r"sar-eval (track|summarize) runs/.*": "needs a finished run; tests/e2e/test_tracking.py makes one",
+    r"sar-eval (gate|baseline save) .*": (
+        "needs finished runs; tests/cli/test_gate.py stores some, tests/e2e/test_gate_in_ci.py draws some"
+    ),
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 

@@ -20,6 +20,7 @@ from sar_eval.cli import (
     prompts,
     run,
     score,
+    track,
     train,
 )
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 run.register(app)
 score.register(app)
+track.register(app)
 manifest.register(app)
 compare.register(app)
 gate.register(app)

@@ -12,7 +12,7 @@ import typer
 from sar_eval.cli import github, session
 from sar_eval.cli.gate_options import WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.gate_result import write_checked
-from sar_eval.cli.options import AsJson, with_options
+from sar_eval.cli.options import AsJson, FoldOf, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from sar_eval.stages.measure import ScoredRun
 
 baseline = typer.Typer(help="Baseline files: what comparing with a run needs, small enough to commit.")
-FoldOf = Annotated[
-    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the runs'.")
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sar_eval.cli.compare import FoldOf, allowed, read_run
+from sar_eval.cli.compare import allowed, read_run
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks, parse_fail_if, parse_floors
-from sar_eval.cli.gate_result import end, gate_json, print_gate, write_checked
-from sar_eval.cli.options import AsJson, RunPath, with_options
+from sar_eval.cli.gate_result import exit_if_failed, gate_json, print_gate, tell, write_checked
+from sar_eval.cli.options import AsJson, FoldOf, RunPath, with_options
 from sar_eval.errors import BadInput
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def gate(
         typer.echo(json.dumps(gate_json(result), indent=2))
     else:
         print_gate(result)
-    end(result, files)
+    tell(result, files)
+    exit_if_failed(result)
 
 
 def open_gate(

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 ANNOTATED = 10  # failures: GitHub shows no more of a step
 
 
-def end(result: GateResult, files: WhereCiLooks) -> None:
-    """Write the files that CI systems show, and exit with the gate's code.
+def tell(result: GateResult, files: WhereCiLooks) -> None:
+    """Write what CI systems show: annotations, summary, files.
 
     Raises:
-        GateFailed: it did not pass.
-        StorageFailed: it passed, but a file could not be written.
+        StorageFailed: the gate passed, but a file could not be written; of one that failed, that is a note.
     """
     title = f"sar-eval {result.benchmark}"
     for question in result.failures[:ANNOTATED]:
@@ -37,7 +36,11 @@ def end(result: GateResult, files: WhereCiLooks) -> None:
         if result.passed:
             raise
         say(f"note: {error}", err=True)
-    if not result.passed:
+
+
+def exit_if_failed(result: GateResult | None) -> None:
+    """Exit code 1 for a gate that did not pass."""
+    if result is not None and not result.passed:
         raise GateFailed(verdict_words(result))
 
 

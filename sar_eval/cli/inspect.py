@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List benchmarks, checkpoints, engines, judges and answerers by the name that flags take."""
+    """List benchmarks, checkpoints, engines, judges, answerers and trackers by the name that flags take."""
     from sar_eval import discover
     from sar_eval.families.locate import demo_names
     from sar_eval.recipe import recipe_names
@@ -31,6 +31,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         "judges": discover.names("judges"),
         "answerers": discover.names("answerers"),
         "folds": discover.names("benchmarks"),
+        "trackers": discover.names("trackers"),
     }
     if as_json:
         typer.echo(json.dumps(found, indent=2))

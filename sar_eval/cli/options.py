@@ -47,6 +47,9 @@ PromptFile = Annotated[
         help="Prompts: .jsonl, .json, .csv, .tsv, .txt or .parquet, or a folder of ID.txt files.",
     ),
 ]
+FoldOf = Annotated[
+    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 VisualTokenizer = Annotated[
     str | None,
@@ -68,6 +71,47 @@ class Output:
     quiet: bool = option("No progress.", "run", "--quiet", "-q", default=False)
     no_report: bool = option(
         "Write no report.html; `sar-eval report` does later.", "run", "--no-report", default=False
+    )
+
+
+RESULTS = "Results"  # panel of --help
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Where results go besides the run folder."""
+
+    track: list[str] | None = option(
+        "Show the scored run in this tracker, too; may be repeated. See `sar-eval list`.",
+        "run",
+        panel=RESULTS,
+        metavar="TRACKER",
+    )
+    project: str = option("What trackers show it under.", "run", default="sar-eval", panel=RESULTS)
+    name: str | None = option("The run's name in trackers; by default its folder's.", "run", panel=RESULTS)
+    step: int | None = option(
+        "Training step; by default the one in the checkpoint's name, as checkpoint-2000.",
+        "run",
+        panel=RESULTS,
+        low=0,
+        high=2**53,
+    )
+    tracker_option: list[str] | None = option(
+        "An option of each tracker that has it; may be repeated.",
+        "run",
+        panel=RESULTS,
+        metavar="NAME=VALUE",
+    )
+    eval_results: Path | None = option(
+        "Folder of the model's repository: write .eval_results/*.yaml and README.md's model-index there.",
+        "run",
+        panel=RESULTS,
+    )
+    eval_dataset: str | None = option(
+        "The benchmark's dataset on the hub, for --eval-results.",
+        "run",
+        panel=RESULTS,
+        metavar="ORG/NAME[:TASK]",
     )
 
 
@@ -165,10 +209,10 @@ def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:
     """`--engine-option` or `--judge-option`, and their short forms, which win."""
     many = f"{owner}_option"
     short = {name: values[name] for name in names_of(owner) if name in values and name != many}  # type: ignore[arg-type]
-    return _named(f"--{owner}-option", values.get(many)) | short
+    return named_options(f"--{owner}-option", values.get(many)) | short
 
 
-def _named(flag: str, words: list[str] | None) -> dict[str, Any]:
+def named_options(flag: str, words: list[str] | None) -> dict[str, Any]:
     """`NAME=VALUE` words as options; a value that is no TOML is text.
 
     Raises:

@@ -11,9 +11,20 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.gate import open_gate
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
-from sar_eval.cli.options import Benchmark, Ckpt, Output, PromptFile, RunPath, overrides, with_options
+from sar_eval.cli.options import (
+    Benchmark,
+    Ckpt,
+    FoldOf,
+    Output,
+    PromptFile,
+    Results,
+    RunPath,
+    overrides,
+    with_options,
+)
 from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
 
@@ -21,10 +32,6 @@ if TYPE_CHECKING:
     from sar_eval.cli.gate import Gate
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-
-FoldOf = Annotated[
-    str | None, typer.Option("--benchmark", help="Take the fold from this benchmark instead of the run's.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +49,7 @@ def run(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
@@ -59,6 +67,7 @@ def run(
 
     if rounds.sequential:
         check_sequential(gating, differing, judging, where)
+    destinations = Destinations.of(results)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -70,7 +79,7 @@ def run(
     shard = parse_shard(where.shard)
     gate = open_gate(gating, differing, files, shard=shard)
     if gate and rounds.sequential:
-        run_sequentially(spec, gate, how, where, output)
+        run_sequentially(spec, gate, how, where, output, destinations)
         return
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
@@ -80,7 +89,7 @@ def run(
             gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial, gate)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(without=["suite"])
@@ -114,6 +123,7 @@ def judge(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
@@ -125,7 +135,8 @@ def judge(
 
     With --baseline or --floor, it ends as `sar-eval gate` does.
     """
-    judge_run(run_folder, judging, where, output, benchmark, open_gate(gating, differing, files, benchmark))
+    destinations, gate = Destinations.of(results), open_gate(gating, differing, files, benchmark)
+    judge_run(run_folder, judging, where, output, benchmark, destinations, gate)
 
 
 def judge_run(
@@ -134,6 +145,7 @@ def judge_run(
     where: WhereToRun,
     output: Output,
     benchmark: str | None,
+    destinations: Destinations,
     gate: Gate | None,
 ) -> None:
     """Judge a run in place; see the command `judge`."""
@@ -152,19 +164,24 @@ def judge_run(
         if gate:
             gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, gate)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report"])
-def summarize(run_folder: RunPath, judging: HowToJudge, output: Output, benchmark: FoldOf = None) -> None:
+@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report", *TRACKING])
+def summarize(
+    run_folder: RunPath, judging: HowToJudge, output: Output, results: Results, benchmark: FoldOf = None
+) -> None:
     """Fold a run's verdicts into scores with intervals and say what is missing."""
     from sar_eval.stages.summarize import summarize as summarize_stage
 
+    destinations = Destinations.of(results)
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
     session.print_result(summary, folder, None, output)
+    destinations.send(spec, folder, summary)
+    session.exit_if_incomplete(summary)
 
 
 @with_options(without=["judge", "judge_option", "detector"])

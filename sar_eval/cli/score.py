@@ -13,9 +13,10 @@ import typer
 from sar_eval.cli import session
 from sar_eval.cli.gate import open_gate
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
-from sar_eval.cli.options import Benchmark, Output, overrides, with_options
+from sar_eval.cli.options import Benchmark, Output, Results, overrides, with_options
 from sar_eval.cli.run import judge_run
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import Destinations
 from sar_eval.errors import BadInput
 from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, check_value, names_of, option
 
@@ -84,6 +85,7 @@ def score(
     judging: HowToJudge,
     where: WhereToRun,
     output: Output,
+    results: Results,
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
@@ -101,11 +103,11 @@ def score(
     from sar_eval.stages.resolve import resolve_images
     from sar_eval.suites.locate import read_suite
 
-    gate = open_gate(gating, differing, files)
+    destinations, gate = Destinations.of(results), open_gate(gating, differing, files)
     if (images / "run.json").is_file():
         if where.out is not None or what.suite is not None:
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
-        judge_run(images, judging, where, output, benchmark, gate)
+        judge_run(images, judging, where, output, benchmark, destinations, gate)
         return
     recipe = find_recipe(benchmark, what)
     suite = read_suite(recipe.suite)
@@ -127,7 +129,7 @@ def score(
             gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, gate)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:

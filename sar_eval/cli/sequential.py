@@ -10,6 +10,7 @@ from sar_eval.cli.gate import Gate
 from sar_eval.cli.gate_options import PANEL, HowToGate, WhatMayDiffer
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import Destinations
 from sar_eval.errors import BadInput
 from sar_eval.options import HowToDraw, HowToJudge, WhereToRun, option
 from sar_eval.report.gate_words import answer_words, question_words, round_words
@@ -56,7 +57,14 @@ def check_sequential(
             raise BadInput(f"{flag} does not go with --sequential: {why}")
 
 
-def run_sequentially(spec: RunSpec, gate: Gate, how: HowToDraw, where: WhereToRun, output: Output) -> None:
+def run_sequentially(
+    spec: RunSpec,
+    gate: Gate,
+    how: HowToDraw,
+    where: WhereToRun,
+    output: Output,
+    destinations: Destinations,
+) -> None:
     """Draw and judge in rounds until the gate's question is answered.
 
     Raises:
@@ -84,7 +92,8 @@ def run_sequentially(spec: RunSpec, gate: Gate, how: HowToDraw, where: WhereToRu
                 say(round_words(known))
         result = answer(spec, folder, gate.baseline, gate.asked, found)
         stop_here(spec, folder, found[-1], _statement(result))
-        session.finish(spec, folder, output, gate=replace(gate, result=result))
+        answered = replace(gate, result=result)
+        session.finish(spec, folder, output, destinations=destinations, gate=answered)
 
 
 def _statement(result: GateResult) -> str:

@@ -19,6 +19,7 @@ from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
     from sar_eval.cli.gate import Gate
+    from sar_eval.cli.track import Destinations
     from sar_eval.comparisons import GateResult
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
@@ -130,43 +131,57 @@ def tell(notes: Iterable[str], output: Output) -> None:
 
 
 def finish(
-    spec: RunSpec, folder: RunFolder, output: Output, partial: bool = False, gate: Gate | None = None
+    spec: RunSpec,
+    folder: RunFolder,
+    output: Output,
+    partial: bool = False,
+    destinations: Destinations | None = None,
+    gate: Gate | None = None,
 ) -> None:
-    """Summarise, report, print, ask the gate if there is one, and exit with the code."""
+    """Summarise, report, print, ask the gate, send the results where they were asked for, and exit."""
     from sar_eval.report.page import write_report
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
     report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
-    if gate is None or not (summary.complete or summary.partial):
-        print_result(summary, folder, report, output)
-        return
+    asks, answer = gate is not None and (summary.complete or summary.partial), None
     try:
-        result = gate.answer_of(spec, folder)
-    except SarEvalError:
-        print_result(summary, folder, report, output)
-        raise
-    print_result(summary, folder, report, output, result)
-    gate_result.end(result, gate.files)
+        answer = gate.answer_of(spec, folder) if gate and asks else None
+    finally:  # the score is there, also where the gate cannot be asked
+        print_result(summary, folder, report, output, answer)
+    if gate and answer:
+        gate_result.tell(answer, gate.files)
+    try:
+        if destinations is not None:
+            destinations.send(spec, folder, summary)
+    except SarEvalError as error:
+        if answer is None or answer.passed:
+            raise
+        say(f"error: {error}", err=True)  # the failed gate's exit code comes first
+    exit_if_incomplete(summary)
+    gate_result.exit_if_failed(answer)
 
 
 def print_result(
-    summary: Summary, folder: RunFolder, report: Path | None, output: Output, gate: GateResult | None = None
+    summary: Summary,
+    folder: RunFolder,
+    report: Path | None,
+    output: Output,
+    answer: GateResult | None = None,
 ) -> None:
-    """The summary as a table or as JSON, with the gate's answers, and the exit code."""
+    """The summary as a table or as JSON, with the gate's answers."""
     from sar_eval.cli.progress import print_summary
     from sar_eval.stages.summarize import to_json
 
     if output.as_json:
         paths = {"run": str(folder.path), "report": str(report) if report else None}
-        answers = {"gate": gate_result.gate_json(gate)} if gate else {}
+        answers = {"gate": gate_result.gate_json(answer)} if answer else {}
         typer.echo(json.dumps(to_json(summary) | paths | answers, indent=2))
     else:
         print_summary(summary, folder.path, report)
-        if gate:
-            gate_result.print_gate(gate)
-    exit_if_incomplete(summary)
+        if answer:
+            gate_result.print_gate(answer)
 
 
 def exit_if_incomplete(summary: Summary) -> None:

@@ -12,8 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_list_names_everything(sar_eval) -> None:
     found = json.loads(sar_eval("list", "--json").stdout)
-    assert set(found) == {"benchmarks", "checkpoints", "engines", "judges", "answerers", "folds"}
+    assert set(found) == {
+        "benchmarks",
+        "checkpoints",
+        "engines",
+        "judges",
+        "answerers",
+        "folds",
+        "trackers",
+    }
     assert found["answerers"].keys() >= {"server", "transformers"}
+    assert found["trackers"].keys() >= {"wandb", "trackio", "mlflow", "tensorboard"}
     assert found["checkpoints"].keys() >= {"demo:pretrain", "demo:sft"}
     assert "shapes" in sar_eval("list").stdout
 

@@ -9,7 +9,7 @@ import pytest
 
 from sar_eval.cli.compare import read_run
 from sar_eval.cli.gate_options import WhereCiLooks
-from sar_eval.cli.gate_result import end
+from sar_eval.cli.gate_result import exit_if_failed, tell
 from sar_eval.comparisons import GateResult, Question
 from sar_eval.errors import GateFailed, StorageFailed
 from sar_eval.stages.save_baseline import save_baseline
@@ -285,9 +285,11 @@ def test_a_file_that_fails_at_the_end_loses_no_result(tmp_path: Path, capsys) ->
     good = Question(asked="floor", answer="yes", passed=True, **known)
     bad = Question(asked="floor", answer="no", passed=False, **known)
     with pytest.raises(StorageFailed, match=r"j\.xml"):
-        end(GateResult(benchmark="b", run="r", run_path="p", questions=(good,)), files)
+        tell(GateResult(benchmark="b", run="r", run_path="p", questions=(good,)), files)
+    failed = GateResult(benchmark="b", run="r", run_path="p", questions=(bad,))
+    tell(failed, files)
     with pytest.raises(GateFailed, match="gate failed: 1 of 1 question did not pass"):
-        end(GateResult(benchmark="b", run="r", run_path="p", questions=(bad,)), files)
+        exit_if_failed(failed)
     assert "note: cannot write" in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Run, refused
 
-from sar_eval.cli.options import _named
+from sar_eval.cli.options import named_options
 from sar_eval.errors import BadInput
 from sar_eval.options import check_kinds, check_name, check_storable
 from sar_eval.recipe import load_recipe
@@ -170,7 +170,7 @@ def test_values_that_are_no_toml_are_text() -> None:
         "i=true",
         "j=[x] y",
     ]
-    assert _named("--judge-option", words) == {
+    assert named_options("--judge-option", words) == {
         "a": "http://h:1/v1",
         "b": "two words",
         "c": "[1",

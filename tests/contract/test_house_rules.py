@@ -27,6 +27,7 @@ GROUND = {
     ),
     "options",
     "machine",
+    "checkpoint_steps",
     "measures",
     "comparisons",
 }
@@ -44,6 +45,7 @@ ALLOWED = {
     "judges": {"images", "networks", "suites", "tensors"},
     "answerers": {"images", "networks", "suites", "tensors"},
     "benchmarks": {"suites"},
+    "trackers": {"images"},
     "spec": set(),
     "recipe": {"suites"},
     "runtime": {"spec"},
@@ -129,6 +131,7 @@ def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
         "judges": ("judge", "__enter__"),
         "answerers": ("answer", "__enter__"),
         "benchmarks": ("fold",),
+        "trackers": ("log",),
     }
     for name, headline in discover.names(kind).items():
         assert headline, name

@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BROUGHT_BY = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "mlflow": "mlflow-skinny",
     "mmdet": "onedl-mmdetection",
     "open_clip": "open-clip-torch",
     "yaml": "pyyaml",
@@ -132,8 +133,9 @@ def test_every_extra_is_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
     pinned = {_normal(line.split("==")[0]) for line in pins}
     extras = PROJECT["optional-dependencies"]
+    trackers = ("wandb", "trackio", "mlflow", "tensorboard")
     requirements = PROJECT["dependencies"] + [
-        r for name in ("geneval", "dpg", "train", "dev", "docs") for r in extras[name]
+        r for name in ("geneval", "dpg", "train", *trackers, "dev", "docs") for r in extras[name]
     ]
     assert _names(requirements) - {"sar-eval"} - pinned == set()
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from sar_eval.answerers.server import parse_response
-from sar_eval.cli.options import _named
+from sar_eval.cli.options import named_options
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.demo import build_text_tokenizer
@@ -224,7 +224,7 @@ def load_reply(path: Path) -> None:
 
 def load_words(path: Path) -> None:
     """`NAME=VALUE` words as the command line hands them over."""
-    _named("--judge-option", path.read_bytes().decode("utf-8", "surrogateescape").split("\n"))
+    named_options("--judge-option", path.read_bytes().decode("utf-8", "surrogateescape").split("\n"))
 
 
 def images(manifest: str, lines: bytes) -> Callable[[], Mapping[str, bytes]]:

@@ -1,0 +1,1 @@
+"""Trackers: one file each, found by file name. `TRACKER` in the module is the class."""
