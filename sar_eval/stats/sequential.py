@@ -29,7 +29,7 @@ Decision = Literal["pass", "fail", "open"]
 ALPHA = 0.05
 BOLDEST_BET = 0.99  # of the capital that the worst possible difference would take
 NAMES: dict[float, Decision] = {1.0: "pass", -1.0: "fail", 0.0: "open"}
-STEPS = 50  # of bisection: limits to 1e-15
+STEPS = 36  # of bisection: limits to 1e-10
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,15 @@ def test_what_a_look_says() -> None:
     assert looks(first[:55], second[:55], rounds, 0.01) == []
 
 
+@pytest.mark.parametrize("tasks", [[0], [0, 1], [0, 0]])
+def test_a_few_prompts_show_little(tasks: list[int]) -> None:
+    rounds, none, all_ = Rounds.of(tasks, [len(tasks)]), np.zeros(len(tasks)), np.ones(len(tasks))
+    [gain], [loss] = looks(none, all_, rounds, 0.01), looks(all_, none, rounds, 0.01)
+    assert (gain.decision, loss.decision) == ("open", "open")
+    assert (gain.upper, loss.lower) == (1.0, -1.0)
+    assert gain.lower == pytest.approx(-loss.upper) < -0.5
+
+
 def test_a_decision_stays() -> None:
     rounds = Rounds.of([0] * 100, round_ends(100, 100))
     gains = np.concatenate([np.full(30, -0.9), np.full(70, 0.9)])
