@@ -14,6 +14,7 @@ from sar_eval.cli import (
     compare,
     fetch,
     gate,
+    history,
     inspect,
     last_handler,
     manifest,
@@ -38,6 +39,7 @@ manifest.register(app)
 compare.register(app)
 gate.register(app)
 fetch.register(app)
+history.register(app)
 inspect.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sar_eval.stages.gate import Asked
     from sar_eval.stages.measure import ScoredRun
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import Shard
 
 UNANSWERED = "The gate has no answer: its command has not come to its end. Its log says why."
 
@@ -102,14 +101,16 @@ def open_gate(
     differing: WhatMayDiffer,
     files: WhereCiLooks,
     benchmark: str | None = None,
-    shard: Shard | None = None,
+    shard: str | None = None,
 ) -> Gate | None:
-    """Read and check what a gate needs, and say in its files that there is no answer yet.
+    """Say in the gate's files that there is no answer yet, then read and check what it needs.
+
+    Commands begin with this, so that nothing that they refuse leaves an older answer behind.
 
     Args:
         gating, differing, files: as asked for.
         benchmark: whose fold to take for a baseline that is a run folder.
-        shard: of the run that will be held against it.
+        shard: the run's `--shard`.
 
     Returns:
         None if no gate is asked for.
@@ -122,9 +123,10 @@ def open_gate(
     if not gating.is_asked:
         _refuse_without_gate(gating, files)
         return None
+    _claim(files, gating.baseline)
     if shard is not None:
         raise BadInput(f"shard {shard} of a run has no score of its own: `sar-eval join`, then gate that")
-    prepared = Gate(
+    return Gate(
         asked=Asked(
             tolerance=gating.tolerance,
             fail_if=parse_fail_if(gating.fail_if),
@@ -135,8 +137,6 @@ def open_gate(
         baseline=None if gating.baseline is None else read_run(str(gating.baseline), benchmark),
         files=files,
     )
-    _claim(files, gating.baseline)
-    return prepared
 
 
 def _refuse_without_gate(gating: HowToGate, files: WhereCiLooks) -> None:

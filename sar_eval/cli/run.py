@@ -67,7 +67,9 @@ def run(
 
     if rounds.sequential:
         check_sequential(gating, differing, judging, where)
+    gate = open_gate(gating, differing, files, shard=where.shard)
     destinations = Destinations.of(results)
+    shard = parse_shard(where.shard)
     recipe = load_recipe(benchmark)
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
@@ -76,8 +78,6 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
-    shard = parse_shard(where.shard)
-    gate = open_gate(gating, differing, files, shard=shard)
     if gate and rounds.sequential:
         run_sequentially(spec, gate, how, where, output, destinations)
         return
@@ -135,7 +135,7 @@ def judge(
 
     With --baseline or --floor, it ends as `sar-eval gate` does.
     """
-    destinations, gate = Destinations.of(results), open_gate(gating, differing, files, benchmark)
+    gate, destinations = open_gate(gating, differing, files, benchmark), Destinations.of(results)
     judge_run(run_folder, judging, where, output, benchmark, destinations, gate)
 
 

@@ -103,7 +103,7 @@ def score(
     from sar_eval.stages.resolve import resolve_images
     from sar_eval.suites.locate import read_suite
 
-    destinations, gate = Destinations.of(results), open_gate(gating, differing, files)
+    gate, destinations = open_gate(gating, differing, files), Destinations.of(results)
     if (images / "run.json").is_file():
         if where.out is not None or what.suite is not None:
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")

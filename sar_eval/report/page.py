@@ -7,20 +7,18 @@ an incomplete run shows what is missing.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
+from sar_eval.report.document import TEMPLATES, environment, policies
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.page_data import PageData, RowCalls, add_index
 from sar_eval.report.pictures import Picture, PictureFiles, choose_pictures, embed, remove_stale
@@ -35,7 +33,6 @@ INLINE_LIMIT = 24_000_000  # bytes of encoded images and verdicts up to which th
 EMBEDDED_ROWS = 10_000  # images: of more, a browser takes long to open a page that has all inside
 METRICS_LISTED = 1000  # lines of the score table
 ASSETS = "report_assets"
-TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("report_rows.js", "report.js", "report_evidence.js", "report_questions.js", "report_view.js")
 
 
@@ -178,7 +175,7 @@ def _page(
     axis, groups = score_groups(summary.metrics[:METRICS_LISTED])
     style = (TEMPLATES / "report.css").read_text("utf-8")
     script = "".join((TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         spec=spec,
         summary=summary,
@@ -200,21 +197,9 @@ def _page(
         data=Markup(data.embedded()),  # noqa: S704 - escaped by `page_data.encode`
         style=Markup(style),  # noqa: S704 - our own files, not a user's text
         script=Markup(script),  # noqa: S704
-        policies=_policies(script, style, data.beside),
+        policies=policies(script, style, data.beside),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def _policies(script: str, style: str, beside: bool) -> list[str]:
-    """Content Security Policies: a page must satisfy each of them.
-
-    Scripts are this page's own. Where its data is beside it, that script may add script elements, which
-    markup in the page may not (`strict-dynamic`), and only with files from beside the page.
-    """
-    own = f"script-src '{_csp_hash(script)}'"
-    rest = f"default-src 'none'; img-src 'self' file: data:; style-src '{_csp_hash(style)}'; "
-    rest += "base-uri 'none'; form-action 'none'; "
-    return [f"{rest}{own} 'strict-dynamic'", f"{own} 'self' file:"] if beside else [rest + own]
 
 
 def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[PublishedScore, str]]:
@@ -227,15 +212,3 @@ def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[Published
     conditions = f"{protocol.resolution} pixels{guidance}, {spec.images_per_prompt} images per prompt"
     rows = rank_among_published(spec.benchmark, Path(spec.checkpoint).name, own.value, conditions)
     return [(row, own.written(own.value) if is_own else "") for row, is_own in rows]
-
-
-def _environment() -> Environment:
-    loader = FileSystemLoader(TEMPLATES)
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _csp_hash(text: str) -> str:
-    """The Content-Security-Policy source that allows exactly this inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

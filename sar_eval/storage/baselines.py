@@ -133,6 +133,14 @@ def read_baseline(path: Path) -> tuple[RunFacts, tuple[Measure, ...]]:
     return footer.facts, tuple(measures)
 
 
+def is_baseline(path: Path) -> bool:
+    """Whether a file is Parquet and says that it is a baseline; prompts and other tables do not."""
+    try:
+        return METADATA in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
 def _read_footer(path: Path, table: pa.Table) -> _Footer:
     text = (table.schema.metadata or {}).get(METADATA)
     if text is None:

@@ -30,6 +30,7 @@ GROUND = {
     "checkpoint_steps",
     "measures",
     "comparisons",
+    "histories",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sar_eval.checkpoint_steps import step_in
+from sar_eval.checkpoint_steps import step_in, training_of
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,18 @@ def test_finds_the_step(name: str, step: int) -> None:
 )
 def test_finds_none(name: str) -> None:
     assert step_in(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "training"),
+    [
+        ("out/lr1/checkpoint-2000", "out/lr1/checkpoint-*"),
+        ("out/lr1/iter_0001000/model", "out/lr1/iter_*/model"),
+        ("ORG/NAME/step-10k@0123abc", "ORG/NAME/step-*"),
+        ("ORG/NAME@step1000-tokens4B", "ORG/NAME@step*-tokens4B"),
+        ("out/2000", "out/*"),
+        ("demo:sft", "demo:sft"),
+    ],
+)
+def test_checkpoints_of_one_training_have_one_name(name: str, training: str) -> None:
+    assert training_of(name) == training
