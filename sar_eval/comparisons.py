@@ -320,12 +320,19 @@ class GateResult:
 def sentence(comparison: Comparison, pair: Pair) -> str:
     """What a pair's headline figure says, in words."""
     found = pair.overall
-    first, second = (comparison.side(letter).name for letter in (pair.first, pair.second))
     figures = f"{found.measure} {found.written(found.value)}, {interval_words(found)}, {p_words(found)}"
     if found.winner:
-        better, worse = (second, first) if found.winner == "second" else (first, second)
-        return f"{better} is better than {worse}: {figures}, {found.prompts:,} prompts."
-    return f"{first} and {second} are not distinguishable: {figures}. {_power_words(found)}"
+        return f"{claim(comparison, pair)}: {figures}, {found.prompts:,} prompts."
+    return f"{claim(comparison, pair)}: {figures}. {_power_words(found)}"
+
+
+def claim(comparison: Comparison, pair: Pair) -> str:
+    """Which of the two is better by the headline figure, without the figures."""
+    first, second = (comparison.side(letter).name for letter in (pair.first, pair.second))
+    if not pair.overall.winner:
+        return f"{first} and {second} are not distinguishable"
+    better, worse = (second, first) if pair.overall.winner == "second" else (first, second)
+    return f"{better} is better than {worse}"
 
 
 def interval_words(found: Difference) -> str:

@@ -41,12 +41,29 @@ def compare(
     differing: WhatMayDiffer,
     files: WhereCiLooks,
     benchmark: FoldOf = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.html", help="The page. Default: runs/compare/NAMES/compare.html."
+        ),
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page.")] = False,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=0,
+            help="Pairs of pictures at most, if not all fit into the page. Default: all of up to 5,000 "
+            "pictures, else 1,000 pairs.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which of two or more runs is better, and whether that is more than luck.
 
     Runs are paired by prompt and image. For every measure: the difference with its 95 % interval, p,
-    prompts won, lost and tied, and the smallest difference that would have been found.
+    prompts won, lost and tied, and the smallest difference that would have been found. A page shows the
+    same with a plot, and the images that changed side by side.
     """
     from sar_eval.cli.comparison import print_comparison
     from sar_eval.report.markdown import comparison_as_markdown
@@ -56,14 +73,25 @@ def compare(
     published = [word for word in runs if is_published(word)]
     scored = [read_run(word, benchmark) for word in runs if not is_published(word)]
     found = compare_stage(scored, published, allowed(differing))
-    if as_json:
-        typer.echo(json.dumps(comparison_json(found), indent=2))
-    else:
+    if not as_json:
         print_comparison(found)
     markdown = comparison_as_markdown(found)
     github.add_summary(markdown)
     if files.markdown is not None:
         write_checked("--markdown", files.markdown, markdown.encode())
+    page = None if no_report else _write_page(found, scored, out, images)
+    if as_json:
+        data = comparison_json(found) | {"report": str(page) if page else None}
+        typer.echo(json.dumps(data, indent=2))
+    elif page:
+        say(f"report  {page}")
+
+
+def _write_page(found: Comparison, scored: list[ScoredRun], out: Path | None, images: int | None) -> Path:
+    from sar_eval.report.compare_page import default_page, write_comparison
+
+    stored = [run.stored for run in scored]
+    return write_comparison(found, stored, out or default_page(found, Path("runs")), images=images)
 
 
 @baseline.command()

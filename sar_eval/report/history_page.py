@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from markupsafe import Markup
-
-from sar_eval import __version__
 from sar_eval.histories import Change, Curve, Entry, History, LevelChange, Series, sentence
-from sar_eval.report.document import TEMPLATES, environment, policies
+from sar_eval.report.document import render
 from sar_eval.report.history_plot import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, plot_of
 from sar_eval.storage.files import write_bytes
 from sar_eval.types import Metric
@@ -66,25 +62,19 @@ def write_history(history: History, path: Path) -> Path:
 
 
 def _page(history: History) -> str:
-    style = "".join((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "history.css"))
-    script = (TEMPLATES / "history.js").read_text("utf-8")
     benchmarks = dict.fromkeys(series.benchmark for series in history.series)
     measures = {
         curve.measure: _label(curve.measure) for series in history.series for curve in series.curves
     }
-    return environment().get_template("history.html.j2").render(
-        history=history,
-        folder=Path(history.folder).resolve().name or history.folder,
-        panels={name: list(_panels(history, name)) for name in benchmarks},
-        measures=measures,
-        runs=sum(len(series.entries) for series in history.series),
-        box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP},
-        style=Markup(style),  # noqa: S704 - our own files, not a user's text
-        script=Markup(script),  # noqa: S704
-        policies=policies(script, style, beside=False),
-        version=__version__,
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )  # fmt: skip
+    values = {
+        "history": history,
+        "folder": Path(history.folder).resolve().name or history.folder,
+        "panels": {name: list(_panels(history, name)) for name in benchmarks},
+        "measures": measures,
+        "runs": sum(len(series.entries) for series in history.series),
+        "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP},
+    }
+    return render("history.html.j2", ["report.css", "history.css"], ["history.js"], values)
 
 
 def _panels(history: History, benchmark: str) -> Iterator[Panel]:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-from markupsafe import Markup
 
 from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
-from sar_eval.report.document import TEMPLATES, environment, policies
+from sar_eval.report.document import render
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.page_data import PageData, RowCalls, add_index
-from sar_eval.report.pictures import Picture, PictureFiles, choose_pictures, embed, remove_stale
+from sar_eval.report.page_pictures import embed_all
+from sar_eval.report.pictures import Picture, PictureFiles, choose_pictures, remove_stale
 from sar_eval.report.scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import write_bytes
@@ -33,7 +30,15 @@ INLINE_LIMIT = 24_000_000  # bytes of encoded images and verdicts up to which th
 EMBEDDED_ROWS = 10_000  # images: of more, a browser takes long to open a page that has all inside
 METRICS_LISTED = 1000  # lines of the score table
 ASSETS = "report_assets"
-SCRIPTS = ("report_rows.js", "report.js", "report_evidence.js", "report_questions.js", "report_view.js")
+SHARED_SCRIPTS = (
+    "report_elements.js",
+    "report_rows.js",
+    "report_gallery.js",
+    "report_evidence.js",
+    "report_questions.js",
+    "report_boxes.js",
+)
+SCRIPTS = (*SHARED_SCRIPTS, "report.js", "report_view.js")
 
 
 def write_report(
@@ -103,25 +108,12 @@ def _pictures(
     folder: RunFolder, rows: RunRows, data: PageData, images: int | None, asked: list[int]
 ) -> tuple[dict[int, Picture], set[str]]:
     """The pictures by row, embedded or written beside the page, and the names of the files."""
-    if not data.beside and (embedded := _embedded_pictures(folder, rows, data)) is not None:
-        return embedded, set()
+    if embedded := embed_all([(folder, rows)], data):
+        return embedded[0], set()
     files = PictureFiles(data.folder)
     chosen = choose_pictures(rows, images, asked)
     pictures = {n: files.add(rows.key(n), image) for n, image in read_images(folder, rows, chosen)}
     return pictures, files.names
-
-
-def _embedded_pictures(folder: RunFolder, rows: RunRows, data: PageData) -> dict[int, Picture] | None:
-    """All pictures as data URLs; None, and all data put beside the page, if there is no room for them."""
-    room, pictures = data.room(), {}
-    for number, image in read_images(folder, rows, np.flatnonzero(rows.stored)):
-        room -= len(image or b"")
-        if room < 0:
-            data.put_beside()
-            return None
-        pictures[number] = embed(image)
-    data.embed()
-    return pictures
 
 
 def _run_details(
@@ -173,33 +165,25 @@ def _page(
     spec: RunSpec, summary: Summary, details: Json, rows: RunRows, data: PageData, pictures: int
 ) -> str:
     axis, groups = score_groups(summary.metrics[:METRICS_LISTED])
-    style = (TEMPLATES / "report.css").read_text("utf-8")
-    script = "".join((TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
-    template = environment().get_template("report.html.j2")
-    return template.render(
-        spec=spec,
-        summary=summary,
-        details=details,
-        groups=groups,
-        metrics_left_out=len(summary.metrics[METRICS_LISTED:]),
-        with_reference=has_reference(summary.metrics),
-        quirks=quirk_rows(summary.metrics),
-        quirks_title=QUIRKS_TITLE,
-        quirks_note=QUIRKS_NOTE,
-        published=_published(spec, summary.metrics),
-        ticks=[f"{axis * share:g}" for share in (0, 0.25, 0.5, 0.75, 1)],
-        tasks=rows.tasks,
-        splits=rows.splits,
-        prompts=len(rows.ids),
-        pictures=pictures,
-        sampled=pictures < int(rows.stored.sum()),
-        beside=data.beside,
-        data=Markup(data.embedded()),  # noqa: S704 - escaped by `page_data.encode`
-        style=Markup(style),  # noqa: S704 - our own files, not a user's text
-        script=Markup(script),  # noqa: S704
-        policies=policies(script, style, data.beside),
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    values = {
+        "spec": spec,
+        "summary": summary,
+        "details": details,
+        "groups": groups,
+        "metrics_left_out": len(summary.metrics[METRICS_LISTED:]),
+        "with_reference": has_reference(summary.metrics),
+        "quirks": quirk_rows(summary.metrics),
+        "quirks_title": QUIRKS_TITLE,
+        "quirks_note": QUIRKS_NOTE,
+        "published": _published(spec, summary.metrics),
+        "ticks": [f"{axis * share:g}" for share in (0, 0.25, 0.5, 0.75, 1)],
+        "tasks": rows.tasks,
+        "splits": rows.splits,
+        "prompts": len(rows.ids),
+        "pictures": pictures,
+        "sampled": pictures < int(rows.stored.sum()),
+    }
+    return render("report.html.j2", ["report.css"], SCRIPTS, values, data)
 
 
 def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[PublishedScore, str]]:

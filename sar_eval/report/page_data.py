@@ -16,11 +16,12 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
 
-from sar_eval.report.data import RunRows, VerdictRows
+from sar_eval.report.data import SCORED, RunRows, VerdictRows
 from sar_eval.report.pictures import Picture
 from sar_eval.storage.files import storage_errors
 from sar_eval.types import Json, draw_seed
@@ -90,7 +91,7 @@ class PageData:
     def embedded(self) -> str:
         """What the page has inside: its stamp and all calls, or the folder where they are."""
         calls = ",".join(call for _, call in self._held)
-        folder = encode(self.folder.name if self.beside else "")
+        folder = encode(quote(self.folder.name) if self.beside else "")
         return f'{{"stamp":{encode(self.stamp)},"folder":{folder},"calls":[{calls}]}}'
 
     def _append(self, file: str, calls: list[str]) -> None:
@@ -114,10 +115,13 @@ def encode(value: Json) -> str:
 
 
 class RowCalls:
-    """A run's rows on their way to the page's data, in files of `ROWS_PER_FILE`; `finish` ends it."""
+    """A run's rows on their way to the page's data, in files of `ROWS_PER_FILE`; `finish` ends it.
 
-    def __init__(self, data: PageData, rows: RunRows, run_seed: int) -> None:
-        self.data, self.rows, self.run_seed = data, rows, run_seed
+    On a page of several runs the names of each one's files have a prefix.
+    """
+
+    def __init__(self, data: PageData, rows: RunRows, run_seed: int, prefix: str = "") -> None:
+        self.data, self.rows, self.run_seed, self.prefix = data, rows, run_seed, prefix
         self._lines: dict[int, list[Json]] = defaultdict(list)  # verdicts by file
         self._evidence: dict[int, list[Json]] = defaultdict(list)
         self._held = 0
@@ -160,9 +164,9 @@ class RowCalls:
             lines.append(("verdicts", start, found))
         if evidence := self._evidence.get(file):
             details.append(("evidence", start, evidence))
-        self.data.add(f"rows-{file:06d}", *lines)
+        self.data.add(f"{self.prefix}rows-{file:06d}", *lines)
         if details:
-            self.data.add(f"details-{file:06d}", *details)
+            self.data.add(f"{self.prefix}details-{file:06d}", *details)
 
 
 def _row_calls(rows: RunRows, span: range) -> list[Call]:
@@ -190,8 +194,19 @@ def _detail_calls(rows: RunRows, span: range, run_seed: int) -> list[Call]:
     return calls
 
 
-def add_index(data: PageData, rows: RunRows, pictures: dict[int, Picture], is_judged: bool) -> None:
-    """What filters need of every row, and the pictures: always loaded with the page."""
+def add_index(
+    data: PageData,
+    rows: RunRows,
+    pictures: dict[int, Picture],
+    is_judged: bool,
+    *,
+    prefix: str = "",
+    with_scores: bool = False,
+) -> None:
+    """What filters need of every row, and the pictures: always loaded with the page.
+
+    `with_scores` adds those of judges that only score, for a page that sorts by them.
+    """
     # One byte a row: its state, whether it was generated, and whether it has an image.
     bits = rows.states | (rows.part >= 0).astype(np.uint8) << 6 | rows.stored.astype(np.uint8) << 7
     index = {
@@ -204,9 +219,12 @@ def add_index(data: PageData, rows: RunRows, pictures: dict[int, Picture], is_ju
         "states": _base64(bits),
         "tasks": _base64(rows.task_codes.astype("<u2")) if rows.tasks else "",
         "splits": _base64(rows.split_codes.astype("<u2")) if rows.splits else "",
+        "scores": _base64(rows.scores.astype("<f4"))
+        if with_scores and (rows.states == SCORED).any()
+        else "",
         "pictures": [picture.to_json(number) for number, picture in sorted(pictures.items())],
     }
-    data.add("index", ("index", 0, index))
+    data.add(f"{prefix}index", ("index", 0, index))
 
 
 def _base64(values: np.ndarray) -> str:

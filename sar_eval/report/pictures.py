@@ -23,7 +23,7 @@ THUMBNAIL_SIDE = 192  # pixels of the longer side, as wide as a card of the gall
 FORMATS = {"PNG": ("png", "image/png"), "JPEG": ("jpg", "image/jpeg"), "WEBP": ("webp", "image/webp")}
 # Our files in the folder beside the page: pictures of draws, and data. No other file is ever removed.
 PICTURE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)_(\d+)(\.thumb)?\.(png|jpg|webp)")
-DATA = re.compile(r"(index\.js|(rows|details)-\d{6,}\.js)(\.\d+\.tmp)?")
+DATA = re.compile(r"(([A-Z]-)?(index|(rows|details)-\d{6,})|comparison)\.js(\.\d+\.tmp)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,16 @@ def embed(data: bytes | None) -> Picture:
 
 @dataclass(slots=True)
 class PictureFiles:
-    """Pictures and thumbnails beside the page."""
+    """Pictures and thumbnails beside the page, in a folder that is there.
+
+    Attributes:
+        folder: of the files.
+        above: URL of the folder that it is in, with a slash; "" if that is the page's.
+        names: of the files.
+    """
 
     folder: Path
+    above: str = ""
     names: set[str] = field(default_factory=set)
 
     def add(self, key: str, data: bytes | None) -> Picture:
@@ -110,7 +117,7 @@ class PictureFiles:
                 full.write_bytes(data)  # last: only a whole one means that the thumbnail is up to date
             shown = [small, full] if small.is_file() else [full]
         self.names |= {path.name for path in shown}
-        urls = [f"{self.folder.name}/{quote(path.name)}" for path in shown]
+        urls = [f"{self.above}{quote(self.folder.name)}/{quote(path.name)}" for path in shown]
         return Picture(urls[0], urls[-1], size)
 
 

@@ -22,12 +22,22 @@ LARGEST = 1e290
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRun:
-    """What can be compared: a run's measures, from its folder or from a baseline file."""
+    """What can be compared: a run's measures, from its folder or from a baseline file.
+
+    Attributes:
+        path: of either.
+        stored: spec and folder, which have the run's pictures; None for a baseline.
+    """
 
     path: Path
     facts: RunFacts
     measures: tuple[Measure, ...]
-    is_baseline: bool = False
+    stored: tuple[RunSpec, RunFolder] | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is a file without pictures."""
+        return self.stored is None
 
 
 def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
@@ -49,7 +59,8 @@ def score_run(spec: RunSpec, folder: RunFolder) -> ScoredRun:
     measures = fold_run(inventory)
     if not measures or not measures[0].strata:
         raise BadInput(f"{folder.path} has no score yet: `sar-eval judge {folder.path}` gives them")
-    return ScoredRun(path=folder.path, facts=facts_of(inventory, failed), measures=measures)
+    facts = facts_of(inventory, failed)
+    return ScoredRun(path=folder.path, facts=facts, measures=measures, stored=(spec, folder))
 
 
 def read_scored(path: Path) -> ScoredRun:
@@ -62,7 +73,7 @@ def read_scored(path: Path) -> ScoredRun:
     check_measures(measures, str(path))
     if not measures or not measures[0].strata:
         raise BadInput(f"{path} holds no score")
-    return ScoredRun(path=path, facts=facts, measures=measures, is_baseline=True)
+    return ScoredRun(path=path, facts=facts, measures=measures)
 
 
 def fold_run(inventory: Inventory) -> tuple[Measure, ...]:

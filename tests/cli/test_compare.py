@@ -25,6 +25,12 @@ def make_run(path: Path, scores: Mapping[str, float], prompts=PROMPTS, images: i
     return scored_run(path, prompts, scores, images, **changes)
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages go to `runs/compare/` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def a(tmp_path: Path) -> Path:
     return make_run(tmp_path / "a", scores_of(3), checkpoint="demo:pretrain")

@@ -78,7 +78,7 @@ def test_another_seed_is_not_distinguishable(sar_eval, tmp_path: Path) -> None:
 
 
 def _compare(sar_eval, first: Path, second: Path) -> dict:
-    done = sar_eval("compare", first, second, "--json")
+    done = sar_eval("compare", first, second, "--no-report", "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["pairs"][0]
 

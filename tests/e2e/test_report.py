@@ -147,8 +147,8 @@ def test_arrows_move_and_escape_closes(page, run):
     choose(page, "fail")
     page.click(f".card[data-key='{keys[0]}']")
     page.keyboard.press("ArrowLeft")
-    for key in keys[1:3]:
-        page.keyboard.press("ArrowRight")
+    for key, pressed in zip(keys[1:3], ("ArrowRight", "j"), strict=True):
+        page.keyboard.press(pressed)
         assert key in page.inner_text("#details")
     page.keyboard.press("ArrowLeft")
     assert page.inner_text("#view-position") == f"2 of {len(keys)}"

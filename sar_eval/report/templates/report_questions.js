@@ -23,7 +23,7 @@ function answerBadge(question) {
 
 function questionItem(question, otherParents) {
   const item = element("li");
-  const line = element("p", "question");
+  const line = element("p", question.differs ? "question differs" : "question");
   const text = element("span", "text", `${question.id}. ${question.text}`);
   text.dir = "auto";
   line.append(text, answerBadge(question));
@@ -62,10 +62,8 @@ function questionTree(questions, parents) {
   return roots;
 }
 
-function showQuestions(questions, parents) {
+function countedText(questions) {
   const counted = questions.filter((question) => question.counted).length;
-  $("view-questions").hidden = questions.length === 0;
   const scored = questions.every((question) => question.counted !== null);
-  $("questions-counted").textContent = scored ? `${counted} of ${questions.length} count as yes` : "not scored";
-  $("questions").replaceChildren(...questionTree(questions, parents));
+  return scored ? `${counted} of ${questions.length} count as yes` : "not scored";
 }

@@ -5,6 +5,7 @@
 
 const FILES_KEPT = { rows: 400, details: 8 }; // of a large run, in memory; the least recently used go first
 const LOADS_AT_ONCE = 8;
+const SIBLINGS = 64; // of a prompt with more images, those around this one
 
 const $ = (id) => document.getElementById(id);
 const source = JSON.parse($("data").textContent);
@@ -20,8 +21,9 @@ window.reportData = (stamp, file, kind, first, payload) => {
   calls.get(kind).push([first, payload]);
 };
 
-function fileName(family, row) {
-  return `${family}-${String(Math.floor(row / index.rowsPerFile)).padStart(6, "0")}`;
+// `of` is the run that a row is of, on a page of several.
+function fileName(family, row, of = index) {
+  return `${of.prefix}${family}-${String(Math.floor(row / of.rowsPerFile)).padStart(6, "0")}`;
 }
 
 function lastFile() {
@@ -52,13 +54,13 @@ function loadFile(file) {
 }
 
 function dropOldFiles(family) {
-  const names = [...files.keys()].filter((name) => name.startsWith(family));
+  const names = [...files.keys()].filter((name) => name.includes(`${family}-`));
   for (const name of names.slice(0, Math.max(0, names.length - FILES_KEPT[family]))) files.delete(name);
 }
 
 // Calls `action` when the rows' files are here: at once if they already are.
-function withRows(family, rows, action) {
-  const needed = [...new Set(rows.map((row) => fileName(family, row)))];
+function withRows(family, rows, action, of = index) {
+  const needed = [...new Set(rows.map((row) => fileName(family, row, of)))];
   for (const name of needed) {
     if (!files.has(name)) continue;
     const calls = files.get(name); // now the most recently used
@@ -70,7 +72,7 @@ function withRows(family, rows, action) {
     return;
   }
   Promise.all(needed.map(loadFile)).then(() => {
-    withRows(family, rows, action);
+    withRows(family, rows, action, of);
     dropOldFiles(family);
   }, showLoadError);
 }
@@ -98,51 +100,58 @@ function dense(file, kind, position) {
 
 const STATE_NAMES = ["pass", "fail", "scored", "none"];
 
-function stateOf(row) {
-  return STATE_NAMES[index.states[row] & 3];
+function stateOf(row, of = index) {
+  return STATE_NAMES[of.states[row] & 3];
 }
 
-function problemOf(row, generation, verdict, picture) {
+function problemOf(row, of, generation, verdict, picture) {
   if (generation) return generation[1];
-  if (!(index.states[row] & 64)) return "not generated";
+  if (!(of.states[row] & 64)) return "not generated";
   if (picture && picture.problem) return picture.problem;
   if (verdict) return verdict[3];
-  return index.isJudged ? "not judged" : null;
+  return of.isJudged ? "not judged" : null;
 }
 
 // What a card shows; its file must be here.
-function readRow(row) {
-  const file = fileName("rows", row);
-  const prompt = Math.floor(row / index.imagesPerPrompt);
+function readRow(row, of = index) {
+  const file = fileName("rows", row, of);
+  const prompt = Math.floor(row / of.imagesPerPrompt);
   const [id, text] = dense(file, "prompts", prompt);
-  const position = row % index.imagesPerPrompt;
+  const position = row % of.imagesPerPrompt;
   const verdict = sparse(file, "verdicts", row);
-  const picture = index.pictures.get(row);
-  const [task, split] = [index.taskNames[index.tasks[prompt] - 1], index.splitNames[index.splits[prompt] - 1]];
+  const picture = of.pictures.get(row);
+  const [task, split] = [of.taskNames[of.tasks[prompt] - 1], of.splitNames[of.splits[prompt] - 1]];
   return {
     number: row,
     key: `${id}/${position}`,
     index: position,
     prompt: { number: prompt, text, task: task || "", split: split || "" },
-    state: stateOf(row),
+    state: stateOf(row, of),
     score: verdict ? verdict[1] : null,
     reason: (verdict && verdict[2]) || "",
-    problem: problemOf(row, sparse(file, "problems", row), verdict, picture),
+    problem: problemOf(row, of, sparse(file, "problems", row), verdict, picture),
     src: picture ? picture.src : "",
     full: picture ? picture.full : "",
     size: picture ? picture.size : null,
     // There is an image in the run, but not beside this page.
-    leftOut: !picture && Boolean(index.states[row] & 128),
+    leftOut: !picture && Boolean(of.states[row] & 128),
   };
 }
 
 // What the large view shows besides.
-function readDetails(row) {
-  const file = fileName("details", row);
+function readDetails(row, of = index) {
+  const file = fileName("details", row, of);
   const [seed, seconds, outOfRange] = dense(file, "details", row);
   const evidence = sparse(file, "evidence", row);
-  const checks = sparse(file, "checks", Math.floor(row / index.imagesPerPrompt));
+  const checks = sparse(file, "checks", Math.floor(row / of.imagesPerPrompt));
   return { seed, seconds, outOfRange, evidence: evidence ? evidence[1] : "", checks: checks ? checks[1] : "" };
+}
+
+// The rows of the same prompt.
+function siblingRows(row) {
+  const first = row - (row % index.imagesPerPrompt);
+  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
+  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
 }
 
 function decode(text, kind) {
@@ -152,19 +161,22 @@ function decode(text, kind) {
   return kind === Uint8Array ? bytes : new kind(bytes.buffer);
 }
 
-function readIndex() {
-  const [, stored] = entries("index", "index")[0];
+// What `add_index` wrote of a run; a page of several has each run's files under a prefix of its own.
+function readIndex(prefix = "") {
+  const [, stored] = entries(`${prefix}index`, "index")[0];
   const pictures = new Map();
   for (const [row, src, full, width, height, problem] of stored.pictures) {
     pictures.set(row, { src, full: full || src, size: src ? [width, height] : null, problem });
   }
   const prompts = stored.rows / stored.imagesPerPrompt;
-  index = {
+  return {
     ...stored,
+    prefix,
     pictures,
     states: decode(stored.states, Uint8Array),
     tasks: stored.tasks ? decode(stored.tasks, Uint16Array) : new Uint16Array(prompts),
     splits: stored.splits ? decode(stored.splits, Uint16Array) : new Uint16Array(prompts),
+    scores: stored.scores ? decode(stored.scores, Float32Array) : null,
   };
 }
 
@@ -236,10 +248,10 @@ async function findKey(key) {
   return -1;
 }
 
-function startRows(action) {
+// Calls `action` when these files are here; those inside the page are.
+function startFiles(names, action) {
   for (const call of source.calls) window.reportData(...call);
   source.calls = [];
-  const start = () => (readIndex(), action());
-  if (files.has("index")) start();
-  else loadFile("index").then(start, showLoadError);
+  if (names.every((name) => files.has(name))) action();
+  else Promise.all(names.map(loadFile)).then(action, showLoadError);
 }

@@ -1,93 +1,13 @@
 // The large view: one image with its verdict, the judge's boxes over it, and its siblings.
 
-const BOX_COLORS = ["#ffb454", "#5cc8ff", "#ff8fc7", "#4fe0a8", "#c8a8ff", "#f2e75c", "#ff8a6b", "#9fd356"];
-const SVG = "http://www.w3.org/2000/svg";
-const SIBLINGS = 64; // of a prompt with more images, those around this one
 let current = null;
 let opening = -1; // the row asked for: a slower one that arrives later is not shown
 
-function boxColors(boxes) {
-  const names = [...new Set(boxes.map((box) => box.name))];
-  return new Map(names.map((name, number) => [name, BOX_COLORS[number % BOX_COLORS.length]]));
-}
-
-function boxLabel(box) {
-  return [box.color, box.name].filter(Boolean).join(" ");
-}
-
-function drawBox(box, color, [width, height]) {
-  const [x0, y0, x1, y1] = box.box;
-  const frame = element("div", "box");
-  frame.style.setProperty("--mark", color);
-  const edges = { left: x0 / width, top: y0 / height, width: (x1 - x0) / width, height: (y1 - y0) / height };
-  for (const [edge, share] of Object.entries(edges)) frame.style[edge] = `${100 * share}%`;
-  const label = element("span", "label", boxLabel(box));
-  label.append(element("b", "", formatScore(box.score)));
-  if (y0 / height < 0.07) label.classList.add("inside");
-  if ((x0 + x1) / 2 > width * 0.6) label.classList.add("right");
-  frame.append(label);
-  return frame;
-}
-
-// Column-major runs, background first, as one path of vertical strips.
-function maskPath({ size: [height], counts }) {
-  const strips = [];
-  let offset = 0;
-  counts.forEach((run, number) => {
-    for (let left = number % 2 ? run : 0, from = offset; left > 0; ) {
-      const y = from % height;
-      const length = Math.min(left, height - y);
-      strips.push(`M${Math.floor(from / height)} ${y}h1v${length}h-1z`);
-      [left, from] = [left - length, from + length];
-    }
-    offset += run;
-  });
-  return strips.join("");
-}
-
-function shape(name, attributes) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-}
-
-function drawMask(box) {
-  const [height, width] = box.mask.size;
-  return shape("path", { d: maskPath(box.mask), transform: `scale(${1 / width} ${1 / height})` });
-}
-
-// Darkens the rest of the image: a tint on the objects would change the colours that were judged.
-function showMasks(boxes) {
-  const masked = boxes.filter((box) => box.mask);
-  const hole = shape("mask", { id: "hole", maskContentUnits: "objectBoundingBox" });
-  hole.append(shape("rect", { width: 1, height: 1, fill: "white" }), ...masked.map(drawMask));
-  $("masks").replaceChildren(hole, shape("rect", { width: 1, height: 1, class: "dark", mask: "url(#hole)" }));
-  $("masks-label").hidden = masked.length === 0;
-}
-
-function boxRow(box, color, frame) {
-  const row = element("tr");
-  const cell = element("td");
-  const swatch = element("i", "swatch");
-  swatch.style.setProperty("--mark", color);
-  cell.append(swatch, box.name);
-  if (box.note) cell.append(note(box.note));
-  const colors = box.colors.map(([name, share]) => `${name} ${formatScore(share)}`).join(", then ");
-  row.append(cell, element("td", "", colors || box.color || "–"), element("td", "number", formatScore(box.score)));
-  row.addEventListener("pointerenter", () => frame.classList.add("highlighted"));
-  row.addEventListener("pointerleave", () => frame.classList.remove("highlighted"));
-  return row;
-}
-
-// Over the image, and in a table; a picture that is not beside the page has the table alone.
 function showBoxes(image, found) {
-  const boxes = image.src || image.leftOut ? found : [];
-  const colors = boxColors(boxes);
-  const frames = boxes.map((box) => drawBox(box, colors.get(box.name), image.size || [1, 1]));
-  $("boxes").replaceChildren(...(image.src ? frames : []));
-  showMasks(image.src ? boxes : []);
-  $("box-rows").replaceChildren(...boxes.map((box, i) => boxRow(box, colors.get(box.name), frames[i])));
-  $("view-boxes").hidden = boxes.length === 0;
+  const layers = { boxes: $("boxes"), masks: $("masks"), rows: $("box-rows") };
+  const drawn = drawBoxes(image, found, layers, "hole");
+  $("masks-label").hidden = drawn.masks === 0;
+  $("view-boxes").hidden = drawn.boxes === 0;
 }
 
 function showImage(image) {
@@ -109,9 +29,10 @@ function missingText(image) {
   return ["This picture is in the run folder, not beside this page. To have it here:", element("br"), command];
 }
 
-function reasons(image) {
-  const clauses = [...(image.reason || "").split("\n"), image.problem].filter(Boolean);
-  return clauses.map((clause) => element("li", "", clause));
+function showQuestions(questions, parents) {
+  $("view-questions").hidden = questions.length === 0;
+  $("questions-counted").textContent = countedText(questions);
+  $("questions").replaceChildren(...questionTree(questions, parents));
 }
 
 function showDetails(image, details) {
@@ -125,14 +46,7 @@ function showDetails(image, details) {
     seconds: details.seconds ? details.seconds.toPrecision(3) : "",
     "tokens out of range": details.outOfRange || "",
   };
-  const present = Object.entries(lines).filter(([, value]) => value !== "");
-  $("details").replaceChildren(
-    ...present.map(([name, value]) => {
-      const line = element("div");
-      line.append(element("dt", "", name), element("dd", "", value));
-      return line;
-    }),
-  );
+  $("details").replaceChildren(...detailLines(lines));
 }
 
 function sibling(image) {
@@ -146,12 +60,6 @@ function sibling(image) {
   button.addEventListener("click", () => openView(image.number));
   item.append(button);
   return item;
-}
-
-function siblingRows(row) {
-  const first = row - (row % index.imagesPerPrompt);
-  const start = Math.max(first, Math.min(row - SIBLINGS / 2, first + index.imagesPerPrompt - SIBLINGS));
-  return Array.from({ length: Math.min(SIBLINGS, index.imagesPerPrompt) }, (_, number) => start + number);
 }
 
 function showSiblings(rows) {
@@ -215,14 +123,7 @@ function step(direction) {
 function onClose() {
   opening = -1;
   writeAddress();
-  const position = positionOf(current.number);
-  const focusCard = () => {
-    const opened = [...$("cards").querySelectorAll(".card")].find((one) => one.dataset.key === current.key);
-    if (opened) opened.focus();
-  };
-  if (position >= 0 && (position < sheet || position >= sheetEnd())) turnTo(SHEET * Math.floor(position / SHEET));
-  if (position >= rendered) addCards(position + 1, () => (focusCard(), observeEnd()));
-  else focusCard();
+  focusCard(positionOf(current.number), current.number);
 }
 
 function onKey(event) {
@@ -230,6 +131,8 @@ function onKey(event) {
   const actions = {
     ArrowLeft: () => step(-1),
     ArrowRight: () => step(1),
+    k: () => step(-1),
+    j: () => step(1),
     b: () => $("show-boxes").click(),
     m: () => $("show-masks").click(),
   };
@@ -270,7 +173,8 @@ async function openLinked(parameters) {
   }
 }
 
-startRows(() => {
+startFiles(["index"], () => {
+  index = readIndex();
   startGallery();
   startView();
   const parameters = readAddress();
