@@ -253,6 +253,39 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What was known after a round of a sequential run, in the measure's unit. See docs/sequential.md.
+
+    Attributes:
+        prompts, images: drawn and judged so far; `of` is all of the suite's images.
+        figure, baseline, value: of them, as of a `Question`.
+        lower, upper: one-sided bounds of the difference, each of which holds after all rounds at once with
+            95 % confidence.
+        low, high: both bounds of the 95 % confidence sequence.
+        decision: `pass` and `fail`: the loss is shown to be below, or above, the tolerance; `open`.
+    """
+
+    measure: str
+    scale: int
+    prompts: int
+    images: int
+    of: int
+    figure: float
+    baseline: float
+    value: float
+    lower: float
+    upper: float
+    low: float
+    high: float
+    decision: Literal["pass", "fail", "open"]
+
+    @property
+    def drawn(self) -> str:
+        """`144 of 1,440 images`."""
+        return f"{self.images:,} of {self.of:,} images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
     """What a gate asked of a run, and whether it passes: if every question does.
 
@@ -262,6 +295,7 @@ class GateResult:
         questions: in the order of the measures, floors last.
         comparison: with the baseline, as first run.
         notes: what readers must know.
+        rounds: of a sequential run.
     """
 
     benchmark: str
@@ -272,6 +306,7 @@ class GateResult:
     questions: tuple[Question, ...]
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
     @property
     def passed(self) -> bool:

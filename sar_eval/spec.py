@@ -129,11 +129,11 @@ def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, 
     return {name: value for name, value in options.items() if name not in ignored}
 
 
-def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None) -> Path:
+def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None, *, sequential: bool = False) -> Path:
     """Where a run goes unless --out says: the same command finds the same folder, so it resumes."""
     checkpoint = spec.checkpoint.removeprefix("demo:").rstrip("/").split("/")[-1]
     names = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in (spec.benchmark, checkpoint)]
-    share = [f"{shard.index}-of-{shard.of}"] if shard else []
+    share = [f"{shard.index}-of-{shard.of}"] if shard else ["sequential"] if sequential else []
     return root / "-".join([*names, spec.digest[:8], *share])
 
 

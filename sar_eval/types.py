@@ -159,6 +159,8 @@ class Summary:
     decoder after the prompt, None if unknown; `out_of_range_tokens` counts text tokens drawn as code 0;
     `devices` names devices and wave sizes if there are several and the dtype's rounding depends on them;
     `shard` is "2/8" for one of eight shares of a run, which has no metrics, else "".
+    `stopped` says why a sequential run drew no more: what it did not draw is not `failed`, and its metrics
+    are partial.
     """
 
     spec_digest: str
@@ -177,6 +179,7 @@ class Summary:
     out_of_range_tokens: int = 0
     devices: tuple[str, ...] = ()
     shard: str = ""
+    stopped: str = ""
 
     @property
     def complete(self) -> bool:
@@ -261,6 +264,19 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.of}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawingOrder:
+    """In which order a sequential run draws its prompts (see `runtime.drawing_order`).
+
+    Attributes:
+        seed: of the order.
+        by_tag: whether the prompts of a tag are a task of their own, of which every round has some.
+    """
+
+    seed: int
+    by_tag: bool
 
 
 def suite_digest(prompts: Iterable[Prompt]) -> str:

@@ -28,12 +28,16 @@ UNANSWERED = "The gate has no answer: its command has not come to its end. Its l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What a run will be held against, read and checked before the run begins."""
+    """What a run will be held against, read and checked before the run begins.
+
+    `result` is the answer if it is known already, from the rounds of a sequential run.
+    """
 
     asked: Asked
     allowed: Allowed
     baseline: ScoredRun | None
     files: WhereCiLooks
+    result: GateResult | None = None
 
     def check(self, spec: RunSpec, folder: RunFolder) -> None:
         """Refuse a baseline that the run could not be held against (see `stages.gate.check_fit`)."""
@@ -57,7 +61,7 @@ class Gate:
         """The same of a run folder."""
         from sar_eval.stages.measure import score_run
 
-        return self.answer(score_run(spec, folder))
+        return self.result or self.answer(score_run(spec, folder))
 
 
 def register(app: typer.Typer) -> None:

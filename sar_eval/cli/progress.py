@@ -171,14 +171,22 @@ def print_summary(summary: Summary, folder: Path, report: Path | None) -> None:
         console.print(steps + (outside if summary.out_of_range_tokens else ""))
     for line in _remarks(summary):
         console.print(printable(line), soft_wrap=True)
-    if not summary.complete:
+    _print_what_is_missing(summary, console)
+    console.print(printable(f"run     {folder}"), soft_wrap=True)
+    if report is not None:
+        console.print(printable(f"report  {report}"), soft_wrap=True)
+
+
+def _print_what_is_missing(summary: Summary, console: Console) -> None:
+    """Why a run is not whole: because it stopped on purpose, or because images have no result."""
+    if summary.stopped:
+        console.print(printable(f"STOPPED ON PURPOSE: {summary.stopped}"), style="bold", soft_wrap=True)
+        console.print("the scores are of what was drawn; without --sequential the same run draws the rest")
+    if summary.failed or not (summary.complete or summary.stopped):
         scored = "the scores are of what is there" if summary.partial else "no scores; --partial gives them"
         console.print(f"INCOMPLETE ({scored})", style="bold red")
         for problem in summary.problems[:10]:
             console.print(printable(f"  {problem}"), soft_wrap=True)
-    console.print(printable(f"run     {folder}"), soft_wrap=True)
-    if report is not None:
-        console.print(printable(f"report  {report}"), soft_wrap=True)
 
 
 def _remarks(summary: Summary) -> Iterator[str]:

@@ -22,6 +22,7 @@ from sar_eval.cli.options import (
     overrides,
     with_options,
 )
+from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
 from sar_eval.cli.terminal import say
 from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
@@ -52,6 +53,7 @@ def run(
     gating: HowToGate,
     differing: WhatMayDiffer,
     files: WhereCiLooks,
+    rounds: InRounds,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
@@ -63,6 +65,8 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    if rounds.sequential:
+        check_sequential(gating, differing, judging, where)
     gate = open_gate(gating, differing, files, shard=where.shard)
     destinations = Destinations.of(results)
     shard = parse_shard(where.shard)
@@ -74,6 +78,9 @@ def run(
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
+    if gate and rounds.sequential:
+        run_sequentially(spec, gate, how, where, output, destinations)
+        return
     drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
@@ -216,11 +223,13 @@ def export(
 ) -> None:
     """Write a run's images as files in a layout that other tools read."""
     from sar_eval.stages.export import export as export_stage
-    from sar_eval.stages.resume import open_blocks
+    from sar_eval.stages.resume import open_blocks, stopped, wanted_blocks
 
     folder, spec = session.open_run(run_folder)
     number = export_stage(folder, layout, out)
-    expected = open_blocks(spec, folder).draws
+    blocks = open_blocks(spec, folder)
+    stop = stopped(folder, folder.generations.parts())
+    expected = sum(map(blocks.draws_in, wanted_blocks(blocks, stop)))
     say(f"{number} images in {out}")
     if number < expected:
         raise Incomplete(f"{expected - number} of {expected} images are not there to export")

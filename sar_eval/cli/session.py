@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import Shard, Summary
+    from sar_eval.types import DrawingOrder, Shard, Summary
 
 
-def new_folder(out: Path | None, spec: RunSpec, shard: Shard | None = None) -> RunFolder:
+def new_folder(
+    out: Path | None, spec: RunSpec, shard: Shard | None = None, *, sequential: bool = False
+) -> RunFolder:
     """The run folder: the one asked for, or the one that this spec (and shard) always gets."""
     from sar_eval.spec import run_folder
     from sar_eval.storage.run_folder import RunFolder
 
-    return RunFolder(out or run_folder(spec, Path("runs"), shard))
+    return RunFolder(out or run_folder(spec, Path("runs"), shard, sequential=sequential))
 
 
 def open_run(path: Path, *, named: bool = False) -> tuple[RunFolder, RunSpec]:
@@ -111,11 +113,12 @@ def prepare(
     output: Output,
     asked_batch_size: int | None = None,
     shard: Shard | None = None,
+    order: DrawingOrder | None = None,
 ) -> RunSpec:
     """Write or check the run's manifest (see `stages.resume.prepare`), and say what it keeps."""
     from sar_eval.stages import resume
 
-    kept = resume.prepare(spec, folder, shard)
+    kept = resume.prepare(spec, folder, shard, order)
     tell(resume.kept_settings(asked_batch_size, kept), output)
     return kept
 

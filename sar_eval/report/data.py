@@ -135,7 +135,9 @@ def read_rows(spec: RunSpec, folder: RunFolder) -> RunRows:
     table = folder.generations
     parts = list(table.parts().values())
     rows.parts = [part.path for part in parts]
-    many = len(parts) > CHECKED_PARTS  # the rows of a few are read, so that a damaged part is named
+    # The rows of a few are read, so that a damaged part is named; those of a sequential run are elsewhere
+    # than the number of their block says.
+    many = len(parts) > CHECKED_PARTS and folder.read_manifest().order is None
     whole = [many and _fill_whole(rows, number, part, spec) for number, part in enumerate(parts)]
     others = [(number, part.path) for number, part in enumerate(parts) if not whole[number]]
     for batch in _batches(rows, table, others, _generations):

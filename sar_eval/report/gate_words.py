@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sar_eval.comparisons import GateResult, Question
+from sar_eval.comparisons import GateResult, Question, Round
 from sar_eval.types import Metric
 
 
@@ -38,6 +38,14 @@ def answer_words(asked: Question) -> str:
     )
     bound, end = ("at most", asked.upper) if is_worse else ("at least", asked.lower)
     return f"{start}: {_value(asked)}, {bound} {_beside_limit(asked, end, '+')} {_confidence(asked)}."
+
+
+def round_words(known: Round) -> str:
+    """`144 of 1,440 images: overall -0.785, at least -0.964 and at most -0.606: fail`."""
+    figure = Metric(known.measure, None, None, None, 0, known.scale)
+    value, low, high = (figure.written(x, "+") for x in (known.value, known.lower, known.upper))
+    decision = "go on" if known.decision == "open" and known.images < known.of else known.decision
+    return f"{known.drawn}: {known.measure} {value}, at least {low} and at most {high}: {decision}"
 
 
 def bounds_words(asked: Question) -> str:

@@ -42,6 +42,10 @@ class Asked:
     measures: tuple[str, ...] = ()
     floors: Mapping[str, float] = field(default_factory=dict)
 
+    def limit(self, scale: int) -> float:
+        """The tolerance for a measure of this scale, in its unit."""
+        return TOLERANCE * scale if self.tolerance is None else self.tolerance
+
 
 def gate(run: ScoredRun, baseline: ScoredRun | None, asked: Asked, allowed: Allowed) -> GateResult:
     """Ask each question of a finished run.
@@ -167,7 +171,7 @@ def _chosen(differences: Sequence[Difference], asked: Asked) -> Iterator[Differe
 def _question(
     found: Difference, lower: float | None, upper: float | None, alpha: float, asked: Asked
 ) -> Question:
-    tolerance = TOLERANCE * found.scale if asked.tolerance is None else asked.tolerance
+    tolerance = asked.limit(found.scale)
     is_near = lower is not None and lower > -tolerance  # shown to be at most so much worse
     is_worse = upper is not None and upper < -tolerance  # shown to be more than that
     wants_worse = asked.fail_if == "worse"

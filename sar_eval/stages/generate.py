@@ -31,8 +31,9 @@ def generate(
     folder: RunFolder,
     slots: Sequence[WorkerSlot],
     progress: ProgressCallback = no_progress,
+    stop: int | None = None,
 ) -> None:
-    """Make what is missing (lock held, `prepare`d).
+    """Make what is missing (lock held, `prepare`d), of the blocks before `stop` if that is given.
 
     A block that keeps failing is stored with its error, so the run ends incomplete, not dead.
 
@@ -41,8 +42,10 @@ def generate(
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
     blocks = open_blocks(spec, folder)
-    todo = undrawn_blocks("generate", spec, folder, blocks, progress, "made")
-    done, failed = blocks.draws - sum(map(blocks.draws_in, todo)), 0
+    among = blocks.numbers[:stop]
+    total = sum(map(blocks.draws_in, among))
+    todo = undrawn_blocks("generate", spec, folder, blocks, progress, "made", among)
+    done, failed = total - sum(map(blocks.draws_in, todo)), 0
     with closing(run_blocks(GenerateTask(spec, folder.path), todo, slots)) as results:
         for result in results:
             drawn, note = blocks.draws_in(result.block), ""
@@ -53,17 +56,25 @@ def generate(
             else:
                 failed += result.result[0]
             done += drawn
-            progress(ProgressEvent("generate", done, blocks.draws, failed, result.worker, drawn, note))
+            progress(ProgressEvent("generate", done, total, failed, result.worker, drawn, note))
 
 
 def undrawn_blocks(
-    stage: str, spec: RunSpec, folder: RunFolder, blocks: Blocks, progress: ProgressCallback, redo: str
+    stage: str,
+    spec: RunSpec,
+    folder: RunFolder,
+    blocks: Blocks,
+    progress: ProgressCallback,
+    redo: str,
+    among: range | None = None,
 ) -> list[int]:
     """Numbers of the blocks that lack generations (see `stages.resume.unfinished_blocks`)."""
     table = folder.generations
     digests = spec_digests(spec, folder)
     finished = is_drawn(table, blocks, digests)
-    return unfinished_blocks(stage, table, blocks, blocks.numbers, finished, progress, redo)
+    return unfinished_blocks(
+        stage, table, blocks, blocks.numbers if among is None else among, finished, progress, redo
+    )
 
 
 @dataclass(frozen=True, slots=True)

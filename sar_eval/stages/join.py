@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from sar_eval.errors import SpecMismatch
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resume import check_blocks, check_judge, check_manifest, check_spec
+from sar_eval.stages.resume import (
+    check_blocks,
+    check_judge,
+    check_manifest,
+    check_spec,
+    open_blocks,
+    stopped,
+    wanted_blocks,
+)
 from sar_eval.storage.files import link_or_copy
 from sar_eval.storage.manifest import Manifest
 from sar_eval.storage.parts import Part, PartTable
@@ -44,7 +52,7 @@ def join(shards: Sequence[RunFolder], out: RunFolder) -> Joined:
         _check_same(manifests[0], shards[0], manifest, folder)
     spec = RunSpec.from_json(manifests[0].spec, str(shards[0].path / "run.json"))
     _begin(shards[0], manifests[0], out)
-    blocks = Blocks.of(stored_prompts(out), spec)
+    blocks = open_blocks(spec, out)
     for folder in shards:
         _add(folder.generations, out.generations, blocks)
         for judge in sorted(path.name for path in (folder.path / "verdicts").glob("*") if path.is_dir()):
@@ -53,7 +61,7 @@ def join(shards: Sequence[RunFolder], out: RunFolder) -> Joined:
 
 
 def _check_same(first: Manifest, its: RunFolder, other: Manifest, folder: RunFolder) -> None:
-    names = ("digest", "prompts")
+    names = ("digest", "prompts", "order")
     differ = [name for name in names if getattr(first, name) != getattr(other, name)]
     differ += [name for name in ("batch_size",) if first.spec.get(name) != other.spec.get(name)]
     if not differ and first.spec.get("judge") == other.spec.get("judge"):
@@ -106,7 +114,8 @@ def _is_better(source: PartTable, part: Part, target: PartTable, there: Part) ->
 def _count(spec: RunSpec, manifest: Manifest, out: RunFolder, blocks: Blocks) -> Joined:
     digests = {manifest.digest, *manifest.earlier_digests}
     drawn = judged = 0
-    for part in out.generations.parts().values():
+    found = out.generations.parts()
+    for part in found.values():
         facts = out.generations.facts(part)
         check_spec(part, facts, digests)
         drawn += facts.rows - facts.errors
@@ -115,4 +124,6 @@ def _count(spec: RunSpec, manifest: Manifest, out: RunFolder, blocks: Blocks) ->
         for facts in map(table.facts, table.parts().values()):
             check_judge(spec, table, facts)
             judged += facts.rows - facts.errors
-    return Joined(drawn, judged, blocks.draws)
+    stop = stopped(out, found)
+    expected = sum(map(blocks.draws_in, wanted_blocks(blocks, stop)))
+    return Joined(drawn, judged, expected)

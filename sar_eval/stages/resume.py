@@ -15,13 +15,13 @@ from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent
 from sar_eval.spec import JUDGING, NOT_IN_DIGEST, RunSpec, without
 from sar_eval.storage.files import storage_errors
-from sar_eval.storage.manifest import Manifest, StoredPrompts
+from sar_eval.storage.manifest import Manifest, Stop, StoredPrompts
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import PartFacts
 from sar_eval.suites.prompts import Suite, load_suite
 from sar_eval.suites.streamed import StreamedPrompts, stored_prompts
-from sar_eval.types import Json, Shard
+from sar_eval.types import DrawingOrder, Json, Shard
 
 CHANGED = "was changed after sar-eval wrote it"
 FOREIGN = "it belongs to another run; move it away, or use another --out"
@@ -33,20 +33,24 @@ def open_blocks(spec: RunSpec, folder: RunFolder) -> Blocks:
     Raises:
         BadInput: its prompts are damaged or were changed.
     """
-    return Blocks.of(stored_prompts(folder), spec, folder.read_manifest().shard)
+    manifest = folder.read_manifest()
+    return Blocks.of(stored_prompts(folder), spec, manifest.shard, manifest.order)
 
 
-def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> RunSpec:
+def prepare(
+    spec: RunSpec, folder: RunFolder, shard: Shard | None = None, order: DrawingOrder | None = None
+) -> RunSpec:
     """Write `run.json` and the prompts on the first start, check them on a resume (lock held).
 
-    A resume keeps the first start's batch size, so that blocks stay the same (see `kept_settings`).
+    A resume keeps the first start's batch size, so that blocks stay the same (see `kept_settings`), and
+    its order of drawing; `order` is that of a sequential run, which needs the same one again.
 
     Raises:
         BadInput: the folder holds parts without a `run.json`, or prompts that are not the run's.
         SpecMismatch: the folder belongs to another spec.
     """
     if not (folder.path / "run.json").exists():
-        return _begin(spec, folder, shard)
+        return _begin(spec, folder, shard, order)
     manifest = folder.read_manifest()
     stored = RunSpec.from_json(manifest.spec, str(folder.path / "run.json"))
     changed = _differences(stored, spec)
@@ -63,6 +67,8 @@ def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> Run
         raise SpecMismatch(
             f"{folder.path} holds {there}, not shard {shard}: each shard has a folder of its own"
         )
+    if order is not None and order != manifest.order:
+        raise SpecMismatch(_other_order(folder, manifest.order))
     kept = _kept(stored, spec)
     check_files(kept, spec.files.values(), folder)
     if not spec.judge:
@@ -74,7 +80,16 @@ def prepare(spec: RunSpec, folder: RunFolder, shard: Shard | None = None) -> Run
     return kept
 
 
-def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None) -> RunSpec:
+def _other_order(folder: RunFolder, order: DrawingOrder | None) -> str:
+    if order is None:
+        return (
+            f"{folder.path} holds a run in the order of its suite, but --sequential draws prompts at "
+            "random: use another --out (or `sar-eval gate` on the finished run)"
+        )
+    return f"{folder.path} holds a sequential run in another order ({order}): use another --out"
+
+
+def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None, order: DrawingOrder | None) -> RunSpec:
     """First start. Parts that are there already are of a run that nobody knows."""
     if folder.holds_parts():
         raise BadInput(
@@ -90,6 +105,7 @@ def _begin(spec: RunSpec, folder: RunFolder, shard: Shard | None) -> RunSpec:
             git_commit=git_commit(),
             prompts=prompts,
             shard=shard,
+            order=order,
         )
     )
     return spec
@@ -240,6 +256,17 @@ def unfinished_blocks(
     for path in damaged:
         progress(ProgressEvent(stage, done, total, note=f"damaged part {path.name} will be {redo} again"))
     return [i for i in sorted(among) if i not in done_blocks]
+
+
+def stopped(folder: RunFolder, drawn: Collection[int]) -> Stop | None:
+    """Where a sequential run stopped on purpose; None if it did not, or if blocks were drawn after it."""
+    stop = folder.read_manifest().stop
+    return stop if stop is not None and max(drawn, default=-1) < stop.blocks else None
+
+
+def wanted_blocks(blocks: Blocks, stop: Stop | None) -> range:
+    """Numbers of the blocks that a run is to have: all, unless it stopped on purpose."""
+    return blocks.numbers if stop is None else blocks.numbers[: stop.blocks]
 
 
 def check_blocks(parts: Iterable[Part], blocks: Blocks) -> None:

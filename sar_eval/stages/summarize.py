@@ -10,6 +10,7 @@ from sar_eval.provenance import versions
 from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory
 from sar_eval.stages.measure import fold_run
+from sar_eval.stages.resume import stopped, wanted_blocks
 from sar_eval.stats.intervals import metric_of
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Metric, Summary
@@ -21,7 +22,8 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
     """Fold the stored verdicts and write `summary.json`.
 
     An incomplete run has no metrics: a mean over fewer images is not comparable. With `partial` it has
-    metrics over the images that are there, and the summary is marked.
+    metrics over the images that are there, and the summary is marked. So has a sequential run that stopped
+    on purpose.
 
     Blocks that are whole are counted from the footers of their parts (see `stages.inventory`).
 
@@ -30,8 +32,9 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         SpecMismatch: a stored part is of another run.
     """
     inventory = Inventory(spec, folder)
+    stop = stopped(folder, inventory.drawn)
     counts, problems = Counter[str](), dict[str, str]()
-    for block in inventory.blocks.numbers:
+    for block in wanted_blocks(inventory.blocks, stop):
         state = inventory.state(block)
         counts.update(generated=state.generated, judged=state.judged, failed=len(state.problems))
         if len(problems) < PROBLEMS_LISTED:
@@ -53,11 +56,12 @@ def summarize(spec: RunSpec, folder: RunFolder, *, partial: bool = False) -> Sum
         metrics=metrics,
         problems=_format_problems(problems, failed),
         versions=versions(),
-        partial=partial and failed > 0,
+        partial=(partial and failed > 0) or (stop is not None and not failed),
         steps_per_image=_mean_steps(inventory),
         out_of_range_tokens=inventory.count("out_of_range_tokens"),
         devices=_mixed_devices(spec, inventory),
         shard=str(shard or ""),
+        stopped="" if stop is None else stop.statement,
     )
     folder.write_summary(to_json(summary))
     return summary

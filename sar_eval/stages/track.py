@@ -123,7 +123,7 @@ def _config(spec: RunSpec, folder: RunFolder, summary: Summary) -> dict[str, Jso
         "spec_digest": spec.digest,
         "git_commit": folder.read_manifest().git_commit,
         "versions": dict(summary.versions),
-        "images": summary.expected - summary.failed,
+        "images": summary.judged,
         "partial": summary.partial,
     }
 

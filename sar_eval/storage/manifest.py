@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sar_eval.types import Json, Shard
+from sar_eval.types import DrawingOrder, Json, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,19 @@ class StoredPrompts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Where a sequential run stopped on purpose.
+
+    Attributes:
+        blocks: the number of blocks that it drew, from the first.
+        statement: what was decided, in a sentence.
+    """
+
+    blocks: int
+    statement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The contents of `run.json`.
 
@@ -32,6 +45,8 @@ class Manifest:
         git_commit: of the source checkout that began it, if it was one.
         prompts: what `prompts.parquet` must be; None in runs that version 0.2.0 or earlier began.
         shard: the share of the run that is in this folder; None for all of it.
+        order: of drawing, in a sequential run; None for that of the suite. Images do not depend on it.
+        stop: where a sequential run stopped because its question was answered.
         checksum: of all else, as it stands in the file: the digest leaves out judge, fold and names.
     """
 
@@ -42,4 +57,6 @@ class Manifest:
     git_commit: str | None = None
     prompts: StoredPrompts | None = None
     shard: Shard | None = None
+    order: DrawingOrder | None = None
+    stop: Stop | None = None
     checksum: str = ""

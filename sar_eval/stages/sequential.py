@@ -1,0 +1,230 @@
+"""Stage: draw and judge in rounds, until the difference from a baseline is decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sar_eval.comparisons import GateResult, Question, Round
+from sar_eval.errors import BadInput, Incomplete
+from sar_eval.measures import Combine, Measure, Stratum
+from sar_eval.runtime.blocks import Blocks
+from sar_eval.runtime.drawing_order import round_ends
+from sar_eval.runtime.progress import ProgressCallback, no_progress
+from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.spec import RunSpec
+from sar_eval.stages.compare import checkpoint_name
+from sar_eval.stages.gate import Asked
+from sar_eval.stages.generate import generate
+from sar_eval.stages.inventory import Inventory
+from sar_eval.stages.judge import judge
+from sar_eval.stages.measure import ScoredRun, facts_of, fold_run
+from sar_eval.stages.resume import open_blocks
+from sar_eval.stats.pairing import join
+from sar_eval.stats.sequential import Look, Rounds, looks
+from sar_eval.stats.totals import are_shares, prompt_totals
+from sar_eval.storage.manifest import Stop
+from sar_eval.storage.run_folder import RunFolder
+from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.streamed import StreamedPrompts
+from sar_eval.types import DrawingOrder
+
+WAY_ON = "draw the whole suite, without --sequential"
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Where a round is drawn and judged, and who is told."""
+
+    drawing: Sequence[WorkerSlot]
+    judging: Sequence[WorkerSlot]
+    progress: ProgressCallback = no_progress
+
+
+def drawing_order(spec: RunSpec, baseline: Measure) -> DrawingOrder:
+    """The order in which a run draws that is compared with this figure of a baseline.
+
+    Raises:
+        BadInput: the suite, or the figure, is none for a sequential run.
+    """
+    suite = load_suite(Path(spec.suite))
+    if isinstance(suite.prompts, StreamedPrompts):
+        raise BadInput(
+            f"{suite.prompts.path} has too many prompts for --sequential, which draws them in another order"
+        )
+    if not are_shares(baseline):
+        raise BadInput(_unbounded(baseline, "the baseline"))
+    if any(np.ptp(prompt_totals(s, baseline.combine).sizes) > 0 for s in baseline.strata if s.prompts):
+        raise BadInput(
+            f"--sequential: prompts do not weigh the same in {baseline.name} of the baseline: {WAY_ON}"
+        )
+    tasks = _tasks(baseline)
+    if missing := [prompt.id for prompt in suite.prompts if prompt.id not in tasks]:
+        raise BadInput(
+            f"the baseline has no score of {len(missing)} of {len(suite.prompts)} prompts "
+            f"({missing[0]}, ...): --sequential needs one that is whole"
+        )
+    by_tag = all(tasks[prompt.id] == prompt.tag for prompt in suite.prompts)
+    return DrawingOrder(seed=spec.seed, by_tag=by_tag)
+
+
+def run_in_rounds(
+    spec: RunSpec, folder: RunFolder, baseline: Measure, asked: Asked, workers: Workers
+) -> Iterator[Round]:
+    """Draw and judge until it is shown that the loss is within the tolerance, or that it is not.
+
+    Gives what is known after each round; if the last one is undecided, the whole suite is drawn. What is
+    stored is not drawn again, so a run that was broken off comes to the same decision.
+
+    Args:
+        spec: of the run.
+        folder: of the run (lock held, `prepare`d with a `drawing_order`).
+        baseline: its headline figure, with every prompt of the suite.
+        asked: tolerance and question.
+        workers: that draw and judge.
+
+    Raises:
+        BadInput: scores are not between 0 and 1, or all of them are within the tolerance.
+        Incomplete: a draw of a finished round has no result.
+    """
+    limit = asked.limit(baseline.scale)
+    if limit >= baseline.scale:
+        raise BadInput(f"--tolerance is {limit:g}: no run loses more than {baseline.scale}")
+    blocks = open_blocks(spec, folder)
+    ids, tasks = _ids_in_order(blocks), _tasks(baseline)
+    rounds = _rounds(blocks, [tasks[prompt_id] for prompt_id in ids])
+    for end in rounds.ends.tolist():
+        generate(spec, folder, workers.drawing, workers.progress, blocks.blocks_of(end))
+        judge(spec, folder, workers.judging, workers.progress)
+        look = looks(*_scores(spec, folder, baseline, ids[:end]), rounds, limit / baseline.scale)[-1]
+        yield _round(look, baseline, spec.images_per_prompt, blocks.draws)
+        if look.decision != "open":
+            return
+
+
+def answer(
+    spec: RunSpec, folder: RunFolder, baseline: ScoredRun, asked: Asked, rounds: Sequence[Round]
+) -> GateResult:
+    """What the rounds answer to the gate's question."""
+    last = rounds[-1]
+    wants_worse = asked.fail_if == "worse"
+    yes, no = ("fail", "pass") if wants_worse else ("pass", "fail")
+    question = Question(
+        asked="worse" if wants_worse else "not-worse",
+        measure=last.measure,
+        scale=last.scale,
+        limit=asked.limit(last.scale),
+        answer="yes" if last.decision == yes else "no" if last.decision == no else "undecided",
+        passed=last.decision != "fail" if wants_worse else last.decision == "pass",
+        figure=last.figure,
+        baseline=last.baseline,
+        value=last.value,
+        lower=last.lower,
+        upper=last.upper,
+        prompts=last.prompts,
+    )
+    note = f"known after {last.drawn}, in round {len(rounds)}; each bound holds after all rounds at once"
+    return GateResult(
+        benchmark=spec.benchmark,
+        run=checkpoint_name(facts_of(Inventory(spec, folder), failed=0)),
+        run_path=str(folder.path),
+        baseline=checkpoint_name(baseline.facts),
+        baseline_path=str(baseline.path),
+        questions=(question,),
+        notes=(note,),
+        rounds=tuple(rounds),
+    )
+
+
+def stop_here(spec: RunSpec, folder: RunFolder, last: Round, statement: str) -> None:
+    """Note in `run.json` where and why the run stopped on purpose, if it did (lock held)."""
+    blocks = open_blocks(spec, folder)
+    number = blocks.blocks_of(last.prompts)
+    stop = Stop(blocks=number, statement=statement) if number < len(blocks) else None
+    manifest = folder.read_manifest()
+    if stop != manifest.stop:
+        folder.write_manifest(replace(manifest, stop=stop))
+
+
+def _round(look: Look, measure: Measure, images: int, draws: int) -> Round:
+    """A look in the measure's unit."""
+    names = ("lower", "upper", "low", "high")
+    return Round(
+        measure=measure.name,
+        scale=measure.scale,
+        prompts=look.prompts,
+        images=look.prompts * images,
+        of=draws,
+        figure=measure.scale * look.second,
+        baseline=measure.scale * look.first,
+        value=measure.scale * (look.second - look.first),
+        **{name: measure.scale * getattr(look, name) for name in names},
+        decision=look.decision,
+    )
+
+
+def _unbounded(measure: Measure, whose: str) -> str:
+    return (
+        f"--sequential: {measure.name} of {whose} has scores outside 0 and 1, and without bounds no error "
+        f"can be guaranteed: {WAY_ON}"
+    )
+
+
+def _ids_in_order(blocks: Blocks) -> list[str]:
+    """Ids of the prompts in the order of drawing."""
+    ids = [prompt.id for prompt in blocks.prompts]
+    return ids if blocks.order is None else [ids[position] for position in blocks.order]
+
+
+def _tasks(measure: Measure) -> dict[str, str]:
+    """The task of each prompt that has a score."""
+    return {prompt_id: stratum.task for stratum in measure.strata for prompt_id in stratum.prompts}
+
+
+def _rounds(blocks: Blocks, tasks: Sequence[str]) -> Rounds:
+    """The rounds of prompts of these tasks, in the order of drawing: whole blocks, as they are drawn."""
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+    smallest = min(Counter(tasks).values())
+    ends = {blocks.prompts_in(blocks.blocks_of(end)) for end in round_ends(len(tasks), smallest)}
+    return Rounds.of([numbers[task] for task in tasks], sorted(ends))
+
+
+def _scores(
+    spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean scores of these prompts in the baseline and in the run.
+
+    Raises:
+        BadInput: scores of the run are not between 0 and 1.
+        Incomplete: one of their draws has no result.
+    """
+    inventory = Inventory(spec, folder)
+    wanted = range(inventory.blocks.blocks_of(len(ids)))
+    problems = {key: why for block in wanted for key, why in inventory.state(block).problems.items()}
+    if problems:
+        key, why = next(iter(problems.items()))
+        raise Incomplete(
+            f"{len(problems)} images of this round have no result ({key}: {why}), and none may be left out "
+            "of a sequential test: run the same command again to go on"
+        )
+    measure = fold_run(inventory)[0]
+    if not are_shares(measure):
+        raise BadInput(_unbounded(measure, "this run"))
+    others = {stratum.task: stratum for stratum in measure.strata}
+    pairs = [join(stratum, others[stratum.task]) for stratum in baseline.strata if stratum.task in others]
+    first, second = (
+        {prompt_id: mean for pair in pairs for prompt_id, mean in _means(pair[side], baseline.combine)}
+        for side in (0, 1)
+    )
+    return np.array([first[name] for name in ids]), np.array([second[name] for name in ids])
+
+
+def _means(stratum: Stratum, combine: Combine) -> Iterator[tuple[str, float]]:
+    """Id and mean score of each prompt."""
+    totals = prompt_totals(stratum, combine)
+    return zip(stratum.prompts, (totals.sums / totals.sizes).tolist(), strict=True)
