@@ -113,6 +113,7 @@ NOT_RUN = {
         "needs the shares of several nodes; tests/e2e/test_shards.py"
     ),
     r"sar-eval manifest DIR geneval.*": "needs a folder of images; tests/e2e/test_score.py makes some",
+    r"sar-eval compare (A|runs/).*": "needs finished runs; tests/cli/test_compare.py stores some",
     r"sar-eval history runs": "needs runs of checkpoints; tests/cli/test_history_command.py makes some",
     r"sar-eval (track|summarize) runs/.*": "needs a finished run; tests/e2e/test_tracking.py makes one",
     r"sar-eval (gate|baseline save) .*": (

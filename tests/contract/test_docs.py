@@ -167,6 +167,7 @@ def test_other_output_than_shown_is_noticed() -> None:
 def folder(tmp_path: Path) -> Path:
     """What a reader of any page has: a clone's examples, some prompts, a checkpoint."""
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    shutil.copytree(ROOT / "reports" / "baselines", tmp_path / "reports" / "baselines")
     lines = (ROOT / "prompts" / "shapes.jsonl").read_text().splitlines()
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines[::90]) + "\n")
     shutil.copytree(ROOT / "sar_eval" / "demo", tmp_path / "path" / "to")
