@@ -17,7 +17,7 @@ from sar_eval.stats.totals import Totals
 pytestmark = pytest.mark.slow
 SIZES = (80, 99, 80, 94, 100, 100)
 IMAGES = 4
-SUITES = 2000  # the rate of an event of 5 % is then known to half a point (one standard error)
+SUITES = 1200  # the rate of an event of 5 % is then known to 0.6 points (one standard error)
 Scores = np.ndarray  # [prompts, images]
 Task = Callable[[np.random.Generator, int], tuple[Scores, Scores]]  # both runs' scores of so many prompts
 
