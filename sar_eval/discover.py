@@ -45,7 +45,9 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
         found = importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(f"{way_on} ({error})") from error
-    if found.__file__ is None:  # say ./wandb, where wandb keeps its runs
+    if (
+        getattr(found, "__path__", None) and found.__spec__ and found.__spec__.origin is None
+    ):  # say ./wandb, where wandb keeps its runs
         raise MissingExtra(f"{way_on} (what is here is a folder of the name {module})")
     return found
 
