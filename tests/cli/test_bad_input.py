@@ -64,6 +64,7 @@ RUN = ("run", "shapes", "--ckpt", "demo:sft")
         ),
     ],
 )
+@pytest.mark.slow
 def test_values_that_cannot_work(
     in_this_process: Run, tmp_path: Path, words: tuple[str, ...], messages: list[str]
 ) -> None:
@@ -80,6 +81,7 @@ def test_values_that_cannot_work(
         ('{"id": ["a"], "text": "x"}\n', "prompts.jsonl:1: the id must be text or a number"),
     ],
 )
+@pytest.mark.slow
 def test_prompt_files_that_cannot_work(sar_eval, tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(text)
@@ -140,6 +142,7 @@ def test_a_pickle_called_safetensors(sar_eval, tiny_checkpoint: Path, tmp_path: 
         ("suite = 'shapes.jsonl'\n", "names no judge"),
     ],
 )
+@pytest.mark.slow
 def test_recipes_that_cannot_work(sar_eval, tmp_path: Path, recipe: str, message: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(recipe)

@@ -18,6 +18,7 @@ from sar_eval.storage.baselines import METADATA
 from sar_eval.types import Prompt
 from tests.stored_runs import scored_run
 
+pytestmark = pytest.mark.slow  # many commands; CI runs them all
 Cli = Callable[..., tuple[int, str]]
 PROMPTS = [Prompt(f"p{n}", f"text {n}", tag=f"t{n % 2}") for n in range(8)]
 SCORES = {f"p{n}/{i}": float(n < 5) for n in range(8) for i in range(2)}

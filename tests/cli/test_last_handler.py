@@ -106,6 +106,7 @@ def test_the_traceback_is_there_for_those_who_ask(
         ),
     ],
 )
+@pytest.mark.slow
 def test_additions_that_break_are_named(
     sar_eval, tmp_path: Path, suite: Path, code: str, option: str, message: str
 ) -> None:
@@ -129,6 +130,7 @@ def test_additions_that_break_are_named(
         ("threshold=nan", "the number nan is not finite"),
     ],
 )
+@pytest.mark.slow
 def test_options_that_no_run_can_have(
     sar_eval, tmp_path: Path, suite: Path, option: str, message: str
 ) -> None:

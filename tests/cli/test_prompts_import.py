@@ -102,6 +102,7 @@ def test_bad_input_is_one_line(sar_eval, cache: Path, tmp_path: Path, words, mes
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_not_there_says_how_to_get_it(sar_eval, cache: Path, tmp_path: Path) -> None:
     hint = f"no {cache}/dpg.jsonl: `sar-eval prompts fetch dpg` downloads and imports it, or"
     assert missing_suite_hint(load_recipe("dpg").suite).startswith(hint)

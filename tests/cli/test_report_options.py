@@ -46,6 +46,7 @@ def test_unusable_values_are_refused(sar_eval_here, run: RunFolder, words: tuple
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_generate_without_a_report(sar_eval_here, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red circle\n")
     words = ("generate", tmp_path / "prompts.txt", "--ckpt", "demo:sft", "--out", tmp_path / "run")

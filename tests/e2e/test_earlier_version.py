@@ -44,6 +44,7 @@ def test_it_is_summarised_and_reported(sar_eval, run: Path) -> None:
     assert "not generated" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_it_is_judged(sar_eval, run: Path) -> None:
     done = sar_eval("judge", run, "--workers", 1)
     assert done.returncode == 3
@@ -53,6 +54,7 @@ def test_it_is_judged(sar_eval, run: Path) -> None:
     assert len(found) == 8
 
 
+@pytest.mark.slow
 def test_it_is_resumed(sar_eval, run: Path) -> None:
     """Its drawn and judged blocks stay; new rows say what made them, old ones do not."""
     words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", DATA / "suite.jsonl", *OPTIONS)

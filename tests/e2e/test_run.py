@@ -179,6 +179,7 @@ def test_damage_is_reported_by_name(undisturbed, sar_eval, tmp_path: Path) -> No
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_says_how_to_go_on(undisturbed, sar_eval, tmp_path: Path) -> None:
     suite, _run, _ = undisturbed
     words = _words(suite, tmp_path / "run", "--workers", 2, "--images-per-prompt", 40)

@@ -242,6 +242,7 @@ def few_scenes(scenes, tmp_path: Path) -> tuple[Path, Path]:
     return path, folder
 
 
+@pytest.mark.slow
 def test_one_bad_file_is_named_and_the_others_are_judged(sar_eval, few_scenes, tmp_path: Path) -> None:
     suite, folder = few_scenes
     bad, bomb, *_ = sorted(folder.iterdir())
@@ -301,6 +302,7 @@ def test_senseless_numbers_are_refused(sar_eval, few_scenes, tmp_path: Path, wor
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_exits_with_2(sar_eval, words, images: Path) -> None:
     done = sar_eval(*words, "--judge-option", "threshold")
     assert (done.returncode, "NAME=VALUE" in done.stderr) == (2, True)

@@ -31,6 +31,7 @@ def test_the_committed_part_is_under_10_mb() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 10_000_000
 
 
+@pytest.mark.slow
 def test_the_script_reproduces_the_committed_part(full: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scripts.make_golden_data", full, tmp_path]
     subprocess.run(

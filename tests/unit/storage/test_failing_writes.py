@@ -48,6 +48,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
         ("flock", "EIO", "run.lock", "the disk failed"),
     ],
 )
+@pytest.mark.slow
 def test_a_write_that_fails_is_told_and_what_was_there_stays(
     tmp_path: Path, faulty_disk, call: str, error: str, path: str, message: str
 ) -> None:
