@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sar_eval.errors import BadInput
 from sar_eval.stages.measure import ScoredRun
-from sar_eval.storage.baselines import read_baseline, write_baseline
+from sar_eval.storage.baselines import is_baseline, write_baseline
 from sar_eval.storage.files import check_output
 
 
@@ -19,11 +19,8 @@ def save_baseline(scored: ScoredRun, path: Path) -> int:
     """
     if path.suffix != ".parquet":
         raise BadInput(f"{path}: a baseline is a Parquet file: give a name that ends in .parquet")
-    if path.exists():
-        try:
-            read_baseline(path)
-        except BadInput as error:
-            raise BadInput(f"{path} is there and no baseline: remove it, or give another name") from error
+    if path.exists() and not is_baseline(path):
+        raise BadInput(f"{path} is there and no baseline: remove it, or give another name")
     return write_baseline(
         check_output("the baseline", path, replaces_data=True), scored.facts, scored.measures
     )
