@@ -79,11 +79,14 @@ def compare(
     github.add_summary(markdown)
     if files.markdown is not None:
         write_checked("--markdown", files.markdown, markdown.encode())
-    page = None if no_report else _write_page(found, scored, out, images)
-    if as_json:
-        data = comparison_json(found) | {"report": str(page) if page else None}
-        typer.echo(json.dumps(data, indent=2))
-    elif page:
+    page: Path | None = None
+    try:
+        page = None if no_report else _write_page(found, scored, out, images)
+    finally:  # the answer is there, also where no page can be written
+        if as_json:
+            data = comparison_json(found) | {"report": str(page) if page else None}
+            typer.echo(json.dumps(data, indent=2))
+    if page and not as_json:
         say(f"report  {page}")
 
 

@@ -112,9 +112,9 @@ def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
 
 def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
     sample = _Sample.of(task)
-    if sample.kinds > MAX_KINDS:
+    if len(sample.kinds) > MAX_KINDS:
         return rng.normal(task.second.mean - task.first.mean, np.sqrt(_task_variance(task)), RESAMPLES)
-    return sample.difference(_resampled_sums(sample.columns, rng))
+    return sample.difference(_resampled_sums(sample, rng))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,16 +124,25 @@ class _Sample:
     Attributes:
         columns: gains where all prompts weigh the same, else score and weight in the first and in the
             second [P, 1 or 4].
-        kinds: how many of the rows are different.
+        kinds, numbers: the different rows, and how many prompts have each.
     """
 
     columns: Floats
-    kinds: int
+    kinds: Floats
+    numbers: NDArray[np.int64]
 
     @classmethod
     def of(cls, task: PairedTask) -> _Sample:
-        columns = task.gains[:, None] if task.is_balanced else _totals(task)
-        return cls(columns, len(np.unique(columns, axis=0)))
+        return cls.of_columns(task.gains[:, None] if task.is_balanced else _totals(task))
+
+    @classmethod
+    def of_columns(cls, columns: Floats) -> _Sample:
+        return cls(columns, *np.unique(columns, axis=0, return_counts=True))
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether equal prompts are drawn together, as that is faster."""
+        return len(self.kinds) < len(self.columns) // COUNTING_COST
 
     def difference(self, sums: Floats) -> Floats:
         """The task's difference from sums over as many prompts [..., 1 or 4]."""
@@ -141,12 +150,12 @@ class _Sample:
             return np.asarray(sums[..., 0] / len(self.columns))
         return np.asarray(sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1])
 
-    def turned(self) -> Floats:
-        """The rows with the two runs swapped where the second lost, so that it wins everywhere."""
+    def turned(self) -> _Sample:
+        """With the two runs swapped where the second lost, so that it wins everywhere."""
         if self.columns.shape[1] == 1:
-            return np.abs(self.columns)
+            return self.of_columns(np.abs(self.columns))
         lost = self.columns[:, 2] / self.columns[:, 3] < self.columns[:, 0] / self.columns[:, 1]
-        return np.where(lost[:, None], self.columns[:, [2, 3, 0, 1]], self.columns)
+        return self.of_columns(np.where(lost[:, None], self.columns[:, [2, 3, 0, 1]], self.columns))
 
 
 def _changes(columns: Floats) -> Floats:
@@ -158,35 +167,33 @@ def _totals(task: PairedTask) -> Floats:
     return np.stack([task.first.sums, task.first.sizes, task.second.sums, task.second.sizes], axis=1)
 
 
-def _resampled_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+def _resampled_sums(sample: _Sample, rng: np.random.Generator) -> Floats:
     """Sums over resampled prompts [RESAMPLES, columns], in chunks that fit into a cache.
 
-    Equal prompts are counted together where that is faster: with four images right or wrong, nine differ.
+    Of four images right or wrong nine kinds of gains are different, so that few numbers are drawn.
     """
-    n, sums = len(columns), np.empty((RESAMPLES, columns.shape[1]))
-    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
-    counted = len(kinds) < n // COUNTING_COST
-    for rows in _chunks(len(kinds) if counted else n):
+    columns, n = sample.columns, len(sample.columns)
+    sums = np.empty((RESAMPLES, columns.shape[1]))
+    for rows in _chunks(len(sample.kinds) if sample.is_counted else n):
         size = rows.stop - rows.start
-        if counted:
-            sums[rows] = rng.multinomial(n, numbers / n, size).astype(float) @ kinds
+        if sample.is_counted:
+            sums[rows] = rng.multinomial(n, sample.numbers / n, size).astype(float) @ sample.kinds
         else:
             drawn = rng.integers(0, n, (size, n), np.int32)
             sums[rows] = np.stack([column[drawn].sum(axis=1) for column in columns.T], axis=1)
     return sums
 
 
-def _swapped_sums(columns: Floats, rng: np.random.Generator) -> Floats:
+def _swapped_sums(sample: _Sample, rng: np.random.Generator) -> Floats:
     """Sums if each prompt's runs are swapped or not, at random [RESAMPLES, columns]."""
-    kinds, numbers = np.unique(columns, axis=0, return_counts=True)
-    counted = len(kinds) < len(columns) // COUNTING_COST
-    changes = _changes(kinds if counted else columns)
-    sums = np.empty((RESAMPLES, columns.shape[1]))
+    counted = sample.is_counted
+    changes = _changes(sample.kinds if counted else sample.columns)
+    sums = np.empty((RESAMPLES, changes.shape[1]))
     for rows in _chunks(len(changes)):
         shape = (rows.stop - rows.start, len(changes))
-        swapped = rng.binomial(numbers, 0.5, shape) if counted else _random_bits(shape, rng)
+        swapped = rng.binomial(sample.numbers, 0.5, shape) if counted else _random_bits(shape, rng)
         sums[rows] = swapped.astype(float) @ changes
-    return np.asarray(columns.sum(axis=0) + sums)
+    return np.asarray(sample.columns.sum(axis=0) + sums)
 
 
 def _random_bits(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -254,7 +261,7 @@ def _all_swaps(samples: Sequence[_Sample], differing: Sequence[NDArray[np.int64]
 
 def _random_swaps(task: PairedTask, sample: _Sample, rng: np.random.Generator) -> Floats:
     """The task's difference in random assignments."""
-    if sample.kinds > MAX_KINDS:
+    if len(sample.kinds) > MAX_KINDS:
         gains = task.second.sums / task.second.sizes.sum() - task.first.sums / task.first.sizes.sum()
         return rng.normal(0, np.sqrt((gains**2).sum()), RESAMPLES)
     return sample.difference(_swapped_sums(sample.turned(), rng))
