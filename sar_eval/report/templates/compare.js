@@ -143,7 +143,7 @@ function onPairChosen() {
 function onLink() {
   if (!location.hash.includes("=")) return;
   const parameters = readAddress();
-  if (pair) applyFilters(() => openLinked(parameters));
+  if (pair) applyFilters(() => openLinked(parameters, withPairs, readOwn));
   $(["task", "split", "image"].some((name) => parameters.has(name)) ? "images" : "differences").scrollIntoView();
 }
 

@@ -241,32 +241,9 @@ function toggleLayers() {
 }
 
 function startView() {
-  $("cards").addEventListener("click", (event) => {
-    const clicked = event.target.closest(".card");
-    if (clicked) openView(Number(clicked.dataset.number));
-  });
-  $("previous").addEventListener("click", () => step(-1));
-  $("next").addEventListener("click", () => step(1));
+  listenToView();
   $("swap").addEventListener("click", () => $("sides").classList.toggle("swapped"));
-  $("close").addEventListener("click", () => $("view").close());
-  $("view").addEventListener("close", onClose);
-  $("view").addEventListener("click", (event) => event.target === $("view") && $("view").close());
-  document.addEventListener("keydown", onKey);
-  for (const id of ["show-boxes", "show-masks"]) $(id).addEventListener("change", toggleLayers);
-  toggleLayers();
   startZoom();
-}
-
-async function openLinked(parameters) {
-  const key = parameters.get("image");
-  if (!key) return;
-  const row = Number(parameters.get("row") || -1);
-  const isRow = source.folder && Number.isInteger(row) && row >= 0 && row < index.rows;
-  if (isRow) withPairs("rows", [row], () => readOwn(row).key === key && openView(row));
-  else {
-    const found = await findKey(key).catch((error) => (showLoadError(error), -1));
-    if (found >= 0) openView(found);
-  }
 }
 
 function startComparison() {
@@ -278,7 +255,7 @@ function startComparison() {
     startView();
   }
   const parameters = readAddress();
-  if (pair) applyFilters(() => openLinked(parameters));
+  if (pair) applyFilters(() => openLinked(parameters, withPairs, readOwn));
 }
 
 startFiles(["comparison"], () => {

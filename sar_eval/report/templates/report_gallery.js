@@ -146,3 +146,32 @@ function startSheets() {
   $("sheet-next").addEventListener("click", () => turnTo(sheet + SHEET));
   $("sheet-last").addEventListener("click", () => turnTo(SHEET * Math.floor((shown.length - 1) / SHEET)));
 }
+
+// The page's own `openView`, `step`, `onClose`, `onKey` and `toggleLayers` do the rest.
+function listenToView() {
+  $("cards").addEventListener("click", (event) => {
+    const clicked = event.target.closest(".card");
+    if (clicked) openView(Number(clicked.dataset.number));
+  });
+  $("previous").addEventListener("click", () => step(-1));
+  $("next").addEventListener("click", () => step(1));
+  $("close").addEventListener("click", () => $("view").close());
+  $("view").addEventListener("close", onClose);
+  $("view").addEventListener("click", (event) => event.target === $("view") && $("view").close());
+  document.addEventListener("keydown", onKey);
+  for (const id of ["show-boxes", "show-masks"]) $(id).addEventListener("change", toggleLayers);
+  toggleLayers();
+}
+
+// `withLoaded` loads rows before it goes on, `read` gives a loaded one.
+async function openLinked(parameters, withLoaded, read) {
+  const key = parameters.get("image");
+  if (!key) return;
+  const row = Number(parameters.get("row") || -1);
+  const isRow = source.folder && Number.isInteger(row) && row >= 0 && row < index.rows;
+  if (isRow) withLoaded("rows", [row], () => read(row).key === key && openView(row));
+  else {
+    const found = await findKey(key).catch((error) => (showLoadError(error), -1));
+    if (found >= 0) openView(found);
+  }
+}

@@ -146,37 +146,10 @@ function toggleLayers() {
   $("masks").toggleAttribute("hidden", !$("show-masks").checked);
 }
 
-function startView() {
-  $("cards").addEventListener("click", (event) => {
-    const clicked = event.target.closest(".card");
-    if (clicked) openView(Number(clicked.dataset.number));
-  });
-  $("previous").addEventListener("click", () => step(-1));
-  $("next").addEventListener("click", () => step(1));
-  $("close").addEventListener("click", () => $("view").close());
-  $("view").addEventListener("close", onClose);
-  $("view").addEventListener("click", (event) => event.target === $("view") && $("view").close());
-  document.addEventListener("keydown", onKey);
-  for (const id of ["show-boxes", "show-masks"]) $(id).addEventListener("change", toggleLayers);
-  toggleLayers();
-}
-
-async function openLinked(parameters) {
-  const key = parameters.get("image");
-  if (!key) return;
-  const row = Number(parameters.get("row") || -1);
-  const isRow = source.folder && Number.isInteger(row) && row >= 0 && row < index.rows;
-  if (isRow) withRows("rows", [row], () => readRow(row).key === key && openView(row));
-  else {
-    const found = await findKey(key).catch((error) => (showLoadError(error), -1));
-    if (found >= 0) openView(found);
-  }
-}
-
 startFiles(["index"], () => {
   index = readIndex();
   startGallery();
-  startView();
+  listenToView();
   const parameters = readAddress();
-  applyFilters(() => openLinked(parameters));
+  applyFilters(() => openLinked(parameters, withRows, readRow));
 });
