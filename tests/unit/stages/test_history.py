@@ -20,6 +20,8 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import DrawProtocol
 from tests.history_folders import make_suite, write_run, write_training
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = make_suite(4)
 
 

@@ -26,6 +26,8 @@ from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import DrawingOrder, Prompt, Verdict, make_draw
 from tests.stored_runs import begin_run, make_spec, store_generations, store_verdicts
 
+pytestmark = pytest.mark.slow
+
 TASKS, EACH, IMAGES = ("colors", "counting", "position"), 30, 2
 SUITE = [
     Prompt(f"{task}-{number:03d}", f"{task} {number}", task, split=("seen", "unseen")[number % 2])
