@@ -1,4 +1,4 @@
-"""Sources of suites: a declaration of one file makes `prompts fetch`, `prompts import` and templates work."""
+"""Sources of suites: one file makes `prompts fetch`, `prompts import` and the judge's texts work."""
 
 import hashlib
 import json
