@@ -37,6 +37,7 @@ class Server:
     status: list[int] = field(default_factory=list)  # error statuses of the first requests
     stall_s: float = 0.0
     body: bytes = DATA
+    files: dict[str, bytes] = field(default_factory=dict)  # by the name's end, in place of the body
     headers: dict[str, str] = field(default_factory=dict)
     length: str = ""  # instead of the true Content-Length
     ignores_if_range: bool = False
@@ -54,7 +55,7 @@ def handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             if server.status or server.always_416:
                 self.send_error(416 if server.always_416 else server.status.pop(0))
                 return
-            body = CONTENTS.get(self.path.rpartition("/")[2], server.body)
+            body = (CONTENTS | server.files).get(self.path.rpartition("/")[2], server.body)
             tag = self.headers.get("If-Range")
             same = tag in (None, *server.headers.values()) or server.ignores_if_range
             start = int(byte_range[6:-1]) if byte_range and server.ranges and same else 0
