@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from sar_eval.errors import BadInput, Incomplete, SarEvalError
 from sar_eval.scoring import ScorerSet, label, split_variant
 from sar_eval.stages.anchors import Anchor
 from sar_eval.stages.fetch import fetch
-from sar_eval.stages.fetch_plan import SCORERS, weights_of
-from sar_eval.tensors.published_weights import find_weights
-from sar_eval.tensors.remote_file import RemoteFile
+from sar_eval.stages.fetch_plan import SCORERS, plan, weights_of
+from sar_eval.tensors.remote_file import in_words
 from sar_eval.types import Json
+
+Form = Mapping[str, Json]  # options of a scorer
+_Scored = tuple[Form, float | str]  # a number, or why there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ def check_scorers(
     """
     asked = names or discover.names(SCORERS)
     for name in [form for each in asked for form in _forms(each)]:
-        missing = _missing(name)
         own = [anchor for anchor in anchors if anchor.scorer in (name, _bare(name))]
-        if missing:
+        if missing := _missing(name):
             yield Comparison(name, "", None, missing)
-        elif not own:
-            yield Comparison(name, "", True, "ready; no published score to compare with")
-        for anchor in own if not missing else ():
-            yield _compare(name, anchor, device)
+        elif own:
+            yield from _compare(name, own, device)
+        else:
+            ready = "ready" if weights_of(name) else "needs no weights that are fetched"
+            yield Comparison(name, "", True, f"{ready}; no published score to compare with")
 
 
 def _forms(name: str) -> list[str]:
@@ -81,25 +83,46 @@ def _bare(name: str) -> str:
 
 def _missing(name: str) -> str:
     """What a scorer lacks, in words; "" if nothing."""
-    for weights in weights_of(name):
-        try:
-            find_weights(weights)
-        except BadInput as error:
-            return str(error)
-    return ""
+    missing = [part for part in plan(SCORERS, [name]) if not part.is_there] if weights_of(name) else []
+    if not missing:
+        return ""
+    size = in_words(sum(part.missing for part in missing), exact=False)
+    which = ", ".join(dict.fromkeys(part.name for part in missing))
+    return f"no {which} ({size}): `sar-eval fetch scorers {name}`"
 
 
-def _compare(name: str, anchor: Anchor, device: str) -> Comparison:
-    picture = anchor.picture.name.rpartition("/")[2]
-    try:
-        path = _picture(anchor)
-    except (BadInput, Incomplete) as error:
-        return Comparison(name, picture, None, f"no picture: {error}", anchor.value)
-    try:
-        scores = [(form, _score(name, form, path, anchor.prompt, device)) for form in anchor.forms]
-    except (SarEvalError, RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
-        return Comparison(name, picture, False, str(error), anchor.value)
-    form, ours = min(scores, key=lambda pair: abs(pair[1] - anchor.value))
+def _compare(name: str, anchors: Sequence[Anchor], device: str) -> Iterator[Comparison]:
+    """One line for each anchor; a network is loaded once for all pictures of a form."""
+    paths: list[Path | str] = [_picture(anchor) for anchor in anchors]
+    there = [number for number, path in enumerate(paths) if isinstance(path, Path)]
+    scores: list[list[_Scored]] = [[] for _ in anchors]
+    for form in _distinct(form for number in there for form in anchors[number].forms):
+        with_it = [number for number in there if form in anchors[number].forms]
+        pairs = [(paths[number], anchors[number].prompt) for number in with_it]
+        for number, score in zip(with_it, _score(name, form, pairs, device), strict=True):
+            scores[number].append((form, score))
+    for anchor, path, found in zip(anchors, paths, scores, strict=True):
+        picture = anchor.picture.name.rpartition("/")[2]
+        if isinstance(path, str):
+            yield Comparison(name, picture, None, f"no picture: {path}", anchor.value)
+        else:
+            yield _judge(name, picture, anchor, found)
+
+
+def _distinct(forms: Iterable[Form]) -> list[Form]:
+    found: list[Form] = []
+    for form in forms:
+        if form not in found:
+            found.append(form)
+    return found
+
+
+def _judge(name: str, picture: str, anchor: Anchor, scores: Sequence[_Scored]) -> Comparison:
+    """The form that comes nearest counts."""
+    numbers = [(form, value) for form, value in scores if isinstance(value, float)]
+    if not numbers:
+        return Comparison(name, picture, False, str(scores[0][1]), anchor.value)
+    form, ours = min(numbers, key=lambda pair: abs(pair[1] - anchor.value))
     off = abs(ours - anchor.value)
     with_form = "".join(f", {key} {value}" for key, value in form.items())
     words = f"{ours:.6g}{with_form}; published {anchor.value:.6g} ({anchor.source}): off by {off:.1e}"
@@ -108,18 +131,27 @@ def _compare(name: str, anchor: Anchor, device: str) -> Comparison:
     )
 
 
-def _picture(anchor: Anchor) -> Path:
-    if isinstance(anchor.picture, RemoteFile):
+def _picture(anchor: Anchor) -> Path | str:
+    """Where the picture lies, or why it does not."""
+    if isinstance(anchor.picture, Path):
+        return anchor.picture if anchor.picture.is_file() else f"no file {anchor.picture}"
+    try:
         return fetch((anchor.picture,))[0]
-    if not anchor.picture.is_file():
-        raise BadInput(f"no {anchor.picture} ({anchor.source})")
-    return anchor.picture
+    except (BadInput, Incomplete) as error:
+        return str(error)
 
 
-def _score(name: str, form: Mapping[str, Json], path: Path, prompt: str, device: str) -> float:
-    with ScorerSet([name], device=device, options={label(name): form} if form else None) as scorers:
-        (found,) = scorers.score([path], [prompt])
-    if found.errors:
-        raise BadInput("; ".join(found.errors.values()))
-    (value,) = found.scores.values()
-    return value
+def _score(
+    name: str, form: Form, pairs: Sequence[tuple[Path | str, str]], device: str
+) -> Iterator[float | str]:
+    """A number for each picture, or why there is none."""
+    pictures, prompts = [path for path, _ in pairs], [prompt for _, prompt in pairs]
+    options = {label(name): form} if form else None
+    try:
+        with ScorerSet([name], device=device, options=options) as scorers:
+            scored = list(scorers.score(pictures, prompts))
+    except (SarEvalError, RuntimeError, AssertionError) as error:  # torch's, of a device that is not there
+        yield from [str(error)] * len(pairs)
+        return
+    for one in scored:
+        yield next(iter(one.scores.values()), "; ".join(one.errors.values()))

@@ -104,7 +104,7 @@ def test_missing_weights_and_pictures_are_no_deviation(
 ) -> None:
     (found,) = check_scorers([scorer], anchors(1.0))
     assert found.ok is None
-    assert "`sar-eval fetch scorers hps-v2.1` downloads" in found.detail
+    assert found.detail == f"no hps-v2.1 (about 1.97 GB): `sar-eval fetch scorers {scorer}`"
     fetch_weights(server, sar_eval_here)
     server.status = [404]
     (found,) = check_scorers([scorer], anchors(1.0))
@@ -152,7 +152,10 @@ def test_a_scorer_that_cannot_be_made_fails(server, sar_eval_here, scorer, pictu
 
 def test_scorers_without_anchors_are_ready(sar_eval_here, server) -> None:
     code, output = sar_eval_here("doctor", "scorers", "colourfulness")
-    assert (code, "ready; no published score to compare with" in output) == (0, True)
+    assert (code, "needs no weights that are fetched; no published score to compare with" in output) == (
+        0,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
