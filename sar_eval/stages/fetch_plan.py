@@ -47,7 +47,7 @@ class Part:
     def facts(self) -> str:
         """Size and licence in words."""
         exact = isinstance(self.what, RemoteFile) and self.what.exact
-        return f"{in_words(self.what.size, exact)}; licence: {self.what.licence or 'not stated'}"
+        return f"{in_words(self.what.size, exact)}; licence: {self.what.licence or 'not known'}"
 
 
 def plan(what: str, names: Sequence[str]) -> list[Part]:

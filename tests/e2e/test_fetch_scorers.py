@@ -46,7 +46,7 @@ def test_every_name_says_size_licence_and_address(server, sar_eval_here) -> None
     assert "HPSv2.1 (ViT-H-14); about 1.97 GB; licence: Apache-2.0" in listing
     assert "4.07 kB; licence: MIT\n" in listing
     assert "https://huggingface.co/zhiqiulin/clip-flant5-xxl" in listing
-    assert "licence: not stated" not in listing
+    assert "licence: not known" not in listing
     assert server.requests == []
     assert listing.splitlines()[-1].startswith("to download: about 6")
 

@@ -103,4 +103,5 @@ def test_templates_come_from_other_files_too(tmp_path: Path, name: str, content:
     (tmp_path / name).write_text(content)
     template = Template("t", name, hashlib.sha256(SYSTEM.encode()).hexdigest())
     assert cut(template, tmp_path) == SYSTEM
-    assert cut(template, tmp_path / name) == SYSTEM
+    (tmp_path / "rows.csv").write_text("id,text\n")
+    assert cut(template, tmp_path / "rows.csv") == SYSTEM
