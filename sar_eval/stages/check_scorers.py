@@ -53,8 +53,10 @@ def check_scorers(
         UnknownName: no such scorer.
     """
     asked = names or discover.names(SCORERS)
+    unused = {anchor.scorer for anchor in anchors} if not names else set()
     for name in [form for each in asked for form in _forms(each)]:
         own = [anchor for anchor in anchors if anchor.scorer in (name, _bare(name))]
+        unused -= {anchor.scorer for anchor in own}
         if missing := _missing(name):
             yield Comparison(name, "", None, missing)
         elif own:
@@ -62,6 +64,8 @@ def check_scorers(
         else:
             ready = "ready" if weights_of(name) else "needs no weights that are fetched"
             yield Comparison(name, "", True, f"{ready}; no published score to compare with")
+    for name in sorted(unused):
+        yield Comparison(name, "", None, "scores are given for it, but there is no scorer of that name")
 
 
 def _forms(name: str) -> list[str]:

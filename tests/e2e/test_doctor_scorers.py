@@ -158,6 +158,14 @@ def test_scorers_without_anchors_are_ready(sar_eval_here, server) -> None:
     )
 
 
+def test_scores_of_no_scorer_are_told(sar_eval_here, server, tmp_path) -> None:
+    (tmp_path / "table.jsonl").write_text('{"scorer": "colorfulness", "image": "x.png", "score": 1.0}')
+    code, output = sar_eval_here("doctor", "scorers", "--reference", tmp_path / "table.jsonl")
+    assert code == 3
+    assert "-     colorfulness" in output
+    assert "scores are given for it, but there is no scorer of that name" in output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
