@@ -1,0 +1,105 @@
+"""How much of a long text was read in a picture: as we count, and as LongText-Bench's script does.
+
+Reimplemented from the behaviour of `textbench/evaluate_text_reward.py` and `summary_scores.py` of
+https://github.com/X-Omni-Team/X-Omni (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sar_eval.errors import BadInput
+from sar_eval.suites.rendered_text import (
+    NO_TEXT,
+    kept_characters,
+    matched,
+    units,
+    with_single_blanks,
+    without_blanks,
+    without_phrases,
+)
+from sar_eval.types import Json
+
+LANGUAGES = ("en", "zh")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The text that a picture must show, in its parts, and its language: "en" or "zh"."""
+
+    parts: tuple[str, ...]
+    language: str
+
+    @property
+    def chinese(self) -> bool:
+        """Whether characters are counted, not words."""
+        return self.language == "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Units of the key, of what was read, and of what both have."""
+
+    matched: int
+    key: int
+    read: int
+
+    @property
+    def recall(self) -> float:
+        """The share of the key that was read."""
+        return self.matched / self.key
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of the recall, and of the share of what was read that the key has."""
+        return 2 * self.matched / (self.key + self.read)
+
+
+def read_key(checks: Json, where: str) -> Key:
+    """The key in a prompt's `checks`: `text`, a list of texts, and `language`.
+
+    Raises:
+        BadInput: there is none, or nothing of it counts (only signs, or letters that are not kept).
+    """
+    found = checks if isinstance(checks, dict) else {}
+    parts, language = found.get("text"), found.get("language")
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise BadInput(f"{where}: no list `text` of what the picture must show")
+    if language not in LANGUAGES:
+        raise BadInput(f"{where}: language {language!r} must be one of {', '.join(LANGUAGES)}")
+    key = Key(tuple(parts), language)
+    if not normalised(" ".join(parts), key.chinese).strip():
+        raise BadInput(f"{where}: no letter or digit of its text {parts!r} counts: there is nothing to read")
+    return key
+
+
+def normalised(text: str, chinese: bool) -> str:
+    """What is compared: Chinese without white space, its case kept; else single blanks, small letters."""
+    kept = kept_characters(text)
+    return without_blanks(kept) if chinese else with_single_blanks(kept).lower()
+
+
+def cleaned_officially(reply: str) -> str:
+    """The reply as the script cleans it.
+
+    Each phrase is removed from the reply as it was, so only the last one goes: `addCriterion` stays, and
+    so does the sentence without the full stop, as which the question asks for it.
+    """
+    return reply.replace(f"{NO_TEXT}.", "")
+
+
+def count_officially(parts: Sequence[str], reply: str, chinese: bool) -> Counts:
+    """The script's counts of one picture."""
+    return _count(parts, cleaned_officially(reply), chinese)
+
+
+def count(key: Key, reply: str) -> Counts:
+    """Our counts of one picture: all phrases are removed, with and without the full stop."""
+    return _count(key.parts, without_phrases(reply), key.chinese)
+
+
+def _count(parts: Sequence[str], reply: str, chinese: bool) -> Counts:
+    wanted = units(normalised(" ".join(parts), chinese), chinese)
+    read = units(normalised(reply, chinese), chinese)
+    return Counts(matched(wanted, read), len(wanted), len(read))

@@ -1,0 +1,120 @@
+"""OneIG-Bench's rendered text: edit distance, complete texts, matched words, and the score made of them.
+
+Reimplemented from the behaviour of `scripts/text/text_score.py` and `text_utils.py` of
+https://github.com/OneIG-Bench/OneIG-Benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sar_eval.errors import BadInput
+from sar_eval.suites.rendered_text import (
+    ARTEFACT,
+    NO_TEXT,
+    edit_distance,
+    has_chinese,
+    kept_characters,
+    matched,
+    units,
+    with_single_blanks,
+    without_blanks,
+    without_phrases,
+)
+from sar_eval.types import Json
+
+# Characters: a mean edit distance of as many, or more, scores 0 where nothing else is right.
+LARGEST_DISTANCE: Mapping[str, int] = {"en": 100, "zh": 50}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The text that a picture must show, and the language of its suite: "en" or "zh"."""
+
+    text: str
+    language: str
+
+    @property
+    def largest(self) -> int:
+        """The edit distance that counts as far as any."""
+        return LARGEST_DISTANCE[self.language]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A picture's text against its key.
+
+    Attributes:
+        distance: Levenshtein's, in characters.
+        matched, units: words of the key that were read, and all of them; characters of a Chinese key.
+    """
+
+    distance: int
+    matched: int
+    units: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text is the key."""
+        return self.distance == 0
+
+    @property
+    def share(self) -> float:
+        """Of the key's units that were read; 0 if it has none."""
+        return self.matched / self.units if self.units else 0.0
+
+
+def read_key(checks: Json, where: str) -> Key:
+    """The key in a prompt's `checks`: `text` and `language`.
+
+    Raises:
+        BadInput: there is none, nothing of it counts, or the language is another one.
+    """
+    found = checks if isinstance(checks, dict) else {}
+    text, language = found.get("text"), found.get("language")
+    if not isinstance(text, str) or language not in LARGEST_DISTANCE:
+        raise BadInput(f"{where}: no `text` that the picture must show, with `language` en or zh")
+    if not kept_characters(text).strip():
+        raise BadInput(f"{where}: no letter or digit of its text {text!r} counts: there is nothing to read")
+    return Key(text, language)
+
+
+def normalised(text: str, *, chinese: bool) -> str:
+    """What is compared: without white space in Chinese, else with single blanks; the case counts."""
+    kept = kept_characters(text)
+    return without_blanks(kept) if chinese else with_single_blanks(kept)
+
+
+def normalised_officially(text: str) -> str:
+    """The same, where each text says for itself whether it is Chinese."""
+    return normalised(text, chinese=has_chinese(kept_characters(text)))
+
+
+def cleaned_officially(reply: str) -> str:
+    """The reply as the script cleans it: the phrase without its full stop stays."""
+    return reply.replace(ARTEFACT, "").replace(f"{NO_TEXT}.", "")
+
+
+def read_officially(key: str, reply: str) -> Reading:
+    """The script's figures of one picture."""
+    return _compare(normalised_officially(key), normalised_officially(cleaned_officially(reply)))
+
+
+def read(key: Key, reply: str) -> Reading:
+    """Ours: the phrase goes with and without its full stop, and the key says whether both are Chinese."""
+    chinese = has_chinese(kept_characters(key.text))
+    texts = (key.text, without_phrases(reply))
+    wanted, found = (normalised(text, chinese=chinese) for text in texts)
+    return _compare(wanted, found)
+
+
+def _compare(wanted: str, found: str) -> Reading:
+    chinese = has_chinese(wanted)
+    key = units(wanted, chinese)
+    return Reading(edit_distance(wanted, found), matched(key, units(found, chinese)), len(key))
+
+
+def combined(distance: float, complete: float, share: float, largest: int) -> float:
+    """The text score, 0 to 1: of three means, as the script forms it, or of one picture."""
+    return 1 - min(largest, distance) * (1 - complete) * (1 - share) / largest
