@@ -1,15 +1,15 @@
-"""LongText-Bench: the share of a long text that is read in the picture, as we count and as its script does."""
+"""LongText-Bench: the share of a long text that is read in the picture, ours and as its script counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from sar_eval.measures import Measure, Row, stratum
-from sar_eval.suites.longtext.scoring import Counts, Key, count, count_officially, read_key
-from sar_eval.suites.replies import Judged, JudgedPrompt, bounds_of, effect, mean_of_rows, read_replies
+from sar_eval.suites.longtext.scoring import Counts, cleaned_officially, count, read_key
+from sar_eval.suites.replies import bounds_of, effect, mean_of_rows, missing_pictures, read_replies
 from sar_eval.types import Prompt, Verdict
 
-PictureCounts = tuple[JudgedPrompt, Judged, Counts]
+Counted = tuple[Prompt, int, Counts]  # of a picture: its prompt and its index there
 
 
 class LongTextFold:
@@ -23,63 +23,66 @@ class LongTextFold:
         `bounds/overall/low` and `high` if pictures are missing.
 
         Raises:
-            BadInput: a prompt has no text to be read, or a verdict's evidence no reply.
+            BadInput: a prompt has no text to be read, or a verdict's evidence no text that was read.
         """
         keys = {prompt.id: read_key(prompt.checks, f"prompt {prompt.id}") for prompt in prompts}
         judged = read_replies(prompts, verdicts, "longtext")
-        ours = [(p, i, count(keys[p.prompt.id], i.last)) for p in judged for i in p.scored]
-        official = [(p, i, _official(keys[p.prompt.id], i)) for p in judged for i in p.scored]
+        ours = [
+            (p.prompt, i, count(keys[p.prompt.id], t)) for p in judged for i, t in p.values("text", str)
+        ]
+        official = [
+            (p.prompt, picture.index, count(keys[p.prompt.id], cleaned_officially(picture.replies[0])))
+            for p in judged
+            for picture in p.pictures
+        ]
         recall = _rows(ours, "recall")
-        missing = [(p.prompt.id, index, 0.0, 1.0) for p in judged for index in p.missing]
+        missing: list[Row] = [(*at, 0.0, 1.0) for at in missing_pictures(prompts, verdicts)]
         return (
             _measure("overall", recall),
             _measure("f1", _rows(ours, "f1")),
             _measure("micro", _unit_rows(ours)),
             *_by_label(ours),
-            *bounds_of("overall", recall, missing),
+            *bounds_of("overall", {"": recall}, {"": missing}),
             _measure("reference/overall", _unit_rows(official)),
             *_quirks(ours, official),
         )
 
 
-def _official(key: Key, picture: Judged) -> Counts:
-    return count_officially(key.parts, picture.last, key.chinese)
-
-
-def _rows(counted: Sequence[PictureCounts], figure: str) -> list[Row]:
+def _rows(counted: Sequence[Counted], figure: str) -> list[Row]:
     """One row for each picture, of weight 1."""
-    return [(p.prompt.id, i.index, float(getattr(c, figure)), 1.0) for p, i, c in counted]
+    return [(p.id, i, float(getattr(c, figure)), 1.0) for p, i, c in counted]
 
 
-def _unit_rows(counted: Sequence[PictureCounts]) -> list[Row]:
+def _unit_rows(counted: Sequence[Counted]) -> list[Row]:
     """One row for each picture, which weighs as much as its key has units."""
-    return [(p.prompt.id, i.index, float(c.matched), float(c.key)) for p, i, c in counted]
+    return [(p.id, i, float(c.matched), float(c.key)) for p, i, c in counted]
 
 
 def _measure(name: str, rows: Sequence[Row]) -> Measure:
     return Measure(name, (stratum(rows),) if rows else ())
 
 
-def _by_label(counted: Sequence[PictureCounts]) -> list[Measure]:
+def _by_label(counted: Sequence[Counted]) -> list[Measure]:
     """`category/*` by the prompts' tags and `length/*` by their splits, in suite order."""
     measures = []
     for kind, attribute in (("category", "tag"), ("length", "split")):
-        labels = dict.fromkeys(getattr(p.prompt, attribute) for p, _, _ in counted)
+        labels = dict.fromkeys(getattr(p, attribute) for p, _, _ in counted)
         for label in filter(None, labels):
-            some = [row for row in counted if getattr(row[0].prompt, attribute) == label]
+            some = [row for row in counted if getattr(row[0], attribute) == label]
             measures.append(_measure(f"{kind}/{label}", _rows(some, "recall")))
     return measures
 
 
-def _quirks(ours: Sequence[PictureCounts], official: Sequence[PictureCounts]) -> list[Measure]:
+def _quirks(ours: Sequence[Counted], official: Sequence[Counted]) -> list[Measure]:
     """What the script's figure would gain without each quirk; `n` counts the pictures concerned."""
     if not ours:
         return [effect(name, None, 0) for name in ("phrases_stay", "every_word_weighs_the_same")]
-    cleaned, script = mean_of_rows(_unit_rows(ours)), mean_of_rows(_unit_rows(official))
-    changed = sum(a[2] != b[2] for a, b in zip(ours, official, strict=True))
+    read, script = (mean_of_rows(_unit_rows(counted)) for counted in (ours, official))
+    as_officially = {(p.id, i): counts for p, i, counts in official}
+    changed = sum(counts != as_officially[p.id, i] for p, i, counts in ours)
     return [
-        effect("phrases_stay", cleaned - script, changed),
-        effect("every_word_weighs_the_same", mean_of_rows(_rows(ours, "recall")) - cleaned, len(ours)),
+        effect("phrases_stay", read - script, changed),
+        effect("every_word_weighs_the_same", mean_of_rows(_rows(ours, "recall")) - read, len(ours)),
     ]
 
 

@@ -20,7 +20,6 @@ _FRENCH = "àâäéèêëîïôöùûüç"
 _DROPPED = re.compile(rf"[^\u4e00-\u9fa5a-zA-Z0-9\s{_FRENCH}{_FRENCH.upper()}]")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _BLANKS = re.compile(r"\s+")
-_PHRASES = re.compile(rf"{ARTEFACT}|{NO_TEXT}\.?")
 
 
 def kept_characters(text: str) -> str:
@@ -41,11 +40,6 @@ def without_blanks(text: str) -> str:
 def with_single_blanks(text: str) -> str:
     """The text with one blank for each run of white space, and none around, as words are compared."""
     return _BLANKS.sub(" ", text).strip()
-
-
-def without_phrases(reply: str) -> str:
-    """The reply without what such a reader says where it reads nothing; the full stop may be missing."""
-    return _PHRASES.sub("", reply)
 
 
 def units(text: str, chinese: bool) -> Sequence[str]:

@@ -6,7 +6,6 @@ https://github.com/X-Omni-Team/X-Omni (Apache-2.0).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sar_eval.errors import BadInput
@@ -17,7 +16,6 @@ from sar_eval.suites.rendered_text import (
     units,
     with_single_blanks,
     without_blanks,
-    without_phrases,
 )
 from sar_eval.types import Json
 
@@ -70,7 +68,9 @@ def read_key(checks: Json, where: str) -> Key:
         raise BadInput(f"{where}: language {language!r} must be one of {', '.join(LANGUAGES)}")
     key = Key(tuple(parts), language)
     if not normalised(" ".join(parts), key.chinese).strip():
-        raise BadInput(f"{where}: no letter or digit of its text {parts!r} counts: there is nothing to read")
+        raise BadInput(
+            f"{where}: no letter or digit of its text {parts!r} counts: there is nothing to read"
+        )
     return key
 
 
@@ -89,17 +89,8 @@ def cleaned_officially(reply: str) -> str:
     return reply.replace(f"{NO_TEXT}.", "")
 
 
-def count_officially(parts: Sequence[str], reply: str, chinese: bool) -> Counts:
-    """The script's counts of one picture."""
-    return _count(parts, cleaned_officially(reply), chinese)
-
-
-def count(key: Key, reply: str) -> Counts:
-    """Our counts of one picture: all phrases are removed, with and without the full stop."""
-    return _count(key.parts, without_phrases(reply), key.chinese)
-
-
-def _count(parts: Sequence[str], reply: str, chinese: bool) -> Counts:
-    wanted = units(normalised(" ".join(parts), chinese), chinese)
-    read = units(normalised(reply, chinese), chinese)
+def count(key: Key, text: str) -> Counts:
+    """The counts of one picture, of which this text was read."""
+    wanted = units(normalised(" ".join(key.parts), key.chinese), key.chinese)
+    read = units(normalised(text, key.chinese), key.chinese)
     return Counts(matched(wanted, read), len(wanted), len(read))

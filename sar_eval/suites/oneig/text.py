@@ -6,7 +6,7 @@ https://github.com/OneIG-Bench/OneIG-Benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sar_eval.errors import BadInput
@@ -20,7 +20,6 @@ from sar_eval.suites.rendered_text import (
     units,
     with_single_blanks,
     without_blanks,
-    without_phrases,
 )
 from sar_eval.types import Json
 
@@ -101,12 +100,36 @@ def read_officially(key: str, reply: str) -> Reading:
     return _compare(normalised_officially(key), normalised_officially(cleaned_officially(reply)))
 
 
-def read(key: Key, reply: str) -> Reading:
-    """Ours: the phrase goes with and without its full stop, and the key says whether both are Chinese."""
+def texts_officially(grids: Sequence[Sequence[str] | None]) -> list[Sequence[str]]:
+    """The readings that the script scores for each prompt, given those of its grid.
+
+    A prompt whose pictures are all black is scored by the readings of the one before it: the script does
+    not empty its list. The fold, which is given pictures and not grids, leaves such a prompt out.
+
+    Args:
+        grids: by prompt, the readings of the pictures that are not black; None without a file, or with
+            several.
+
+    Raises:
+        ValueError: the first grid is black, at which the script ends.
+    """
+    scored: list[Sequence[str]] = []
+    last: Sequence[str] | None = None
+    for grid in grids:
+        if grid is None:
+            scored.append(())
+            continue
+        last = grid or last
+        if last is None:
+            raise ValueError("the first grid is black: there are no readings yet")
+        scored.append(last)
+    return scored
+
+
+def read(key: Key, text: str) -> Reading:
+    """Ours, of the text that the judge read: the key says whether both are Chinese."""
     chinese = has_chinese(kept_characters(key.text))
-    texts = (key.text, without_phrases(reply))
-    wanted, found = (normalised(text, chinese=chinese) for text in texts)
-    return _compare(wanted, found)
+    return _compare(normalised(key.text, chinese=chinese), normalised(text, chinese=chinese))
 
 
 def _compare(wanted: str, found: str) -> Reading:

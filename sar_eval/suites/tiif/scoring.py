@@ -17,23 +17,22 @@ from sar_eval.types import Json
 LENGTHS = ("short", "long")
 _SPACE = ("2d", "3d")
 _REASONING = ("numeracy", "negation", "differentiation", "comparison")
-BASIC, ADVANCED = "basic", "advanced"
 # The nine groups that weigh the same, and their types.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "basic/attribute": ("shape+color", "color+texture", "texture+color", "shape+texture"),
-    "basic/relation": ("2d_spatial_relation", "3d_spatial_relation", "action+2d", "action+3d"),
-    "basic/reasoning": _REASONING,
-    "advanced/attribute+relation": (
+    "basic attribute": ("shape+color", "color+texture", "texture+color", "shape+texture"),
+    "basic relation": ("2d_spatial_relation", "3d_spatial_relation", "action+2d", "action+3d"),
+    "basic reasoning": _REASONING,
+    "advanced attribute+relation": (
         *("action+color", "action+texture"),
         *(f"{name}+{space}" for name in ("color", "shape", "texture") for space in _SPACE),
     ),
-    "advanced/attribute+reasoning": tuple(
+    "advanced attribute+reasoning": tuple(
         f"{name}+{attribute}" for name in _REASONING for attribute in ("color", "texture")
     ),
-    "advanced/relation+reasoning": tuple(f"{name}+{space}" for name in _REASONING for space in _SPACE),
-    "advanced/text": ("text",),
-    "advanced/style": ("style",),
-    "real_world": ("real_world",),
+    "advanced relation+reasoning": tuple(f"{name}+{space}" for name in _REASONING for space in _SPACE),
+    "text": ("text",),
+    "style": ("style",),
+    "real world": ("real_world",),
 }
 TYPES = {name: group for group, names in GROUPS.items() for name in names}
 DIGITS = 4  # of an accuracy, which travels through a table as text
@@ -111,7 +110,7 @@ class Accuracy:
 
 
 def weights_of(types: Sequence[str]) -> dict[str, float]:
-    """What each of these types weighs in the mean of the groups' means: absent types and groups do not count.
+    """What each of these types weighs in the mean of the groups' means; absent ones do not count.
 
     The weights add up to 1.
     """

@@ -1,7 +1,8 @@
 """TIIF-Bench's two figures of rendered words: GNED and recall, from the words that a reader found.
 
 Reimplemented from the behaviour of `eval/cal_gned_and_recall_models.py` of
-https://github.com/A113N-W3I/TIIF-Bench, which reads with PaddleOCR. They are no part of its overall figures.
+https://github.com/A113N-W3I/TIIF-Bench, which reads with PaddleOCR. They are no part of its overall
+figures, and the judge of our recipe reads no words: give it those of any reader.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def gned(key: Sequence[str], read: Sequence[str]) -> float:
 
 
 def recall(key: Sequence[str], read: Sequence[str]) -> float:
-    """The share of the key's words, in their order, that find a word close to them that none before took."""
+    """The share of the key's words that, in their order, find a close word that none before them took."""
     left = list(read)
     found = 0
     for word in key:

@@ -10,7 +10,6 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,7 +24,7 @@ _NO_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class TestPoints:
-    """What is asked about a picture: for each point the full name of its dimension, and what to look for."""
+    """What is asked about a picture: each point's dimension by its full name, and what to look for."""
 
     dimensions: tuple[str, ...]
     descriptions: tuple[str, ...]
