@@ -99,9 +99,7 @@ class RunSpec:
     @property
     def files(self) -> dict[str, str]:
         """What judges and folds by a file of code, `path/to/file.py:NAME`, by field."""
-        names = {"judge": self.judge, "fold": self.fold}
-        names["answerer"] = str(self.judge_options.get("answerer", ""))
-        return {field: name for field, name in names.items() if discover.is_file(name)}
+        return code_files({"judge": self.judge, "fold": self.fold}, self.judge_options)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json], where: str = "run.json") -> RunSpec:
@@ -124,9 +122,26 @@ class RunSpec:
         return spec
 
 
+def code_files(names: Mapping[str, Json], judge_options: Mapping[str, Json]) -> dict[str, str]:
+    """Those of the names, and of the answerer and scorers in a judge's options, that are files of code."""
+    scorers = judge_options.get("scorers") or ()
+    listed = scorers.split(",") if isinstance(scorers, str) else list(scorers)
+    inner = {
+        "answerer": judge_options.get("answerer"),
+        **{f"scorer {n}": n.strip() for n in map(str, listed)},
+    }
+    return {what: str(name) for what, name in {**names, **inner}.items() if discover.is_file(str(name))}
+
+
 def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, Json]:
-    """The options but for some."""
-    return {name: value for name, value in options.items() if name not in ignored}
+    """The options but for some; `hps.weights` is the option `weights` of the table `hps`."""
+    left: dict[str, Json] = {}
+    for name, value in options.items():
+        if name in ignored:
+            continue
+        inner = {key.removeprefix(f"{name}.") for key in ignored if key.startswith(f"{name}.")}
+        left[name] = without(value, inner) if inner and isinstance(value, dict) else value
+    return left
 
 
 def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None, *, sequential: bool = False) -> Path:

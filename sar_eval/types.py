@@ -111,6 +111,43 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer says of one picture: a number, or why there is none.
+
+    Attributes:
+        value: in the scorer's unit.
+        error: why there is no value.
+        truncated: the prompt was longer than the network reads, and its end was cut off.
+        more: further numbers of the same network, as HPSv3's spread.
+    """
+
+    value: float | None = None
+    error: str | None = None
+    truncated: bool = False
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerFacts:
+    """What a scorer, or one variant of it, says of itself.
+
+    Attributes:
+        unit: of its numbers, in a word or two ("cosine", "points").
+        low, high: the range of its numbers; None where there is no limit.
+        needs_prompt: whether a picture without a prompt has no score.
+        licence: of code and weights.
+        weights: names of its published files (see `tensors.published_weights`).
+    """
+
+    unit: str
+    low: float | None
+    high: float | None
+    needs_prompt: bool
+    licence: str
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
     """One object found in an image.
 
@@ -135,7 +172,8 @@ class Detection:
 class Metric:
     """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
 
-    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points.
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points. `bounds` are the
+    least and the greatest score before that, None if any number is one.
     """
 
     name: str
@@ -144,6 +182,7 @@ class Metric:
     high: float | None
     n: int
     scale: int = 1
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def written(self, value: float, sign: str = "-") -> str:
         """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""
