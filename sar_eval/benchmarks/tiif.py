@@ -69,7 +69,7 @@ def _our_rows(items: Mapping[str, Item], judged: Sequence[JudgedPrompt]) -> Rows
 
 
 def _official_rows(items: Mapping[str, Item], judged: Sequence[JudgedPrompt]) -> Rows:
-    """The same by the first reply that the script would take; pictures without one are left out, as there."""
+    """The same by the first reply that the script would take; pictures without one are left out."""
     rows: Rows = {}
     for prompt in judged:
         item = items[prompt.prompt.id]

@@ -69,16 +69,19 @@ def _official_marks(points: Mapping[str, TestPoints], judged: Sequence[JudgedPro
 
     Pictures without such a reply, and rows that do not survive its table, are left out, as there.
     """
-    marks = []
+    pictures = [
+        (prompt.prompt.id, picture, points[prompt.prompt.id].dimensions)
+        for prompt in judged
+        for picture in prompt.pictures
+    ]
     try:
-        for prompt in judged:
-            dimensions = points[prompt.prompt.id].dimensions
-            for picture in prompt.pictures:
-                if (right := _official(picture.replies, len(dimensions))) is not None:
-                    marks.append((prompt.prompt.id, picture.index, dimensions, right))
+        return [
+            (prompt_id, picture.index, dimensions, right)
+            for prompt_id, picture, dimensions in pictures
+            if (right := _official(picture.replies, len(dimensions))) is not None
+        ]
     except TypeError:
         return None
-    return marks
 
 
 def _official(replies: Sequence[str], number: int) -> tuple[bool, ...] | None:

@@ -7,7 +7,9 @@ https://github.com/X-Omni-Team/X-Omni (Apache-2.0).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput
 from sar_eval.suites.rendered_text import (
     NO_TEXT,
@@ -19,15 +21,13 @@ from sar_eval.suites.rendered_text import (
 )
 from sar_eval.types import Json
 
-LANGUAGES = ("en", "zh")
-
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The text that a picture must show, in its parts, and its language: "en" or "zh"."""
+    """The text that a picture must show, in its parts, and its language."""
 
-    parts: tuple[str, ...]
-    language: str
+    text: tuple[str, ...]
+    language: Literal["en", "zh"]
 
     @property
     def chinese(self) -> bool:
@@ -60,17 +60,9 @@ def read_key(checks: Json, where: str) -> Key:
     Raises:
         BadInput: there is none, or nothing of it counts (only signs, or letters that are not kept).
     """
-    found = checks if isinstance(checks, dict) else {}
-    parts, language = found.get("text"), found.get("language")
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise BadInput(f"{where}: no list `text` of what the picture must show")
-    if language not in LANGUAGES:
-        raise BadInput(f"{where}: language {language!r} must be one of {', '.join(LANGUAGES)}")
-    key = Key(tuple(parts), language)
-    if not normalised(" ".join(parts), key.chinese).strip():
-        raise BadInput(
-            f"{where}: no letter or digit of its text {parts!r} counts: there is nothing to read"
-        )
+    key = convert(checks, Key, f"{where}: checks")
+    if not normalised(" ".join(key.text), key.chinese).strip():
+        raise BadInput(f"{where}: no letter or digit of its text {shorten(list(key.text))} counts")
     return key
 
 
@@ -91,6 +83,6 @@ def cleaned_officially(reply: str) -> str:
 
 def count(key: Key, text: str) -> Counts:
     """The counts of one picture, of which this text was read."""
-    wanted = units(normalised(" ".join(key.parts), key.chinese), key.chinese)
+    wanted = units(normalised(" ".join(key.text), key.chinese), key.chinese)
     read = units(normalised(text, key.chinese), key.chinese)
     return Counts(matched(wanted, read), len(wanted), len(read))

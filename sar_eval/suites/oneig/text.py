@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput
 from sar_eval.suites.rendered_text import (
     ARTEFACT,
@@ -29,10 +31,10 @@ LARGEST_DISTANCE: Mapping[str, int] = {"en": 100, "zh": 50}
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The text that a picture must show, and the language of its suite: "en" or "zh"."""
+    """The text that a picture must show, and the language of its suite."""
 
     text: str
-    language: str
+    language: Literal["en", "zh"]
 
     @property
     def largest(self) -> int:
@@ -70,13 +72,10 @@ def read_key(checks: Json, where: str) -> Key:
     Raises:
         BadInput: there is none, nothing of it counts, or the language is another one.
     """
-    found = checks if isinstance(checks, dict) else {}
-    text, language = found.get("text"), found.get("language")
-    if not isinstance(text, str) or language not in LARGEST_DISTANCE:
-        raise BadInput(f"{where}: no `text` that the picture must show, with `language` en or zh")
-    if not kept_characters(text).strip():
-        raise BadInput(f"{where}: no letter or digit of its text {text!r} counts: there is nothing to read")
-    return Key(text, language)
+    key = convert(checks, Key, f"{where}: checks")
+    if not kept_characters(key.text).strip():
+        raise BadInput(f"{where}: no letter or digit of its text {shorten(key.text)} counts")
+    return key
 
 
 def normalised(text: str, *, chinese: bool) -> str:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Literal
 
+from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
@@ -47,7 +49,7 @@ class Item:
     """
 
     type: str
-    length: str
+    length: Literal["short", "long"]
     questions: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -67,16 +69,14 @@ def read_item(checks: Json, where: str) -> Item:
     """What a prompt's `checks` ask: `type`, `length`, `questions` and `answers`.
 
     Raises:
-        BadInput: a field is missing or of the wrong kind, or the type or the length is none of TIIF's.
+        BadInput: a field is missing or of the wrong kind, or the type is none of TIIF-Bench's.
     """
-    found = checks if isinstance(checks, dict) else {}
-    questions, answers = (found.get(name) for name in ("questions", "answers"))
-    for name, texts in (("questions", questions), ("answers", answers)):
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise BadInput(f"{where}: no list `{name}` of texts")
-    if found.get("type") not in TYPES or found.get("length") not in LENGTHS:
-        raise BadInput(f"{where}: `type` and `length` must be of TIIF-Bench's, as 'action+2d' and 'short'")
-    return Item(found["type"], found["length"], tuple(questions), tuple(answers))
+    item = convert(checks, Item, f"{where}: checks")
+    if not item.total:
+        raise BadInput(f"{where}: no questions with their answers")
+    if item.type not in TYPES:
+        raise BadInput(f"{where}: type {shorten(item.type)} is none of TIIF-Bench's, as 'action+2d'")
+    return item
 
 
 def read_officially(reply: str, number: int) -> tuple[bool, ...] | None:

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from itertools import islice
 
+from sar_eval.documents import convert
 from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
@@ -36,18 +37,11 @@ def read_test_points(checks: Json, where: str) -> TestPoints:
     Raises:
         BadInput: one is missing or no list of texts, or there are not as many of one as of the other.
     """
-    found = checks if isinstance(checks, dict) else {}
-    lists = [found.get(name) for name in ("dimensions", "descriptions")]
-    for name, texts in zip(("dimensions", "descriptions"), lists, strict=True):
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise BadInput(f"{where}: no list `{name}` of texts")
-    dimensions, descriptions = lists
-    if len(dimensions) != len(descriptions):
-        raise BadInput(
-            f"{where}: {len(dimensions)} dimensions but {len(descriptions)} descriptions: each test point "
-            "has one of both"
-        )
-    return TestPoints(tuple(dimensions), tuple(descriptions))
+    points = convert(checks, TestPoints, f"{where}: checks")
+    numbers = [len(points.dimensions), len(points.descriptions)]
+    if not numbers[0] or numbers[0] != numbers[1]:
+        raise BadInput(f"{where}: {numbers[0]} dimensions and {numbers[1]} descriptions of test points")
+    return points
 
 
 def primary(dimension: str) -> str:
