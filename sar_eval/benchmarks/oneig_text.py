@@ -70,17 +70,15 @@ def _measure(name: str, rows: Sequence[Row], **known: Any) -> Measure:
 
 def _parts(prefix: str, pictures: Sequence[Read]) -> list[Measure]:
     """Mean edit distance in characters, share of complete texts, share of words by key and by picture."""
+    distances = [(p, i, float(found.distance), 1.0) for p, i, _, found in pictures]
+    complete = [(p, i, float(found.complete), 1.0) for p, i, _, found in pictures]
+    shares = [(p, i, found.share, 1.0) for p, i, _, found in pictures]
+    words = [(p, i, float(found.matched), float(found.units)) for p, i, _, found in pictures if found.units]
     return [
-        _measure(
-            f"{prefix}edit_distance",
-            [(p, i, float(found.distance), 1.0) for p, i, _, found in pictures],
-            bounds=None,
-        ),
-        _measure(f"{prefix}complete", [(p, i, float(f.complete), 1.0) for p, i, _, f in pictures]),
-        _measure(
-            f"{prefix}words/micro", [(p, i, float(f.matched), float(f.units)) for p, i, _, f in pictures]
-        ),
-        _measure(f"{prefix}words/macro", [(p, i, f.share, 1.0) for p, i, _, f in pictures]),
+        _measure(f"{prefix}edit_distance", distances, bounds=None),
+        _measure(f"{prefix}complete", complete),
+        _measure(f"{prefix}words/micro", words),
+        _measure(f"{prefix}words/macro", shares),
     ]
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sar_eval.documents import convert, parse_json, read_json
+from sar_eval.documents import convert, parse_json, read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.questions import Question, write_questions
-from sar_eval.suites.oneig.text import read_key
+from sar_eval.suites.rendered_text import kept_characters
 from sar_eval.suites.source import ImportedSuite, SuiteSource, official, official_file
 from sar_eval.tables import read_rows
 from sar_eval.types import Json, Prompt, safe_id
@@ -117,9 +117,10 @@ def _read_texts(source: Path, language: str) -> ImportedSuite:
     prompts = []
     for line, row in read_rows(path, notes=notes, required=("id", "text_content")):
         where = f"{path}:{line}"
-        key, wanted = str(row.get("id", "")), row.get("text_content", "")
+        key, wanted = str(row.get("id", "")), str(row.get("text_content", ""))
         checks = {"text": wanted, "language": language}
-        read_key(checks, where)
+        if not kept_characters(wanted).strip():
+            raise BadInput(f"{where}: no letter or digit of its text {shorten(wanted)} counts")
         text = _text_of(texts, "text", key, where)
         prompts.append(Prompt(safe_id(f"text_{key}"), text, "text", checks))
     return ImportedSuite(prompts, tuple(notes))

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sar_eval.documents import convert, shorten
-from sar_eval.errors import BadInput
+from sar_eval.documents import convert
 from sar_eval.suites.rendered_text import (
     ARTEFACT,
     NO_TEXT,
@@ -70,12 +69,9 @@ def read_key(checks: Json, where: str) -> Key:
     """The key in a prompt's `checks`: `text` and `language`.
 
     Raises:
-        BadInput: there is none, nothing of it counts, or the language is another one.
+        BadInput: there is none, or the language is another one.
     """
-    key = convert(checks, Key, f"{where}: checks")
-    if not kept_characters(key.text).strip():
-        raise BadInput(f"{where}: no letter or digit of its text {shorten(key.text)} counts")
-    return key
+    return convert(checks, Key, f"{where}: checks")
 
 
 def normalised(text: str, *, chinese: bool) -> str:
