@@ -11,7 +11,7 @@ from sar_eval.types import Prompt, Verdict
 
 
 def rubric_verdict(recipe: str, prompt: Prompt, index: int, replies: Sequence[str | None]) -> Verdict:
-    """The verdict on a picture about which the model said this, try by try; the first readable one counts."""
+    """The verdict on a picture about which the model said this, one reply a try."""
     options = load_recipe(recipe).judge_options
     rule = make_rule({name: options[name] for name in RULE_OPTIONS if name in options}, recipe)
     key, evidence = f"{prompt.id}/{index}", {"replies": list(replies), "tries": len(replies), "values": {}}

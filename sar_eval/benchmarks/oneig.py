@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sar_eval.benchmarks.dpg import read_answers
 from sar_eval.measures import Measure, Row, stratum
+from sar_eval.suites.dpg.answers import read_answers
 from sar_eval.suites.dpg.scoring import PromptAnswers
 from sar_eval.suites.oneig.alignment import QUIRKS, picture_score
 from sar_eval.suites.replies import bounds_of, missing_pictures
@@ -30,7 +30,7 @@ class OneigFold:
         Raises:
             BadInput: a prompt has no questions, or a verdict's evidence does not answer them.
         """
-        answered = read_answers(prompts, verdicts)
+        answered = read_answers(prompts, verdicts, "oneig")
         ours, official = _rows(answered, ()), _rows(answered, QUIRKS)
         missing: list[Row] = [(*at, 0.0, 1.0) for at in missing_pictures(prompts, verdicts)]
         return (

@@ -104,7 +104,7 @@ def _strata(rows: Rows) -> tuple[Stratum, ...]:
 
 def _shares(tasks: Sequence[Task]) -> dict[str, float]:
     """The weight of each task's stratum: lengths weigh the same, in them the groups, in these the types."""
-    shares = {}
+    shares: dict[str, float] = {}
     for length in LENGTHS:
         weights = weights_of([name for other, name in tasks if other == length])
         shares |= {f"{length} {name}": weight for name, weight in weights.items()}

@@ -13,7 +13,7 @@ from sar_eval.suites.tiif.scoring import LENGTHS, read_officially
 from sar_eval.suites.tiif.words import gned, recall, split_words
 from sar_eval.suites.unigenbench import scoring as unigen
 from sar_eval.types import Metric, Prompt, Verdict
-from tests.golden.fold_cases import cases, figures, same
+from tests.fold_cases import cases, figures, same
 from tests.rubric_verdicts import rubric_verdict
 
 # TIIF-Bench's names of the nine groups, and ours.

@@ -11,7 +11,7 @@ from sar_eval.errors import BadInput
 from sar_eval.suites.longtext import scoring as longtext
 from sar_eval.suites.oneig import text as oneig
 from sar_eval.types import Prompt, Verdict
-from tests.golden.fold_cases import cases, figures, same
+from tests.fold_cases import cases, figures, same
 from tests.rubric_verdicts import rubric_verdict
 
 
