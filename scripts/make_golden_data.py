@@ -26,6 +26,7 @@ COPIED = (
     "geneval/object_names.txt",
     "geneval/verdicts.jsonl.gz",
     "dpg/scores.jsonl.gz",
+    *(f"folds/{name}/dev.jsonl.gz" for name in ("longtext", "oneig", "unigenbench")),
     *(f"simplear/{name}/{file}" for name in ("dev_tied", "dev_untied") for file in SIMPLEAR),
     "mask2former/config.json",
     "mask2former/mask2former_tiny_mmdet.pth",
