@@ -34,7 +34,7 @@ class RubricServer(fake.FakeChatServer):
 class RubricHandler(fake.Handler):
     server: RubricServer
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         parts = {part["type"]: part for part in body["messages"][-1]["content"]}
         prompt = parts["text"]["text"].split("\n")[0]

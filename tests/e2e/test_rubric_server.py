@@ -207,21 +207,29 @@ def test_the_key_is_sent_and_never_stored(chat: RubricServer, monkeypatch) -> No
     assert chat.keys == {"Bearer very-secret"}
 
 
-def test_texts_come_from_files_and_are_verified(chat: RubricServer, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "template.txt").write_text("{prompt}\nfrom a file\n")
+def test_texts_come_from_files_and_are_verified(chat: RubricServer, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("{prompt}\nfrom a file\n")
     digest = hashlib.sha256(b"{prompt}\nfrom a file\n").hexdigest()
-    options = {"numbers": {"score": r"(\d)"}, "template_file": "mine/template.txt", "reader": "numbers"}
+    options = {
+        "numbers": {"score": r"(\d)"},
+        "template_file": str(tmp_path / "mine.txt"),
+        "reader": "numbers",
+    }
     judge(chat, "red", template_sha256=digest, **options)
     assert chat.requests[0]["messages"][0]["content"][1]["text"] == "red\nfrom a file\n"
-    with pytest.raises(BadInput, match=r"template\.txt is another text than the recipe's figures"):
+    with pytest.raises(BadInput, match=r"mine\.txt' of judge 'rubric' is another text than the recipe's"):
         judge(chat, "red", template_sha256="0" * 64, **options)
     with pytest.raises(BadInput, match="64 hexadecimal digits"):
         judge(chat, "red", template_sha256="0", **options)
-    (tmp_path / "mine" / "template.txt").unlink()
-    with pytest.raises(BadInput, match=r"no file .*; `sar-eval prompts fetch mine` downloads"):
-        judge(chat, "red", **options)
+    with pytest.raises(BadInput, match=r"template_file 'none\.txt' of judge 'rubric': no file none\.txt"):
+        judge(chat, "red", **options | {"template_file": "none.txt"})
+
+
+def test_texts_of_a_suite_are_fetched_with_it(chat: RubricServer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
+    options = {"numbers": {"score": r"(\d)"}, "reader": "numbers"}
+    with pytest.raises(BadInput, match=r"wise/verified_user\.txt: `sar-eval prompts fetch wise` downloads"):
+        judge(chat, "red", template_file="wise/verified_user", **options)
 
 
 def test_the_version_is_of_all_that_changes_a_verdict(chat: RubricServer) -> None:

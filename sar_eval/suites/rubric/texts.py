@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sar_eval.documents import read_bytes, shorten
 from sar_eval.errors import BadInput
-from sar_eval.tensors.published_weights import cache_folder
+from sar_eval.suites import source
 from sar_eval.types import Json
 
 MAX_BYTES = 1_000_000
@@ -27,10 +27,11 @@ def text_options(name: str) -> tuple[str, str, str]:
 def find_text(name: str, options: Mapping[str, Json], label: str) -> str:
     """The text `name` ("template", "system") of a judge's options; "" if none gives one.
 
-    A file that is not found as it is named is looked up in the cache folder.
+    A "file" may also be `SUITE/NAME`, a text that was fetched with a suite (`suites.source.read_template`).
 
     Raises:
-        BadInput: a text and a file, no such file, one that is not UTF-8, or another checksum.
+        BadInput: a text and a file, no such file, one that is not UTF-8, or another checksum; or a suite's
+            text that was not fetched, or that somebody changed.
     """
     in_place, in_file, checksum = text_options(name)
     values = {key: options[key] for key in (in_place, in_file, checksum) if key in options}
@@ -41,25 +42,19 @@ def find_text(name: str, options: Mapping[str, Json], label: str) -> str:
         raise BadInput(f"{label}: either {in_place} or {in_file}, not both")
     text, where = str(values.get(in_place, "")), f"{in_place} of {label}"
     if in_file in values:
-        path = _find(values[in_file], f"{in_file} of {label}")
-        text, where = _read(path), str(path)
+        where = f"{in_file} {shorten(values[in_file])} of {label}"
+        text = _read(values[in_file], where)
     if checksum in values:
         _verify(text, values[checksum], where, f"{checksum} of {label}")
     return text
 
 
-def _find(name: str, where: str) -> Path:
+def _read(name: str, where: str) -> str:
     path = Path(name)
-    cached = cache_folder() / path
-    found = next((candidate for candidate in (path, cached) if candidate.is_file()), None)
-    if found is None:
-        suite = path.parts[0] if len(path.parts) > 1 and not path.is_absolute() else ""
-        fetch = f"; `sar-eval prompts fetch {suite}` downloads what belongs to that suite" if suite else ""
-        raise BadInput(f"{where}: no file {path if path.is_absolute() else cached}{fetch}")
-    return found
-
-
-def _read(path: Path) -> str:
+    if not path.is_file():
+        if name.partition("/")[0] in source.names():
+            return source.read_template(name)
+        raise BadInput(f"{where}: no file {path}, and no SUITE/NAME of a text that `prompts fetch` stores")
     try:
         return read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
