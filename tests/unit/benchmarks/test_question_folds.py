@@ -60,7 +60,9 @@ def test_tiif_lengths_weigh_the_same() -> None:
 
 
 def test_tiif_a_no_can_be_right() -> None:
-    found = _tiif_figures((_tiif("negation", "no", "yes"), "no\nno"))
+    prompt = _tiif("negation", "no", "yes")
+    assert rubric_verdict("tiif", prompt, 0, ["no\nyes"]).score == 1
+    found = _tiif_figures((prompt, "no\nno"))
     assert found["overall"].value == found["reference/short"].value == 0.5
 
 
@@ -183,9 +185,11 @@ def test_unigenbench_unreadable_replies_are_bounded_and_the_script_forgets_them(
     assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 1)
 
 
-def test_unigenbench_half_a_point_is_none() -> None:
-    found = _unigen_figures(_points("Style", "Style"), [_block("[2, 0.5]")])
-    assert found["overall"].value == found["reference/overall"].value == 0
+def test_unigenbench_half_a_point_is_none_and_two_points_are_unread() -> None:
+    found = _unigen_figures(_points("Style", "Style"), [_block("[1, 0.5]")])
+    assert found["overall"].value == found["reference/overall"].value == 0.5
+    found = _unigen_figures(_points("Style", "Style"), [_block("[1, 2]")])
+    assert (found["overall"].value, found["reference/overall"].value) == (None, 0.5)
 
 
 def test_unigenbench_hostile_literals_are_unread() -> None:

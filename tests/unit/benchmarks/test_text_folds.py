@@ -83,7 +83,7 @@ def test_longtext_case_counts_in_chinese_only() -> None:
     prompts = [_long("en", "OPEN"), _long("zh", "\u8336 A", language="zh")]
     verdicts = [
         rubric_verdict("longtext", prompts[0], 0, ["open"]),
-        rubric_verdict("longtext_zh", prompts[1], 0, ["a\u8336"]),
+        rubric_verdict("longtext-zh", prompts[1], 0, ["a\u8336"]),
     ]
     assert figures(LongTextFold(), prompts, verdicts)["overall"].value == 0.75
 
@@ -128,7 +128,7 @@ def test_a_run_without_verdicts_has_no_figures() -> None:
 
 def _text_figures(reply: str, key: str, language: str = "en") -> dict:
     prompt = _short("p", key, language)
-    return figures(OneigTextFold(), [prompt], [rubric_verdict("oneig_text", prompt, 0, [reply])])
+    return figures(OneigTextFold(), [prompt], [rubric_verdict("oneig-text", prompt, 0, [reply])])
 
 
 def test_oneig_silence_is_not_better_than_a_phrase() -> None:
@@ -151,8 +151,8 @@ def test_oneig_chinese_key_and_latin_reading_are_compared_alike() -> None:
 def test_oneig_distance_is_cut_for_each_picture() -> None:
     prompts = [_short("far", "tea"), _short("near", "sea")]
     verdicts = [
-        rubric_verdict("oneig_text", prompts[0], 0, ["x" * 303]),
-        rubric_verdict("oneig_text", prompts[1], 0, ["seas"]),
+        rubric_verdict("oneig-text", prompts[0], 0, ["x" * 303]),
+        rubric_verdict("oneig-text", prompts[1], 0, ["seas"]),
     ]
     found = figures(OneigTextFold(), prompts, verdicts)
     assert found["reference/overall"].value == 0  # the mean distance is 152, as far as any
@@ -167,8 +167,8 @@ def test_oneig_distance_is_cut_for_each_picture() -> None:
 def test_oneig_words_by_key_and_by_picture() -> None:
     prompts = [_short("a", "one two three"), _short("b", "tea")]
     verdicts = [
-        rubric_verdict("oneig_text", prompts[0], 0, ["one two three"]),
-        rubric_verdict("oneig_text", prompts[1], 0, ["sea"]),
+        rubric_verdict("oneig-text", prompts[0], 0, ["one two three"]),
+        rubric_verdict("oneig-text", prompts[1], 0, ["sea"]),
     ]
     found = figures(OneigTextFold(), prompts, verdicts)
     assert (found["words/micro"].value, found["words/macro"].value) == (0.75, 0.5)
@@ -178,6 +178,6 @@ def test_oneig_words_by_key_and_by_picture() -> None:
 
 def test_oneig_missing_pictures_bound_the_figure() -> None:
     prompts = [_short("a", "tea"), _short("b", "sea")]
-    found = figures(OneigTextFold(), prompts, [rubric_verdict("oneig_text", prompts[0], 0, ["tea"])])
+    found = figures(OneigTextFold(), prompts, [rubric_verdict("oneig-text", prompts[0], 0, ["tea"])])
     assert (found["overall"].value, found["overall"].n) == (1, 1)
     assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 1)

@@ -1,4 +1,4 @@
-"""Suites of TIIF-Bench, OneIG-Bench, LongText-Bench, UniGenBench from made-up files in the official form."""
+"""Suites of TIIF-Bench, OneIG-Bench, LongText-Bench, UniGenBench from made-up files in official form."""
 
 import csv
 import json

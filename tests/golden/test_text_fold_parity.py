@@ -90,7 +90,7 @@ def test_oneig_text_suites(parity: Path) -> None:
 
 def _verdicts(prompts: list[Prompt], texts: list[list[str]]) -> list[Verdict]:
     return [
-        rubric_verdict("oneig_text", prompt, index, [reply])
+        rubric_verdict("oneig-text", prompt, index, [reply])
         for prompt, replies in zip(prompts, texts, strict=True)
         for index, reply in enumerate(replies)
     ]
