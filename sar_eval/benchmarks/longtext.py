@@ -20,7 +20,7 @@ class LongTextFold:
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
         """`overall` (recall by picture), `f1`, `micro`; `category/*`, `length/*`; `reference/*`, `quirk/*`.
 
-        `bounds/overall/low` and `high` if pictures are missing.
+        `bounds/overall_at_least` and `_at_most` if pictures are missing.
 
         Raises:
             BadInput: a prompt has no text to be read, or a verdict's evidence no text that was read.

@@ -25,7 +25,7 @@ class OneigFold:
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
         """`overall` and `class/*` (anime, human, ...); `reference/*`; `quirk/*`.
 
-        `bounds/overall/low` and `high` if pictures are missing.
+        `bounds/overall_at_least` and `_at_most` if pictures are missing.
 
         Raises:
             BadInput: a prompt has no questions, or a verdict's evidence does not answer them.

@@ -1,4 +1,4 @@
-"""OneIG-Bench's rendered text: edit distance, complete texts and matched words, ours and its script's."""
+"""OneIG-Bench's rendered text: nearness, complete texts and matched words, ours and its script's."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class OneigTextFold:
     version = "1"
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
-        """`overall`, `composite`, `edit_distance`, `complete`, `words/*`; `reference/*`, `quirk/*`.
+        """`overall`, `composite`, `nearness`, `complete`, `words_*`; `reference/*`, `quirk/*`.
 
-        `bounds/overall/low` and `high` if pictures are missing.
+        `bounds/overall_at_least` and `_at_most` if pictures are missing.
 
         Raises:
             BadInput: a prompt has no text to be read, or a verdict's evidence no text that was read.
@@ -51,10 +51,10 @@ class OneigTextFold:
         return (
             _measure("overall", scores),
             _composite("composite", ours, cut=True),
-            *_parts("", ours),
+            *_parts("", ours, cut=True),
             *bounds_of("overall", {"": scores}, {"": missing}),
             _composite("reference/overall", official, cut=False),
-            *_parts("reference/", official),
+            *_parts("reference/", official, cut=False),
             *_quirks(ours, official),
         )
 
@@ -68,18 +68,26 @@ def _measure(name: str, rows: Sequence[Row], **known: Any) -> Measure:
     return Measure(name, (stratum(rows),) if rows else (), **known)
 
 
-def _parts(prefix: str, pictures: Sequence[Read]) -> list[Measure]:
-    """Mean edit distance in characters, share of complete texts, share of words by key and by picture."""
-    distances = [(p, i, float(found.distance), 1.0) for p, i, _, found in pictures]
+def _parts(prefix: str, pictures: Sequence[Read], *, cut: bool) -> list[Measure]:
+    """Nearness, share of complete texts, share of words by key and by picture.
+
+    Nearness is 1 less the edit distance over the distance that counts as far as any, so that more is
+    better as in every figure; the script's, whose distances are not cut, can be below 0.
+    """
+    near = [(p, i, 1 - _distance(key, found, cut=cut) / key.largest, 1.0) for p, i, key, found in pictures]
     complete = [(p, i, float(found.complete), 1.0) for p, i, _, found in pictures]
     shares = [(p, i, found.share, 1.0) for p, i, _, found in pictures]
     words = [(p, i, float(found.matched), float(found.units)) for p, i, _, found in pictures if found.units]
     return [
-        _measure(f"{prefix}edit_distance", distances, bounds=None),
+        _measure(f"{prefix}nearness", near, bounds=(0.0, 1.0) if cut else None),
         _measure(f"{prefix}complete", complete),
-        _measure(f"{prefix}words/micro", words),
-        _measure(f"{prefix}words/macro", shares),
+        _measure(f"{prefix}words_micro", words),
+        _measure(f"{prefix}words_macro", shares),
     ]
+
+
+def _distance(key: Key, found: Reading, *, cut: bool) -> int:
+    return min(found.distance, key.largest) if cut else found.distance
 
 
 def _composite(name: str, pictures: Sequence[Read], *, cut: bool) -> Measure:
@@ -95,7 +103,7 @@ def _composite_value(pictures: Sequence[Read], *, cut: bool) -> float | None:
     if not units:
         return None
     number = len(pictures)
-    distances = [min(found.distance, key.largest) if cut else found.distance for *_, key, found in pictures]
+    distances = [_distance(key, found, cut=cut) for *_, key, found in pictures]
     complete = sum(found.complete for *_, found in pictures) / number
     share = sum(found.matched for *_, found in pictures) / units
     return combined(sum(distances) / number, complete, share, pictures[0][2].largest)

@@ -33,9 +33,9 @@ class TiifFold:
     version = "1"
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
-        """`overall`, `short`, `long` and their groups; `by_type`, `by_question`; `type/*`.
+        """`overall`, `short`, `long`; `by_type`, `by_question`; `group/*`, `type/*`.
 
-        `reference/*` and `quirk/*`; `bounds/overall/low` and `high` if pictures are missing.
+        `reference/*` and `quirk/*`; `bounds/overall_at_least` and `_at_most` if pictures are missing.
 
         Raises:
             BadInput: a prompt has no questions, or a verdict's evidence does not answer them.
@@ -117,13 +117,13 @@ def _grouped(name: str, rows: Rows) -> Measure:
 
 
 def _by_group(rows: Rows) -> list[Measure]:
-    """`short/basic attribute` and so on: means over types."""
+    """`group/short basic attribute` and so on: means over types."""
     measures = []
     for length in LENGTHS:
         for group, types in GROUPS.items():
             some = {(length, name): rows[length, name] for name in types if (length, name) in rows}
             if some:
-                measures.append(Measure(f"{length}/{group}", _strata(some)))
+                measures.append(Measure(f"group/{length} {group}", _strata(some)))
     return measures
 
 
@@ -152,7 +152,7 @@ def _reference(rows: Rows) -> list[Measure]:
         measures.append(_figure(f"reference/{length}", found))
         for group, types in GROUPS.items():
             if some := {name: found[name] for name in types if name in found}:
-                measures.append(_figure(f"reference/{length}/{group}", some))
+                measures.append(_figure(f"reference/group/{length} {group}", some))
     return measures
 
 

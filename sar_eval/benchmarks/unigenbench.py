@@ -30,7 +30,7 @@ class UniGenBenchFold:
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
         """`overall`, `micro`, `primary/*`, `dimension/*`; `reference/*`, `quirk/*`.
 
-        `bounds/overall/low` and `high` if pictures are missing, or the judge's reply could not be read.
+        `bounds/overall_at_least` and `_at_most` if pictures, or readable replies, are missing.
 
         Raises:
             BadInput: a prompt has no test points, or a verdict's evidence no score for each.

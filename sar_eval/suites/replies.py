@@ -108,7 +108,7 @@ def missing_pictures(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict])
 def bounds_of(
     name: str, rows: Mapping[str, Sequence[Row]], missing: Mapping[str, Sequence[Row]], **known: Any
 ) -> tuple[Measure, ...]:
-    """`bounds/NAME/low` and `high`: the figure if the missing pictures were all wrong, or all right.
+    """`bounds/NAME_at_least` and `_at_most`: the figure if all missing pictures were wrong, or right.
 
     Args:
         name: of the figure.
@@ -124,12 +124,12 @@ def bounds_of(
         return ()
     tasks = list(dict.fromkeys((*rows, *missing)))
     measures = []
-    for side, share in (("low", 0.0), ("high", 1.0)):
+    for side, share in (("least", 0.0), ("most", 1.0)):
         strata = []
         for task in tasks:
             added = [(at, index, share * weight, weight) for at, index, _, weight in missing.get(task, ())]
             strata.append(stratum(_in_order((*rows.get(task, ()), *added)), task))
-        measures.append(Measure(f"bounds/{name}/{side}", tuple(strata), has_interval=False, **known))
+        measures.append(Measure(f"bounds/{name}_at_{side}", tuple(strata), has_interval=False, **known))
     return tuple(measures)
 
 

@@ -60,7 +60,7 @@ def _check_tiif(found: dict[str, Metric], expected: dict[str, Any], case: str) -
     for length in LENGTHS:
         assert same(found[f"reference/{length}"].value, expected["overall"][length]), (case, length)
         for theirs, ours in GROUPS.items():
-            measure = found.get(f"reference/{length}/{ours}")
+            measure = found.get(f"reference/group/{length} {ours}")
             value = None if measure is None else measure.value
             assert same(value, expected["groups"].get(theirs, {}).get(length)), (case, length, theirs)
 

@@ -83,9 +83,12 @@ def test_oneig_text_suites(parity: Path) -> None:
             continue
         verdicts = _verdicts(prompts, oneig.texts_officially(grids))
         found = figures(OneigTextFold(), prompts, verdicts, "reference/")
-        names = {"overall": "score", "edit_distance": "ED", "complete": "CR", "words/micro": "WAC"}
+        names = {"overall": "score", "complete": "CR", "words_micro": "WAC"}
         for ours, theirs in names.items():
             assert same(found[f"reference/{ours}"].value, expected[theirs]), (case["id"], theirs)
+        largest = oneig.LARGEST_DISTANCE[case["language"].lower()]
+        distance = largest * (1 - found["reference/nearness"].value)
+        assert distance == pytest.approx(expected["ED"], rel=0, abs=1e-9), case["id"]
 
 
 def _verdicts(prompts: list[Prompt], texts: list[list[str]]) -> list[Verdict]:

@@ -42,7 +42,7 @@ def test_tiif_groups_weigh_the_same_whatever_their_size() -> None:
         (_tiif("color+texture", "yes"), "yes"),
         (_tiif("style", "yes", "yes", "yes", "yes"), "no\nno\nno\nno"),
     )
-    assert found["short/basic attribute"].value == 0.75
+    assert found["group/short basic attribute"].value == 0.75
     assert found["short"].value == found["overall"].value == 0.375
     assert found["by_type"].value == 0.5
     assert found["by_question"].value == pytest.approx(2 / 7)
@@ -94,7 +94,7 @@ def test_tiif_missing_pictures_bound_the_figure() -> None:
         TiifFold(), [style, text], [rubric_verdict("tiif", style, 0, ["yes"]), _unread(text, "I cannot.")]
     )
     assert (found["overall"].value, found["overall"].n) == (1, 1)
-    assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 1)
+    assert (found["bounds/overall_at_least"].value, found["bounds/overall_at_most"].value) == (0.5, 1)
 
 
 def _unread(prompt: Prompt, reply: str) -> Verdict:
@@ -182,7 +182,7 @@ def test_unigenbench_unreadable_replies_are_bounded_and_the_script_forgets_them(
     prompt = _points("Style", "Style")
     found = _unigen_figures(prompt, [_block("[1, 1]")], ["I cannot."])
     assert found["overall"].value == found["reference/overall"].value == 1
-    assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 1)
+    assert (found["bounds/overall_at_least"].value, found["bounds/overall_at_most"].value) == (0.5, 1)
 
 
 def test_unigenbench_half_a_point_is_none_and_two_points_are_unread() -> None:
@@ -244,4 +244,4 @@ def test_oneig_missing_pictures_bound_the_figure() -> None:
     verdict = Verdict("object_0/0", "vqa", "1", score=1.0, evidence={"questions": rows})
     found = figures(OneigFold(), prompts, [verdict])
     assert (found["overall"].value, found["reference/overall"].value) == (1, 1)
-    assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.25, 1)
+    assert (found["bounds/overall_at_least"].value, found["bounds/overall_at_most"].value) == (0.25, 1)

@@ -100,9 +100,9 @@ def test_longtext_labels_and_missing_pictures() -> None:
     assert found["overall"].value == pytest.approx(2 / 3)
     assert (found["category/menu"].value, found["category/sign"].value) == (1, 0)
     assert (found["length/short"].value, found["length/long"].value) == (1, 0)
-    assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 0.75)
+    assert (found["bounds/overall_at_least"].value, found["bounds/overall_at_most"].value) == (0.5, 0.75)
     complete = figures(LongTextFold(), prompts, [v for v in verdicts if v.key.endswith("/0")])
-    assert "bounds/overall/low" not in complete
+    assert "bounds/overall_at_least" not in complete
 
 
 def test_longtext_refuses_a_key_without_words() -> None:
@@ -135,17 +135,18 @@ def test_oneig_silence_is_not_better_than_a_phrase() -> None:
     """The phrase without its full stop leaves 18 letters in the script, which are nearer to a long key."""
     key = "Fresh bread and good tea at noon"
     with_stop, without = _text_figures("No text recognized.", key), _text_figures("No text recognized", key)
-    assert with_stop["reference/edit_distance"].value == len(key)
-    assert without["reference/edit_distance"].value < len(key)
-    assert without["edit_distance"].value == with_stop["edit_distance"].value == len(key)
+    silent = pytest.approx(1 - len(key) / 100)
+    assert with_stop["reference/nearness"].value == silent
+    assert without["reference/nearness"].value > 1 - len(key) / 100
+    assert without["nearness"].value == with_stop["nearness"].value == silent
     assert without["quirk/phrases_and_blanks_stay"].value < 0
     assert with_stop["quirk/phrases_and_blanks_stay"].value == 0
 
 
 def test_oneig_chinese_key_and_latin_reading_are_compared_alike() -> None:
     found = _text_figures("a b c", "\u8336", "zh")
-    assert found["reference/edit_distance"].value == 5  # `a b c` keeps its blanks
-    assert found["edit_distance"].value == 3
+    assert found["reference/nearness"].value == 1 - 5 / 50  # `a b c` keeps its blanks
+    assert found["nearness"].value == 1 - 3 / 50
 
 
 def test_oneig_distance_is_cut_for_each_picture() -> None:
@@ -157,6 +158,8 @@ def test_oneig_distance_is_cut_for_each_picture() -> None:
     found = figures(OneigTextFold(), prompts, verdicts)
     assert found["reference/overall"].value == 0  # the mean distance is 152, as far as any
     assert found["composite"].value == pytest.approx(1 - 50.5 / 100)
+    assert found["nearness"].value == pytest.approx(1 - 50.5 / 100)
+    assert found["reference/nearness"].value == pytest.approx(1 - 152 / 100)
     assert found["overall"].value == pytest.approx((0 + 0.99) / 2)
     assert (found["quirk/cut_at_the_mean"].value, found["quirk/cut_at_the_mean"].n) == (
         pytest.approx(1 - 50.5 / 100),
@@ -171,13 +174,13 @@ def test_oneig_words_by_key_and_by_picture() -> None:
         rubric_verdict("oneig-text", prompts[1], 0, ["sea"]),
     ]
     found = figures(OneigTextFold(), prompts, verdicts)
-    assert (found["words/micro"].value, found["words/macro"].value) == (0.75, 0.5)
+    assert (found["words_micro"].value, found["words_macro"].value) == (0.75, 0.5)
     assert found["complete"].value == 0.5
-    assert found["edit_distance"].bounds is None
+    assert (found["nearness"].bounds, found["reference/nearness"].bounds) == ((0, 1), None)
 
 
 def test_oneig_missing_pictures_bound_the_figure() -> None:
     prompts = [_short("a", "tea"), _short("b", "sea")]
     found = figures(OneigTextFold(), prompts, [rubric_verdict("oneig-text", prompts[0], 0, ["tea"])])
     assert (found["overall"].value, found["overall"].n) == (1, 1)
-    assert (found["bounds/overall/low"].value, found["bounds/overall/high"].value) == (0.5, 1)
+    assert (found["bounds/overall_at_least"].value, found["bounds/overall_at_most"].value) == (0.5, 1)
