@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import warnings
 from dataclasses import dataclass
 from itertools import islice
@@ -18,8 +17,6 @@ from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
 MAX_LITERAL = 200_000  # characters between two tags; 4,096 tokens, the judge's most, have fewer
-_ANALYSIS = re.compile(r"<analysis>(.*?)</analysis>", re.DOTALL)
-_SCORE = re.compile(r"<score>(.*?)</score>", re.DOTALL)
 _NO_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
 
 
@@ -68,7 +65,7 @@ def read_officially(reply: str | None, number: int) -> Json:
     Raises:
         TypeError: a literal has no length (a number, None), which the script does not catch.
     """
-    analysis, scores = (_literal(found, reply or "") for found in (_ANALYSIS, _SCORE))
+    analysis, scores = (_literal(tag, reply or "") for tag in ("analysis", "score"))
     if analysis is _UNREADABLE or scores is _UNREADABLE:
         return None
     return scores if len(analysis) == number and len(scores) == number else None
@@ -97,13 +94,15 @@ class _Unreadable:
 _UNREADABLE = _Unreadable()
 
 
-def _literal(tags: re.Pattern[str], reply: str) -> Json:
-    found = tags.search(reply)
-    if found is None or len(found[1]) > MAX_LITERAL:
+def _literal(tag: str, reply: str) -> Json:
+    """The Python literal between the first `<tag>` and the first `</tag>` after it."""
+    _, opening, rest = reply.partition(f"<{tag}>")
+    text, closing, _ = rest.partition(f"</{tag}>")
+    if not opening or not closing or len(text) > MAX_LITERAL:
         return _UNREADABLE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unknown escape sequence in a text is no concern of ours
-            return ast.literal_eval(found[1].strip())
+            return ast.literal_eval(text.strip())
     except _NO_LITERAL:
         return _UNREADABLE

@@ -194,7 +194,8 @@ def test_unigenbench_half_a_point_is_none_and_two_points_are_unread() -> None:
 
 def test_unigenbench_hostile_literals_are_unread() -> None:
     prompt = _points("Style", "Style")
-    for scores in ("(" * 5000, "[" * 5000 + "]" * 5000, "9" * 5000, "__import__('os')", "'\\d' * 10**9"):
+    hostile = ("(" * 5000, "[" * 5000 + "]" * 5000, "-" * 90_000 + "1", "1+" * 9000 + "1", "9" * 5000)
+    for scores in (*hostile, "__import__('os')", "'\\d' * 10**9", "<score>" * 2500):
         found = _unigen_figures(prompt, [_block(scores)])
         assert found["overall"].value is found["reference/overall"].value is None
 
