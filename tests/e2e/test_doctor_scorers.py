@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.stages.anchors import ANCHORS, Anchor, read_anchors
 from sar_eval.stages.check_scorers import check_scorers
 from sar_eval.tensors.remote_file import RemoteFile
+from sar_eval.tensors.weight_files import read_tensors
+from tests.parity_data import needs
 
 WEIGHT = [0.5, -0.25, 1.5]
 # A scorer of a user's own: a linear layer on the mean colour, and a bias that an option chooses.
@@ -206,3 +210,36 @@ def test_the_published_anchors_are_pinned() -> None:
         commit = anchor.picture.url.split("/")[5]
         assert len(commit) == 40
         assert anchor.picture.name.startswith("anchors/")
+
+
+@pytest.mark.slow
+def test_a_real_scorer_gives_the_official_scores(
+    server, sar_eval_here, parity, tmp_path, one_thread
+) -> None:
+    """ImageReward's official answers on tiny weights, from where the real ones would lie."""
+    if "imagereward" not in discover.names("scorers"):
+        pytest.skip("there is no scorer imagereward")
+    data = needs(parity / "imagereward")
+    folder = tmp_path / "cache" / "imagereward"
+    shutil.copytree(data, folder)
+    if not (folder / "ImageReward.pt").is_file():
+        torch.save(read_tensors(data / "ImageReward.safetensors"), folder / "ImageReward.pt")
+    reference = json.loads((data / "cases.json").read_text())
+    texts = {name: text["text"] for name, text in reference["texts"].items()}
+    rows = [
+        {
+            "scorer": "imagereward",
+            "image": f"imagereward/{case['image']}",
+            "prompt": texts[case["text_id"]],
+            "score": case["score"],
+            "tolerance": 2e-5,
+        }
+        for case in reference["cases"]
+        if (data / case["image"]).is_file() and texts[case["text_id"]].strip()
+    ]
+    table = tmp_path / "cache" / "official.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    code, output = sar_eval_here("doctor", "scorers", "imagereward", "--reference", table, "--json")
+    assert code == 0, output
+    found, _ = json.JSONDecoder().raw_decode(output, output.index("[\n"))
+    assert [row["ok"] for row in found] == [True] * 4
