@@ -9,8 +9,9 @@ further numbers, as is the head's `sigma_raw`, sigma's logarithm. The authors ra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sar_eval.discover import need
@@ -38,12 +39,15 @@ LICENCE = "MIT; its base Qwen2-VL-7B-Instruct: Apache-2.0"
 class Hpsv3Scorer:
     """HPSv3 of pictures and prompts."""
 
-    variants: ClassVar = {"": ScorerFacts("points", None, None, True, LICENCE, ("hpsv3", "hpsv3-base"))}
+    variants: ClassVar[Mapping[str, ScorerFacts]] = {
+        "": ScorerFacts("points", None, None, True, LICENCE, ("hpsv3", "hpsv3-base"))
+    }
     path_options = ("weights", "base")  # the version has digests of the files
     speed_options = ("pictures_at_once",)
 
     def __init__(
         self,
+        *,
         variant: str = "",
         device: str = "cpu",
         dtype: str = "float32",
@@ -84,7 +88,9 @@ class Hpsv3Scorer:
         )
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         del self._network
         release(self._key)
 

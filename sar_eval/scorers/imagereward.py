@@ -7,8 +7,9 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from sar_eval.discover import need
@@ -35,11 +36,13 @@ SIZES = ("med_config.json", "sizes.json")  # numbers of heads; see `networks.ima
 class ImageRewardScorer:
     """ImageReward of pictures and prompts."""
 
-    variants: ClassVar = {"": ScorerFacts("reward", None, None, True, "Apache-2.0", ("imagereward",))}
+    variants: ClassVar[Mapping[str, ScorerFacts]] = {
+        "": ScorerFacts("reward", None, None, True, "Apache-2.0", ("imagereward",))
+    }
     path_options = ("weights",)  # the version has digests of the files
 
     def __init__(
-        self, variant: str = "", device: str = "cpu", dtype: str = "float32", weights: str = ""
+        self, *, variant: str = "", device: str = "cpu", dtype: str = "float32", weights: str = ""
     ) -> None:
         """Check the options and find the files, which are loaded on enter.
 
@@ -71,7 +74,9 @@ class ImageRewardScorer:
         )
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         del self._network
         release(self._key)
 

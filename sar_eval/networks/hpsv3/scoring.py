@@ -17,6 +17,10 @@ from sar_eval.networks.hpsv3.picture import FACTOR, cut_patches, grid
 from sar_eval.networks.hpsv3.text import Request, RequestTokenizer
 
 Pixels = NDArray[np.uint8]
+USUAL_LENGTH = (
+    1300  # tokens of a request with a prompt of 500 words; 800 are the instruction's and the picture's
+)
+MAX_PADDING = 1.25  # the longest request of a batch by the shortest
 
 
 class Judgement(NamedTuple):
@@ -105,7 +109,18 @@ class Hpsv3:
 
 
 def by_length(requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
-    """Indices of batches of at most `at_once` requests; those of like length go together."""
-    order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids))
-    for start in range(0, len(order), at_once):
-        yield order[start : start + at_once]
+    """Indices of batches of at most `at_once` requests of like length.
+
+    A long prompt neither pads the others nor fills the memory: a batch has as many tokens as that many usual
+    requests.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(requests)), key=lambda index: len(requests[index].ids)):
+        length = len(requests[index].ids)
+        is_full = len(batch) == at_once or length * (len(batch) + 1) > at_once * USUAL_LENGTH
+        if batch and (is_full or length > MAX_PADDING * len(requests[batch[0]].ids)):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
