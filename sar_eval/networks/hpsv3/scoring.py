@@ -111,8 +111,8 @@ class Hpsv3:
 def by_length(requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
     """Indices of batches of at most `at_once` requests of like length.
 
-    A long prompt neither pads the others nor fills the memory: a batch has as many tokens as that many usual
-    requests.
+    A long prompt neither pads the others nor fills the memory: a batch has at most the tokens of that many
+    usual requests.
     """
     batch: list[int] = []
     for index in sorted(range(len(requests)), key=lambda index: len(requests[index].ids)):
