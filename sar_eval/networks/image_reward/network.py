@@ -81,4 +81,6 @@ def _text_config(shape: Shape) -> BlipTextConfig:
         max_position_embeddings=shape.positions,
         layer_norm_eps=TEXT_EPS,
         is_decoder=True,
+        bos_token_id=None,  # of BLIP's captions
+        eos_token_id=None,
     )
