@@ -89,8 +89,8 @@ def _sizes(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Number of layers whose tensors match."""
-    return 1 + max((int(found[1]) for name in state if (found := re.match(pattern, name))), default=-1)
+    """Number of layers; of a gap between them, the comparison with the network tells."""
+    return len({found[1] for name in state if (found := re.match(pattern, name))})
 
 
 def _head(state: Mapping[str, Tensor], width: int) -> dict[int, tuple[int, int]]:

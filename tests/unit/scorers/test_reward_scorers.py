@@ -109,11 +109,25 @@ def test_a_torch_file_of_tensors_loads_and_one_with_programs_does_not(folder, te
             "BLIP without ImageReward's head",
         ),
         (lambda t: {**t, "mlp.layers.7.weight": torch.zeros(2, 4)}, "do not lead from"),
+        (
+            lambda t: {**t, f"{VISION}blocks.99999999.norm1.bias": torch.zeros(48)},
+            r"1 unexpected \(blip\.visual_encoder\.blocks\.99999999\.norm1\.bias",
+        ),
         (lambda t: without(t, f"{VISION}pos_embed"), r"it has no tensor 'blip\.visual_encoder\.pos_embed'"),
         (lambda t: {**t, f"{VISION}pos_embed": torch.zeros(1, 0, 48)}, r"not one of 3 dimensions"),
         (lambda t: {"conv.weight": torch.zeros(3)}, r"is no ImageReward: it has no tensor"),
     ],
-    ids=["missing", "foreign", "shape", "no head", "head", "no positions", "empty", "another network"],
+    ids=[
+        "missing",
+        "foreign",
+        "shape",
+        "no head",
+        "head",
+        "a far layer",
+        "no positions",
+        "empty",
+        "another network",
+    ],
 )
 def test_weights_of_another_network_are_refused(folder, tensors, change, message) -> None:
     with pytest.raises(BadInput, match=message):
@@ -299,6 +313,15 @@ def test_a_picture_may_be_scored_for_several_prompts(both) -> None:
         first, second, third = scorer.score([picture] * 3, prompts)
         assert first.value == pytest.approx(third.value, abs=1e-6)
         assert first.value != pytest.approx(second.value, abs=1e-6)
+
+
+def test_scorers_of_a_process_hold_one_copy(reward_folder, folder, tensors) -> None:
+    path = folder / "ImageReward.safetensors"
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path)
+    with ImageRewardScorer(weights=str(path)) as first, ImageRewardScorer(weights=str(path)) as second:
+        assert first._network is second._network
+        with ImageRewardScorer(weights=str(path), dtype="bfloat16") as third:
+            assert third._network is not first._network
 
 
 @pytest.mark.parametrize(
