@@ -77,7 +77,7 @@ class Hpsv3Scorer:
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype, self.pictures_at_once = device, dtype, pictures_at_once
         self.weights, self.base = _find_weights(weights), _find_base(base)
-        self.version = f"{VERSION}+{_digest(self.weights, self.base)}"
+        self.version = _version(self.weights, self.base)
         self._key = ("hpsv3", self.version, str(self.weights), device, dtype)
 
     def __enter__(self) -> Self:
@@ -144,14 +144,10 @@ def _find_base(base: str) -> Path:
     return folder
 
 
-def _digest(weights: Path, base: Path) -> str:
-    """First eight hex digits of the weights' SHA-256, and of that of the base's two files."""
-    import hashlib
+def _version(weights: Path, base: Path) -> str:
+    from sar_eval.tensors.converted import version_of_files
 
-    from sar_eval.tensors.converted import file_digest
-
-    others = "".join(file_digest(base / name) for name in BASE_FILES)
-    return f"{file_digest(weights)[:8]}+{hashlib.sha256(others.encode()).hexdigest()[:8]}"
+    return f"{VERSION}+{version_of_files(weights, [base / name for name in BASE_FILES])}"
 
 
 SCORER = Hpsv3Scorer

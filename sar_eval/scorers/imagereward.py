@@ -62,7 +62,7 @@ class ImageRewardScorer:
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype = device, dtype
         self.weights, self.vocabulary = _find(weights)
-        self.version = f"{VERSION}+{_digest(self.weights, self.vocabulary)}"
+        self.version = _version(self.weights, self.vocabulary)
         self._key = ("imagereward", self.version, str(self.weights), device, dtype)
 
     def __enter__(self) -> Self:
@@ -118,15 +118,11 @@ def _find(weights: str) -> tuple[Path, Path]:
     return path, vocabulary
 
 
-def _digest(weights: Path, vocabulary: Path) -> str:
-    """First eight hex digits of the weights' SHA-256, and of that of the small files."""
-    import hashlib
+def _version(weights: Path, vocabulary: Path) -> str:
+    from sar_eval.tensors.converted import version_of_files
 
-    from sar_eval.tensors.converted import file_digest
-
-    small = [vocabulary, *(path for name in SIZES if (path := weights.parent / name).is_file())]
-    others = "".join(file_digest(path) for path in small)
-    return f"{file_digest(weights)[:8]}+{hashlib.sha256(others.encode()).hexdigest()[:8]}"
+    sizes = [path for name in SIZES if (path := weights.parent / name).is_file()]
+    return f"{VERSION}+{version_of_files(weights, [vocabulary, *sizes])}"
 
 
 SCORER = ImageRewardScorer
