@@ -54,11 +54,8 @@ LEFT_OUT = {
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
-<<<<<<< HEAD
     **golden_rewards.LEFT_OUT,
-=======
     "folds": "most of the larger cases",
->>>>>>> main
     "all other folders": "no test reads them yet",
 }
 
