@@ -228,8 +228,8 @@ def test_texts_come_from_files_and_are_verified(chat: RubricServer, tmp_path) ->
 def test_texts_of_a_suite_are_fetched_with_it(chat: RubricServer, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
     options = {"numbers": {"score": r"(\d)"}, "reader": "numbers"}
-    with pytest.raises(BadInput, match=r"wise/verified_user\.txt: `sar-eval prompts fetch wise` downloads"):
-        judge(chat, "red", template_file="wise/verified_user", **options)
+    with pytest.raises(BadInput, match=r"wise/user\.txt: `sar-eval prompts fetch wise` downloads"):
+        judge(chat, "red", template_file="wise/user", **options)
 
 
 def test_the_version_is_of_all_that_changes_a_verdict(chat: RubricServer) -> None:

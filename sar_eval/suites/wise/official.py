@@ -1,7 +1,7 @@
 """WISE's figures as its scripts make them: what they read in a reply, leave out, and refuse.
 
 Reimplemented from the behaviour of `vllm_eval.py`, `calculate_verified.py`, `WISE_legacy/gpt_eval.py` and
-`WISE_legacy/Calculate.py` in https://github.com/PKU-YuanGroup/WISE (commit eb51174). docs/wise.md lists
+`WISE_legacy/Calculate.py` in https://github.com/PKU-YuanGroup/WISE (commit eb51174). docs/rubric.md lists
 their quirks.
 """
 
