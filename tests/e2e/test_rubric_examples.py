@@ -12,6 +12,8 @@ from sar_eval.networks import chat_client
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import verdict_from_row
 from sar_eval.suites.rubric.readers import compile_pattern
+from sar_eval.types import Prompt
+from tests.stored_runs import begin_run, store_generations
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -79,6 +81,21 @@ def test_prose_is_an_error_of_its_picture_and_the_run_incomplete(
     assert code == 3, output
     assert {v.error for v in verdicts.values()} == {"unread: no legible in 'Lovely!'"}
     assert verdicts["sale/0"].evidence["replies"] == ["Lovely!"] * 3
+
+
+@pytest.mark.slow
+def test_a_rubric_on_the_command_line_judges_a_finished_run(sar_eval_here, tmp_path: Path) -> None:
+    prompts = [Prompt("a", "red"), Prompt("b", "blue")]
+    spec, folder = begin_run(tmp_path / "run", prompts, judge="", fold="scores", images_per_prompt=1)
+    store_generations(spec, folder, {"a/0": encoded("red"), "b/0": encoded("red")})
+    with serving() as server:
+        options = {"url": server.url, "model": "judge-7b", "encoding": "png", "resize": "[8, 8]"}
+        options |= {"template": "{prompt}", "numbers.score": r"score: (\d)"}
+        words = [word for name, value in options.items() for word in ("--judge-option", f"{name}={value}")]
+        code, output = sar_eval_here("judge", tmp_path / "run", "--judge", "rubric", "--workers", 1, *words)
+    assert code == 0, output
+    scores = {row["key"]: row["score"] for row in folder.verdicts("rubric").rows()}
+    assert scores == {"a/0": 1.0, "b/0": 0.0}
 
 
 @pytest.mark.slow
