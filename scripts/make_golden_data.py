@@ -28,6 +28,7 @@ COPIED = (
     "geneval/object_names.txt",
     "geneval/verdicts.jsonl.gz",
     "dpg/scores.jsonl.gz",
+    *(f"folds/{name}/dev.jsonl.gz" for name in ("longtext", "oneig", "unigenbench")),
     *(f"simplear/{name}/{file}" for name in ("dev_tied", "dev_untied") for file in SIMPLEAR),
     "mask2former/config.json",
     "mask2former/mask2former_tiny_mmdet.pth",
@@ -42,7 +43,10 @@ COPIED = (
 )
 COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
 IMAGES = ("image1", "image2")  # of Mask2Former
-FOLDS = {"wise": {"reply": 999, "replies": 1, "lines": 2}}  # cases of each kind and form that are kept
+FOLDS = {  # cases of each kind and form that are kept
+    "tiif": {"reply": 120, "suite": 12, "ocr": 12},
+    "wise": {"reply": 999, "replies": 1, "lines": 2},
+}
 LEFT_OUT = {
     "mask2former/image0.png, image3.png": "with their outputs: image3's instances alone are 1.5 MB",
     "mask2former, mask logits of image1 and image2": "9.9 MB; the instances' masks are computed from them",

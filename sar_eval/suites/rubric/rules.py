@@ -32,7 +32,7 @@ Values = Mapping[str, Json]
 # The options of each reader, beside `reader` itself.
 OF_READER = {
     "numbers": ("numbers", "take", "bare", "range", "score", "weights", "divisor"),
-    "yes_no": ("items",),
+    "yes_no": ("items", "against"),
     "list": ("items", "tag", "range", "divisor"),
     "text": ("drop", "against"),
 }
@@ -85,19 +85,27 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class YesNo:
-    """`answers`, one for each item of the prompt's checks `items`; the score is the share of yes."""
+    """`answers`, one for each item of the prompt's checks `items`; the score is the share of yes.
+
+    Attributes:
+        items: key of the prompt's checks with the questions.
+        against: key of those with the wanted answers (`yes` or `no`), of which the score is the share that
+            was given; "" if every answer should be yes.
+    """
 
     items: str = "questions"
+    against: str = ""
 
     def read(self, reply: str, prompt: Prompt) -> Values:
         """`answers`: true for yes."""
         return {"answers": read_yes_no(reply, expected_count(prompt, self.items))}
 
     def score(self, values: Values, prompt: Prompt) -> float:
-        """The share of yes."""
-        del prompt
-        answers = values["answers"]
-        return sum(answers) / len(answers)
+        """The share of the answers that are as wanted; those for which nothing is wanted do not count."""
+        answers: list[bool] = values["answers"]
+        wanted = _wanted_answers(prompt, self.against) if self.against else [True] * len(answers)
+        given = list(zip(answers, wanted, strict=False))
+        return sum(answer == want for answer, want in given) / len(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,15 @@ def _words(text: str) -> Counter[str]:
     return Counter(re.findall(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+", text.casefold()))
 
 
+def _wanted_answers(prompt: Prompt, key: str) -> list[bool]:
+    checks = prompt.checks if isinstance(prompt.checks, Mapping) else {}
+    wanted = checks.get(key)
+    words = [str(word).strip().lower() for word in wanted] if isinstance(wanted, list) else []
+    if not words or not {"yes", "no"}.issuperset(words):
+        raise BadInput(f"prompt {prompt.id!r}: its checks have no list {key!r} of yes and no")
+    return [word == "yes" for word in words]
+
+
 def _wanted(prompt: Prompt, key: str) -> str:
     checks = prompt.checks if isinstance(prompt.checks, Mapping) else {}
     wanted = checks.get(key)
@@ -254,7 +271,8 @@ def _finite(name: str, value: Json, label: str) -> float:
 
 
 def _yes_no(options: Mapping[str, Json], label: str) -> YesNo:
-    return YesNo(_key("items", options.get("items", "questions"), label))
+    against = _key("against", options["against"], label) if "against" in options else ""
+    return YesNo(_key("items", options.get("items", "questions"), label), against)
 
 
 def _scores(options: Mapping[str, Json], label: str) -> Scores:

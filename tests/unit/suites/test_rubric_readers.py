@@ -197,3 +197,15 @@ def test_a_rule_scores_what_it_reads() -> None:
 def test_an_option_that_cannot_be_is_named(options: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make_rule(options, "judge")
+
+
+def test_a_share_of_answers_is_against_what_is_wanted() -> None:
+    rule = make_rule({"reader": "yes_no", "against": "answers"}, "judge")
+    checks = {"questions": ["a?", "b?", "c?"], "answers": ["yes", " No"]}
+    prompt = Prompt("p", "text", checks=checks)
+    assert rule.score(rule.read("yes\nyes\nno", prompt), prompt) == 0.5
+    assert rule.score(rule.read("yes\nno\nno", prompt), prompt) == 1
+    for wanted in (None, [], ["maybe"], "yes"):
+        broken = Prompt("p", "text", checks={**checks, "answers": wanted})
+        with pytest.raises(BadInput, match=r"prompt 'p': its checks have no list 'answers' of yes and no"):
+            rule.score({"answers": [True, True, True]}, broken)
