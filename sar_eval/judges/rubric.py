@@ -105,6 +105,7 @@ class RubricJudge:
     def _load(self, item: tuple[Prompt, Generation]) -> _Sample:
         prompt, generation = item
         try:
+            self._rule.check(prompt)
             picture, mime = encode_picture(_image(generation), self._form)
             request = ChatRequest(picture, mime, fill(self._template, prompt))
         except BadInput as error:
@@ -128,8 +129,6 @@ class RubricJudge:
             except UnreadReply as error:
                 why[sample.key] = str(error)
                 unread.append(sample)
-            except BadInput as error:  # of the prompt's checks
-                yield self._error(sample, str(error))
         return unread
 
     def _verdict(self, sample: _Sample, reply: Reply) -> Verdict:

@@ -170,9 +170,14 @@ def test_unreadable_pictures_and_missing_keys_are_errors_of_their_own(chat: Rubr
     assert "unreadable image" in (broken.error or "")
     [lacking] = judge(chat, "red", template="{prompt}\n{explanation}")
     assert lacking.error == "prompt 'p0': the template asks for {explanation}, which its checks do not have"
+    for reader, options, error in (
+        ("yes_no", {}, "its checks have no list 'questions'"),
+        ("list", {"items": "parts"}, "its checks have no list 'parts'"),
+        ("text", {"against": "wanted"}, "its checks have no text 'wanted' with words in it"),
+    ):
+        [none] = judge(chat, "red", reader=reader, template="{prompt}", **options)
+        assert none.error == f"prompt 'p0': {error}"
     assert chat.requests == []
-    [none] = judge(chat, "red", reader="yes_no", template="{prompt}")
-    assert none.error == "prompt 'p0': its checks have no list 'questions'"
 
 
 def test_all_questions_in_one_request(chat: RubricServer) -> None:
