@@ -170,6 +170,9 @@ def test_unreadable_pictures_and_missing_keys_are_errors_of_their_own(chat: Rubr
     assert "unreadable image" in (broken.error or "")
     [lacking] = judge(chat, "red", template="{prompt}\n{explanation}")
     assert lacking.error == "prompt 'p0': the template asks for {explanation}, which its checks do not have"
+    asked = Prompt("p0", "red", checks={"asked": ["Is it?"]})
+    [none] = judge(chat, asked, reader="yes_no", template="{prompt}", items="asked", against="wanted")
+    assert none.error == "prompt 'p0': its checks have no list 'wanted' of yes and no"
     for reader, options, error in (
         ("yes_no", {}, "its checks have no list 'questions'"),
         ("list", {"items": "parts"}, "its checks have no list 'parts'"),

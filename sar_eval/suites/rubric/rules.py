@@ -104,8 +104,10 @@ class YesNo:
     against: str = ""
 
     def check(self, prompt: Prompt) -> None:
-        """There must be questions."""
+        """There must be questions, and wanted answers if the score needs them."""
         expected_count(prompt, self.items)
+        if self.against:
+            _wanted_answers(prompt, self.against)
 
     def read(self, reply: str, prompt: Prompt) -> Values:
         """`answers`: true for yes."""
