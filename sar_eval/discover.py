@@ -1,9 +1,9 @@
-"""Find an engine, judge, answerer, benchmark or tracker by its name, importing nothing else.
+"""Find an engine, judge, answerer, scorer, benchmark or tracker by its name, importing nothing else.
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
-groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`, `sar_eval.benchmarks` and
-`sar_eval.trackers`; `path/to/file.py:NAME` names an object in any file.
+groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`, `sar_eval.scorers`,
+`sar_eval.benchmarks` and `sar_eval.trackers`; `path/to/file.py:NAME` names an object in any file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ KINDS = {
     "engines": "ENGINE",
     "judges": "JUDGE",
     "answerers": "ANSWERER",
+    "scorers": "SCORER",
     "benchmarks": "BENCHMARK",
     "trackers": "TRACKER",
 }

@@ -144,10 +144,15 @@ class DrawScores:
 
 def draw_scores(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> DrawScores:
     """The scores of the judged draws; a stored run gives them without reading any evidence."""
+    return collect_scores(prompts, scores(verdicts))
+
+
+def collect_scores(prompts: Sequence[Prompt], pairs: Iterable[tuple[str, float | None]]) -> DrawScores:
+    """The scores of draws given by key, in any order; draws of no prompt of the suite are left out."""
     ids = [prompt.id for prompt in prompts]
     position = {prompt_id: number for number, prompt_id in enumerate(ids)}
     at, indices, values = [], [], []
-    for key, score in scores(verdicts):
+    for key, score in pairs:
         prompt_id, _, index = key.rpartition("/")
         if score is not None and prompt_id in position:
             at.append(position[prompt_id])

@@ -1,4 +1,4 @@
-"""The seams: interfaces of engines, judges, answerers, benchmarks, trackers. Nothing inherits from them."""
+"""The seams: interfaces of engines, judges, answerers, scorers and so on. Nothing inherits from them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Answer, Draw, Generation, Prompt, TrackedRun, Verdict
+from sar_eval.types import Answer, Draw, Generation, Prompt, Score, ScorerFacts, TrackedRun, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sar_eval.images.picture import Picture
     from sar_eval.measures import Measure
 
 # Environment variable of a worker: how many workers share the memory of its device.
@@ -87,6 +88,34 @@ class Answerer(Resource, Protocol):
         """One answer for each question of each image (RGB uint8 `[H, W, 3]`), in the same order.
 
         An image's answers depend on nothing but itself and its questions.
+        """
+        ...
+
+
+class Scorer(Resource, Protocol):
+    """Gives pictures numbers: a reward model, an aesthetic score, CLIP's similarity to the prompt.
+
+    Made as `SCORER(variant=..., device=..., dtype=..., **options)`. The constructor checks its options,
+    finds its weights and loads nothing.
+
+    `variants` is a class attribute: every form with its facts, the default first (`{"": facts}` if there is
+    one form). `version` changes whenever the same picture may get another number: it names the formula,
+    the options that change numbers, and the weights. `speed_options` and `path_options` as of a judge.
+
+    Optional: `prepare(picture)` is called in a thread before `score` and keeps what it makes by
+    `picture.once`, so that pictures are resized while the network works on others.
+    """
+
+    variants: Mapping[str, ScorerFacts]
+    variant: str
+    facts: ScorerFacts
+    version: str
+
+    def score(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Iterator[Score]:
+        """One score for each picture, in the same order.
+
+        A picture's score depends on nothing but itself and its prompt. Scorers that share a network (see
+        `networks.shared`) keep its output by `picture.once`, so that it is computed once.
         """
         ...
 

@@ -101,6 +101,9 @@ class RunSpec:
         """What judges and folds by a file of code, `path/to/file.py:NAME`, by field."""
         names = {"judge": self.judge, "fold": self.fold}
         names["answerer"] = str(self.judge_options.get("answerer", ""))
+        scorers = self.judge_options.get("scorers", ())
+        for name in scorers.split(",") if isinstance(scorers, str) else scorers:
+            names[f"scorer {name}"] = str(name)
         return {field: name for field, name in names.items() if discover.is_file(name)}
 
     @classmethod
@@ -125,8 +128,14 @@ class RunSpec:
 
 
 def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, Json]:
-    """The options but for some."""
-    return {name: value for name, value in options.items() if name not in ignored}
+    """The options but for some; `hps.weights` is the option `weights` of the table `hps`."""
+    left: dict[str, Json] = {}
+    for name, value in options.items():
+        if name in ignored:
+            continue
+        inner = {key.removeprefix(f"{name}.") for key in ignored if key.startswith(f"{name}.")}
+        left[name] = without(value, inner) if inner and isinstance(value, dict) else value
+    return left
 
 
 def run_folder(spec: RunSpec, root: Path, shard: Shard | None = None, *, sequential: bool = False) -> Path:

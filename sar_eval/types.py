@@ -111,6 +111,43 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer says of one picture: a number, or why there is none.
+
+    Attributes:
+        value: in the scorer's unit.
+        error: why there is no value.
+        truncated: the prompt was longer than the network reads, and its end was cut off.
+        more: further numbers of the same network, as HPSv3's spread.
+    """
+
+    value: float | None = None
+    error: str | None = None
+    truncated: bool = False
+    more: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerFacts:
+    """What a scorer, or one variant of it, says of itself.
+
+    Attributes:
+        unit: of its numbers, in a word or two ("cosine", "points").
+        low, high: the range of its numbers; None where there is no limit.
+        needs_prompt: whether a picture without a prompt has no score.
+        licence: of code and weights.
+        weights: names of its published files (see `tensors.published_weights`).
+    """
+
+    unit: str
+    low: float | None
+    high: float | None
+    needs_prompt: bool
+    licence: str
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
     """One object found in an image.
 

@@ -18,12 +18,17 @@ ROWS = (
         ("engines", "draw"),
         ("judges", "give verdicts"),
         ("answerers", "answer questions"),
+        ("scorers", "give numbers"),
         ("benchmarks", "fold verdicts"),
         ("trackers", "show runs"),
         ("runtime", "workers, blocks"),
         ("recipe.py", "what is asked for"),
     ),
-    (("vllm_guided", "guidance inside vLLM"), ("networks", "the judges' networks")),
+    (
+        ("vllm_guided", "guidance inside vLLM"),
+        ("networks", "the judges' networks"),
+        ("scoring.py", "several scorers, one decoding"),
+    ),
     (("decoding", "the sampling loop: transformer, guidance, sampling, noise, speculation"),),
     (
         ("families", "a checkpoint's files, prompts, codes, pixels"),

@@ -10,10 +10,11 @@ import io
 import stat
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,7 @@ TURNS = {
 }
 NO_IMAGE = "no PNG, JPEG or WebP, or a damaged one"
 _one_large = threading.Lock()
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,25 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BadInput: the bytes are no readable image, or one that is animated or larger than `MAX_PIXELS`.
     """
+    return _load(data, lambda image: np.asarray(_to_rgb(_upright(image))))
+
+
+def decode_stored(data: bytes) -> Image.Image:
+    """Decode an image in its own mode, neither turned nor converted; sixteen bits are scaled to eight.
+
+    Raises:
+        BadInput: as `decode_image`.
+    """
+    return _load(data, lambda image: _to_eight_bits(image) if image.mode.startswith("I") else image.copy())
+
+
+def _load(data: bytes, convert: Callable[[Image.Image], Decoded]) -> Decoded:
     try:
         with _open(io.BytesIO(data)) as image:
             large = image.width * image.height > LARGE
             with _one_large if large else nullcontext():
                 image.load()
-                return np.asarray(_to_rgb(_upright(image)))
+                return convert(image)
     except BadInput:
         raise
     except Exception as error:  # decoders raise anything from struct.error to MemoryError
@@ -215,14 +230,19 @@ def _what_it_is(start: bytes) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):  # 16 bits of grey, of which convert() would clip all above 255
-        levels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):
+        return _to_eight_bits(image).convert("RGB")
     if image.mode == "CMYK" and "adobe" not in image.info:
         image = ImageChops.invert(
             image
         )  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, of which convert() would clip all above 255."""
+    levels = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -38,12 +38,14 @@ ALLOWED = {
     "images": set(),
     "storage": set(),
     "suites": {"images", "storage", "tensors"},
-    "networks": {"tensors"},
+    "networks": {"images", "tensors"},
     "families": {"tensors"},
     "decoding": {"families", "tensors"},
     "vllm_guided": {"decoding", "tensors"},
     "engines": {"decoding", "families", "vllm_guided"},
-    "judges": {"images", "networks", "suites", "tensors"},
+    "scorers": {"images", "networks", "tensors"},
+    "scoring": {"images"},
+    "judges": {"images", "networks", "scoring", "suites", "tensors"},
     "answerers": {"images", "networks", "suites", "tensors"},
     "benchmarks": {"suites"},
     "trackers": {"images"},
@@ -51,14 +53,15 @@ ALLOWED = {
     "recipe": {"suites"},
     "runtime": {"spec"},
     "stages": {
-        *("decoding", "families", "images", "networks", "recipe", "runtime", "spec", "storage"),
+        *("decoding", "families", "images", "networks", "recipe", "runtime", "scoring", "spec", "storage"),
         *("suites", "tensors", "vllm_guided"),
     },
     "report": {"runtime", "spec", "storage", "suites"},
-    "train": {"families", "images", "judges", "storage", "suites", "tensors"},
+    "train": {"families", "images", "judges", "scoring", "storage", "suites", "tensors"},
 }
 # What lies on the ground is free of heavy imports, and knows the ground alone.
 ALLOWED |= {name: set() for name in GROUND}
+ALLOWED |= {"protocols": {"images"}}  # the type of what scorers take
 ALLOWED |= {"__main__": {"cli"}, "__init__": set()}
 
 
@@ -131,6 +134,7 @@ def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
         "engines": ("generate", "__enter__"),
         "judges": ("judge", "__enter__"),
         "answerers": ("answer", "__enter__"),
+        "scorers": ("score", "__enter__"),
         "benchmarks": ("fold",),
         "trackers": ("log",),
     }
