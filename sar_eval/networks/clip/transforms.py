@@ -95,7 +95,8 @@ def simplear_pixels(decoded: Tensor, size: int) -> Tensor:
             kept up to the subtraction of the mean (`simpar/train/llava_trainer_grpo.py`).
         size: of the square.
     """
-    squashed = F.interpolate(decoded[None], (size, size), mode="bilinear", align_corners=False)[0]
+    wide = decoded[None].float()  # sums are accumulated in float32, as on a GPU
+    squashed = F.interpolate(wide, (size, size), mode="bilinear", align_corners=False)[0].to(decoded.dtype)
     levels = (255 * (squashed / 2 + 0.5)).clamp(0, 255)
     return _normalize(levels / 255)
 
