@@ -10,7 +10,8 @@ import pytest
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.stages.fetch import fetch
 from sar_eval.tensors import published_weights
-from sar_eval.tensors.published_weights import RemoteFile, cache_folder, checksum_path
+from sar_eval.tensors.published_weights import cache_folder, checksum_path
+from sar_eval.tensors.remote_file import RemoteFile
 from tests.e2e.download_server import DATA, LOGIN, QUESTIONS, UNKNOWN, fetch_file, fetch_unknown
 
 
