@@ -125,6 +125,7 @@ class GenEvalJudge:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._classifier.close()
         del self._detector, self._classifier
 
     def _compare_with_cpu(self) -> None:

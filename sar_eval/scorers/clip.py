@@ -141,11 +141,11 @@ class Clip:
             device: torch device.
             dtype: of the network; use float32 for figures to publish.
             weights: a file or a folder; "" for the fetched one.
-            config: architecture, a name in open_clip or a .json file (open_clip's form or Hugging Face's);
-                "" for the published one.
+            config: architecture, a name in open_clip or a .json file (open_clip's form or Hugging
+                Face's); "" for the published one.
             options: of one variant. torchmetrics: `processor`, "pillow" (transformers 4) or "torchvision"
-                (transformers 5). simplear: `decoder_dtype`, "float32" or "bfloat16", in which the picture is
-                squashed (bfloat16 is the trainer's default); `prefix` before the prompt.
+                (transformers 5). simplear: `decoder_dtype`, "float32" or "bfloat16", in which the picture
+                is squashed (bfloat16 is the trainer's default); `prefix` before the prompt.
 
         Raises:
             BadInput: an unknown option or variant, or missing weights.
@@ -173,7 +173,7 @@ class Clip:
         self.network.prepare(picture, self.transform)
 
     def score(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Iterator[Score]:
-        """The variant's number of each picture and its prompt; `more` has the cosine where it is another."""
+        """The variant's number of each picture and its prompt; `more` has the cosine if that is another."""
         texts = [self.prefix + prompt for prompt in prompts]
         for score in self.network.score_pairs(pictures, texts, self.transform, self.form.tokenize):
             if score.value is None or self.form.number is float:

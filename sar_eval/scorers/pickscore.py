@@ -51,8 +51,8 @@ class PickScore:
             device: torch device.
             dtype: of the network; use float32 for figures to publish.
             weights: a file or a folder; "" for the fetched one.
-            config: architecture, a name in open_clip or a .json file (open_clip's form or Hugging Face's);
-                "" for ViT-H-14.
+            config: architecture, a name in open_clip or a .json file (open_clip's form or Hugging
+                Face's); "" for ViT-H-14.
 
         Raises:
             BadInput: an unknown option, or missing weights.

@@ -57,12 +57,11 @@ class AestheticHead:
                 and zero for vectors longer than 256.
         """
         with torch.inference_mode():
-            x: Tensor = (
-                normalize_v1(features) if self.variant == "v1" else normalize_v2(features, half=half)
-            )
+            x = normalize_v1(features) if self.variant == "v1" else normalize_v2(features, half=half)
             for weight, bias in self.layers:
                 x = F.linear(x, weight, bias)
-        return x[:, 0]
+        scores: Tensor = x[:, 0]
+        return scores
 
 
 def normalize_v1(features: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def _short_side_sizes(sides: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def _bicubic(channel: Tensor, sides: tuple[int, int], antialias: bool) -> Tensor:
-    """Bytes `[H, W]` to floats, 0 to 1 but for overshoot; one channel at a time takes a third of the room."""
+    """Bytes `[H, W]` to floats, 0 to 1 but for overshoot; a channel at a time takes less memory."""
     scaled = channel.float().div(255)[None, None]
     if channel.shape == sides:
         return scaled[0, 0]
