@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
-from sar_eval.images.picture import Picture
+from sar_eval.images.picture import Picture, to_rgb
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +34,7 @@ def openai_pixels(picture: Picture, size: int) -> Tensor:
     """
     image = _short_side(picture.image, size)
     left, top = (round((side - size) / 2) for side in image.size)
-    return _normalize(_to_tensor(image.crop((left, top, left + size, top + size)).convert("RGB")))
+    return _normalize(_to_tensor(to_rgb(image.crop((left, top, left + size, top + size)))))
 
 
 def hf_pixels(picture: Picture, size: int) -> Tensor:
