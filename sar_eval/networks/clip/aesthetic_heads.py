@@ -66,8 +66,8 @@ class AestheticHead:
 
 def normalize_v1(features: Tensor) -> Tensor:
     """Unit rows; a zero row gives NaN, as in the official notebook."""
-        scores: Tensor = x[:, 0]
-        return scores
+    norms: Tensor = features.norm(dim=-1, keepdim=True)
+    return features / norms
 
 
 def normalize_v2(features: Tensor, *, half: bool = False) -> Tensor:
