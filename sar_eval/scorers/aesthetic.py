@@ -38,8 +38,8 @@ class Aesthetic:
 
     variants = MappingProxyType(
         {
-            "v2": _facts("aesthetic-v2", "Apache-2.0; CLIP MIT"),
-            "v1": _facts("aesthetic-v1", "MIT; CLIP MIT"),
+            "v2": _facts("aesthetic-v2", "Apache-2.0 (head), MIT (CLIP)"),
+            "v1": _facts("aesthetic-v1", "MIT"),
         }
     )
     path_options = ("weights", "clip_weights", "config")  # the version has digests of them

@@ -1,4 +1,4 @@
-"""CLIPScore in four forms: Hessel's, torchmetrics', ImageReward's (Infinity), and SimpleAR's RL reward.
+"""CLIPScore in four forms: Hessel's, torchmetrics', ImageReward's (as Infinity reports), SimpleAR's reward.
 
 All are a cosine of CLIP's picture and text; they differ in network, text, resizing and scale:
 

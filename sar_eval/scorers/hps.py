@@ -1,4 +1,4 @@
-"""HPSv2 and HPSv2.1: how well people would like a picture for its prompt (cosine of a tuned CLIP ViT-H/14).
+"""HPSv2.1 and HPSv2.0: how well people would like a picture for its prompt (a tuned CLIP ViT-H/14).
 
 The formula of https://github.com/tgxs002/HPSv2 (`hpsv2/img_score.py`): the cosine of picture and prompt,
 without a logit scale; its benchmark prints 100 times that. `hpsv2.score()` has v2.0 as its default,

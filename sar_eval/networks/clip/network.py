@@ -45,7 +45,11 @@ class ClipNetwork:
         self._texts: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def _load(self) -> None:
-        """Strictly; half precision is widened, or float32 rounded to the network's dtype."""
+        """Strictly, in the network's dtype.
+
+        OpenAI's loader rounds matrices of float32 files to half precision first; all published ones are
+        half already, so that changes nothing and is not done here.
+        """
         state = read_state(self.source.path)
         if mismatch := describe_mismatch(state, self.model.state_dict()):
             raise BadInput(f"{self.source.path} does not fit the CLIP model: {mismatch}")
