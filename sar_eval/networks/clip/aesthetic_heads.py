@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.tensors.weight_files import read_tensors
 
 LAYERS = {"v1": ("",), "v2": ("layers.0.", "layers.2.", "layers.4.", "layers.6.", "layers.7.")}
-Array = NDArray[np.float32]
 
 
 class AestheticHead:

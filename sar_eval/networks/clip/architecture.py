@@ -47,7 +47,12 @@ def read_architecture(config: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(f"{config} is no CLIP configuration: a table is needed")
     content = content.get("model_cfg", content)  # as open_clip writes it for the hub
-    return _plain(_from_hf(content, config) if "vision_config" in content else content, config)
+    if "vision_config" not in content:
+        return _plain(content, config)
+    try:
+        return _plain(_from_hf(content, config), config)
+    except (TypeError, ZeroDivisionError) as error:
+        raise BadInput(f"{config}: the sizes of a CLIP must be whole numbers ({error})") from error
 
 
 def build(architecture: Mapping[str, Any], config: str) -> Any:
@@ -100,7 +105,7 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _open_clip() -> Any:
-    return need("open_clip", extra="geneval", what="CLIP")
+    return need("open_clip", extra="scorers", what="CLIP")
 
 
 def _plain(content: Mapping[str, Any], config: str) -> dict[str, Any]:
@@ -155,6 +160,9 @@ def _table(content: Mapping[str, Any], name: str, config: str) -> dict[str, Any]
 
 
 def _hf_sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
-    width = tower["hidden_size"]
-    ratio = tower["intermediate_size"] / width
+    """With a ratio that open_clip, which truncates, turns into the same width again."""
+    width, inner = tower["hidden_size"], tower["intermediate_size"]
+    ratio = inner / width
+    if int(width * ratio) != inner:
+        ratio = (inner + 0.5) / width
     return {"width": width, "layers": tower["num_hidden_layers"], "mlp_ratio": ratio}

@@ -113,6 +113,8 @@ class ClipNetwork:
     def text_features(self, texts: Sequence[Tokens]) -> Tensor:
         """Float32 `[N, D]` on the CPU, not normalised; those of the latest texts are kept."""
         wanted = [text.ids for text in texts]
+        if not wanted:
+            return torch.empty(0, 0)
         missing = [ids for ids in dict.fromkeys(wanted) if ids not in self._texts]
         fresh: dict[tuple[int, ...], Tensor] = {}
         for start in range(0, len(missing), MAX_BATCH):

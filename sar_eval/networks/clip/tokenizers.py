@@ -78,7 +78,7 @@ def _hf_ids(text: str) -> list[int]:
 
 
 def _clean(text: str) -> str:
-    ftfy: Any = need("ftfy", extra="geneval", what="CLIP")
+    ftfy: Any = need("ftfy", extra="scorers", what="CLIP")
     fixed = ftfy.fix_text(text)  # which also replaces half surrogates
     return " ".join(html.unescape(html.unescape(fixed)).split()).lower()
 
@@ -90,7 +90,7 @@ def _valid(text: str) -> str:
 
 @cache
 def _simple_pattern(special: tuple[str, str]) -> Any:
-    regex: Any = need("regex", extra="geneval", what="CLIP")
+    regex: Any = need("regex", extra="scorers", what="CLIP")
     names = "|".join(map(regex.escape, special))
     return regex.compile(f"{names}|{WORDS}", regex.IGNORECASE)
 
@@ -110,7 +110,7 @@ def byte_characters() -> dict[int, str]:
 @cache
 def merges() -> list[tuple[str, str]]:
     """Pairs of pieces that byte-pair encoding joins, in order (open_clip ships OpenAI's file)."""
-    tokenizer = need("open_clip", extra="geneval", what="CLIP").tokenizer
+    tokenizer = need("open_clip", extra="scorers", what="CLIP").tokenizer
     lines = gzip.decompress(Path(tokenizer.default_bpe()).read_bytes()).decode().split("\n")
     return [(left, right) for left, _, right in (line.partition(" ") for line in lines[1 : MERGES + 1])]
 
@@ -127,10 +127,8 @@ def vocabulary() -> dict[str, int]:
 def _bpe() -> Any:
     from tokenizers.models import BPE
 
-    return BPE(
-        vocab=vocabulary(), merges=merges(), continuing_subword_prefix="", end_of_word_suffix="</w>",
-        unk_token=OPENAI_SPECIAL[1],
-    )  # fmt: skip
+    affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": "</w>"}
+    return BPE(vocab=vocabulary(), merges=merges(), unk_token=OPENAI_SPECIAL[1], **affixes)
 
 
 @cache

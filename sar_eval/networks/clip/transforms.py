@@ -49,7 +49,7 @@ def hf_pixels(picture: Picture, size: int) -> Tensor:
 
 def hf_torchvision_pixels(picture: Picture, size: int) -> Tensor:
     """As the processor that is transformers 5's default: torchvision resizes bytes, else as `hf_pixels`."""
-    tv: Any = need("torchvision.transforms.v2.functional", extra="geneval", what="this processor")
+    tv: Any = need("torchvision.transforms.v2.functional", extra="scorers", what="this processor")
     height, width = _short_side_sizes(picture.rgb.size, size)[::-1]
     pixels = _bytes(picture.rgb)
     resized = tv.resize(pixels, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)

@@ -222,6 +222,15 @@ def test_hugging_faces_defaults_are_filled_in(tmp_path) -> None:
     assert (hf["embed_dim"], hf["quick_gelu"]) == (own["embed_dim"], own["quick_gelu"])
 
 
+def test_a_width_that_is_no_multiple_is_kept(tmp_path) -> None:
+    """1152 * (4304 / 1152) is 4303.99... in floating point."""
+    for width in range(4303, 4320):
+        vision = {"hidden_size": 1152, "intermediate_size": width, "num_attention_heads": 16}
+        (tmp_path / "c.json").write_text(json.dumps({"vision_config": vision, "text_config": {}}))
+        found = read_architecture(str(tmp_path / "c.json"))["vision_cfg"]
+        assert int(found["width"] * found["mlp_ratio"]) == width
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -230,6 +239,9 @@ def test_hugging_faces_defaults_are_filled_in(tmp_path) -> None:
         ({"vision_config": 3, "text_config": {}}, "no table vision_config"),
         ({"vision_config": {"hidden_act": "gelu"}, "text_config": {}}, "both must be quick_gelu, or gelu"),
         ({"vision_config": {"layer_norm_eps": 1e-6}, "text_config": {}}, "layer_norm_eps must be 1e-5"),
+        ({"vision_config": {"hidden_size": "wide"}, "text_config": {}}, "must be whole numbers"),
+        ({"vision_config": {"hidden_size": 0}, "text_config": {}}, "must be whole numbers"),
+        ({"vision_config": {"hidden_act": []}, "text_config": {}}, "must be whole numbers"),
         ({"vision_cfg": {"timm_model_name": "x"}, "text_cfg": {}}, r"no plain CLIP.*\(timm_model_name\)"),
         ({"vision_cfg": {"layers": [3, 4]}, "text_cfg": {}}, "no plain CLIP of two transformers$"),
     ],

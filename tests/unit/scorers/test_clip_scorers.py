@@ -103,6 +103,11 @@ def test_a_score_depends_on_nothing_but_picture_and_prompt(options, pictures) ->
             assert alone.scores == pytest.approx(item.scores, abs=1e-4)
 
 
+def test_no_pictures_are_no_scores(options) -> None:
+    with ScorerSet(list(options), options=options) as scorers:
+        assert [list(scorer.score([], [])) for scorer in scorers.scorers.values()] == [[]] * len(options)
+
+
 def test_one_bad_picture_is_its_own_error(options, pictures) -> None:
     """HPS shrinks the longest side, so that it takes what the others would enlarge without end."""
     narrow = Picture.from_pixels(np.tile(np.arange(70_000)[None, :, None], (1, 1, 3)).astype(np.uint8))
