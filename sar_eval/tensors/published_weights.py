@@ -52,12 +52,6 @@ MPLUG = tuple(
     )
     for name, purpose in _MPLUG_FILES.items()
 )
-DPG_QUESTIONS = RemoteFile(
-    "dpg_bench.csv",
-    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv",
-    "",  # none is published
-    "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
-)
 FILES_BY_BENCHMARK = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # needed by the benchmark's judge
 # By name: one file, or several that lie in one folder.
 WEIGHTS: dict[str, Weights] = {
