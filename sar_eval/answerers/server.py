@@ -33,17 +33,23 @@ from sar_eval.suites.dpg.yes_no import (
     chat_answer,
     check_template,
     fill_template,
+    listed_answer,
     soft_score,
     template_digest,
 )
-from sar_eval.types import Answer, Json
+from sar_eval.types import Answer, Asked, Json, Listed
 
 VERSION = "1"
 LABEL = "answerer 'server'"  # in error messages
-TOP_LOGPROBS = 20  # of the first token; servers return no more
+TOP_LOGPROBS = 20  # of the first token; most servers return no more
 LISTED_MODELS = 10  # in an error message
 MAX_TIMEOUT_S = 86_400.0
-WHOLE_NUMBERS = {"retries": (0, 100), "concurrency": (1, 1024), "max_tokens": (1, 1_000_000)}  # with range
+WHOLE_NUMBERS = {  # with range
+    "retries": (0, 100),
+    "concurrency": (1, 1024),
+    "max_tokens": (1, 1_000_000),
+    "top_logprobs": (1, 20_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Options:
         concurrency: requests in flight at once.
         logprobs: request the first token's probabilities, for the soft score.
         max_tokens: of an answer.
+        top_logprobs: how many of the first token's probabilities to request; vLLM gives more than 20 if it
+            is started with `vllm serve --max-logprobs NUMBER`.
     """
 
     url: str = ""
@@ -71,6 +79,7 @@ class Options:
     concurrency: int = 16
     logprobs: bool = True
     max_tokens: int = 16
+    top_logprobs: int = TOP_LOGPROBS
 
 
 class ServerAnswerer:
@@ -88,7 +97,7 @@ class ServerAnswerer:
         del device
         check_names(options, [field.name for field in fields(Options)], LABEL)
         self.options = _validate(Options(**options))
-        request_digest = template_digest(f"{self.options.prompt}\0{self.options.max_tokens}")
+        request_digest = template_digest(_request_words(self.options))
         self.version = f"{VERSION}+{self.options.model}+{request_digest}+{CHAT_RULE}"
         self._client = ChatClient(
             self.options.url,
@@ -124,6 +133,15 @@ class ServerAnswerer:
             Incomplete: after the last image, if the server stopped responding or no longer lists the
                 model. Answers from before are yielded first.
         """
+        yield from self.ask([(pixels, [Asked(text) for text in texts]) for pixels, texts in images])
+
+    def ask(
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[Asked]]]
+    ) -> Iterator[Sequence[Answer]]:
+        """The same for questions that may list their answers, which are looked up among the top tokens.
+
+        A spelling counts if it is a whole token: what others begin with is known to the server alone.
+        """
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
             urls = list(pool.map(data_url, [pixels for pixels, _ in images]))
@@ -141,23 +159,34 @@ class ServerAnswerer:
                 "command again to continue"
             )
 
-    def _answer_one(self, url: str, question: str) -> Answer:
+    def _answer_one(self, url: str, asked: Asked) -> Answer:
         if self._server_error is not None:
             return Answer(error=f"not asked: {self._server_error}")
         try:
-            response = self._complete(url, question)
+            response = self._complete(url, asked)
         except RequestError as error:
             self._check_server_after(error)
-            return Answer(error=str(error))
-        return parse_response(response, self._client)
+            return Answer(error=f"{error}{self._logprobs_hint(error) if asked.expect else ''}")
+        return parse_response(response, self._client, asked)
 
-    def _complete(self, url: str, question: str) -> Json:
-        """The server's response; requested again without logprobs if the server refuses them."""
-        payload = self._payload(url, question)
+    def _logprobs_hint(self, error: RequestError) -> str:
+        if error.status not in (400, 422):
+            return ""
+        return (
+            f" (the question needs first-token probabilities, of which {self.options.top_logprobs} were "
+            "requested: start vLLM with --max-logprobs, or give a smaller top_logprobs)"
+        )
+
+    def _complete(self, url: str, asked: Asked) -> Json:
+        """The server's response; again without logprobs if it refuses them and none are needed."""
+        payload = self._payload(url, asked.text)
+        with_logprobs = payload | {"logprobs": True, "top_logprobs": self.options.top_logprobs}
+        if asked.expect:
+            return self._client.complete(with_logprobs)
         if not self._with_logprobs:
             return self._client.complete(payload)
         try:
-            return self._client.complete(payload | {"logprobs": True, "top_logprobs": TOP_LOGPROBS})
+            return self._client.complete(with_logprobs)
         except RequestError as error:
             if error.status not in (400, 422):
                 raise
@@ -214,12 +243,21 @@ def data_url(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 
-def parse_response(response: Json, client: ChatClient) -> Answer:
+def _request_words(options: Options) -> str:
+    """What an answer depends on beside the model; a number of its default is not among them."""
+    words = f"{options.prompt}\0{options.max_tokens}"
+    return words if options.top_logprobs == TOP_LOGPROBS else f"{words}\0{options.top_logprobs}"
+
+
+def parse_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
     """The answer in a chat response, or an error with what is wrong with it; without the client's key."""
     choice = _get_path(response, "choices", 0)
     if choice is None:
         return Answer(error=f"the response has no choice: {client.excerpt(str(response))}")
     text = _get_path(choice, "message", "content")
+    if asked.expect:
+        is_short = isinstance(text, str) and len(text) <= MAX_ANSWER
+        return _listed_response(client.redact(text) if is_short else "", choice, asked)
     if not isinstance(text, str) or not text.strip():
         reason = _get_path(choice, "finish_reason")
         shown = repr(client.excerpt(reason)) if isinstance(reason, str) else None
@@ -227,6 +265,40 @@ def parse_response(response: Json, client: ChatClient) -> Answer:
     if len(text) <= MAX_ANSWER:  # a longer one is not read
         text = client.redact(text)
     return chat_answer(text, first_token_soft(_get_path(choice, "logprobs", "content", 0, "top_logprobs")))
+
+
+def _listed_response(text: str, choice: Json, asked: Asked) -> Answer:
+    first = _get_path(choice, "logprobs", "content", 0)
+    found = first_token_probabilities(_get_path(first, "top_logprobs"))
+    if not found:
+        return Answer(error="the response has no first-token probabilities, which the question needs")
+    token = _get_path(first, "token")
+    likeliest = token if isinstance(token, str) else max(found, key=lambda name: found[name])
+    return listed_answer(text, likeliest, asked, listed_masses(found, asked))
+
+
+def first_token_probabilities(top_logprobs: Json) -> dict[str, float]:
+    """Probability by token, with its blanks, of a first token's `top_logprobs`."""
+    found: dict[str, float] = {}
+    for entry in top_logprobs if isinstance(top_logprobs, list) else ():
+        token, logprob = _get_path(entry, "token"), _get_path(entry, "logprob")
+        if isinstance(token, str) and isinstance(logprob, (int, float)) and not math.isnan(logprob):
+            found[token] = found.get(token, 0.0) + math.exp(min(logprob, 0.0))
+    return found
+
+
+def listed_masses(found: Mapping[str, float], asked: Asked) -> Listed:
+    """Sums over the spellings that are whole tokens among the server's, and how low its last one lies."""
+    expect = dict.fromkeys(asked.expect)
+    return Listed(
+        mass=sum(found.get(spelling, 0.0) for spelling in asked.expect),
+        distinct=sum(found.get(spelling, 0.0) for spelling in expect),
+        against=sum(
+            found.get(spelling, 0.0) for spelling in dict.fromkeys(asked.against) if spelling not in expect
+        ),
+        floor=min(found.values()),
+        unlisted=sum(spelling not in found for spelling in expect),
+    )
 
 
 def first_token_soft(top_logprobs: Json) -> float | None:
