@@ -99,12 +99,7 @@ class RunSpec:
     @property
     def files(self) -> dict[str, str]:
         """What judges and folds by a file of code, `path/to/file.py:NAME`, by field."""
-        names = {"judge": self.judge, "fold": self.fold}
-        names["answerer"] = str(self.judge_options.get("answerer", ""))
-        scorers = self.judge_options.get("scorers", ())
-        for name in scorers.split(",") if isinstance(scorers, str) else scorers:
-            names[f"scorer {name}"] = str(name)
-        return {field: name for field, name in names.items() if discover.is_file(name)}
+        return code_files({"judge": self.judge, "fold": self.fold}, self.judge_options)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json], where: str = "run.json") -> RunSpec:
@@ -125,6 +120,17 @@ class RunSpec:
         if "engine_speed_options" not in data:  # written by version 0.1.0 or before
             return replace(spec, engine_speed_options=_speed_options(spec.engine))
         return spec
+
+
+def code_files(names: Mapping[str, Json], judge_options: Mapping[str, Json]) -> dict[str, str]:
+    """Those of the names, and of the answerer and scorers in a judge's options, that are files of code."""
+    scorers = judge_options.get("scorers") or ()
+    listed = scorers.split(",") if isinstance(scorers, str) else list(scorers)
+    inner = {
+        "answerer": judge_options.get("answerer"),
+        **{f"scorer {n}": n.strip() for n in map(str, listed)},
+    }
+    return {what: str(name) for what, name in {**names, **inner}.items() if discover.is_file(str(name))}
 
 
 def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, Json]:

@@ -45,7 +45,7 @@ def check_same_rules(a: Side, b: Side, first: Sequence[Measure], second: Sequenc
     """Refuse two runs whose measures of one name are not the same figure, as in a file edited by hand.
 
     Raises:
-        BadInput: their scale or combination differs, or a prompt is of another task.
+        BadInput: their scale, combination, bounds or shares differ, or a prompt is of another task.
     """
     others = {measure.name: measure for measure in second}
     for one in first:
@@ -68,7 +68,9 @@ def _tasks_unlike(one: Measure, other: Measure) -> Iterator[Unlike]:
 
 
 def _rule(measure: Measure) -> dict[str, Json]:
-    return {"scale": measure.scale, "combine": measure.combine, "is_effect": measure.is_effect}
+    names = ("scale", "combine", "is_effect", "bounds")
+    shares = {f"the share of task {shorten(task)}": share for task, share in measure.shares.items()}
+    return {name: getattr(measure, name) for name in names} | shares
 
 
 def _tasks_of_prompts(measure: Measure) -> dict[str, set[str]]:

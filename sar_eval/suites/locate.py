@@ -35,12 +35,14 @@ def missing_suite_hint(path: Path) -> str:
     )
 
 
-def read_suite(path: Path) -> Suite:
+def read_suite(path: Path | None) -> Suite:
     """Load a recipe's prompts.
 
     Raises:
-        BadInput: the suite is missing or unusable.
+        BadInput: the suite is missing or unusable, or the recipe has none.
     """
+    if path is None:
+        raise BadInput("the benchmark has no prompts of its own: name a prompt file with --suite")
     if hint := missing_suite_hint(path):
         raise BadInput(hint)
     return load_suite(path)
