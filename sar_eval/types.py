@@ -120,11 +120,14 @@ class Asked:
         text: of the question.
         expect: spellings of the right answer; empty for a question of yes or no in any words.
         against: spellings of the other answers.
+        are_pieces: each spelling is a token by its name in the vocabulary (as in PairComp's script),
+            instead of the first token of its encoding (as in GenEval 2's).
     """
 
     text: str
     expect: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    are_pieces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,10 +107,11 @@ class VqaJudge:
         if ask is None:
             raise BadInput(
                 f"{LABEL}: answerer {self.answerer_name!r} gives no probabilities of the answers "
-                "that these questions list: take another one, --judge-option answerer=transformers or server"
+                "that these questions list: take --judge-option answerer=transformers or server"
             )
-        asked = [(pixels, [Asked(q.text, q.expect, q.against) for q in qs]) for pixels, qs in images]
-        answers: Iterator[Sequence[Answer]] = ask(asked)
+        answers: Iterator[Sequence[Answer]] = ask(
+            [(pixels, list(map(_asked, qs))) for pixels, qs in images]
+        )
         return answers
 
     def _verdict(self, sample: _Sample, answers: Sequence[Answer]) -> Verdict:
@@ -156,6 +157,10 @@ def _load_sample(item: tuple[Prompt, Generation]) -> _Sample:
         return _Sample(generation.key, questions, read_image(generation))
     except BadInput as error:
         return _Sample(generation.key, error=str(error))
+
+
+def _asked(question: Question) -> Asked:
+    return Asked(question.text, question.expect, question.against, are_pieces=question.is_ratio)
 
 
 def _missing_answers(pairs: Sequence[tuple[Question, Answer]]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
+from sar_eval.errors import BadInput
+from sar_eval.types import Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +37,27 @@ class Masses:
     against: float
 
 
-def first_ids(tokenizer: Any, vocabulary: Mapping[str, int], spellings: Sequence[str]) -> tuple[int, ...]:
-    """The first token of each spelling: the piece of the vocabulary that equals it, else of its encoding.
+def first_ids(tokenizer: Any, spellings: Sequence[str]) -> tuple[int, ...]:
+    """The first token of each spelling, as "Yes" and " yes", by a tokenizer of transformers."""
+    return tuple(int(tokenizer.encode(text, add_special_tokens=False)[0]) for text in spellings)
 
-    Args:
-        tokenizer: of transformers.
-        vocabulary: its pieces.
-        spellings: such as "Yes" and " yes".
+
+def piece_ids(tokenizer: Any, spellings: Sequence[str]) -> tuple[int, ...]:
+    """The tokens that are called so in the vocabulary; a spelling that is no piece of it has none."""
+    vocabulary = tokenizer.get_vocab()
+    return tuple(int(vocabulary[text]) for text in spellings if text in vocabulary)
+
+
+def listed_ids(tokenizer: Any, asked: Asked) -> ListedIds:
+    """The ids of an answer's spellings and of those of the other answers.
+
+    Raises:
+        BadInput: none of the expected spellings is a piece of the vocabulary, where they must be.
     """
-    return tuple(
-        vocabulary[text] if text in vocabulary else int(tokenizer.encode(text, add_special_tokens=False)[0])
-        for text in spellings
-    )
-
-
-def listed_ids(
-    tokenizer: Any, vocabulary: Mapping[str, int], expect: Sequence[str], against: Sequence[str]
-) -> ListedIds:
-    """The ids of an answer's spellings and of those of the other answers."""
-    expected = first_ids(tokenizer, vocabulary, expect)
-    others = first_ids(tokenizer, vocabulary, against)
+    find = piece_ids if asked.are_pieces else first_ids
+    expected, others = find(tokenizer, asked.expect), find(tokenizer, asked.against)
+    if not expected:
+        raise BadInput(f"none of {', '.join(asked.expect)} is a piece of the network's vocabulary")
     distinct = tuple(i for i in dict.fromkeys(expected) if tokenizer.decode([i]).strip())
     rest = tuple(i for i in dict.fromkeys(others) if i not in distinct and tokenizer.decode([i]).strip())
     return ListedIds(expected, distinct, rest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,7 @@ class VqaNetwork:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.labels = None if self.model.can_generate() else _labels(self.model.config, folder)
         self.first_ids = {word: _first_token_ids(self.tokenizer, word) for word in ("yes", "no")}
-        self._vocabulary: Mapping[str, int] = self.tokenizer.get_vocab()
-        self._listed: dict[tuple[tuple[str, ...], tuple[str, ...]], ListedIds] = {}
+        self._listed: dict[Asked, ListedIds] = {}  # by the question without its text
         if self.kind == "chat" and not getattr(self.processor, "chat_template", None):
             raise BadInput(f"{LABEL}: {folder} has no chat template, which a chat model needs")
 
@@ -230,9 +229,9 @@ class VqaNetwork:
     def _masses(self, probabilities: torch.Tensor, asked: Asked) -> Masses | None:
         if not asked.expect:
             return None
-        key = (asked.expect, asked.against)
+        key = replace(asked, text="")
         if key not in self._listed:
-            self._listed[key] = listed_ids(self.tokenizer, self._vocabulary, *key)
+            self._listed[key] = listed_ids(self.tokenizer, key)
         return sum_masses(probabilities, self._listed[key])
 
 

@@ -105,6 +105,26 @@ def answer_scores(logits: Tensor, answers: Sequence[Sequence[int]]) -> list[floa
     return scores
 
 
+@torch.inference_mode()
+def score_answers(
+    network: ClipFlanT5, pixels: Sequence[Tensor], questions: Sequence[Question], vocabulary: int
+) -> list[float]:
+    """The score of each picture's question, in one batch.
+
+    Args:
+        network: in evaluation mode.
+        pixels: float32 `[3, H, W]` each.
+        questions: one for each.
+        vocabulary: number of the tokenizer's ids.
+    """
+    if not pixels:
+        return []
+    weight = network.shared.weight
+    words = network.project(torch.stack(list(pixels)).to(weight.device, weight.dtype))
+    logits = network.answer_logits(words, questions, vocabulary)
+    return answer_scores(logits, [question.answer for question in questions])
+
+
 def _stack_config(t5: Any, layers: int, *, is_decoder: bool) -> Any:
     config = type(t5).from_dict(t5.to_dict())
     config.is_decoder, config.use_cache, config.num_layers = is_decoder, False, layers

@@ -28,7 +28,8 @@ class Question:
         statement: `tuple`, what the question asks about.
         expect: spellings of the right answer, where its probability counts in place of a yes.
         against: spellings of the other answers.
-        is_ratio: the score is the expected answer's share of all listed ones, instead of its probability.
+        is_ratio: the score is the expected answer's share of all listed ones, as in PairComp, where each
+            spelling is a piece of the vocabulary; else it is the probability of the first tokens.
     """
 
     id: int
