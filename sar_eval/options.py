@@ -160,7 +160,12 @@ class HowToJudge:
     )
     detector: str | None = option("Judge geneval: mask2former (ours) or mmdet, if installed.", "judge")
     scorers: str | None = option(
-        "Judge score: which scorers, as hps,clip:hessel; see `sar-eval list`.", "judge", metavar="NAMES"
+        "Scorers whose numbers stand beside the verdicts (judge score: are the verdicts), as hps,clip:hessel.",
+        "run",
+        metavar="NAMES",
+    )
+    scorer_option: list[str] | None = option(
+        "An option of a scorer, as hps.resize=aliased; may be repeated.", "run", metavar="SCORER.NAME=VALUE"
     )
     partial: bool = option(
         "Score what is there although images are missing, and say so; exit 0.", "run", default=False

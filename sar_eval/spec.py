@@ -18,7 +18,7 @@ from sar_eval.types import DrawProtocol, Json, Shard
 # What may change between two starts of a run: it decides verdicts and figures, not images.
 JUDGING = (
     *("benchmark", "fold", "judge", "judge_version", "judge_options"),
-    *("judge_speed_options", "judge_path_options"),
+    *("judge_speed_options", "judge_path_options", "beside"),
 )
 # Where files lie, names, and what decides how long a run takes: none of it is in the digest.
 NOT_IN_DIGEST = (*JUDGING, "suite", "checkpoint", "batch_size", "engine_speed_options")
@@ -40,6 +40,7 @@ class RunSpec:
         judge, judge_version, judge_options: what gives the verdicts ("" for none).
         judge_speed_options, judge_path_options: names of the judge's options that no verdict depends on:
             those about speed, and paths of files whose bytes are in its version.
+        beside: whether the judge's verdicts stand beside those of the run's own judge.
         images_per_prompt: draws of each prompt.
         seed: of the run; each draw's own seed is made from it.
         dtype: of the weights and the computation.
@@ -62,6 +63,7 @@ class RunSpec:
     judge_options: Mapping[str, Json] = field(default_factory=dict)
     judge_speed_options: tuple[str, ...] = ()
     judge_path_options: tuple[str, ...] = ()
+    beside: bool = False
     images_per_prompt: int = 4
     seed: int = 0
     dtype: str = "float32"
@@ -83,6 +85,11 @@ class RunSpec:
         return self._judge_digest({*self.judge_speed_options, *self.judge_path_options})
 
     @property
+    def verdict_table(self) -> str:
+        """Where the verdicts are stored; several judges of one name may stand beside the run's own."""
+        return f"{self.judge}-{self.judge_digest[:8]}" if self.beside else self.judge
+
+    @property
     def earlier_judge_digest(self) -> str:
         """The same as versions up to 0.1.0 made it: paths of weights counted although their bytes did."""
         return self._judge_digest(self.judge_speed_options)
@@ -94,6 +101,7 @@ class RunSpec:
     def to_json(self) -> dict[str, Json]:
         """As `run.json` stores it."""
         data = asdict(self)
+        del data["beside"]  # the run's own is not
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
     @property

@@ -157,7 +157,18 @@ def overrides(*groups: Any) -> dict[str, Any]:
         **{name: value for name, value in values.items() if name in names},
         "engine_options": _own_options("engine", values),
         "judge_options": _own_options("judge", values),
+        "scorers": _scorers(values),
     }
+
+
+def _scorers(values: dict[str, Any]) -> dict[str, Any]:
+    """`--scorers` and `--scorer-option`, as options of the judge `score`; empty without the first."""
+    options = named_options("--scorer-option", values.get("scorer_option"))
+    if values.get("scorers") is None:
+        if options:
+            raise BadInput("--scorer-option is for scorers: name them with --scorers")
+        return {}
+    return {"scorers": values["scorers"], **options}
 
 
 def keep_offline(local_only: bool) -> None:

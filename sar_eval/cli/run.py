@@ -74,7 +74,8 @@ def run(
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
     notes: list[str] = []
-    spec = resolve(recipe, ckpt, overrides(what, how, judging), notes)
+    asked = overrides(what, how, judging)
+    spec = resolve(recipe, ckpt, asked, notes)
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
@@ -85,11 +86,13 @@ def run(
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, judges, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
 
 
 @with_options(without=["suite"])
@@ -161,13 +164,26 @@ def judge_run(
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
 
 
-@with_options(without=["judge", "judge_option", "detector", "scorers", "quiet", "no_report", *TRACKING])
+@with_options(
+    without=[
+        "judge",
+        "judge_option",
+        "detector",
+        "scorers",
+        "scorer_option",
+        "quiet",
+        "no_report",
+        *TRACKING,
+    ]
+)
 def summarize(
     run_folder: RunPath, judging: HowToJudge, output: Output, results: Results, benchmark: FoldOf = None
 ) -> None:
@@ -184,7 +200,7 @@ def summarize(
     session.exit_if_incomplete(summary)
 
 
-@with_options(without=["judge", "judge_option", "detector", "scorers"])
+@with_options(without=["judge", "judge_option", "detector", "scorers", "scorer_option"])
 def report(
     run_folder: RunPath,
     judging: HowToJudge,
@@ -284,7 +300,7 @@ def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: 
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
     from sar_eval.spec import code_files
-    from sar_eval.stages.resolve import own_fold, with_judge
+    from sar_eval.stages.resolve import named_judge_options, own_fold, with_judge
     from sar_eval.stages.resume import check_files, check_secret
 
     recipe_options: dict[str, Any] = {}
@@ -299,11 +315,12 @@ def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: 
         spec = replace(spec, judge=asked["judge"], judge_options={}, fold=fold)
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
-    named_options = merged(recipe_options, asked["judge_options"])
+    asked_options = named_judge_options(spec.judge, asked)
+    named_options = merged(recipe_options, asked_options)
     named = code_files(names | {"asked for": asked.get("judge")}, recipe_options) | code_files(
         {}, named_options
     )
-    spec = replace(spec, judge_options=merged(spec.judge_options, asked["judge_options"]))
+    spec = replace(spec, judge_options=merged(spec.judge_options, asked_options))
     check_files(spec, named.values(), folder)
     check_secret(spec, named_options, folder)
     return with_judge(spec)

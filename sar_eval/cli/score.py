@@ -119,11 +119,13 @@ def score(
                 say(line, err=True)
         session.tell(found.notes, output)
         spec = session.prepare(spec, folder, output, how.batch_size)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
 
 
 def _find_images(

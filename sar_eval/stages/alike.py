@@ -127,11 +127,13 @@ def _folds(a: RunFacts, b: RunFacts) -> list[Unlike]:
 
 
 def _judges(a: RunFacts, b: RunFacts) -> list[Unlike]:
+    both = a.beside.keys() & b.beside.keys()
+    scorers = [(f"scorer {n}", a.beside[n], b.beside[n]) for n in both if a.beside[n] != b.beside[n]]
     if a.judge_digest == b.judge_digest:
-        return []
+        return scorers
     names = ("judge", "judge_version", "judge_digest")
     first, second = ({n: getattr(f, n) for n in names} | dict(f.judge_options) for f in (a, b))
-    return list(_differing(first, second))
+    return [*_differing(first, second), *scorers]
 
 
 def _protocols(a: RunFacts, b: RunFacts) -> Iterator[Unlike]:

@@ -207,7 +207,13 @@ def _judge_options(
 ) -> dict[str, Json]:
     """The recipe's, if the judge is the recipe's, then those of the command line."""
     same = settings["judge"] == recipe.settings.get("judge")
-    return merged(recipe.judge_options if same else {}, overrides.get("judge_options", {}))
+    return merged(recipe.judge_options if same else {}, named_judge_options(settings["judge"], overrides))
+
+
+def named_judge_options(judge: str, overrides: Mapping[str, Json]) -> dict[str, Json]:
+    """The judge's options that the command line names; `--scorers` are the judge `score`'s own."""
+    scorers = overrides.get("scorers", {}) if judge == "score" else {}
+    return merged(overrides.get("judge_options", {}), scorers)
 
 
 def _protocol(recipe: Recipe, found: Checkpoint, overrides: Mapping[str, Json]) -> DrawProtocol:
