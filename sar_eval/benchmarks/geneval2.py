@@ -63,14 +63,20 @@ def _means(prefix: str, images: Sequence[AnsweredImage], value: Value) -> list[M
 
 def _details(prefix: str, images: Sequence[AnsweredImage], value: Value) -> list[Measure]:
     """Skills as means over questions, atomicities as means over prompts' geometric means."""
-    measures = []
-    found = dict.fromkeys(answer.question.category for image in images for answer in image.answers)
-    for skill in sorted(found, key=lambda skill: SKILLS.index(skill) if skill in SKILLS else len(SKILLS)):
-        measures.append(_measure(f"{prefix}skill/{skill}", list(_skill_rows(skill, images, value))))
-    for atoms in sorted({_atoms(image) for image in images}):
-        group = [image for image in images if _atoms(image) == atoms]
-        measures.append(_of_images(f"{prefix}atomicity/{atoms}", group, value, geometric_mean))
-    return measures
+    skills = {answer.question.category for image in images for answer in image.answers}
+    by_atoms: dict[int, list[AnsweredImage]] = {}
+    for image in images:
+        by_atoms.setdefault(_atoms(image), []).append(image)
+    return [
+        *(
+            _measure(f"{prefix}skill/{skill}", list(_skill_rows(skill, images, value)))
+            for skill in [s for s in SKILLS if s in skills] + sorted(skills - set(SKILLS))
+        ),
+        *(
+            _of_images(f"{prefix}atomicity/{atoms}", by_atoms[atoms], value, geometric_mean)
+            for atoms in sorted(by_atoms)
+        ),
+    ]
 
 
 def _skill_rows(skill: str, images: Iterable[AnsweredImage], value: Value) -> Iterable[Row]:
@@ -96,10 +102,8 @@ def _is_hidden(answer: Answered) -> float:
 
 def _quirk(images: Sequence[AnsweredImage]) -> Measure:
     """What the reference's `overall` would gain if tokens counted once and blanks never."""
-    before, after = (
-        [geometric_mean([value(answer) for answer in image.answers]) for image in images]
-        for value in (lambda answer: answer.listed.mass, lambda answer: answer.listed.distinct)
-    )
+    before = [geometric_mean([answer.listed.mass for answer in image.answers]) for image in images]
+    after = [geometric_mean([answer.listed.distinct for answer in image.answers]) for image in images]
     rows = [
         (image.prompt.id, image.index, new - old, 1.0)
         for image, old, new in zip(images, before, after, strict=True)

@@ -52,8 +52,8 @@ def answered_images(
     scored: dict[str, list[tuple[int, Verdict]]] = {}
     for key, verdict in verdicts.items():
         if verdict.score is not None:
-            prompt_id, _, index = key.rpartition("/")
-            scored.setdefault(prompt_id, []).append((int(index), verdict))
+            prompt_id, _, number = key.rpartition("/")
+            scored.setdefault(prompt_id, []).append((int(number), verdict))
     for prompt in prompts:
         questions = read_questions(prompt.checks, f"prompt {prompt.id}")
         for index, verdict in sorted(scored.get(prompt.id, ()), key=lambda pair: pair[0]):

@@ -15,7 +15,7 @@ from sar_eval.suites.source import ImportedSuite, Template, official_file
 from sar_eval.tables import read_rows
 from sar_eval.types import Prompt
 
-DATA, PROGRAM = "PairComp.json", "evaluate_images.py"
+DATA, PROGRAM = "prompt/PairComp.json", "evaluate_images.py"
 OFFICIAL_PROMPTS = 1100
 CAPTIONS = ("caption1", "caption2")
 PICTURE = "<image>\n"  # stands for the picture in the official text; the answerers put it first themselves
