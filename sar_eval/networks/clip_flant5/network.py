@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sar_eval.networks.clip_flant5.tokenizer import PAD
 
+MORE_TOKENS = 256  # that the longest question of a batch may have beyond the shortest; a picture has 576
 IGNORED = -100  # label of a position that is padding
 
 
@@ -109,7 +110,7 @@ def answer_scores(logits: Tensor, answers: Sequence[Sequence[int]]) -> list[floa
 def score_answers(
     network: ClipFlanT5, pixels: Sequence[Tensor], questions: Sequence[Question], vocabulary: int
 ) -> list[float]:
-    """The score of each picture's question, in one batch.
+    """The score of each picture's question, those of similar length in one batch.
 
     Args:
         network: in evaluation mode.
@@ -117,12 +118,23 @@ def score_answers(
         questions: one for each.
         vocabulary: number of the tokenizer's ids.
     """
-    if not pixels:
-        return []
-    weight = network.shared.weight
-    words = network.project(torch.stack(list(pixels)).to(weight.device, weight.dtype))
-    logits = network.answer_logits(words, questions, vocabulary)
-    return answer_scores(logits, [question.answer for question in questions])
+    weight, scores = network.shared.weight, dict[int, float]()
+    for batch in _similar_lengths([len(question.before) + len(question.after) for question in questions]):
+        words = network.project(torch.stack([pixels[i] for i in batch]).to(weight.device, weight.dtype))
+        asked = [questions[i] for i in batch]
+        found = answer_scores(network.answer_logits(words, asked, vocabulary), [q.answer for q in asked])
+        scores |= zip(batch, found, strict=True)
+    return [scores[i] for i in range(len(questions))]
+
+
+def _similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Batches of indices: one prompt of thousands of words would pad all others to its length."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if not batches or lengths[index] > lengths[batches[-1][0]] + MORE_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 def _stack_config(t5: Any, layers: int, *, is_decoder: bool) -> Any:
