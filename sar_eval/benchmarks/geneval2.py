@@ -30,9 +30,9 @@ class Geneval2Fold:
 
         In the corrected figures a token counts once and a blank never. `listed_mass` is the probability
         of all answers that a question can have: where it is low, the judge answers something else.
-        `floor/overall` is what `overall` would be if all that a server hid had the probability of its last
-        token, `floor/questions` the share of questions with a score of 0 because of that. Skills and
-        atomicities without an image are absent.
+        `floor/overall_at_most` is what `overall` would be if all that a server hid had the probability of
+        its last token, `floor/hidden_questions` the share of questions with a score of 0 because of that.
+        Skills and atomicities without an image are absent.
 
         Raises:
             BadInput: a prompt has no questions or no atom_count, or the evidence is another suite's.
@@ -73,7 +73,7 @@ def _details(prefix: str, images: Sequence[AnsweredImage], value: Value) -> list
             for skill in [s for s in SKILLS if s in skills] + sorted(skills - set(SKILLS))
         ),
         *(
-            _of_images(f"{prefix}atomicity/{atoms}", by_atoms[atoms], value, geometric_mean)
+            _of_images(f"{prefix}atomicity/{atoms}_atoms", by_atoms[atoms], value, geometric_mean)
             for atoms in sorted(by_atoms)
         ),
     ]
@@ -91,8 +91,8 @@ def _floor(images: Sequence[AnsweredImage]) -> list[Measure]:
     if all(answer.listed.floor is None for image in images for answer in image.answers):
         return []
     return [
-        _of_images("floor/overall", images, lambda answer: answer.most, geometric_mean),
-        _of_images("floor/questions", images, _is_hidden, arithmetic_mean),
+        _of_images("floor/overall_at_most", images, lambda answer: answer.most, geometric_mean),
+        _of_images("floor/hidden_questions", images, _is_hidden, arithmetic_mean),
     ]
 
 

@@ -37,7 +37,7 @@ class PaircompFold:
 
         The reference rounds every score to 4 digits before it takes roots, and has figures only of a
         whole suite of 550 pairs. `listed_mass` is the probability of yes and no together: where it is low,
-        the judge answers something else. `floor/geometric` is what `geometric` would be if every spelling
+        the judge answers something else. `floor/geometric_at_most` is what `geometric` would be if every spelling
         that a server hid had the probability of its last token.
 
         Raises:
@@ -110,15 +110,16 @@ def _floor(pairs: Sequence[Pair]) -> list[Measure]:
     """How much a server's floor can matter; nothing where all probabilities are known."""
     if all(answer.listed.floor is None for pair in pairs for answer in pair.answers):
         return []
-    return [_mean("floor/geometric", pairs, _most, GEOMETRIC)]
+    return [_mean("floor/geometric_at_most", pairs, _most, GEOMETRIC)]
 
 
 def _by_category(prefix: str, pairs: Sequence[Pair], value: Value) -> list[Measure]:
     measures = []
-    for kind, which in (("category", ARITHMETIC), ("category_geometric", GEOMETRIC)):
+    for ending, which in (("", ARITHMETIC), ("_geometric", GEOMETRIC)):
         for category in CATEGORIES:
             group = [pair for pair in pairs if pair.category == category]
-            measures += [_mean(f"{prefix}{kind}/{category}", group, value, which)] if group else []
+            name = f"{prefix}category/{category}{ending}"
+            measures += [_mean(name, group, value, which)] if group else []
     return measures
 
 

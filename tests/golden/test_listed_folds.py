@@ -98,7 +98,9 @@ def test_geneval2_figures_equal_the_official_ones(parity: Path) -> None:
                 assert close(analysed[f"reference/skill/{skill}"], value), case["id"]
         if "error" not in expected["atomicity"]:
             for atoms, found in expected["atomicity"].items():
-                assert close(analysed[f"reference/atomicity/{atoms}"], found["mean"], 1e-11), case["id"]
+                assert close(analysed[f"reference/atomicity/{atoms}_atoms"], found["mean"], 1e-11), case[
+                    "id"
+                ]
     assert set(seen) >= {"full", "zeros", "no-verb", "atom-missing", "bad-skill", "over-one"}
 
 
@@ -110,7 +112,7 @@ def test_geneval2_has_figures_where_the_official_analysis_stops(parity: Path) ->
             assert "error" in {**case["expected"]["skills"], **case["expected"]["atomicity"]}
             figures, data = geneval2_figures(case), case["input"]["data"]
             skills = {f"skill/{skill}" for entry in data for skill in entry["skills"]}
-            atoms = {f"atomicity/{entry['atom_count']}" for entry in data}
+            atoms = {f"atomicity/{entry['atom_count']}_atoms" for entry in data}
             assert {name for name in figures if name.startswith(("skill/", "atomicity/"))} == skills | atoms
             assert absent[case["mode"]] not in figures
 
@@ -202,8 +204,8 @@ def test_a_floor_takes_the_place_of_what_a_server_hides() -> None:
     figures = {measure.name: metric_of(measure).value for measure in measures}
     assert figures["overall"] == 0.0
     most = geometric_mean([*[0.9 + 3e-5] * 4, 4e-5])
-    assert figures["floor/overall"] == pytest.approx(100 * most)
-    assert figures["floor/questions"] == pytest.approx(20.0)
+    assert figures["floor/overall_at_most"] == pytest.approx(100 * most)
+    assert figures["floor/hidden_questions"] == pytest.approx(20.0)
     known = [row(q, 0.9, 0.1) for q in questions]
     names = {m.name for m in Geneval2Fold().fold([prompt], {"p/0": verdict(prompt, known)})}
     assert not any(name.startswith("floor/") for name in names)
@@ -282,7 +284,7 @@ def test_paircomp_figures_equal_the_official_ones(parity: Path, of_mode: int) ->
         assert close(figures["reference/overall"], average["arithmetic"])
         assert close(figures["reference/geometric"], average["geometric"])
         for official, category in OFFICIAL_NAMES.items():
-            both = [figures[f"reference/{kind}/{category}"] for kind in ("category", "category_geometric")]
+            both = [figures[f"reference/category/{category}{ending}"] for ending in ("", "_geometric")]
             assert close(both[0], expected[official]["arithmetic"])
             assert close(both[1], expected[official]["geometric"])
         # The scores are rounded already, so rounding again changes nothing.
@@ -302,8 +304,8 @@ def test_paircomp_rounding_takes_small_probabilities_away() -> None:
             found = verdict(prompts[-1], [row(question, 0.00004 if category == "text" else 0.5, 1.0)])
             verdicts[found.key], number = found, number + 1
     figures = {m.name: metric_of(m) for m in PaircompFold().fold(prompts, verdicts)}
-    assert figures["category_geometric/text"].value == pytest.approx(0.00004, rel=1e-3)
-    assert figures["reference/category_geometric/text"].value == 0.0
+    assert figures["category/text_geometric"].value == pytest.approx(0.00004, rel=1e-3)
+    assert figures["reference/category/text_geometric"].value == 0.0
     assert figures["quirk/rounding"].n == 550
     # 250 of 550 pairs are "overall appearance", a sixth of the average.
     assert figures["overall"].value == pytest.approx((5 * (1 / 3) + 0.00004) / 6, rel=1e-3)

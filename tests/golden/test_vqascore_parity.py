@@ -14,6 +14,8 @@ from tests.parity_data import needs
 
 SCORE, LOGITS, PIXELS, PROJECTED = 1e-5, 5e-5, 1e-5, 5e-5  # tolerances of the data
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def folder(parity: Path) -> Path:

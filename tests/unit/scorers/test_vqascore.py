@@ -16,6 +16,8 @@ from sar_eval.scorers.vqascore import VqaScore
 from sar_eval.scoring import ScorerSet
 from tests.parity_data import needs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def folder(parity: Path) -> Path:
