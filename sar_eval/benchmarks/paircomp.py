@@ -37,8 +37,8 @@ class PaircompFold:
 
         The reference rounds every score to 4 digits before it takes roots, and has figures only of a
         whole suite of 550 pairs. `listed_mass` is the probability of yes and no together: where it is low,
-        the judge answers something else. `floor/geometric_at_most` is what `geometric` would be if every spelling
-        that a server hid had the probability of its last token.
+        the judge answers something else. `floor/geometric_at_most` is what `geometric` would be if every
+        spelling that a server hid had the probability of its last token.
 
         Raises:
             BadInput: a prompt has no question, pair or category, or the evidence is another suite's.
