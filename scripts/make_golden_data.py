@@ -39,6 +39,7 @@ COPIED = (
     *(f"{VARIANT}/{file}" for file in ("expected.json", "expected.safetensors", "keys.json")),
 )
 COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
+FOLDS = ("dsg", "hpsv2", "imagereward")  # of which the first case of each kind is taken
 IMAGES = ("image1", "image2")  # of Mask2Former
 LEFT_OUT = {
     "mask2former/image0.png, image3.png": "with their outputs: image3's instances alone are 1.5 MB",
@@ -46,6 +47,7 @@ LEFT_OUT = {
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
+    "folds": "all but the first case of each kind",
     "all other folders": "no test reads them yet",
 }
 
@@ -56,6 +58,9 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / name, _with_folder(out / name))
     for name in COMPRESSED:
         _compress((full / name).read_bytes(), out / f"{name}.gz")
+    for name in FOLDS:
+        cases = gzip.decompress((full / "folds" / name / "dev.jsonl.gz").read_bytes()).splitlines(True)
+        _compress(_first_of_each_kind(cases), out / "folds" / name / "dev.jsonl.gz")
     instances = json.loads((full / "mask2former" / "expected_instances.json").read_text())
     kept = json.dumps({image: instances[image] for image in IMAGES})
     _compress(kept.encode(), out / "mask2former" / "expected_instances.json.gz")
@@ -68,6 +73,15 @@ def main(full: Path, out: Path = OUT) -> None:
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")
+
+
+def _first_of_each_kind(cases: list[bytes]) -> bytes:
+    """The first case of each kind and mode, one a line."""
+    first: dict[tuple[str, str], bytes] = {}
+    for line in cases:
+        case = json.loads(line)
+        first.setdefault((case["kind"], case.get("mode", "")), line)
+    return b"".join(first.values())
 
 
 def _compress(data: bytes, path: Path) -> None:
