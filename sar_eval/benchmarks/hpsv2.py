@@ -1,7 +1,7 @@
 """HPSv2: mean human-preference scores times 100, by style and over all pictures.
 
-A verdict's score is the scorer's own number (`--judge score --scorers hps`). docs/hpsv2.md describes both
-ways of averaging.
+A verdict's score is the scorer's own number (`--judge score --scorers hps`).
+docs/reward-benchmarks.md describes both ways of averaging.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class HpsFold:
     version = "1"
 
     def fold(self, prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> tuple[Measure, ...]:
-        """`overall` over pictures, `styles` over styles, `style/*`; `reference/style/*`, `reference/std/*`.
+        """`overall` over pictures, `styles` over styles, `style/*`; `reference/style/*` and `..._std`.
 
         The script's average over all pictures is `overall`. Only scored draws count; the summary reports
         missing ones.
@@ -57,7 +57,7 @@ def _official(style: Stratum) -> Iterator[Measure]:
     number, spread = len(rows), chunk_spread(scores)
     yield Measure(f"reference/style/{style.task}", (stratum(rows),), SCALE, count=number, bounds=None)
     yield Measure(
-        f"reference/std/{style.task}",
+        f"reference/style/{style.task}_std",
         (stratum([("", 0, spread, 1.0)]),),
         SCALE,
         count=number,

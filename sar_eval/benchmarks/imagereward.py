@@ -1,7 +1,7 @@
 """ImageReward's benchmark: the mean over prompts of the mean rewards of their pictures.
 
-A verdict's score is the scorer's own number (`--judge score --scorers imagereward`). docs/imagereward.md
-describes both ways of averaging.
+A verdict's score is the scorer's own number (`--judge score --scorers imagereward`).
+docs/reward-benchmarks.md describes both ways of averaging.
 """
 
 from __future__ import annotations

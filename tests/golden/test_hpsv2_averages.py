@@ -45,7 +45,7 @@ def test_every_official_case_agrees(parity: Path) -> None:
         assert figures["overall"] == pytest.approx(expected["average"], rel=TOLERANCE, abs=TOLERANCE)
         assert round(figures["overall"], 2) == pytest.approx(expected["average_printed"])
         for style, found in expected["styles"].items():
-            mean, spread = (figures[f"reference/{kind}/{style}"] for kind in ("style", "std"))
+            mean, spread = (figures[f"reference/style/{name}"] for name in (style, f"{style}_std"))
             assert mean == pytest.approx(found["mean"], rel=TOLERANCE, abs=TOLERANCE), case["id"]
             assert spread == pytest.approx(found["std"], abs=SPREAD_TOLERANCE), case["id"]
             assert [round(mean, 2), round(spread, 4)] == pytest.approx(found["printed"])
@@ -75,4 +75,4 @@ def test_scores_of_real_pictures_with_gaps_give_the_printed_figures(parity: Path
     assert round(figures["overall"], 2) == pytest.approx(printed.pop("Average")[0])
     for style, (mean, spread) in printed.items():
         assert round(figures[f"reference/style/{style}"], 2) == pytest.approx(mean)
-        assert round(figures[f"reference/std/{style}"], 4) == pytest.approx(spread)
+        assert round(figures[f"reference/style/{style}_std"], 4) == pytest.approx(spread)
