@@ -186,8 +186,8 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies between 0 and `scale`; also as read from JSON, where bounds are a list."""
-        return self.bounds is not None and tuple(self.bounds) == (0.0, 1.0)
+        """Whether it lies between 0 and `scale`, as a share of correct images does."""
+        return self.bounds == (0.0, 1.0)
 
     def written(self, value: float, sign: str = "-") -> str:
         """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""

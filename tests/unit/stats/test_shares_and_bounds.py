@@ -12,7 +12,7 @@ from sar_eval.measures import Measure
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.gate import Asked
 from sar_eval.stages.sequential import _round
-from sar_eval.stats import intervals
+from sar_eval.stats import paired as paired_stats
 from sar_eval.stats.change_points import find_change_points
 from sar_eval.stats.differences import difference
 from sar_eval.stats.intervals import metric_of
@@ -199,7 +199,7 @@ def test_a_look_at_grades_is_in_their_unit() -> None:
 @pytest.mark.slow
 def test_intervals_of_few_unbounded_scores_hold_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight prompts of normal rewards: the percentile bootstrap alone would hold the mean in 90 %."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 400)
+    monkeypatch.setattr(paired_stats, "RESAMPLES", 400)
     rng = np.random.default_rng(0)
     limits = [_numbers(measure([rng.normal(0, 1, (8, 1)).tolist()], bounds=None)) for _ in range(500)]
     assert 0.93 <= np.mean([low <= 0 <= high for _, low, high in limits]) <= 0.98
