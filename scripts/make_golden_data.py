@@ -12,6 +12,8 @@ import gzip
 import json
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
@@ -26,6 +28,7 @@ COPIED = (
     "geneval/object_names.txt",
     "geneval/verdicts.jsonl.gz",
     "dpg/scores.jsonl.gz",
+    *(f"folds/{name}/dev.jsonl.gz" for name in ("longtext", "oneig", "unigenbench")),
     *(f"simplear/{name}/{file}" for name in ("dev_tied", "dev_untied") for file in SIMPLEAR),
     "mask2former/config.json",
     "mask2former/mask2former_tiny_mmdet.pth",
@@ -39,15 +42,19 @@ COPIED = (
     *(f"{VARIANT}/{file}" for file in ("expected.json", "expected.safetensors", "keys.json")),
 )
 COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
-FOLDS = ("dsg", "hpsv2", "imagereward")  # of which the first case of each kind is taken
 IMAGES = ("image1", "image2")  # of Mask2Former
+FIRST_OF_EACH_MODE = ("dsg", "hpsv2", "imagereward")  # folds of which one case of each mode is kept
+FOLDS = {  # cases of each kind and form that are kept
+    "tiif": {"reply": 120, "suite": 12, "ocr": 12},
+    "wise": {"reply": 999, "replies": 1, "lines": 2},
+}
 LEFT_OUT = {
     "mask2former/image0.png, image3.png": "with their outputs: image3's instances alone are 1.5 MB",
     "mask2former, mask logits of image1 and image2": "9.9 MB; the instances' masks are computed from them",
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
-    "folds": "all but the first case of each kind",
+    "folds": "most of the larger cases",
     "all other folders": "no test reads them yet",
 }
 
@@ -58,12 +65,15 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / name, _with_folder(out / name))
     for name in COMPRESSED:
         _compress((full / name).read_bytes(), out / f"{name}.gz")
-    for name in FOLDS:
-        cases = gzip.decompress((full / "folds" / name / "dev.jsonl.gz").read_bytes()).splitlines(True)
-        _compress(_first_of_each_kind(cases), out / "folds" / name / "dev.jsonl.gz")
+    for name in FIRST_OF_EACH_MODE:
+        cases = _first_of_each_mode(full / "folds" / name / "dev.jsonl.gz")
+        _compress(cases, out / "folds" / name / "dev.jsonl.gz")
+    for name, kept in FOLDS.items():
+        cases = _first_cases(full / "folds" / name / "dev.jsonl.gz", kept)
+        _compress(cases, out / "folds" / name / "dev.jsonl.gz")
     instances = json.loads((full / "mask2former" / "expected_instances.json").read_text())
-    kept = json.dumps({image: instances[image] for image in IMAGES})
-    _compress(kept.encode(), out / "mask2former" / "expected_instances.json.gz")
+    of_images = json.dumps({image: instances[image] for image in IMAGES})
+    _compress(of_images.encode(), out / "mask2former" / "expected_instances.json.gz")
     logits = load_file(full / "mask2former" / "expected_logits.safetensors")
     classes = {f"{image}.cls_logits": logits[f"{image}.cls_logits"] for image in IMAGES}
     save_file(classes, out / "mask2former" / "expected_logits.safetensors")
@@ -75,13 +85,26 @@ def main(full: Path, out: Path = OUT) -> None:
         print(f"left out: {name} ({reason})")
 
 
-def _first_of_each_kind(cases: list[bytes]) -> bytes:
-    """The first case of each kind and mode, one a line."""
+def _first_of_each_mode(path: Path) -> bytes:
+    """The lines of the first case of each kind and mode of a benchmark."""
     first: dict[tuple[str, str], bytes] = {}
-    for line in cases:
+    for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True):
         case = json.loads(line)
-        first.setdefault((case["kind"], case.get("mode", "")), line)
+        first.setdefault((case["kind"], case["mode"]), line)
     return b"".join(first.values())
+
+
+def _first_cases(path: Path, kept: Mapping[str, int]) -> bytes:
+    """The lines of the first cases of each kind and form of a benchmark."""
+    found: Counter[tuple[str, str]] = Counter()
+    lines = []
+    for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True):
+        case = json.loads(line)
+        form = case["kind"], case.get("benchmark", "")
+        found[form] += 1
+        if found[form] <= kept[case["kind"]]:
+            lines.append(line)
+    return b"".join(lines)
 
 
 def _compress(data: bytes, path: Path) -> None:

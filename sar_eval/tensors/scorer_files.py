@@ -35,6 +35,10 @@ _CLIP_L14_SMALL = {
     "tokenizer_config.json": "deef455e52fa5e8151e339add0582e4235f066009601360999d3a9cda83b1129",
     "vocab.json": "3f0c4f7d2086b61b38487075278ea9ed04edb53a03cbb045b86c27190fa8fb69",
 }
+# Bytes of tokenizers, rounded; settings have a few kilobytes.
+_CLIP_SIZES = {"tokenizer.json": 2_220_000, "vocab.json": 960_000, "merges.txt": 525_000}
+_QWEN_SIZES = {"tokenizer.json": 7_030_000, "vocab.json": 2_780_000, "merges.txt": 1_670_000}
+_SETTINGS_SIZE = 5_000
 
 
 def _one(
@@ -56,10 +60,15 @@ def _small(
 ) -> Iterator[RemoteFile]:
     """Settings and vocabularies of a hub repository, a few kilobytes to megabytes each."""
     checksums = _CLIP_L14_SMALL if repository == _CLIP_L14 else {}
+    sizes = _QWEN_SIZES if repository == _QWEN else _CLIP_SIZES
     for name in names:
-        url = f"{_HUB}/{repository}/resolve/main/{name}"
         yield RemoteFile(
-            f"{folder}/{name.rpartition('/')[2]}", url, checksums.get(name, ""), purpose, licence=licence
+            f"{folder}/{name}",
+            f"{_HUB}/{repository}/resolve/main/{name}",
+            checksums.get(name, ""),
+            purpose,
+            sizes.get(name, _SETTINGS_SIZE),
+            licence=licence,
         )
 
 
