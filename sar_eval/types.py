@@ -172,8 +172,7 @@ class Detection:
 class Metric:
     """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
 
-    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points. `bounds` are the
-    least and the greatest score before that, None if any number is one.
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for points; `bounds` as of a `Measure`.
     """
 
     name: str
