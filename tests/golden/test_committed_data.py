@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts import golden_rewards
 from tests.mplug_recipe import digest, make_state, read_weights
 from tests.parity_data import DATA, FULL, ROOT
 
-BY_HAND = {Path("README.md"), Path("geneval/LICENSE")}
+BY_HAND = {Path(name) for name in ("README.md", "geneval/LICENSE", *golden_rewards.BY_HAND)}
 
 
 @pytest.fixture(scope="module")
