@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ def load_inception(path: Path) -> nn.Module:
         BadInput: unreadable, another network, or torchvision's Inception, whose features are no FID's.
     """
     refuse_pointer(path)
-    network = _scripted(path) if is_zipfile(path) and is_torchscript(path) else _by_name(path)
+    network = _scripted(path) if is_torchscript(path) else _by_name(path)
     return network.eval().requires_grad_(False)
 
 
