@@ -23,6 +23,7 @@ class RunFacts:
         judge_options: those that decide verdicts.
         expected, failed: draws that the run is of, and those of them without a result.
         spec_digest: of the run (see `RunSpec.digest`).
+        beside: version of each scorer whose numbers stand beside the verdicts.
         sar_eval: the version that wrote this.
     """
 
@@ -48,6 +49,7 @@ class RunFacts:
     expected: int
     failed: int
     sar_eval: str
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_imported(self) -> bool:

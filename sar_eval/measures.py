@@ -5,8 +5,9 @@ A fold gives measures; `sar_eval.stats` makes intervals, differences and gates o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
@@ -17,6 +18,7 @@ from sar_eval.protocols import scores
 from sar_eval.types import Prompt, Verdict
 
 Combine = Literal["sum", "mean", "max", "min"]
+Bounds = tuple[float, float]
 Row = tuple[str, int, float, float]  # prompt id, index of the draw, sum of its scores, their number
 
 
@@ -51,12 +53,12 @@ class Stratum:
 class Measure:
     """A figure's name and what it is a mean of.
 
-    The figure is the unweighted mean over the strata of each one's mean, which is the sum of its prompts'
-    scores divided by the sum of their weights.
+    The figure is the mean over the strata of each one's mean, which is the sum of its prompts' scores
+    divided by the sum of their weights.
 
     Attributes:
         name: `overall`, `task/counting`.
-        strata: tasks that weigh the same; those without a row do not count.
+        strata: tasks, each of another name; those without a row do not count.
         scale: what the benchmark calls a perfect score: 1, or 100 for figures in points.
         combine: how draws become their prompt's score and weight. `sum`: both are summed, so that every
             score weighs the same. `mean`, `max`, `min`: of the draws' means, of weight 1.
@@ -64,6 +66,14 @@ class Measure:
         is_effect: the scores are differences that a change of the rules makes: neither bounded by 0 and 1,
             nor compared between runs.
         has_interval: False if the prompts are no sample of anything, so that an interval says nothing.
+        shares: weight of each stratum in the figure by its task, in any unit: they are divided by the sum
+            of those that have a row. Empty: all weigh the same.
+        bounds: the least and the greatest score that a draw can have, before `scale`; None if any number
+            is one. Intervals of bounded scores know how far the mean can be off, so that few prompts that
+            all agree leave some doubt. Scores that are not within them are taken for unbounded ones.
+
+    Raises:
+        ValueError: a stratum has no share, or a share or the bounds are no such numbers.
     """
 
     name: str
@@ -73,6 +83,16 @@ class Measure:
     count: int | None = None
     is_effect: bool = False
     has_interval: bool = True
+    shares: Mapping[str, float] = field(default_factory=dict)
+    bounds: Bounds | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.shares and (missing := [s.task for s in self.strata if s.task not in self.shares]):
+            raise ValueError(f"measure {self.name!r} has no share for its stratum {missing[0]!r}")
+        if not all(0 < share < math.inf for share in self.shares.values()):
+            raise ValueError(f"measure {self.name!r} has a share that is no positive number")
+        if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
+            raise ValueError(f"measure {self.name!r} has bounds {self.bounds}: the lower comes first")
 
     @property
     def group(self) -> str:

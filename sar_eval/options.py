@@ -159,6 +159,14 @@ class HowToJudge:
         "An option of the judge; may be repeated.", "judge", metavar="NAME=VALUE"
     )
     detector: str | None = option("Judge geneval: mask2former (ours) or mmdet, if installed.", "judge")
+    scorers: str | None = option(
+        "Scorers whose numbers stand beside the verdicts (judge score: are the verdicts), as hps,clip:hessel.",
+        "run",
+        metavar="NAMES",
+    )
+    scorer_option: list[str] | None = option(
+        "An option of a scorer, as hps.resize=aliased; may be repeated.", "run", metavar="SCORER.NAME=VALUE"
+    )
     partial: bool = option(
         "Score what is there although images are missing, and say so; exit 0.", "run", default=False
     )
@@ -204,6 +212,15 @@ def kind_of(name: str) -> type:
     """The kind of value that an option takes: str, int, float or bool."""
     annotation = next(str(f.type) for group in GROUPS for f in fields(group) if f.name == name)
     return {"str": str, "int": int, "float": float, "bool": bool}[annotation.partition(" ")[0]]
+
+
+def merged(base: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
+    """The options of a recipe with those of the command line; of a table, only what is named changes."""
+    found = {**base, **changes}
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(name), dict):
+            found[name] = {**base[name], **value}
+    return found
 
 
 def asked(*groups: Any) -> dict[str, Any]:

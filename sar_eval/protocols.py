@@ -61,7 +61,9 @@ class Judge(Resource, Protocol):
     `version` changes whenever the same image may get another verdict.
 
     Optional: `speed_options`, names of the options that no verdict depends on; `path_options`, names of
-    options that are paths of files whose bytes are in the version. Neither is in the judge's digest.
+    options that are paths of files whose bytes are in the version (`hps.weights` in a table). Neither is
+    in the judge's digest. `fold`, of the class: the fold of its verdicts where the recipe's is another
+    judge's.
     """
 
     version: str

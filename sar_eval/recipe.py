@@ -26,14 +26,14 @@ class Recipe:
 
     Attributes:
         name: of the benchmark.
-        suite: its prompt file.
+        suite: its prompt file; None (`suite = ""`) if the images that it scores bring their prompts.
         settings: by name of an option of the spec.
         protocol: by name of an option of the protocol, and `name`.
         judge_options, engine_options: what the judge and the engine are made with.
     """
 
     name: str
-    suite: Path
+    suite: Path | None
     settings: Mapping[str, Json]
     protocol: Mapping[str, Json]
     judge_options: Mapping[str, Json]
@@ -68,7 +68,7 @@ def load_recipe(name: str) -> Recipe:
     settings = {key: data[key] for key in SETTINGS if key in data}
     return Recipe(
         name=str(_typed({"name": data.get("name", path.stem)}, path)["name"]),
-        suite=find_suite(data["suite"], (path.parent, shipped("prompts"))),
+        suite=find_suite(data["suite"], (path.parent, shipped("prompts"))) if data["suite"] else None,
         settings=_typed(settings, path) | _files_beside(data, path),
         protocol=_typed(data.get("protocol", {}), path),
         judge_options=_with_answerer_beside(data.get("judge_options", {}), path.parent),
@@ -105,7 +105,8 @@ def _check_keys(data: Mapping[str, Json], path: Path) -> None:
         check_storable(data.get(table, {}), f"{path}: {table}")
     if not isinstance(data.get("suite"), str):
         raise BadInput(f"{path}: no key 'suite' with the name of a prompt file")
-    check_name(data["suite"], f"{path}: suite")
+    if data["suite"]:
+        check_name(data["suite"], f"{path}: suite")
 
 
 def _check_top(data: Mapping[str, Json], path: Path) -> None:

@@ -18,7 +18,7 @@ from sar_eval.types import DrawProtocol, Json, Shard
 # What may change between two starts of a run: it decides verdicts and figures, not images.
 JUDGING = (
     *("benchmark", "fold", "judge", "judge_version", "judge_options"),
-    *("judge_speed_options", "judge_path_options"),
+    *("judge_speed_options", "judge_path_options", "beside"),
 )
 # Where files lie, names, and what decides how long a run takes: none of it is in the digest.
 NOT_IN_DIGEST = (*JUDGING, "suite", "checkpoint", "batch_size", "engine_speed_options")
@@ -40,6 +40,7 @@ class RunSpec:
         judge, judge_version, judge_options: what gives the verdicts ("" for none).
         judge_speed_options, judge_path_options: names of the judge's options that no verdict depends on:
             those about speed, and paths of files whose bytes are in its version.
+        beside: whether the judge's verdicts stand beside those of the run's own judge.
         images_per_prompt: draws of each prompt.
         seed: of the run; each draw's own seed is made from it.
         dtype: of the weights and the computation.
@@ -62,6 +63,7 @@ class RunSpec:
     judge_options: Mapping[str, Json] = field(default_factory=dict)
     judge_speed_options: tuple[str, ...] = ()
     judge_path_options: tuple[str, ...] = ()
+    beside: bool = False
     images_per_prompt: int = 4
     seed: int = 0
     dtype: str = "float32"
@@ -83,6 +85,11 @@ class RunSpec:
         return self._judge_digest({*self.judge_speed_options, *self.judge_path_options})
 
     @property
+    def verdict_table(self) -> str:
+        """Where the verdicts are stored; several judges of one name may stand beside the run's own."""
+        return f"{self.judge}-{self.judge_digest[:8]}" if self.beside else self.judge
+
+    @property
     def earlier_judge_digest(self) -> str:
         """The same as versions up to 0.1.0 made it: paths of weights counted although their bytes did."""
         return self._judge_digest(self.judge_speed_options)
@@ -94,17 +101,13 @@ class RunSpec:
     def to_json(self) -> dict[str, Json]:
         """As `run.json` stores it."""
         data = asdict(self)
+        del data["beside"]  # the run's own is not
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
     @property
     def files(self) -> dict[str, str]:
         """What judges and folds by a file of code, `path/to/file.py:NAME`, by field."""
-        names = {"judge": self.judge, "fold": self.fold}
-        names["answerer"] = str(self.judge_options.get("answerer", ""))
-        scorers = self.judge_options.get("scorers", ())
-        for name in scorers.split(",") if isinstance(scorers, str) else scorers:
-            names[f"scorer {name}"] = str(name)
-        return {field: name for field, name in names.items() if discover.is_file(name)}
+        return code_files({"judge": self.judge, "fold": self.fold}, self.judge_options)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json], where: str = "run.json") -> RunSpec:
@@ -125,6 +128,17 @@ class RunSpec:
         if "engine_speed_options" not in data:  # written by version 0.1.0 or before
             return replace(spec, engine_speed_options=_speed_options(spec.engine))
         return spec
+
+
+def code_files(names: Mapping[str, Json], judge_options: Mapping[str, Json]) -> dict[str, str]:
+    """Those of the names, and of the answerer and scorers in a judge's options, that are files of code."""
+    scorers = judge_options.get("scorers") or ()
+    listed = scorers.split(",") if isinstance(scorers, str) else list(scorers)
+    inner = {
+        "answerer": judge_options.get("answerer"),
+        **{f"scorer {n}": n.strip() for n in map(str, listed)},
+    }
+    return {what: str(name) for what, name in {**names, **inner}.items() if discover.is_file(str(name))}
 
 
 def without(options: Mapping[str, Json], ignored: Collection[str]) -> dict[str, Json]:

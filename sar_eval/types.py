@@ -172,7 +172,8 @@ class Detection:
 class Metric:
     """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
 
-    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points.
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points. `bounds` are the
+    least and the greatest score before that, None if any number is one.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Metric:
     high: float | None
     n: int
     scale: int = 1
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
     def written(self, value: float, sign: str = "-") -> str:
         """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""

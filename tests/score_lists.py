@@ -5,7 +5,7 @@ from typing import Any
 
 from sar_eval.measures import Measure, stratum
 from sar_eval.stats import intervals
-from sar_eval.stats.totals import are_shares, totals_of
+from sar_eval.stats.totals import bounds_of, totals_of
 
 
 def measure(tasks: Sequence[Sequence[Sequence[float]]], name: str = "overall", **known: Any) -> Measure:
@@ -27,4 +27,4 @@ def clustered_interval(
 ) -> tuple[float, float, float]:
     """Of the mean over tasks."""
     found = measure(tasks)
-    return intervals.clustered_interval(totals_of(found), are_shares(found), seed)
+    return intervals.clustered_interval(totals_of(found), bounds_of(found), seed)

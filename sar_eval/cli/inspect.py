@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
+
+if TYPE_CHECKING:
+    from sar_eval.types import ScorerFacts
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List benchmarks, checkpoints, engines, judges, answerers and trackers by the name that flags take."""
+    """List benchmarks, checkpoints, engines, judges, scorers and so on by the name that flags take."""
     from sar_eval import discover
     from sar_eval.families.locate import demo_names
     from sar_eval.recipe import recipe_names
@@ -30,6 +33,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         "engines": discover.names("engines"),
         "judges": discover.names("judges"),
         "answerers": discover.names("answerers"),
+        "scorers": _scorers(),
         "folds": discover.names("benchmarks"),
         "trackers": discover.names("trackers"),
     }
@@ -40,6 +44,26 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         say(kind)
         for name, text in names.items():
             say(f"  {name:<16} {text}")
+
+
+def _scorers() -> dict[str, str]:
+    """Scorers, and of those that ship with sar-eval what each form says of itself."""
+    from sar_eval import discover
+
+    found: dict[str, str] = {}
+    for name, text in discover.names("scorers").items():
+        found[name] = text
+        variants = {} if text.startswith("from ") else discover.load("scorers", name).variants
+        for variant, facts in variants.items():
+            found[f"  {name}:{variant}" if variant else "  "] = _describe(facts)
+    return found
+
+
+def _describe(facts: ScorerFacts) -> str:
+    """Unit, range, prompt and licence in a line."""
+    low, high = ("any" if end is None else f"{end:g}" for end in (facts.low, facts.high))
+    prompt = "needs a prompt" if facts.needs_prompt else "needs no prompt"
+    return f"{facts.unit}, {low} to {high}; {prompt}; {facts.licence}"
 
 
 def doctor(

@@ -74,6 +74,7 @@ class Output:
     )
 
 
+TABLE = re.compile(r"[A-Za-z0-9_:-]+")  # of an addition of an addition, as a scorer of the judge score
 RESULTS = "Results"  # panel of --help
 
 
@@ -156,7 +157,18 @@ def overrides(*groups: Any) -> dict[str, Any]:
         **{name: value for name, value in values.items() if name in names},
         "engine_options": _own_options("engine", values),
         "judge_options": _own_options("judge", values),
+        "scorers": _scorers(values),
     }
+
+
+def _scorers(values: dict[str, Any]) -> dict[str, Any]:
+    """`--scorers` and `--scorer-option`, as options of the judge `score`; empty without the first."""
+    options = named_options("--scorer-option", values.get("scorer_option"))
+    if values.get("scorers") is None:
+        if options:
+            raise BadInput("--scorer-option is for scorers: name them with --scorers")
+        return {}
+    return {"scorers": values["scorers"], **options}
 
 
 def keep_offline(local_only: bool) -> None:
@@ -215,6 +227,8 @@ def _own_options(owner: str, values: dict[str, Any]) -> dict[str, Any]:
 def named_options(flag: str, words: list[str] | None) -> dict[str, Any]:
     """`NAME=VALUE` words as options; a value that is no TOML is text.
 
+    `hps.resize=aliased` is the option `resize` of the table `hps`.
+
     Raises:
         BadInput: a word of another form, or a value that no manifest holds. The word is not shown in
             full: it may be a key.
@@ -222,11 +236,15 @@ def named_options(flag: str, words: list[str] | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word in words or []:
         name, equals, value = word.partition("=")
-        if not equals or not name.isidentifier():
+        table, _, own = name.rpartition(".")
+        if not equals or not own.isidentifier() or not (not table or TABLE.fullmatch(table)):
             start = re.match(r"\w{0,20}", word)
             raise BadInput(f"{flag} {start and start[0]}... is not of the form NAME=VALUE")
-        options[name] = _value(value, f"{flag} {name}")
-        check_storable(options[name], f"{flag} {name}")
+        within = options.setdefault(table, {}) if table else options
+        if not isinstance(within, dict):
+            raise BadInput(f"{flag} {table} is an option, and a table in {name}")
+        within[own] = _value(value, f"{flag} {name}")
+        check_storable(within[own], f"{flag} {name}")
     return options
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sar_eval.cli.options import PromptFile
 from sar_eval.cli.terminal import one_line, say
 from sar_eval.errors import BadInput, Incomplete
+
+if TYPE_CHECKING:
+    from sar_eval.suites.source import SuiteSource
 
 # The suites that can be sampled anew, each with the module of its `make_suite`.
 SUITE_SAMPLERS = {
@@ -57,48 +60,69 @@ def make(
     say(f"{len(rows)} prompts in {out}")
 
 
-FetchedSuite = Annotated[str, typer.Argument(metavar="SUITE", help="Which suite: dpg.")]
+FetchedSuite = Annotated[
+    str, typer.Argument(metavar="SUITE", help="Which suite; without one, they are listed.")
+]
+OutFile = Annotated[
+    Path | None, typer.Option(help="The .jsonl file to write; by default where the suite's recipe looks.")
+]
 
 
 @app.command("import")
 def import_(
-    suite: FetchedSuite,
-    source: Annotated[Path, typer.Option("--from", help="ELLA's folder dpg_bench, or its CSV alone.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
+    suite: FetchedSuite = "",
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder of the official files, or the file if there is one alone."),
     ] = None,
+    out: OutFile = None,
 ) -> None:
     """Turn a benchmark's official files into one suite file, and name every inconsistency in them."""
-    _check_importable(suite, out)
-    _import_dpg(source, out)
+    from sar_eval.suites import source as sources
+
+    if not suite:
+        _list_sources()
+        return
+    found = sources.load(suite)
+    if source is None:
+        raise BadInput(f"--from is missing: give {found.takes}")
+    _import(suite, found, source, _suite_file(suite, out))
 
 
 @app.command()
-def fetch(
-    suite: FetchedSuite,
-    out: Annotated[
-        Path | None, typer.Option(help="The .jsonl file to write; by default where `run dpg` looks for it.")
-    ] = None,
-) -> None:
-    """Download a benchmark's official prompts (ELLA's repository, Apache-2.0), and import them."""
+def fetch(suite: FetchedSuite = "", out: OutFile = None) -> None:
+    """Download a benchmark's official prompts and its judge's texts, and import them."""
     from sar_eval.cli.progress import downloading
     from sar_eval.stages.fetch import fetch as download
-    from sar_eval.tensors.published_weights import DPG_QUESTIONS
+    from sar_eval.suites import source as sources
 
-    _check_importable(suite, out)
+    if not suite:
+        _list_sources()
+        return
+    found, path = sources.load(suite), _suite_file(suite, out)
+    say(f"{found.title}, {len(found.files)} files; licence: {found.licence}", err=True)
     try:
         with downloading() as show:
-            (table,) = download((DPG_QUESTIONS,), progress=show)
+            download(found.files, progress=show)
     except KeyboardInterrupt as error:
         raise Incomplete("interrupted; run the same command again to go on") from error
-    _import_dpg(table, out)
+    _import(suite, found, sources.fetched(found, suite), path)
 
 
-def _check_importable(suite: str, out: Path | None) -> None:
-    if suite != "dpg":
-        raise BadInput(f"no importer for suite {suite!r}: dpg")
+def _list_sources() -> None:
+    from sar_eval.suites import source as sources
+
+    for name in sources.names():
+        found = sources.load(name)
+        say(f"{name:<16} {found.title}; licence: {found.licence}")
+
+
+def _suite_file(suite: str, out: Path | None) -> Path:
+    from sar_eval.tensors.published_weights import cache_folder
+
     if out is not None and out.suffix != ".jsonl":
         raise BadInput(f"--out {out}: the name must end in .jsonl")
+    return out or cache_folder() / f"{suite}.jsonl"
 
 
 def _regular_file(out: Path) -> Path:
@@ -112,25 +136,19 @@ def _regular_file(out: Path) -> Path:
     raise BadInput(f"--out {out} is {'a directory' if target.is_dir() else 'no regular file'}: name a file")
 
 
-def _import_dpg(source: Path, out: Path | None) -> None:
-    from sar_eval.storage.files import write_bytes
-    from sar_eval.suites.dpg.questions import read_questions
-    from sar_eval.suites.dpg.suite import OFFICIAL_PROMPTS, import_suite, to_lines
+def _import(suite: str, source: SuiteSource, files: Path, path: Path) -> None:
+    from sar_eval.stages.import_suite import import_suite
     from sar_eval.suites.prompts import load_suite
-    from sar_eval.tensors.published_weights import cache_folder
 
-    path = out or cache_folder() / "dpg.jsonl"
-    target = _regular_file(path)
-    found = import_suite(source)
-    write_bytes(target, to_lines(found.prompts))
+    found = import_suite(suite, source, files, _regular_file(path))
     for note in found.notes:
         say(note)
-    questions = sum(len(read_questions(prompt.checks)) for prompt in found.prompts)
     number = len(found.prompts)
-    official = "" if number == OFFICIAL_PROMPTS else f" (DPG-Bench has {OFFICIAL_PROMPTS:,})"
+    official = "" if source.prompts in (0, number) else f" ({source.title} has {source.prompts:,})"
+    counted = f" {found.counted}" if found.counted else ""
     say(
-        f"{number:,} prompts{official} with {questions:,} questions in {path}, "
-        f"digest {load_suite(path).digest}; {len(found.notes)} notes"
+        f"{number:,} prompts{official}{counted} in {path}, digest {load_suite(path).digest}; "
+        f"{len(found.notes)} notes"
     )
 
 

@@ -26,7 +26,7 @@ from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
 from sar_eval.cli.terminal import say
 from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, parse_shard
+from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, merged, parse_shard
 
 if TYPE_CHECKING:
     from sar_eval.cli.gate import Gate
@@ -74,7 +74,8 @@ def run(
     if what.suite is not None:
         recipe = with_suite(recipe, what.suite)
     notes: list[str] = []
-    spec = resolve(recipe, ckpt, overrides(what, how, judging), notes)
+    asked = overrides(what, how, judging)
+    spec = resolve(recipe, ckpt, asked, notes)
     session.tell(notes, output)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
@@ -85,11 +86,13 @@ def run(
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, judges, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
 
 
 @with_options(without=["suite"])
@@ -161,13 +164,26 @@ def judge_run(
     slots = session.worker_slots(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
 
 
-@with_options(without=["judge", "judge_option", "detector", "quiet", "no_report", *TRACKING])
+@with_options(
+    without=[
+        "judge",
+        "judge_option",
+        "detector",
+        "scorers",
+        "scorer_option",
+        "quiet",
+        "no_report",
+        *TRACKING,
+    ]
+)
 def summarize(
     run_folder: RunPath, judging: HowToJudge, output: Output, results: Results, benchmark: FoldOf = None
 ) -> None:
@@ -184,7 +200,7 @@ def summarize(
     session.exit_if_incomplete(summary)
 
 
-@with_options(without=["judge", "judge_option", "detector"])
+@with_options(without=["judge", "judge_option", "detector", "scorers", "scorer_option"])
 def report(
     run_folder: RunPath,
     judging: HowToJudge,
@@ -283,23 +299,28 @@ def _way_on(repaired: bool) -> str:
 def _with_judge(spec: RunSpec, folder: RunFolder, benchmark: str | None, asked: dict[str, Any]) -> RunSpec:
     """The run's spec with the judge of a benchmark, or the one asked for, and its options."""
     from sar_eval.recipe import load_recipe
-    from sar_eval.stages.resolve import with_judge
+    from sar_eval.spec import code_files
+    from sar_eval.stages.resolve import named_judge_options, own_fold, with_judge
     from sar_eval.stages.resume import check_files, check_secret
 
-    named = [asked.get("judge"), asked["judge_options"].get("answerer")]
     recipe_options: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     if benchmark is not None:
         recipe = load_recipe(benchmark)
         recipe_options = dict(recipe.judge_options)
         names = {key: recipe.settings[key] for key in ("judge", "fold") if key in recipe.settings}
-        named += [*names.values(), recipe_options.get("answerer")]
         spec = replace(spec, benchmark=recipe.name, judge_options=recipe_options, **names)
     if asked.get("judge") not in (None, spec.judge):
-        spec = replace(spec, judge=asked["judge"], judge_options={})
+        fold = spec.fold if "fold" in asked else own_fold(asked["judge"]) or spec.fold
+        spec = replace(spec, judge=asked["judge"], judge_options={}, fold=fold)
     if not spec.judge:
         raise BadInput("this run has no judge: give --judge or --benchmark")
-    named_options = {**recipe_options, **asked["judge_options"]}
-    spec = replace(spec, judge_options={**spec.judge_options, **asked["judge_options"]})
-    check_files(spec, named, folder)
+    asked_options = named_judge_options(spec.judge, asked)
+    named_options = merged(recipe_options, asked_options)
+    named = code_files(names | {"asked for": asked.get("judge")}, recipe_options) | code_files(
+        {}, named_options
+    )
+    spec = replace(spec, judge_options=merged(spec.judge_options, asked_options))
+    check_files(spec, named.values(), folder)
     check_secret(spec, named_options, folder)
     return with_judge(spec)

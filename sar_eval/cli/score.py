@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,11 +97,9 @@ def score(
     file it takes for which image. The same command again goes on where an earlier one stopped. With
     --baseline or --floor, it ends as `sar-eval gate` does.
     """
-    from sar_eval.images.folder import find_images
     from sar_eval.stages.import_images import import_images
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import resolve_images
-    from sar_eval.suites.locate import read_suite
 
     gate, destinations = open_gate(gating, differing, files), Destinations.of(results)
     if (images / "run.json").is_file():
@@ -109,11 +107,7 @@ def score(
             raise BadInput(f"{images} is one of our runs and judged in place: no --out, no --suite")
         judge_run(images, judging, where, output, benchmark, destinations, gate)
         return
-    recipe = find_recipe(benchmark, what)
-    suite = read_suite(recipe.suite)
-    session.tell(suite.notes, output)
-    prompts = suite.prompts
-    found = find_images(images, prompts, how_to_read(recipe, what, names, same_size=sizes.same_size))
+    recipe, prompts, found = _find_images(images, find_recipe(benchmark, what), what, names, sizes, output)
     asked = overrides(what, how, judging)
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)
     if not spec.judge:
@@ -125,11 +119,36 @@ def score(
                 say(line, err=True)
         session.tell(found.notes, output)
         spec = session.prepare(spec, folder, output, how.batch_size)
+        beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate)
+        lacking = session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
+
+
+def _find_images(
+    images: Path, recipe: Recipe, what: WhatToDraw, names: FileNames, sizes: Sizes, output: Output
+) -> tuple[Recipe, Sequence[Prompt], ImageFolder]:
+    """The recipe with its prompts and their files; without a suite, prompts are what the folder says."""
+    from sar_eval.images.folder import find_images, images_of
+    from sar_eval.recipe import with_suite
+    from sar_eval.suites.from_images import suite_of_images
+    from sar_eval.suites.locate import read_suite
+
+    if recipe.suite is not None:
+        suite = read_suite(recipe.suite)
+        session.tell(suite.notes, output)
+        how = how_to_read(recipe, what, names, same_size=sizes.same_size)
+        return recipe, suite.prompts, find_images(images, suite.prompts, how)
+    if names.numbered or names.grid or what.images_per_prompt is not None:
+        raise BadInput("--numbered, --grid and -n tell how files show a suite's prompts: name a --suite")
+    found = suite_of_images(images)
+    session.tell(found.notes, output)
+    settings = {**recipe.settings, "images_per_prompt": found.images_per_prompt}
+    recipe = replace(with_suite(recipe, found.path), settings=settings)
+    return recipe, read_suite(found.path).prompts, images_of(found.files, same_size=sizes.same_size)
 
 
 def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:

@@ -50,6 +50,7 @@ def check_sequential(
         "--floor": (gating.floor, "use `sar-eval gate` on a whole run"),
         "--measure": (gating.measure, "it asks of the headline figure alone"),
         "--partial": (judging.partial, "a sequential test may leave nothing out"),
+        "--scorers": (judging.scorers, "`sar-eval judge RUN --scorers NAMES` adds them afterwards"),
         "--allow-missing": (differing.allow_missing, "a sequential test may leave nothing out"),
     }
     for flag, (value, why) in refused.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sar_eval.runtime.progress import ProgressCallback
     from sar_eval.runtime.slots import WorkerSlot
     from sar_eval.spec import RunSpec
+    from sar_eval.stages.beside import Beside
     from sar_eval.storage.run_folder import RunFolder
     from sar_eval.types import DrawingOrder, Shard, Summary
 
@@ -123,6 +124,30 @@ def prepare(
     return kept
 
 
+def scorers_beside(spec: RunSpec, folder: RunFolder, asked: Mapping[str, Any]) -> list[Beside]:
+    """The scorers asked for beside the verdicts: checked before anything is drawn."""
+    from sar_eval.stages import beside
+
+    options = dict(asked.get("scorers", {}))
+    names = options.pop("scorers", None)
+    if names is None or spec.judge == beside.JUDGE:
+        return []
+    return beside.scorers_beside(spec, names, options, folder)
+
+
+def score_beside(
+    spec: RunSpec,
+    folder: RunFolder,
+    sides: Sequence[Beside],
+    slots: Sequence[WorkerSlot],
+    progress: ProgressCallback,
+) -> list[str]:
+    """Score beside the verdicts; returns which images have no number, and why."""
+    from sar_eval.stages import beside
+
+    return beside.score_beside(spec, sides, folder, slots, progress) if sides else []
+
+
 def tell(notes: Iterable[str], output: Output) -> None:
     """Show notes, on standard error."""
     if not output.quiet:
@@ -137,6 +162,7 @@ def finish(
     partial: bool = False,
     destinations: Destinations | None = None,
     gate: Gate | None = None,
+    lacking: Sequence[str] = (),
 ) -> None:
     """Summarise, report, print, ask the gate, send the results where they were asked for, and exit."""
     from sar_eval.report.page import write_report
@@ -161,6 +187,8 @@ def finish(
         say(f"error: {error}", err=True)  # the failed gate's exit code comes first
     exit_if_incomplete(summary)
     gate_result.exit_if_failed(answer)
+    if lacking and not partial:
+        raise Incomplete("; ".join(lacking))
 
 
 def print_result(

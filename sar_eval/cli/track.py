@@ -97,7 +97,9 @@ class Destinations:
             yield error
 
 
-@with_options(without=["judge", "judge_option", "detector", "track", *FOR_THE_HUB])
+@with_options(
+    without=["judge", "judge_option", "detector", "scorers", "scorer_option", "track", *FOR_THE_HUB]
+)
 def track(
     run_folder: RunPath,
     to: Annotated[

@@ -166,6 +166,15 @@ def find_images(folder: Path, prompts: Sequence[Prompt], how: HowToRead) -> Imag
     return images
 
 
+def images_of(files: dict[str, Path], *, same_size: bool = False) -> ImageFolder:
+    """Files whose draws are known."""
+    images = ImageFolder("files", files, same_size=same_size)
+    _read_headers(images)
+    if others := images.other_sizes:
+        images.notes.append(_sizes_note(images, others))
+    return images
+
+
 def match_files(folder: Path, prompts: Sequence[Prompt], how: HowToRead) -> MatchedFiles:
     """The layout of a folder and the file of every draw; opens no image.
 

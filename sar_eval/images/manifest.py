@@ -73,6 +73,26 @@ def read_manifest(path: Path, prompts: Sequence[Prompt], notes: list[str]) -> tu
     return matches, bool(grids[True])
 
 
+def caption_rows(path: Path, notes: list[str]) -> list[tuple[Path, str]]:
+    """The files of a manifest with the prompts that it gives them, "" where it gives none.
+
+    Raises:
+        BadInput: naming the line: a file that is not there, or not beside the manifest.
+    """
+    renamed: dict[str, str] = {}
+    pairs: dict[Path, str] = {}
+    for number, given in read_rows(path, notes=notes):
+        check_text(given, f"{path}:{number}")
+        row = _our_columns(given, renamed)
+        text = row.get("prompt")
+        file = _file(path.parent, row, f"{path}:{number}")
+        pairs[file] = "" if text is None else str(text).strip()
+    if renamed:
+        used = ", ".join(f"{ours} from {shorten(theirs)}" for ours, theirs in renamed.items())
+        notes.append(f"{path}: columns are taken by other names: {used}")
+    return list(pairs.items())
+
+
 def _by_text(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     found: dict[str, list[Prompt]] = {}
     for prompt in prompts:

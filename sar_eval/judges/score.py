@@ -25,6 +25,8 @@ LABEL = "judge 'score'"  # in error messages
 class ScoreJudge:
     """Several scorers over one decoding of each image."""
 
+    fold = "scores"  # of its verdicts, on whatever suite
+
     def __init__(
         self,
         *,

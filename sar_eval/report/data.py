@@ -179,7 +179,7 @@ def read_verdicts(
     """
     if not spec.judge:
         return
-    table = folder.verdicts(spec.judge)
+    table = folder.verdicts(spec.verdict_table)
     images = _StoredImages(folder.generations, rows)
     for stored in _batches(rows, table, [*enumerate(table.current_paths())], images.verdicts):
         judged = zip(stored["number"], stored["image_digest"], strict=True)

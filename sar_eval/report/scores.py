@@ -20,7 +20,7 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One row of the score table; `bar`, `low` and `high` are percentages of the axis.
+    """One row of the score table; `bar`, `low` and `high` are percentages of the axis, None off it.
 
     `reference` and `reference_interval` are the official script's ("" if the fold does not compute them).
     """
@@ -47,8 +47,9 @@ def score_groups(metrics: Sequence[Metric]) -> tuple[float, list[tuple[str, list
     metrics = [_finite(metric) for metric in metrics]
     pairs = pair_metrics(metrics)
     both = [metric for pair in pairs for metric in (pair.ours, pair.reference) if metric]
-    largest = max((v for m in both for v in (m.value, m.high) if v is not None), default=1.0)
-    axis = float(max((m.scale for m in both), default=1))
+    on_axis = [metric for metric in both if _is_share(metric)]
+    largest = max((v for m in on_axis for v in (m.value, m.high) if v is not None), default=1.0)
+    axis = float(max((m.scale for m in on_axis), default=1))
     if largest > axis:
         axis = max(100.0, 10.0 ** math.ceil(math.log10(largest)))
     groups: dict[str, list[ScoreRow]] = {"": []}
@@ -72,18 +73,24 @@ def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _is_share(metric: Metric) -> bool:
+    """Whether it is drawn as a bar, from 0 to what its benchmark calls a perfect score."""
+    return metric.bounds is not None and tuple(metric.bounds) == (0.0, 1.0)
+
+
 def _score_row(pair: MetricPair, axis: float, with_reference: bool) -> ScoreRow:
     ours = pair.ours or Metric(pair.name, None, None, None, 0)
     name = pair.name.rpartition("/")[2]
+    drawn = ours if _is_share(ours) else replace(ours, value=None, low=None, high=None)
     return ScoreRow(
         label=pair.label if pair.group else pair.label.capitalize(),
         hint=HINTS.get(pair.name, ""),
         value=_value(ours),
         interval=_interval(ours),
         n=ours.n,
-        bar=_percent(ours.value, axis),
-        low=_percent(ours.low, axis),
-        high=_percent(ours.high, axis),
+        bar=_percent(drawn.value, axis),
+        low=_percent(drawn.low, axis),
+        high=_percent(drawn.high, axis),
         filter=f"{pair.group}={quote(name, safe='')}" if pair.group in ("task", "split") and name else "",
         reference=_value(pair.reference) if with_reference else "",
         reference_interval=_interval(pair.reference) if with_reference else "",

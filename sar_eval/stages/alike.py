@@ -45,7 +45,7 @@ def check_same_rules(a: Side, b: Side, first: Sequence[Measure], second: Sequenc
     """Refuse two runs whose measures of one name are not the same figure, as in a file edited by hand.
 
     Raises:
-        BadInput: their scale or combination differs, or a prompt is of another task.
+        BadInput: their scale, combination, bounds or shares differ, or a prompt is of another task.
     """
     others = {measure.name: measure for measure in second}
     for one in first:
@@ -68,7 +68,9 @@ def _tasks_unlike(one: Measure, other: Measure) -> Iterator[Unlike]:
 
 
 def _rule(measure: Measure) -> dict[str, Json]:
-    return {"scale": measure.scale, "combine": measure.combine, "is_effect": measure.is_effect}
+    names = ("scale", "combine", "is_effect", "bounds")
+    shares = {f"the share of task {shorten(task)}": share for task, share in measure.shares.items()}
+    return {name: getattr(measure, name) for name in names} | shares
 
 
 def _tasks_of_prompts(measure: Measure) -> dict[str, set[str]]:
@@ -125,11 +127,13 @@ def _folds(a: RunFacts, b: RunFacts) -> list[Unlike]:
 
 
 def _judges(a: RunFacts, b: RunFacts) -> list[Unlike]:
+    both = a.beside.keys() & b.beside.keys()
+    scorers = [(f"scorer {n}", a.beside[n], b.beside[n]) for n in both if a.beside[n] != b.beside[n]]
     if a.judge_digest == b.judge_digest:
-        return []
+        return scorers
     names = ("judge", "judge_version", "judge_digest")
     first, second = ({n: getattr(f, n) for n in names} | dict(f.judge_options) for f in (a, b))
-    return list(_differing(first, second))
+    return [*_differing(first, second), *scorers]
 
 
 def _protocols(a: RunFacts, b: RunFacts) -> Iterator[Unlike]:

@@ -150,6 +150,8 @@ def _checkpoint(name: str) -> Finding:
 def _recipe(name: str) -> Finding:
     try:
         recipe = load_recipe(name)
+        if recipe.suite is None:
+            return Finding(f"benchmark {name}", True, "prompts of the images, or --suite")
         if missing := missing_suite_hint(recipe.suite):
             return Finding(f"benchmark {name}", None, missing)
         return Finding(f"benchmark {name}", True, f"{len(read_suite(recipe.suite).prompts)} prompts")

@@ -28,7 +28,8 @@ from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete, StorageFailed
 from sar_eval.stages.fetched_contents import why_not
 from sar_eval.tensors.hub import is_offline
-from sar_eval.tensors.published_weights import RemoteFile, cache_folder, checksum_path, recorded_sha256
+from sar_eval.tensors.published_weights import cache_folder, checksum_path, recorded_sha256
+from sar_eval.tensors.remote_file import RemoteFile
 
 CHUNK = 1 << 20
 TRIES = 5  # in a row without a new byte

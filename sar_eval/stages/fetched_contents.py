@@ -23,13 +23,19 @@ def why_not(path: Path, name: str) -> str:
         head = file.read(4096)
     if _MARKUP.match(head):
         return "is a web page (a login, or an error of a proxy)"
-    check = _CHECKS.get(Path(name).suffix)
+    check = _CHECKS.get(Path(name).name) or _CHECKS.get(Path(name).suffix)
     return check(path, head) if check else ""
 
 
 def _weights(path: Path, head: bytes) -> str:
     is_torch = head.startswith((b"PK\x03\x04", *_PICKLE)) and path.stat().st_size >= _MIN_WEIGHTS_BYTES
     return "" if is_torch else "is no torch file of weights"
+
+
+def _safetensors(path: Path, head: bytes) -> str:
+    """Eight bytes with the header's length, and the header, which is JSON."""
+    is_header = head[8:9] == b"{" and 8 + int.from_bytes(head[:8], "little") <= path.stat().st_size
+    return "" if is_header else "is no safetensors file"
 
 
 def _questions(path: Path, head: bytes) -> str:
@@ -55,7 +61,31 @@ def _settings(path: Path, head: bytes) -> str:
         )
     except (BadInput, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         return f"is no readable configuration ({str(error).splitlines()[0]})"
+    if path.suffix == ".json" and isinstance(data, list):
+        return ""  # the rows of a suite
     return "" if isinstance(data, dict) else "is no table of settings"
+
+
+def _lines(path: Path, head: bytes) -> str:
+    """JSON lines: the first line says enough."""
+    del path
+    first = head.lstrip().partition(b"\n")[0]
+    return "" if first[:1] in (b"{", b"[") else "holds no JSON lines"
+
+
+def _text(path: Path, head: bytes) -> str:
+    del path
+    try:
+        head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # else a character that the beginning ends in
+            return "is no text"
+    return ""
+
+
+def _parquet(path: Path, head: bytes) -> str:
+    del path
+    return "" if head.startswith(b"PAR1") else "is no Parquet file"
 
 
 def _words(path: Path, head: bytes) -> str:
@@ -67,10 +97,17 @@ def _words(path: Path, head: bytes) -> str:
     return "" if "[PAD]" in lines[:1000] and "[CLS]" in lines[:1000] else "is no list of word pieces"
 
 
+# By the file's name, or else by its suffix.
 _CHECKS: dict[str, Callable[[Path, bytes], str]] = {
+    "dpg_bench.csv": _questions,
+    "vocab.txt": _words,
     ".bin": _weights,
-    ".csv": _questions,
+    ".pt": _weights,
+    ".pth": _weights,
+    ".safetensors": _safetensors,
     ".json": _settings,
     ".yaml": _settings,
-    ".txt": _words,
+    ".jsonl": _lines,
+    ".parquet": _parquet,
+    **dict.fromkeys((".csv", ".tsv", ".txt", ".py"), _text),
 }

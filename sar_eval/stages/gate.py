@@ -21,7 +21,7 @@ from sar_eval.stats.differences import one_sided_bounds
 from sar_eval.stats.power import needed_to_show
 
 ALL = "all"
-TOLERANCE = 0.01  # of the scale
+TOLERANCE = 0.01  # of the largest difference of scores: of the scale for those in [0, 1]
 ROUNDING = 1e-9  # of the scale, by which a mean may miss the floor that it equals
 
 
@@ -30,7 +30,7 @@ class Asked:
     """What a gate asks.
 
     Attributes:
-        tolerance: how much worse is good enough, in the measures' unit; None for `TOLERANCE` of the scale.
+        tolerance: how much worse is good enough, in the measures' unit; None for `TOLERANCE`.
         fail_if: `not-shown`: unless the run is shown to be at most so much worse; `worse`: only if it is
             shown to be more than so much worse.
         measures: to hold against the baseline; none for the headline, `all` for every one.
@@ -42,9 +42,20 @@ class Asked:
     measures: tuple[str, ...] = ()
     floors: Mapping[str, float] = field(default_factory=dict)
 
-    def limit(self, scale: int) -> float:
-        """The tolerance for a measure of this scale, in its unit."""
-        return TOLERANCE * scale if self.tolerance is None else self.tolerance
+    def limit(self, measure: Measure) -> float:
+        """The tolerance for a measure, in its unit.
+
+        Raises:
+            BadInput: none is given, and the measure's scores have no bounds that it could be a part of.
+        """
+        if self.tolerance is not None:
+            return self.tolerance
+        if measure.bounds is None:
+            raise BadInput(
+                f"{shorten(measure.name)} has scores of any size, so that no loss is small in itself: say "
+                "by --tolerance how large a one does not matter"
+            )
+        return TOLERANCE * measure.scale * (measure.bounds[1] - measure.bounds[0])
 
 
 def gate(run: ScoredRun, baseline: ScoredRun | None, asked: Asked, allowed: Allowed) -> GateResult:
@@ -91,6 +102,7 @@ def check_fit(facts: RunFacts, path: Path, baseline: ScoredRun, asked: Asked, al
     check_complete(first, allowed)
     check_alike(first, second, across_protocol=allowed.protocol)
     _check_measures(asked, baseline.measures)
+    _check_tolerance(asked, baseline.measures)
     if not allowed.missing:  # then it has all that the run will have
         _check_floors(asked, baseline.measures)
     for side, other in ((first, second), (second, first)):
@@ -108,6 +120,14 @@ def _check_measures(asked: Asked, measures: Sequence[Measure]) -> None:
     for name in asked.measures:
         if name != ALL:
             _check_name("--measure", name, [m.name for m in measures if not m.is_effect])
+
+
+def _check_tolerance(asked: Asked, measures: Sequence[Measure]) -> None:
+    """Refuse a measure that needs a tolerance of its own before anything is drawn."""
+    names = asked.measures or (measures[0].name,)
+    for measure in measures:
+        if not measure.is_effect and (ALL in names or measure.name in names):
+            asked.limit(measure)
 
 
 def _check_floors(asked: Asked, measures: Sequence[Measure]) -> None:
@@ -151,7 +171,7 @@ def _questions(
         if alpha < ALPHA:
             name = difference.measure
             lower, upper = one_sided_bounds(before[name], after[name], alpha)
-        yield _question(difference, lower, upper, alpha, asked)
+        yield _question(difference, (lower, upper), alpha, asked, before[difference.measure])
 
 
 def _chosen(differences: Sequence[Difference], asked: Asked) -> Iterator[Difference]:
@@ -169,9 +189,13 @@ def _chosen(differences: Sequence[Difference], asked: Asked) -> Iterator[Differe
 
 
 def _question(
-    found: Difference, lower: float | None, upper: float | None, alpha: float, asked: Asked
+    found: Difference,
+    bounds: tuple[float | None, float | None],
+    alpha: float,
+    asked: Asked,
+    measure: Measure,
 ) -> Question:
-    tolerance = asked.limit(found.scale)
+    (lower, upper), tolerance = bounds, asked.limit(measure)
     is_near = lower is not None and lower > -tolerance  # shown to be at most so much worse
     is_worse = upper is not None and upper < -tolerance  # shown to be more than that
     wants_worse = asked.fail_if == "worse"

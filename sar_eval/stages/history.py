@@ -201,7 +201,7 @@ def _level_changes(levels: Sequence[Level], scale: int) -> tuple[LevelChange, ..
             high=scale * found.high,
             p=found.p,
         )
-        for found in find_change_points(*prompt_scores(levels))
+        for found in find_change_points(*prompt_scores(levels), shares=levels[0].shares)
     )
 
 

@@ -53,7 +53,7 @@ class Inventory:
         self.spec, self.folder = spec, folder
         self.blocks = open_blocks(spec, folder)
         self.generations = folder.generations
-        self.verdicts = folder.verdicts(spec.judge) if spec.judge else None
+        self.verdicts = folder.verdicts(spec.verdict_table) if spec.judge else None
         self.drawn = self.generations.parts()
         self.judged = self.verdicts.parts() if self.verdicts else {}
         check_blocks([*self.drawn.values(), *self.judged.values()], self.blocks)
@@ -97,7 +97,7 @@ class Inventory:
         )
 
     def _facts_of_verdicts(self, part: Part) -> PartFacts:
-        table = self.folder.verdicts(self.spec.judge)
+        table = self.folder.verdicts(self.spec.verdict_table)
         facts = table.facts(part)
         check_judge(self.spec, table, facts)
         return facts

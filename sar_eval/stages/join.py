@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,12 +47,13 @@ def join(shards: Sequence[RunFolder], out: RunFolder) -> Joined:
         StorageFailed: the folder cannot be written.
     """
     manifests = [folder.read_manifest() for folder in shards]
+    beside = list({json.dumps(side, sort_keys=True): side for m in manifests for side in m.beside}.values())
     for folder in shards:
         check_manifest(folder)
     for folder, manifest in zip(shards, manifests, strict=True):
         _check_same(manifests[0], shards[0], manifest, folder)
     spec = RunSpec.from_json(manifests[0].spec, str(shards[0].path / "run.json"))
-    _begin(shards[0], manifests[0], out)
+    _begin(shards[0], replace(manifests[0], beside=tuple(beside)), out)
     blocks = open_blocks(spec, out)
     for folder in shards:
         _add(folder.generations, out.generations, blocks)
@@ -77,7 +79,10 @@ def _begin(shard: RunFolder, manifest: Manifest, out: RunFolder) -> None:
     """Prompts and manifest of the whole run."""
     whole = replace(manifest, shard=None)
     if (out.path / "run.json").exists():
-        _check_same(whole, shard, out.read_manifest(), out)
+        there = out.read_manifest()
+        _check_same(whole, shard, there, out)
+        more = tuple(side for side in manifest.beside if side not in there.beside)
+        out.write_manifest(replace(there, beside=(*there.beside, *more)))
         return
     stored_prompts(shard)  # they are intact
     out.path.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,7 @@ def _count(spec: RunSpec, manifest: Manifest, out: RunFolder, blocks: Blocks) ->
         check_spec(part, facts, digests)
         drawn += facts.rows - facts.errors
     if spec.judge:
-        table = out.verdicts(spec.judge)
+        table = out.verdicts(spec.verdict_table)
         for facts in map(table.facts, table.parts().values()):
             check_judge(spec, table, facts)
             judged += facts.rows - facts.errors

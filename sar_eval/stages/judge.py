@@ -46,7 +46,7 @@ def judge(
     check_generations(spec, folder, drawn, blocks)
     finished = is_judged(spec, folder, drawn)
     todo = unfinished_blocks(
-        "judge", folder.verdicts(spec.judge), blocks, drawn, finished, progress, "judged"
+        "judge", folder.verdicts(spec.verdict_table), blocks, drawn, finished, progress, "judged"
     )
     total = sum(map(blocks.draws_in, drawn))
     done, failed = total - sum(map(blocks.draws_in, todo)), 0
@@ -106,7 +106,7 @@ def _judge_block(
     check_keys(part, [row["key"] for row in rows], [draw.key for draw in draws])
     items = [(draw.prompt, generation_from_row(row)) for draw, row in zip(draws, rows, strict=True)]
     drawn = [(prompt, generation) for prompt, generation in items if generation.error is None]
-    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
+    found = _stored_verdicts(folder.verdicts(spec.verdict_table), block, images)
     failure = _collect_verdicts(judge, [item for item in drawn if item[1].key not in found], found)
     for _, generation in items:
         why = "the judge gave no verdict" if failure is None else _describe(failure)
@@ -145,7 +145,7 @@ def _store(
 ) -> int:
     """Store a block's verdicts, each with the digest of its image; returns how many are errors."""
     rows = [verdict_row(verdict, spec.judge_digest, images.get(verdict.key)) for verdict in verdicts]
-    folder.write_verdicts(spec.judge, source.block, rows, spec.judge_digest, source)
+    folder.write_verdicts(spec.verdict_table, source.block, rows, spec.judge_digest, source)
     return sum(verdict.error is not None for verdict in verdicts)
 
 
@@ -196,6 +196,6 @@ def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> 
     part = _stored_part(folder, block)
     keys = folder.generations.read(part.path, ["key"]).column("key").to_pylist()
     images = _images(folder, part)
-    found = _stored_verdicts(folder.verdicts(spec.judge), block, images)
+    found = _stored_verdicts(folder.verdicts(spec.verdict_table), block, images)
     verdicts = [found.get(key) or Verdict(key, spec.judge, "", error=error) for key in keys]
     return _store(spec, folder, part, verdicts, images)

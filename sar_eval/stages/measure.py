@@ -14,6 +14,7 @@ from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.measures import Measure, Stratum
 from sar_eval.spec import RunSpec, without
+from sar_eval.stages.beside import measures_beside, versions_beside
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.storage.baselines import read_baseline
 from sar_eval.storage.run_folder import RunFolder
@@ -96,6 +97,7 @@ def fold_run(inventory: Inventory) -> tuple[Measure, ...]:
             f"the fold of benchmark {name!r} gives {type(odd).__name__} instead of Measure: since version "
             "0.4.0 a fold says what is averaged (sar_eval.measures), and intervals are made of that"
         )
+    measures = (*measures, *measures_beside(inventory, {measure.name for measure in measures}))
     check_measures(measures, f"the fold of benchmark {name!r}")
     return measures
 
@@ -171,4 +173,5 @@ def facts_of(inventory: Inventory, failed: int) -> RunFacts:
         expected=inventory.blocks.draws,
         failed=failed,
         sar_eval=__version__,
+        beside=versions_beside(spec, inventory.folder),
     )

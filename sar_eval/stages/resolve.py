@@ -12,7 +12,7 @@ from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
-from sar_eval.options import check_kinds, check_value, declared, names_of
+from sar_eval.options import check_kinds, check_value, declared, merged, names_of
 from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
 from sar_eval.spec import RunSpec
 from sar_eval.suites.checks import check_classes
@@ -187,7 +187,19 @@ def _check_values(spec: RunSpec) -> None:
 
 def _settings(recipe: Recipe, overrides: Mapping[str, Json]) -> dict[str, Json]:
     chosen = {key: value for key, value in overrides.items() if key in SETTINGS}
-    return {"fold": "", "judge": "", **recipe.settings, **chosen}
+    settings = {"fold": "", "judge": "", **recipe.settings, **chosen}
+    if "fold" not in chosen and settings["judge"] != recipe.settings.get("judge"):
+        settings["fold"] = own_fold(settings["judge"]) or settings["fold"]
+    return settings
+
+
+def own_fold(judge: str) -> str:
+    """The fold for a judge's verdicts on any suite, if it names one; another's then needs no --fold.
+
+    Raises:
+        BadInput, UnknownName: there is no such judge.
+    """
+    return str(getattr(discover.load("judges", judge), "fold", "")) if judge else ""
 
 
 def _judge_options(
@@ -195,7 +207,13 @@ def _judge_options(
 ) -> dict[str, Json]:
     """The recipe's, if the judge is the recipe's, then those of the command line."""
     same = settings["judge"] == recipe.settings.get("judge")
-    return {**(recipe.judge_options if same else {}), **overrides.get("judge_options", {})}
+    return merged(recipe.judge_options if same else {}, named_judge_options(settings["judge"], overrides))
+
+
+def named_judge_options(judge: str, overrides: Mapping[str, Json]) -> dict[str, Json]:
+    """The judge's options that the command line names; `--scorers` are the judge `score`'s own."""
+    scorers = overrides.get("scorers", {}) if judge == "score" else {}
+    return merged(overrides.get("judge_options", {}), scorers)
 
 
 def _protocol(recipe: Recipe, found: Checkpoint, overrides: Mapping[str, Json]) -> DrawProtocol:

@@ -133,7 +133,7 @@ def check_manifest(folder: RunFolder) -> None:
 
 def _check_verdicts(spec: RunSpec, folder: RunFolder) -> None:
     """Refuse new judge options before `run.json` has them, if verdicts are there that others gave."""
-    table = folder.verdicts(spec.judge)
+    table = folder.verdicts(spec.verdict_table)
     for part in table.parts().values():
         check_judge(spec, table, table.facts(part))
 
@@ -338,7 +338,7 @@ def is_judged(spec: RunSpec, folder: RunFolder, generations: Mapping[int, Part])
     Raises (when called):
         BadInput: the verdicts were given under other judge options or by another version.
     """
-    table, drawn = folder.verdicts(spec.judge), folder.generations
+    table, drawn = folder.verdicts(spec.verdict_table), folder.generations
 
     def whole(part: Part) -> bool:
         facts, source = table.facts(part), generations.get(part.block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sar_eval.comparisons import GateResult, Question, Round
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.measures import Combine, Measure, Stratum
+from sar_eval.measures import Bounds, Combine, Measure, Stratum
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.drawing_order import round_ends
 from sar_eval.runtime.progress import ProgressCallback, no_progress
@@ -27,7 +27,7 @@ from sar_eval.stages.measure import ScoredRun, facts_of, fold_run
 from sar_eval.stages.resume import open_blocks
 from sar_eval.stats.pairing import join
 from sar_eval.stats.sequential import Look, Rounds, looks
-from sar_eval.stats.totals import are_shares, prompt_totals
+from sar_eval.stats.totals import bounds_of, prompt_totals, span_of
 from sar_eval.storage.manifest import Stop
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.suites.prompts import load_suite
@@ -57,7 +57,7 @@ def drawing_order(spec: RunSpec, baseline: Measure) -> DrawingOrder:
         raise BadInput(
             f"{suite.prompts.path} has too many prompts for --sequential, which draws them in another order"
         )
-    if not are_shares(baseline):
+    if bounds_of(baseline) is None:
         raise BadInput(_unbounded(baseline, "the baseline"))
     if any(np.ptp(prompt_totals(s, baseline.combine).sizes) > 0 for s in baseline.strata if s.prompts):
         raise BadInput(
@@ -89,19 +89,19 @@ def run_in_rounds(
         workers: that draw and judge.
 
     Raises:
-        BadInput: scores are not between 0 and 1, or all of them are within the tolerance.
+        BadInput: scores are not within their bounds, or all of them are within the tolerance.
         Incomplete: a draw of a finished round has no result.
     """
-    limit = asked.limit(baseline.scale)
-    if limit >= baseline.scale:
-        raise BadInput(f"--tolerance is {limit:g}: no run loses more than {baseline.scale}")
+    limit, most = asked.limit(baseline), baseline.scale * (span_of(baseline) or 1)
+    if limit >= most:
+        raise BadInput(f"--tolerance is {limit:g}: no run loses more than {most:g}")
     blocks = open_blocks(spec, folder)
     ids, tasks = _ids_in_order(blocks), _tasks(baseline)
-    rounds = _rounds(blocks, [tasks[prompt_id] for prompt_id in ids])
+    rounds = _rounds(blocks, [tasks[prompt_id] for prompt_id in ids], baseline.shares)
     for end in rounds.ends.tolist():
         generate(spec, folder, workers.drawing, workers.progress, blocks.blocks_of(end))
         judge(spec, folder, workers.judging, workers.progress)
-        look = looks(*_scores(spec, folder, baseline, ids[:end]), rounds, limit / baseline.scale)[-1]
+        look = looks(*_scores(spec, folder, baseline, ids[:end]), rounds, limit / most)[-1]
         yield _round(look, baseline, spec.images_per_prompt, blocks.draws)
         if look.decision != "open":
             return
@@ -118,7 +118,7 @@ def answer(
         asked="worse" if wants_worse else "not-worse",
         measure=last.measure,
         scale=last.scale,
-        limit=asked.limit(last.scale),
+        limit=asked.limit(baseline.measures[0]),
         answer="yes" if last.decision == yes else "no" if last.decision == no else "undecided",
         passed=last.decision != "fail" if wants_worse else last.decision == "pass",
         figure=last.figure,
@@ -153,6 +153,8 @@ def stop_here(spec: RunSpec, folder: RunFolder, last: Round, statement: str) -> 
 
 def _round(look: Look, measure: Measure, images: int, draws: int) -> Round:
     """A look in the measure's unit."""
+    low, high = bounds_of(measure) or (0.0, 1.0)
+    unit = measure.scale * (high - low)
     names = ("lower", "upper", "low", "high")
     return Round(
         measure=measure.name,
@@ -160,18 +162,20 @@ def _round(look: Look, measure: Measure, images: int, draws: int) -> Round:
         prompts=look.prompts,
         images=look.prompts * images,
         of=draws,
-        figure=measure.scale * look.second,
-        baseline=measure.scale * look.first,
-        value=measure.scale * (look.second - look.first),
-        **{name: measure.scale * getattr(look, name) for name in names},
+        figure=measure.scale * low + unit * look.second,
+        baseline=measure.scale * low + unit * look.first,
+        value=unit * (look.second - look.first),
+        **{name: unit * getattr(look, name) for name in names},
         decision=look.decision,
     )
 
 
 def _unbounded(measure: Measure, whose: str) -> str:
+    ends = measure.bounds
+    what = "of any size" if ends is None else f"outside {ends[0]:g} and {ends[1]:g}"
     return (
-        f"--sequential: {measure.name} of {whose} has scores outside 0 and 1, and without bounds no error "
-        f"can be guaranteed: {WAY_ON}"
+        f"--sequential: {measure.name} of {whose} has scores {what}, and without bounds no error can be "
+        f"guaranteed: {WAY_ON}"
     )
 
 
@@ -186,21 +190,22 @@ def _tasks(measure: Measure) -> dict[str, str]:
     return {prompt_id: stratum.task for stratum in measure.strata for prompt_id in stratum.prompts}
 
 
-def _rounds(blocks: Blocks, tasks: Sequence[str]) -> Rounds:
+def _rounds(blocks: Blocks, tasks: Sequence[str], shares: Mapping[str, float]) -> Rounds:
     """The rounds of prompts of these tasks, in the order of drawing: whole blocks, as they are drawn."""
     numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
     smallest = min(Counter(tasks).values())
     ends = {blocks.prompts_in(blocks.blocks_of(end)) for end in round_ends(len(tasks), smallest)}
-    return Rounds.of([numbers[task] for task in tasks], sorted(ends))
+    weights = [shares.get(task, 1.0) for task in numbers]
+    return Rounds.of([numbers[task] for task in tasks], sorted(ends), weights)
 
 
 def _scores(
     spec: RunSpec, folder: RunFolder, baseline: Measure, ids: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean scores of these prompts in the baseline and in the run.
+    """The mean scores of these prompts in the baseline and in the run, from their bounds moved to 0 and 1.
 
     Raises:
-        BadInput: scores of the run are not between 0 and 1.
+        BadInput: scores of the run are not within their bounds.
         Incomplete: one of their draws has no result.
     """
     inventory = Inventory(spec, folder)
@@ -213,18 +218,23 @@ def _scores(
             "of a sequential test: run the same command again to go on"
         )
     measure = fold_run(inventory)[0]
-    if not are_shares(measure):
+    bounds = bounds_of(measure)
+    if bounds is None:
         raise BadInput(_unbounded(measure, "this run"))
     others = {stratum.task: stratum for stratum in measure.strata}
     pairs = [join(stratum, others[stratum.task]) for stratum in baseline.strata if stratum.task in others]
     first, second = (
-        {prompt_id: mean for pair in pairs for prompt_id, mean in _means(pair[side], baseline.combine)}
+        {
+            prompt_id: mean
+            for pair in pairs
+            for prompt_id, mean in _means(pair[side], baseline.combine, bounds)
+        }
         for side in (0, 1)
     )
     return np.array([first[name] for name in ids]), np.array([second[name] for name in ids])
 
 
-def _means(stratum: Stratum, combine: Combine) -> Iterator[tuple[str, float]]:
-    """Id and mean score of each prompt."""
-    totals = prompt_totals(stratum, combine)
+def _means(stratum: Stratum, combine: Combine, bounds: Bounds) -> Iterator[tuple[str, float]]:
+    """Id of each prompt, and its mean score moved from its bounds to 0 and 1."""
+    totals = prompt_totals(stratum, combine).on_unit(bounds)
     return zip(stratum.prompts, (totals.sums / totals.sizes).tolist(), strict=True)

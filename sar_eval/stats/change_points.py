@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.stats.totals import relative
+
 ALPHA = 0.05
 FLIPS = 9_999
 CHUNK = 250  # flips at a time: 8 MB of signs for 4,096 prompts
@@ -55,21 +57,22 @@ Contrast = tuple[int, int, int]  # first, at, end
 
 
 def find_change_points(
-    scores: NDArray[np.float64], tasks: NDArray[np.int64], seed: int = 0
+    scores: NDArray[np.float64], tasks: NDArray[np.int64], seed: int = 0, shares: Sequence[float] = ()
 ) -> list[ChangePoint]:
     """The significant changes of level, in the order of the series.
 
     Args:
         scores: of every prompt at every checkpoint [P, K].
         tasks: number of each prompt's task [P], 0 up to the number of tasks; the level of a checkpoint is
-            the unweighted mean of its tasks' means.
+            the mean of its tasks' means.
         seed: of the sign flips.
+        shares: weight of each task in the level; none if all weigh the same.
     """
     length = scores.shape[1]
     contrasts = balanced_contrasts(length)
     if not contrasts or len(scores) < 2:
         return []
-    return _segment(_test(_units(scores, tasks), contrasts, seed), 0, length)
+    return _segment(_test(_units(scores, tasks, shares), contrasts, seed), 0, length)
 
 
 def balanced_contrasts(length: int) -> list[Contrast]:
@@ -90,12 +93,16 @@ def _weights(contrast: Contrast, length: int) -> NDArray[np.float64]:
     return weights
 
 
-def _units(scores: NDArray[np.float64], tasks: NDArray[np.int64]) -> NDArray[np.float64]:
+def _units(
+    scores: NDArray[np.float64], tasks: NDArray[np.int64], shares: Sequence[float]
+) -> NDArray[np.float64]:
     """What each unit adds to each checkpoint's level, less the same for all checkpoints [U, K]."""
     numbers = np.bincount(tasks)
     centred = scores - scores.mean(axis=1, keepdims=True)
     centred[np.abs(centred) <= ROUNDING * np.abs(scores).max()] = 0  # the same at all checkpoints
     parts: NDArray[np.float64] = centred / (numbers[tasks] * np.count_nonzero(numbers))[:, None]
+    if shares:
+        parts *= np.array(relative(shares))[tasks][:, None]
     together = -(-len(scores) // MAX_UNITS)
     if together > 1:
         order = np.argsort(tasks, kind="stable")

@@ -13,6 +13,7 @@ from sar_eval.stats.multiple import holm
 from sar_eval.stats.paired import bootstrap_values, interval, permutation_p, rounding_of, value_of
 from sar_eval.stats.pairing import Paired, pair
 from sar_eval.stats.power import detectable, images_needed, noise_share, prompts_needed
+from sar_eval.stats.totals import mean_of
 
 
 def difference(paired: Paired, seed: int = 0) -> Difference:
@@ -33,8 +34,8 @@ def difference(paired: Paired, seed: int = 0) -> Difference:
     return Difference(
         measure=paired.name,
         scale=scale,
-        first=scale * float(np.mean([task.first.mean for task in tasks])),
-        second=scale * float(np.mean([task.second.mean for task in tasks])),
+        first=scale * mean_of([task.first for task in tasks]),
+        second=scale * mean_of([task.second for task in tasks]),
         value=scale * value_of(paired),
         low=_times(scale, low),
         high=_times(scale, high),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from sar_eval.measures import Measure
-from sar_eval.stats.totals import Totals, are_shares, mean_of, totals_of
+from sar_eval.measures import Bounds, Measure
+from sar_eval.stats.paired import degrees_of_freedom, standard_error
+from sar_eval.stats.pairing import Paired, PairedTask
+from sar_eval.stats.totals import Totals, bounds_of, mean_of, over_tasks, relative, totals_of
 from sar_eval.types import Metric
 
 RESAMPLES = 10_000
@@ -20,38 +24,59 @@ Z95 = 1.959963984540054
 def metric_of(measure: Measure) -> Metric:
     """The figure with its 95 % interval, times its scale; None if nothing was scored."""
     totals = totals_of(measure)
+    known = partial(Metric, measure.name, scale=measure.scale, bounds=measure.bounds)
     if not totals:
-        return Metric(measure.name, None, None, None, measure.count or 0, measure.scale)
-    scale = measure.scale
+        return known(None, None, None, measure.count or 0)
     number = int(sum(task.sizes.sum() for task in totals)) if measure.count is None else measure.count
-    if not measure.has_interval:
-        return Metric(measure.name, scale * mean_of(totals), None, None, number, scale)
-    value, low, high = clustered_interval(totals, are_shares(measure))
-    return Metric(measure.name, scale * value, scale * low, scale * high, number, scale)
+    is_unbounded = measure.bounds is None and not measure.is_effect
+    if not measure.has_interval or (is_unbounded and sum(map(len, totals)) < 2):
+        return known(measure.scale * mean_of(totals), None, None, number)
+    value, *limits = clustered_interval(totals, bounds_of(measure))
+    if is_unbounded:
+        limits += _student_interval(totals)
+    low, high = min(limits), max(limits)
+    return known(measure.scale * value, measure.scale * low, measure.scale * high, number)
 
 
-def clustered_interval(totals: Sequence[Totals], shares: bool, seed: int = 0) -> tuple[float, float, float]:
+def _student_interval(totals: Sequence[Totals]) -> tuple[float, float]:
+    """Student's with the standard error clustered by prompt: that of a difference from runs of zeros.
+
+    The percentile bootstrap alone is too short for few prompts (Efron & Tibshirani 1993, ch. 12).
+    """
+    zeros = [Totals(np.zeros(len(task)), task.sizes, task.share) for task in totals]
+    tasks = [PairedTask("", zero, task, 0, None) for zero, task in zip(zeros, totals, strict=True)]
+    paired = Paired("", 1, None, tuple(tasks), 0)
+    spread = float(stdtrit(degrees_of_freedom(paired), 0.975)) * standard_error(paired)
+    value = mean_of(totals)
+    return value - spread, value + spread
+
+
+def clustered_interval(
+    totals: Sequence[Totals], bounds: Bounds | None, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean over strata of the mean over images, with a 95 % interval.
 
-    The interval is that of the percentile bootstrap. Near 0 and 1 it is too short, so for scores in
-    [0, 1] it is extended to contain the Wilson interval for the prompts' effective sample size:
+    The interval is that of the percentile bootstrap. Near the bounds it is too short, so for bounded scores
+    it is extended to contain the Wilson interval for the prompts' effective sample size:
     Wilson's interval of each task, combined by the MOVER method (Newcombe 1998; Zou & Donner 2008).
     See docs/statistics.md.
 
     Args:
         totals: of the prompts, by task. Prompts are resampled with replacement within their task
             (Efron & Tibshirani 1993, ch. 8: the unit that was sampled is the unit that is resampled).
-        shares: whether all scores lie in [0, 1].
+        bounds: between which all scores lie; None if there are none.
         seed: of the resampling.
 
     Returns:
-        (mean, low, high). If all prompts score the same and scores are outside [0, 1], the variance
-        cannot be estimated, and low = high = mean.
+        (mean, low, high). If all prompts score the same and scores have no bounds, the variance cannot be
+        estimated, and low = high = mean.
     """
     value = mean_of(totals)
     low, high = _bootstrap(totals, seed)
-    if shares:
-        wilson_low, wilson_high = _combined_wilson_interval(totals)
+    if bounds:
+        least, span = bounds[0], bounds[1] - bounds[0]
+        limits = _combined_wilson_interval([task.on_unit(bounds) for task in totals])
+        wilson_low, wilson_high = (least + span * limit for limit in limits)
         low, high = min(low, wilson_low), max(high, wilson_high)
     return value, min(low, value), max(high, value)
 
@@ -60,7 +85,7 @@ def _bootstrap(totals: Sequence[Totals], seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     if all(task.is_constant for task in totals):  # every resample has the same mean, but for rounding
         return mean_of(totals), mean_of(totals)
-    means = np.mean([_resample(task, rng) for task in totals], axis=0)
+    means = over_tasks([_resample(task, rng) for task in totals], [task.share for task in totals])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -84,8 +109,9 @@ def _combined_wilson_interval(totals: Sequence[Totals]) -> tuple[float, float]:
     """Interval of the mean of independent tasks from that of each (MOVER; Zou & Donner 2008)."""
     limits = np.array([_task_wilson_interval(task) for task in totals])
     shares = np.array([task.mean for task in totals])
-    below, above = np.sqrt(((limits - shares[:, None]) ** 2).sum(axis=0)) / len(totals)
-    value = shares.mean()
+    weights = np.array(relative([task.share for task in totals]))
+    below, above = np.sqrt(((weights[:, None] * (limits - shares[:, None])) ** 2).sum(axis=0)) / len(totals)
+    value = (weights * shares).mean()
     return max(0.0, float(value - below)), min(1.0, float(value + above))
 
 

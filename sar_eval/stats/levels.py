@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sar_eval.measures import Measure
 from sar_eval.stats.pairing import Paired, PairedTask
-from sar_eval.stats.totals import Totals, are_shares, prompt_totals
+from sar_eval.stats.totals import Totals, mean_of, prompt_totals, span_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,17 +18,22 @@ class Level:
     """Totals of the prompts by task, and the prompts' ids in the same order.
 
     Attributes:
-        shares: whether all scores lie in [0, 1].
+        span: the largest difference that scores can have; None if any can be.
     """
 
     tasks: Mapping[str, Totals]
     prompts: Mapping[str, tuple[str, ...]]
-    shares: bool
+    span: float | None
 
     @property
     def mean(self) -> float:
-        """The unweighted mean of the tasks' means."""
-        return float(np.mean([totals.mean for totals in self.tasks.values()]))
+        """The mean of the tasks' means, each by its share."""
+        return mean_of(list(self.tasks.values()))
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the tasks in the figure."""
+        return [totals.share for totals in self.tasks.values()]
 
 
 def level_of(runs: Sequence[Measure]) -> Level:
@@ -41,7 +46,7 @@ def level_of(runs: Sequence[Measure]) -> Level:
     check_prompts(levels)
     first = levels[0]
     tasks = {name: _sum([level.tasks[name] for level in levels]) for name in first.tasks}
-    return Level(tasks, first.prompts, all(level.shares for level in levels))
+    return Level(tasks, first.prompts, span_of(*runs))
 
 
 def check_prompts(levels: Sequence[Level]) -> None:
@@ -57,21 +62,23 @@ def check_prompts(levels: Sequence[Level]) -> None:
 def _level(measure: Measure) -> Level:
     tasks, prompts = {}, {}
     for stratum in (stratum for stratum in measure.strata if len(stratum.prompts)):
-        totals = prompt_totals(stratum, measure.combine)
+        totals = prompt_totals(stratum, measure.combine, measure.shares.get(stratum.task, 1.0))
         order = np.array(sorted(range(len(totals)), key=stratum.prompts.__getitem__))
-        tasks[stratum.task] = Totals(totals.sums[order], totals.sizes[order])
+        tasks[stratum.task] = Totals(totals.sums[order], totals.sizes[order], totals.share)
         prompts[stratum.task] = tuple(stratum.prompts[position] for position in order)
-    return Level(tasks, prompts, are_shares(measure))
+    return Level(tasks, prompts, span_of(measure))
 
 
 def _sum(totals: Sequence[Totals]) -> Totals:
-    return Totals(np.sum([t.sums for t in totals], axis=0), np.sum([t.sizes for t in totals], axis=0))
+    sums, sizes = (np.sum([getattr(t, name) for t in totals], axis=0) for name in ("sums", "sizes"))
+    return Totals(sums, sizes, totals[0].share)
 
 
 def pair_levels(name: str, scale: int, before: Level, after: Level) -> Paired:
     """Two checkpoints, paired by prompt."""
     tasks = [PairedTask(task, before.tasks[task], after.tasks[task], 0, None) for task in before.tasks]
-    return Paired(name, scale, before.shares and after.shares, tuple(tasks), 0)
+    span = None if before.span is None or after.span is None else max(before.span, after.span)
+    return Paired(name, scale, span, tuple(tasks), 0)
 
 
 def prompt_scores(levels: Sequence[Level]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

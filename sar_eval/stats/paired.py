@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from sar_eval.stats.pairing import Paired, PairedTask
-from sar_eval.stats.totals import Totals
+from sar_eval.stats.totals import Totals, over_tasks, relative
 
 RESAMPLES = 10_000
 CHUNK_SIZE = 200_000  # random numbers held at once
@@ -28,23 +28,28 @@ Interval = tuple[float | None, float | None]
 
 
 def value_of(paired: Paired) -> float:
-    """Second less first: the unweighted mean over the tasks of the differences of their means."""
-    return float(np.mean([task.second.mean - task.first.mean for task in paired.tasks]))
+    """Second less first: the mean over the tasks, each by its share, of the differences of their means."""
+    return _over(paired.tasks, [task.second.mean - task.first.mean for task in paired.tasks]).item()
+
+
+def _over(tasks: Sequence[PairedTask], values: Sequence[float] | Sequence[Floats]) -> Floats:
+    """The mean over tasks of a number or an array of each, by their shares."""
+    return over_tasks(values, [task.share for task in tasks])
 
 
 def standard_error(paired: Paired) -> float:
     """Of the difference, clustered by prompt, within tasks (ratio estimator; Cochran 1977, ch. 6).
 
-    For scores in [0, 1], half a prompt is added to those that the second wins, loses, and to either kind of
+    For bounded scores, half a prompt is added to those that the second wins, loses, and to either kind of
     tie, as Agresti and Min (2005) do, so that few prompts that all agree leave some doubt. A prompt won or
-    lost is as large as those seen are on average; if all are tied, it is 1.
+    lost is as large as those seen are on average; if all are tied, it is the largest that can be.
     """
     variance = sum(variance for variance, _ in _variances(paired.tasks)) / len(paired.tasks) ** 2
-    if not paired.shares:
+    if paired.span is None:
         return float(np.sqrt(variance))
     n, gains = paired.prompts, np.concatenate([task.gains for task in paired.tasks])
     differing = gains[np.abs(gains) > rounding_of(paired.tasks)]
-    typical = float((differing**2).mean()) if len(differing) else 1.0
+    typical = float((differing**2).mean()) if len(differing) else paired.span**2
     return float(np.sqrt(variance * n**2 + typical) / (n + 2))
 
 
@@ -69,21 +74,23 @@ def rounding_of(tasks: Sequence[PairedTask]) -> float:
 
 
 def _variances(tasks: Sequence[PairedTask]) -> list[tuple[float, int]]:
-    """Of the difference of each task's means, with its degrees of freedom.
+    """Of the difference of each task's means by its relative share, with its degrees of freedom.
 
     One or two prompts say too little of how they vary. In tasks of so few, a prompt is taken to vary as all
     prompts do about the mean of their tasks, and those alone in theirs about their own mean.
     """
     sizes = [len(task.first) for task in tasks]
     own = [_task_variance(task) if n > 1 else 0.0 for task, n in zip(tasks, sizes, strict=True)]
-    found = [(variance, n - 1) for variance, n in zip(own, sizes, strict=True) if n >= OWN_VARIANCE]
-    few = [n for n in sizes if n < OWN_VARIANCE]
+    weights = [share**2 for share in relative([task.share for task in tasks])]
+    known = [each for each in zip(own, sizes, weights, strict=True) if each[1] >= OWN_VARIANCE]
+    found = [(weight * variance, n - 1) for variance, n, weight in known]
+    few = [(n, weight) for n, weight in zip(sizes, weights, strict=True) if n < OWN_VARIANCE]
     alone = [task.second.mean - task.first.mean for task in tasks if len(task.first) == 1]
     spare = sum(sizes) - len(sizes) + max(0, len(alone) - 1)
     if few and spare:
         squares = sum(variance * n * (n - 1) for variance, n in zip(own, sizes, strict=True))
         squares += len(alone) * float(np.var(alone)) if alone else 0.0
-        found.append((squares / spare * sum(1 / n for n in few), spare))
+        found.append((squares / spare * sum(weight / n for n, weight in few), spare))
     return found
 
 
@@ -107,7 +114,7 @@ def _shares(totals: Totals) -> Floats:
 def bootstrap_values(paired: Paired, seed: int = 0) -> Floats:
     """The difference in each resample of the prompts, within their tasks [RESAMPLES]."""
     rng = np.random.default_rng(seed)
-    return np.asarray(np.mean([_resample(task, rng) for task in paired.tasks], axis=0), float)
+    return _over(paired.tasks, [_resample(task, rng) for task in paired.tasks])
 
 
 def _resample(task: PairedTask, rng: np.random.Generator) -> Floats:
@@ -213,20 +220,20 @@ def interval(paired: Paired, resampled: Floats, level: float) -> Interval:
 
     It reaches from the lower of the lower limits of two intervals to the higher of the upper ones: that of
     the percentile bootstrap, which follows skewness, and Student's with the clustered standard error, which
-    is right for few prompts (for scores in [0, 1] after Agresti and Min, see `standard_error`).
+    is right for few prompts (for bounded scores after Agresti and Min, see `standard_error`).
 
     Returns:
-        (low, high); None and None for scores outside [0, 1] of too few prompts to know their spread.
+        (low, high); None and None for unbounded scores of too few prompts to know their spread.
     """
-    value, n = value_of(paired), paired.prompts
-    if not paired.shares and n < 2:
+    value, n, span = value_of(paired), paired.prompts, paired.span
+    if span is None and n < 2:
         return None, None
     tail = (1 - level) / 2
     spread = float(stdtrit(degrees_of_freedom(paired), 1 - tail)) * standard_error(paired)
-    centre = value * n / (n + 2) if paired.shares else value
+    centre = value if span is None else value * n / (n + 2)
     low, high = np.percentile(resampled, [100 * tail, 100 * (1 - tail)]).tolist()
     low, high = min(low, value, centre - spread), max(high, value, centre + spread)
-    return (max(-1.0, low), min(1.0, high)) if paired.shares else (low, high)
+    return (low, high) if span is None else (max(-span, low), min(span, high))
 
 
 def permutation_p(tasks: Sequence[PairedTask], seed: int = 0) -> float:
@@ -236,15 +243,16 @@ def permutation_p(tasks: Sequence[PairedTask], seed: int = 0) -> float:
     sign-flip test). Few prompts that differ: all assignments; else random ones (Phipson and Smyth 2010).
     It is the same whichever run is named first.
     """
-    observed = abs(np.mean([task.second.mean - task.first.mean for task in tasks])) - rounding_of(tasks)
+    found = _over(tasks, [task.second.mean - task.first.mean for task in tasks]).item()
+    observed = abs(found) - rounding_of(tasks)
     samples = [_Sample.of(task) for task in tasks]
     differing = [np.flatnonzero(np.any(_changes(sample.columns) != 0, axis=1)) for sample in samples]
     if sum(map(len, differing)) <= EXACT_UP_TO:
         values = _all_swaps(samples, differing)
-        return float(np.mean(np.abs(np.mean(values, axis=0)) >= observed))
+        return float(np.mean(np.abs(_over(tasks, values)) >= observed))
     rng = np.random.default_rng(seed)
     values = [_random_swaps(task, sample, rng) for task, sample in zip(tasks, samples, strict=True)]
-    larger = int((np.abs(np.mean(values, axis=0)) >= observed).sum())
+    larger = int((np.abs(_over(tasks, values)) >= observed).sum())
     return (larger + 1) / (RESAMPLES + 1)
 
 

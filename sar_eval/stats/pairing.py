@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval.measures import Combine, Measure, Stratum
-from sar_eval.stats.totals import Totals, are_shares, prompt_totals
+from sar_eval.stats.totals import Totals, prompt_totals, span_of
 
 Rows = NDArray[np.int64]
 
@@ -33,6 +33,11 @@ class PairedTask:
     noise: float | None
 
     @property
+    def share(self) -> float:
+        """Weight of the task in the figure."""
+        return self.first.share
+
+    @property
     def gains(self) -> NDArray[np.float64]:
         """Second less first of each prompt's mean score [P]."""
         return self.second.sums / self.second.sizes - self.first.sums / self.first.sizes
@@ -50,14 +55,14 @@ class Paired:
 
     Attributes:
         name, scale: the measure's.
-        shares: whether all scores of both lie in [0, 1].
+        span: the largest difference that scores can have, 1 for those in [0, 1]; None if any can be.
         tasks: those with a prompt in both.
         unpaired: draws with a score in one run alone.
     """
 
     name: str
     scale: int
-    shares: bool
+    span: float | None
     tasks: tuple[PairedTask, ...]
     unpaired: int
 
@@ -80,11 +85,10 @@ def pair(first: Measure, second: Measure) -> Paired:
         if stratum.task in others:
             a, b = join(stratum, others[stratum.task])
             if len(a.indices):
-                joined.append(_paired_task(a, b, first.combine))
+                joined.append(_paired_task(a, b, first.combine, first.shares.get(stratum.task, 1.0)))
     rows = sum(len(s.indices) for m in (first, second) for s in m.strata)
     paired = sum(task.draws for task in joined)
-    shares = are_shares(first) and are_shares(second)
-    return Paired(first.name, first.scale, shares, tuple(joined), rows - 2 * paired)
+    return Paired(first.name, first.scale, span_of(first, second), tuple(joined), rows - 2 * paired)
 
 
 def join(first: Stratum, second: Stratum) -> tuple[Stratum, Stratum]:
@@ -129,8 +133,8 @@ def _take(stratum: Stratum, rows: Rows) -> Stratum:
     )
 
 
-def _paired_task(first: Stratum, second: Stratum, combine: Combine) -> PairedTask:
-    totals = prompt_totals(first, combine), prompt_totals(second, combine)
+def _paired_task(first: Stratum, second: Stratum, combine: Combine, share: float) -> PairedTask:
+    totals = prompt_totals(first, combine, share), prompt_totals(second, combine, share)
     noise = _noise(first, second, combine) if combine in ("sum", "mean") else None
     return PairedTask(first.task, *totals, len(first.indices), noise)
 

@@ -9,6 +9,7 @@ from scipy.special import ndtri, stdtrit
 from sar_eval.comparisons import ALPHA, POWER, Difference
 from sar_eval.stats.paired import degrees_of_freedom, standard_error, value_of
 from sar_eval.stats.pairing import Paired
+from sar_eval.stats.totals import relative
 
 FEWEST = 8  # prompts: p of five that all agree is 1/16, and of hardly more it is too coarse for this
 LARGEST = 10**12  # prompts or images: more are no advice
@@ -17,12 +18,12 @@ LARGEST = 10**12  # prompts or images: more are no advice
 def detectable(paired: Paired) -> float | None:
     """The smallest true difference that such a comparison finds at the 5 % level with 80 % power.
 
-    That is, if p needs no adjustment. None if prompts are too few to find any, or if the scores are not in
-    [0, 1] and do not differ at all, so that their spread is not known.
+    That is, if p needs no adjustment. None if prompts are too few to find any, or if the scores have no
+    bounds and do not differ at all, so that their spread is not known.
     """
     error = standard_error(paired)
     smallest = float((_critical(paired) + ndtri(POWER)) * error)
-    if paired.prompts < FEWEST or smallest == 0 or (paired.shares and smallest > 1):
+    if paired.prompts < FEWEST or smallest == 0 or (paired.span is not None and smallest > paired.span):
         return None
     return smallest
 
@@ -103,5 +104,7 @@ def _critical(paired: Paired) -> float:
 
 def _noise_of_draws(paired: Paired) -> float | None:
     """The part of the difference's variance that more images of each prompt would remove."""
-    parts = [task.noise for task in paired.tasks if task.noise is not None]
+    weights = relative([task.share for task in paired.tasks])
+    noises = [(weight, task.noise) for weight, task in zip(weights, paired.tasks, strict=True)]
+    parts = [weight**2 * noise for weight, noise in noises if noise is not None]
     return sum(parts) / len(parts) ** 2 if len(parts) == len(paired.tasks) else None

@@ -5,10 +5,10 @@ Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by bet
 betting makes money in the long run: the capital passes 1 / alpha with probability alpha at most, however
 often one looks (Ville's inequality). So a capital of 1 / alpha refutes the supposed value.
 
-Prompts are a sample within their task, and the difference is the unweighted mean over tasks. A round has
-k_i prompts of task i, and all bets of a round are fixed before it: lambda_i, with lambda_i * k_i the same
-for every task. The capital is multiplied by prod(1 + lambda_i (d - m)). Differences of several prompts are
-independent and log(1 + x) <= x, so the expected factor of a round is at most
+Prompts are a sample within their task, and the difference is the mean over tasks by their shares w_i. A
+round has k_i prompts of task i, and all bets of a round are fixed before it: lambda_i, with lambda_i * k_i
+in proportion to w_i. The capital is multiplied by prod(1 + lambda_i (d - m)). Differences of several
+prompts are independent and log(1 + x) <= x, so the expected factor of a round is at most
 exp(sum_i k_i lambda_i (mean_i - m)), which is at most 1 if the mean over tasks is m or less: no task needs
 to have the difference m itself.
 """
@@ -23,6 +23,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sar_eval.stats.totals import relative
 
 Floats = NDArray[np.float64]
 Decision = Literal["pass", "fail", "open"]
@@ -61,13 +63,15 @@ class Rounds:
     Attributes:
         tasks: number of its task of every prompt, 0 up to T - 1, in the order of drawing [N].
         ends: prompts up to the end of each round; each round has every task.
+        weights: relative share of each task in the difference [T], 1 each where they weigh the same.
     """
 
     tasks: NDArray[np.int64]
     ends: NDArray[np.int64]
+    weights: Floats
 
     @classmethod
-    def of(cls, tasks: Sequence[int], ends: Sequence[int]) -> Rounds:
+    def of(cls, tasks: Sequence[int], ends: Sequence[int], shares: Sequence[float] = ()) -> Rounds:
         """Rounds that end there; one that lacks a task is joined to the next, the last to that before."""
         codes, kept, start = np.array(tasks, np.int64), [], 0
         number = len(np.unique(codes))
@@ -75,16 +79,18 @@ class Rounds:
             if len(np.unique(codes[start:end])) == number:
                 kept.append(end)
                 start = end
-        return cls(codes, np.array([*kept[:-1], ends[-1]], np.int64))
+        weights = np.array(relative(shares or [1.0] * number))
+        return cls(codes, np.array([*kept[:-1], ends[-1]], np.int64), weights)
 
     @cached_property
     def shares(self) -> Floats:
-        """By prompt, its bet as a share of the boldest of its round: inversely as its task has prompts."""
+        """By prompt, its bet as a share of the boldest of its round: as its task's share by its prompts."""
         found, start = np.zeros(len(self.tasks)), 0
         for end in self.ends:
             tasks = self.tasks[start:end]
             counts = np.bincount(tasks)
-            found[start:end] = counts.min() / counts[tasks]
+            bets = self.weights * counts.min() / counts
+            found[start:end] = (bets / bets.max())[tasks]
             start = end
         return found
 
@@ -177,8 +183,8 @@ def looks(first: Floats, second: Floats, rounds: Rounds, tolerance: float) -> li
     return [
         Look(
             prompts=end,
-            first=_mean(first[:end], rounds.tasks[:end]),
-            second=_mean(second[:end], rounds.tasks[:end]),
+            first=_mean(first[:end], rounds),
+            second=_mean(second[:end], rounds),
             lower=lower[number],
             upper=upper[number],
             low=low[number],
@@ -189,5 +195,6 @@ def looks(first: Floats, second: Floats, rounds: Rounds, tolerance: float) -> li
     ]
 
 
-def _mean(scores: Floats, tasks: NDArray[np.int64]) -> float:
-    return float(np.mean(np.bincount(tasks, scores) / np.bincount(tasks)))
+def _mean(scores: Floats, rounds: Rounds) -> float:
+    tasks = rounds.tasks[: len(scores)]
+    return float(np.mean(rounds.weights * (np.bincount(tasks, scores) / np.bincount(tasks))))

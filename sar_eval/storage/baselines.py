@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from sar_eval.comparisons import RunFacts
 from sar_eval.documents import convert, parse_json, shorten
 from sar_eval.errors import BadInput
-from sar_eval.measures import Combine, Measure, Stratum
+from sar_eval.measures import Bounds, Combine, Measure, Stratum
 from sar_eval.storage.files import write_bytes
 
-FORMAT = 1  # changes when an older sar-eval could misread a file
+FORMAT = 2  # changes when an older sar-eval could misread a file
 METADATA = b"sar_eval.baseline"
 NAMES = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -43,7 +43,7 @@ WAY_ON = "make it again by `sar-eval baseline save RUN FILE.parquet`"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """How the rows of a measure are combined (see `Measure`)."""
+    """How the rows of a measure are combined (see `Measure`); format 1 had no shares and bounds."""
 
     name: str
     scale: int = 1
@@ -51,6 +51,16 @@ class _Rule:
     count: int | None = None
     is_effect: bool = False
     has_interval: bool = True
+    shares: Mapping[str, float] = field(default_factory=dict)
+    bounds: Bounds | None = (0.0, 1.0)
+
+    def measure(self, strata: Sequence[Stratum]) -> Measure:
+        """The measure of these rows.
+
+        Raises:
+            ValueError: they have no share, or shares or bounds are no such numbers.
+        """
+        return Measure(**{f.name: getattr(self, f.name) for f in fields(self)}, strata=strata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +78,7 @@ def write_baseline(path: Path, facts: RunFacts, measures: Sequence[Measure]) -> 
     """
     rules = tuple(
         _Rule(name=m.name, scale=m.scale, combine=m.combine, count=m.count, is_effect=m.is_effect,
-              has_interval=m.has_interval)
+              has_interval=m.has_interval, shares=dict(m.shares), bounds=m.bounds)
         for m in measures
     )  # fmt: skip
     footer = json.dumps(asdict(_Footer(format=FORMAT, facts=facts, measures=rules)), sort_keys=True)
@@ -130,11 +140,10 @@ def read_baseline(path: Path) -> tuple[RunFacts, tuple[Measure, ...]]:
     strata = columns.strata()
     if unknown := [name for name in strata if name not in {rule.name for rule in footer.measures}]:
         raise BadInput(f"{path} has rows of a measure {unknown[0]!r} that it does not declare: {WAY_ON}")
-    measures = [
-        Measure(r.name, strata.get(r.name, ()), r.scale, r.combine, r.count, r.is_effect, r.has_interval)
-        for r in footer.measures
-    ]
-    return footer.facts, tuple(measures)
+    try:
+        return footer.facts, tuple(rule.measure(strata.get(rule.name, ())) for rule in footer.measures)
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}; {WAY_ON}") from error
 
 
 def is_baseline(path: Path) -> bool:

@@ -47,6 +47,7 @@ class Manifest:
         shard: the share of the run that is in this folder; None for all of it.
         order: of drawing, in a sequential run; None for that of the suite. Images do not depend on it.
         stop: where a sequential run stopped because its question was answered.
+        beside: judges whose verdicts stand beside those of the spec's judge: its fields about judging.
         checksum: of all else, as it stands in the file: the digest leaves out judge, fold and names.
     """
 
@@ -59,4 +60,5 @@ class Manifest:
     shard: Shard | None = None
     order: DrawingOrder | None = None
     stop: Stop | None = None
+    beside: tuple[Mapping[str, Json], ...] = ()
     checksum: str = ""

@@ -8,10 +8,13 @@ from pathlib import Path
 from sar_eval.errors import BadInput
 from sar_eval.options import check_name
 from sar_eval.suites.prompts import Suite, load_suite
+from sar_eval.suites.source import names
 from sar_eval.tensors.published_weights import cache_folder
 
-# Not shipped: `prompts fetch` and `prompts import` write them into the cache.
-EXTERNAL_SUITES = ("dpg.jsonl",)
+
+def _is_external(name: str) -> bool:
+    """Whether `prompts fetch` and `prompts import` write the file into the cache: it is not shipped."""
+    return name.endswith(".jsonl") and name.removesuffix(".jsonl") in names()
 
 
 def find_suite(name: str, folders: Sequence[Path]) -> Path:
@@ -21,13 +24,13 @@ def find_suite(name: str, folders: Sequence[Path]) -> Path:
         BadInput: a name that no file can have.
     """
     check_name(name, "suite")
-    fallback = cache_folder() if name in EXTERNAL_SUITES else folders[-1]
+    fallback = cache_folder() if _is_external(name) else folders[-1]
     return next((folder / name for folder in folders if name and (folder / name).exists()), fallback / name)
 
 
 def missing_suite_hint(path: Path) -> str:
     """How to get an external suite that the cache lacks; "" for any other path."""
-    if path.is_file() or path.name not in EXTERNAL_SUITES or path.parent != cache_folder():
+    if path.is_file() or not _is_external(path.name) or path.parent != cache_folder():
         return ""
     return (
         f"no {path}: `sar-eval prompts fetch {path.stem}` downloads and imports it, or "
@@ -35,12 +38,14 @@ def missing_suite_hint(path: Path) -> str:
     )
 
 
-def read_suite(path: Path) -> Suite:
+def read_suite(path: Path | None) -> Suite:
     """Load a recipe's prompts.
 
     Raises:
-        BadInput: the suite is missing or unusable.
+        BadInput: the suite is missing or unusable, or the recipe has none.
     """
+    if path is None:
+        raise BadInput("the benchmark has no prompts of its own: name a prompt file with --suite")
     if hint := missing_suite_hint(path):
         raise BadInput(hint)
     return load_suite(path)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.tensors.published_weights import cache_folder, home_folder
+from sar_eval.tensors.remote_file import HubFolder, in_words
 
 # ORG/NAME, ORG/NAME/SUBFOLDER, either with @REVISION
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)((?:/\w[\w.-]*)*)(?:@([\w.][\w./-]*))?", re.ASCII)
@@ -30,6 +32,13 @@ class Snapshot:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Of the index of a model in shards, what is needed: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
 def is_offline() -> bool:
     """Whether a variable forbids requests, read as the hub's own client reads them."""
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
@@ -39,6 +48,47 @@ def snapshot_with_weights(name: str, patterns: list[str]) -> Snapshot:
     """Like `snapshot`, but with the torch files where a repository has no safetensors."""
     found = snapshot(name, patterns)
     return found if list(found.folder.glob("*.safetensors")) else snapshot(name, [*patterns, *TORCH_FILES])
+
+
+def fetch_folder(weights: HubFolder) -> Path:
+    """Download the weights of a repository, safetensors or else torch files, and return their folder.
+
+    Raises:
+        BadInput, Incomplete: see `snapshot`.
+    """
+    return snapshot_with_weights(weights.repository, ["*.safetensors", *weights.patterns]).folder
+
+
+def find_folder(weights: HubFolder, command: str) -> Path:
+    """The folder of a downloaded repository, without a request.
+
+    Args:
+        weights: which repository.
+        command: what downloads it, for the message.
+
+    Raises:
+        BadInput: it is not there, or a shard that its index names is not; the message says how to get it.
+    """
+    try:
+        folder = _download(weights.repository, None, "", list(weights.patterns), offline=True)
+        missing = _missing_weights(folder)
+    except (OSError, ValueError):  # the client's errors for what is not cached are both
+        missing = "weights"
+    if missing:
+        raise BadInput(
+            f"no {missing} of {weights.repository}: `{command}` downloads {weights.purpose} "
+            f"({in_words(weights.size, exact=False)}) into the hub's cache; without a network, give the "
+            "folder of a copy as the option weights"
+        )
+    return folder
+
+
+def _missing_weights(folder: Path) -> str:
+    """What a folder of weights lacks, "" if nothing: a download that broke off left some of its shards."""
+    for index in sorted(folder.glob("*.index.json")):
+        table = convert(read_json(index), _Index, str(index)).weight_map
+        return next((name for name in sorted(set(table.values())) if not (folder / name).is_file()), "")
+    return "" if [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")] else "weights"
 
 
 def snapshot(name: str, patterns: list[str]) -> Snapshot:
@@ -77,7 +127,9 @@ def snapshot(name: str, patterns: list[str]) -> Snapshot:
     return Snapshot(f"{match[1]}{match[2]}@{root.name}", root / below)
 
 
-def _download(repository: str, revision: str | None, below: str, patterns: list[str]) -> Path:
+def _download(
+    repository: str, revision: str | None, below: str, patterns: list[str], offline: bool = False
+) -> Path:
     from huggingface_hub import snapshot_download
 
     prefix = f"{below}/" if below else ""
@@ -90,7 +142,7 @@ def _download(repository: str, revision: str | None, below: str, patterns: list[
             revision=revision,
             allow_patterns=[prefix + pattern for pattern in patterns],
             ignore_patterns=[f"{prefix}*/*"],  # a pattern's * stands for slashes, too
-            local_files_only=is_offline(),
+            local_files_only=offline or is_offline(),
             cache_dir=cache_folder() / "hub" if without_home else None,
         )
     )

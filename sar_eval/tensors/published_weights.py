@@ -1,38 +1,20 @@
-"""Published weights: their addresses, checksums and paths in the cache."""
+"""Published weights: what there is by name, and where it lies in the cache."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from sar_eval.documents import read_bytes
 from sar_eval.errors import BadInput
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A published file.
-
-    Attributes:
-        name: path of the file in the cache folder.
-        url: where it is published.
-        sha256: its checksum, or the beginning of it where no more is published; "" where none is: the
-            checksum of the first download is then recorded (see `recorded_sha256`), and every later
-            download must have it.
-        purpose: one line for messages.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    purpose: str
-
+from sar_eval.tensors.remote_file import HubFolder, RemoteFile
+from sar_eval.tensors.scorer_files import SCORER_WEIGHTS, Weights
 
 MASK2FORMER = RemoteFile(
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
@@ -40,14 +22,17 @@ MASK2FORMER = RemoteFile(
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco/"
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
     "743b7d99",  # OpenMMLab appends the first eight digits to the file name
-    "GenEval's object detector (OpenMMLab, Apache-2.0)",
+    "GenEval's object detector (OpenMMLab)",
+    licence="Apache-2.0",
 )
 CLIP = RemoteFile(
     "ViT-L-14.pt",
     "https://openaipublic.azureedge.net/clip/models/"
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # part of OpenAI's address
-    "GenEval's colour classifier (OpenAI, MIT)",
+    "GenEval's colour classifier and the network of several scorers (OpenAI)",
+    932_000_000,
+    licence="MIT",
 )
 _MPLUG = "damo/mplug_visual-question-answering_coco_large_en"
 _MPLUG_FILES = {
@@ -67,14 +52,16 @@ MPLUG = tuple(
     )
     for name, purpose in _MPLUG_FILES.items()
 )
-DPG_QUESTIONS = RemoteFile(
-    "dpg_bench.csv",
-    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv",
-    "",  # none is published
-    "DPG-Bench's prompts and questions (ELLA, Apache-2.0)",
-)
-FILES_BY_NAME = {"mask2former": MASK2FORMER, "clip": CLIP, "mplug": MPLUG[0]}
 FILES_BY_BENCHMARK = {"geneval": (MASK2FORMER, CLIP), "dpg": MPLUG}  # needed by the benchmark's judge
+# By name: one file, or several that lie in one folder.
+WEIGHTS: dict[str, Weights] = {
+    "mask2former": (MASK2FORMER,),
+    "clip": (CLIP,),
+    "mplug": MPLUG[:1],
+    **SCORER_WEIGHTS,
+}
+# Which of them `fetch scorers` gets; CLIP is GenEval's, too.
+FOR_SCORERS = ("clip", *SCORER_WEIGHTS)
 
 
 def cache_folder() -> Path:
@@ -109,20 +96,54 @@ def _folder_without_home() -> Path:
 
 
 def find_weights(name: str) -> Path:
-    """Path of the cached file of a name in `FILES_BY_NAME`.
+    """Path of a cached file of `WEIGHTS`, or of the folder for those with several.
 
     Raises:
-        BadInput: the file is missing; the message says how to get it, with and without a network.
+        BadInput: a file is missing; the message says how to get it, with and without a network.
     """
-    file = FILES_BY_NAME[name]
-    path = cache_folder() / file.name
-    if not path.is_file():
-        benchmark = next(name for name, files in FILES_BY_BENCHMARK.items() if file in files)
-        raise BadInput(
-            f"no {path}: `sar-eval fetch {benchmark}` downloads {file.purpose}; without a network, get "
-            f"{file.url} elsewhere and put it there"
-        )
-    return path
+    weights = WEIGHTS[name]
+    if isinstance(weights, HubFolder):
+        from sar_eval.tensors.hub import find_folder  # which needs the cache's place from here
+
+        return find_folder(weights, _command(name))
+    for file in weights:
+        if not (path := cache_folder() / file.name).is_file():
+            raise BadInput(
+                f"no {path}: `{_command(name)}` downloads {file.purpose}; without a network, get "
+                f"{file.url} elsewhere and put it there"
+            )
+    return cache_folder() / (weights[0].name if len(weights) == 1 else weights[0].name.partition("/")[0])
+
+
+def _command(name: str) -> str:
+    """What downloads the weights of that name."""
+    if name in FOR_SCORERS:
+        return f"sar-eval fetch scorers {name}"
+    return f"sar-eval fetch {'dpg' if name == 'mplug' else 'geneval'}"
+
+
+def which_published(path: Path, sha256: str = "") -> str | None:
+    """The name in `WEIGHTS` of the file with the same bytes, None if its checksum is of none.
+
+    Compared are the published checksums, and those noted when other weights were downloaded: so a
+    file of v2.0 in the place of v2.1 is told once v2.0 was fetched, too.
+
+    Args:
+        path: of a file that is taken for some of these weights.
+        sha256: its checksum, where the caller has it already: a file of 2 GB takes seconds.
+    """
+    if not sha256:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    for name, weights in WEIGHTS.items():
+        for known in () if isinstance(weights, HubFolder) else map(_known_sha256, weights):
+            if known and sha256.startswith(known):
+                return name
+    return None
+
+
+def _known_sha256(file: RemoteFile) -> str:
+    return file.sha256 or recorded_sha256(cache_folder() / file.name)
 
 
 def checksum_path(path: Path) -> Path:

@@ -9,11 +9,13 @@ import time
 from dataclasses import dataclass, field
 
 from sar_eval.stages.fetch import fetch
-from sar_eval.tensors.published_weights import RemoteFile
+from sar_eval.tensors.remote_file import RemoteFile
 
 DATA = b"PK\x03\x04" + random.Random(0).randbytes(3_000_000)[4:]
 # What a server gives for a name's end; all else gets `Server.body`.
 CONTENTS = {
+    "config.json": b'{"hidden_size": 8}',
+    "preprocessor_config.json": b'{"size": 224}',
     "config.yaml": b"beam_size: 5\n",
     "config_bert.json": b'{"hidden_size": 1024}',
     "configuration.json": b'{"task": "visual-question-answering"}',

@@ -10,7 +10,8 @@ import pytest
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.stages.fetch import fetch
 from sar_eval.tensors import published_weights
-from sar_eval.tensors.published_weights import RemoteFile, cache_folder, checksum_path
+from sar_eval.tensors.published_weights import cache_folder, checksum_path
+from sar_eval.tensors.remote_file import RemoteFile
 from tests.e2e.download_server import DATA, LOGIN, QUESTIONS, UNKNOWN, fetch_file, fetch_unknown
 
 
@@ -41,10 +42,20 @@ def fetch_questions():
         ),
         (RemoteFile("c.json", "https://example.org/c.json", "", ""), b"[" * 999, "is no readable config"),
         (
-            RemoteFile("w.txt", "https://example.org/w.txt", "", ""),
+            RemoteFile("vocab.txt", "https://example.org/w.txt", "", ""),
             b"\xff\xfe",
             "is no list of word pieces",
         ),
+        (RemoteFile("w.pt", "https://example.org/w.pt", "", ""), b"junk", "is no torch file of weights"),
+        (
+            RemoteFile("w.safetensors", "https://example.org/w.safetensors", "", ""),
+            b"\xff" * 8 + b"{}",
+            "is no safetensors file",
+        ),
+        (RemoteFile("rows.json", "https://example.org/r.json", "", ""), b'"a"', "is no table of settings"),
+        (RemoteFile("rows.jsonl", "https://example.org/r.jsonl", "", ""), b"Gone", "holds no JSON lines"),
+        (RemoteFile("rows.csv", "https://example.org/r.csv", "", ""), b"\xff\xfe abcd", "is no text"),
+        (RemoteFile("rows.parquet", "https://example.org/r", "", ""), b"id,text", "is no Parquet file"),
     ],
 )
 def test_what_cannot_be_the_file_is_not_kept(server, tmp_path, file, body, message) -> None:

@@ -1,81 +1,17 @@
 """Checkpoints from the hub: the real client against a local server."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The endpoints of the hub that a download uses; `folders` maps repositories to their files."""
-
-    folders: dict[str, Path]
-    requests: list[str]
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.requests.append(f"{self.command} {path}")
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/([^/]+))?(/tree/[^/]+)?", path):
-            self._repository(match[1], match[3] or "main", tree=match[4] is not None)
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(match[1], match[3])
-        else:
-            self._respond(404, b"{}")
-
-    def _repository(self, name: str, revision: str, *, tree: bool) -> None:
-        if name == "org/gated":
-            self._respond(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"})
-        elif name not in self.folders:
-            self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT):
-            self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
-        else:
-            root = self.folders[name]
-            files = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
-            entries = [
-                {"type": "file", "path": path, "size": p.stat().st_size, "oid": "0"}
-                for path, p in files.items()
-            ]
-            siblings = [{"rfilename": path} for path in files]
-            repository = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
-            self._respond(200, json.dumps(entries if tree else repository).encode())
-
-    def _file(self, name: str, file: str) -> None:
-        path = self.folders[name] / file
-        if not path.is_file():
-            self._respond(404, b"", {"X-Error-Code": "EntryNotFound"})
-            return
-        data = path.read_bytes()
-        etag = hashlib.sha256(data).hexdigest()
-        self._respond(
-            200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{etag}"'}
-        )
-
-    def _respond(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for key, value in (
-            {"Content-Length": str(len(data)), "Content-Type": "application/json"} | (headers or {})
-        ).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+from tests.e2e.hub_server import COMMIT, Hub
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from sar_eval.benchmarks.dpg import DpgFold, read_answers
 from sar_eval.stats.intervals import metric_of
 from sar_eval.suites.dpg.questions import read_questions
 from sar_eval.suites.dpg.scoring import reference_scores
-from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
+from sar_eval.suites.dpg.suite import COLUMNS, import_suite
 from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.source import to_lines
 from sar_eval.types import Prompt, Verdict
 
 

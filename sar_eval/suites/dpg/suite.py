@@ -6,7 +6,6 @@ The folder `dpg_bench` of https://github.com/TencentQQGYLab/ELLA (Apache-2.0) ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from sar_eval.encodings import read_text
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.suites.dpg.scoring import ancestors, column_category, l2_category
+from sar_eval.suites.source import ImportedSuite
 from sar_eval.tables import read_rows
 from sar_eval.types import Prompt, safe_id
 
@@ -42,17 +42,6 @@ CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedSuite:
-    """The imported prompts, and notes on inconsistencies, each beginning with file and line.
-
-    Prompts are in the order of their first rows, questions in row order: the official script depends on it.
-    """
-
-    prompts: tuple[Prompt, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Row:
     where: str  # file and line
     item: str
@@ -69,6 +58,7 @@ class _TextFile:
 def import_suite(source: Path) -> ImportedSuite:
     """Prompts and questions of the official folder, or of its CSV alone.
 
+    Prompts are in the order of their first rows, questions in row order: the official script depends on it.
     Notes report what the official script fails on and which of two versions was taken; see docs/dpg.md.
 
     Raises:
@@ -81,12 +71,13 @@ def import_suite(source: Path) -> ImportedSuite:
     items = _by_item(_rows(table, notes), notes)
     _check_ids(items, table, notes)
     files = _texts(folder, notes) if folder else {}
-    prompts = []
+    prompts, questions = [], 0
     for item, rows in items.items():
-        questions = _last_by_id(rows, notes)
-        _check_graph(questions, notes)
+        kept = _last_by_id(rows, notes)
+        _check_graph(kept, notes)
         text = _prompt_text(rows, files.get(item), f"{folder / item}.txt" if folder else "", notes)
-        checks = write_questions([row.question for row in questions])
+        checks = write_questions([row.question for row in kept])
+        questions += len(kept)
         prompts.append(Prompt(safe_id(item), text, checks=checks))
     _check_categories([row for rows in items.values() for row in rows], notes)
     notes += [
@@ -94,13 +85,7 @@ def import_suite(source: Path) -> ImportedSuite:
         for item in files
         if item not in items
     ]
-    return ImportedSuite(tuple(prompts), tuple(notes))
-
-
-def to_lines(prompts: Sequence[Prompt]) -> bytes:
-    """The contents of a suite file (JSONL) with these prompts."""
-    rows = [{"id": prompt.id, "text": prompt.text, "checks": prompt.checks} for prompt in prompts]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return ImportedSuite(tuple(prompts), tuple(notes), f"with {questions:,} questions")
 
 
 def _rows(table: Path, notes: list[str]) -> list[_Row]:

@@ -28,12 +28,12 @@ def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _differences(
-    task: Task, shares: bool = True, suites: int = SUITES, sizes: Sequence[int] = SIZES
+    task: Task, span: float | None = 1.0, suites: int = SUITES, sizes: Sequence[int] = SIZES
 ) -> Iterator[Difference]:
     rng = np.random.default_rng(0)
     for suite in range(suites):
         tasks = tuple(_paired(*task(rng, n)) for n in sizes)
-        yield difference(Paired("overall", 1, shares, tasks, 0), seed=suite)
+        yield difference(Paired("overall", 1, span, tasks, 0), seed=suite)
 
 
 def _paired(first: Scores, second: Scores) -> PairedTask:
@@ -121,9 +121,9 @@ def _unbounded(rng: np.random.Generator, n: int) -> tuple[Scores, Scores]:
     return drawn[0], drawn[1]
 
 
-@pytest.mark.parametrize(("task", "shares"), [(_dpg, True), (_unbounded, False)])
-def test_dpg_and_unbounded_rewards(task: Task, shares: bool) -> None:
-    found = list(_differences(task, shares))
+@pytest.mark.parametrize(("task", "span"), [(_dpg, 1.0), (_unbounded, None)])
+def test_dpg_and_unbounded_rewards(task: Task, span: float | None) -> None:
+    found = list(_differences(task, span))
     assert 0.03 <= np.mean([bool(d.winner) for d in found]) <= 0.07
     assert 0.92 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 0.98
     assert 0.03 <= np.mean([d.lower > 0 for d in found]) <= 0.07
@@ -135,12 +135,12 @@ def _normal(rng: np.random.Generator, n: int) -> tuple[Scores, Scores]:
 
 
 @pytest.mark.parametrize("sizes", [(1, 100, 100), (1, 1, 1, 50), (2, 100, 100), (3, 100, 100), (1,) * 20])
-@pytest.mark.parametrize(("task", "shares"), [(_right_or_wrong(0.6, 0.4), True), (_normal, False)])
+@pytest.mark.parametrize(("task", "span"), [(_right_or_wrong(0.6, 0.4), 1.0), (_normal, None)])
 def test_a_task_of_very_few_prompts_makes_no_false_certainty(
-    task: Task, shares: bool, sizes: Sequence[int]
+    task: Task, span: float | None, sizes: Sequence[int]
 ) -> None:
     """The other tasks know their means well; the interval must know that this one does not."""
-    found = list(_differences(task, shares, 600, sizes))
+    found = list(_differences(task, span, 600, sizes))
     assert np.mean([bool(d.winner) for d in found]) <= 0.07
     assert np.mean([d.low <= 0 <= d.high for d in found]) >= 0.90  # Satterthwaite's are rough for 3 prompts
     assert np.mean([d.lower > 0 for d in found]) <= 0.08  # two standard errors above 6 %

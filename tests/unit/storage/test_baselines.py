@@ -120,7 +120,7 @@ def _footer(path: Path, change: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "written by a newer sar-eval"),
+        ({"format": 3}, "written by a newer sar-eval"),
         ({"facts": {}}, "facts"),
         ({"measures": 3}, "measures"),
         ({"measures": [{"name": "overall", "combine": "median"}]}, "combine"),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.questions import Question, read_questions
-from sar_eval.suites.dpg.suite import COLUMNS, import_suite, to_lines
+from sar_eval.suites.dpg.suite import COLUMNS, import_suite
 from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.source import to_lines
 from sar_eval.types import safe_id
 
 HEAD = (*COLUMNS[:2], "keywords", *COLUMNS[2:])
