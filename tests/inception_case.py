@@ -1,6 +1,6 @@
 """Pictures, features and random weights of Inception that the reference data of set distances is made of.
 
-All of it follows from seeds by NumPy's `random` and `integers`, so that weights of 90 MB need not be stored.
+All of it follows from seeds by NumPy's `random` and `integers`: weights of 90 MB need not be stored.
 """
 
 from __future__ import annotations

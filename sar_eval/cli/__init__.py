@@ -12,6 +12,7 @@ from sar_eval import __version__
 from sar_eval.cli import (
     ckpt,
     compare,
+    distance,
     fetch,
     gate,
     history,
@@ -37,6 +38,7 @@ score.register(app)
 track.register(app)
 manifest.register(app)
 compare.register(app)
+distance.register(app)
 gate.register(app)
 fetch.register(app)
 history.register(app)

@@ -26,7 +26,7 @@ def prepare(image: Image.Image) -> Tensor:
 
 
 def normalized(image: Image.Image, size: int, mean: Rgb, std: Rgb) -> Tensor:
-    """Float32 `[3, size, size]`: Pillow's bicubic filter to whole levels, less the mean, by the deviation."""
+    """Float32 `[3, size, size]`: Pillow's bicubic filter to whole levels, then mean and deviation."""
     resized = image.resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -58,8 +58,9 @@ class Dinov2(nn.Module):
 def position_grid(positions: Tensor, cells: int) -> Tensor:
     """Position embeddings `[1, 1 + N, D]` for a grid of `cells` by `cells`.
 
-    DINOv2's own code (`interpolate_offset = 0.1`) stretches the grid by (cells + 0.1) / sqrt(N), transformers
-    by cells / sqrt(N): positions are sampled elsewhere, and features differ. dgm-eval runs DINOv2's code.
+    DINOv2's own code (`interpolate_offset = 0.1`) stretches the grid by (cells + 0.1) / sqrt(N), that of
+    transformers by cells / sqrt(N): positions are sampled elsewhere, and features differ. dgm-eval runs
+    DINOv2's code.
     """
     side = int((positions.shape[1] - 1) ** 0.5)
     if side == cells:

@@ -1,4 +1,4 @@
-"""The feature vectors that distances between sets are computed on, each with its own way to prepare a picture."""
+"""The feature vectors that distances between sets are computed on, each with its own transform."""
 
 from __future__ import annotations
 

@@ -161,8 +161,8 @@ def _measure(sets: Sequence[Collected], settings: Settings) -> Iterator[Distance
         versions = {one.version for one in (first, second) if one.version}
         if len(versions) > 1:
             raise BadInput(
-                f"{name}: the two sides have different features ({' and '.join(sorted(versions))}): use the "
-                "same weights for both"
+                f"{name}: the two sides have different features ({' and '.join(sorted(versions))}): "
+                "use the same weights for both"
             )
         _check_widths(name, first, second)
         version = "+".join([name, str(metric.version), *versions])
@@ -228,14 +228,14 @@ def _notes_of(
         yield f"{one.label} does not say how its features were made: it must be those of {', '.join(mine)}"
     if fitted and statistics.seen is None:
         yield (
-            f"{one.label} does not say of how many pictures it is; {', '.join(fitted)} is biased upwards, the "
-            "more the fewer there are"
+            f"{one.label} does not say of how many pictures it is; {', '.join(fitted)} is biased upwards, "
+            "the more the fewer there are"
         )
     elif fitted and statistics.seen is not None and statistics.seen <= statistics.width:
         yield (
             f"{', '.join(fitted)}: {one.label} has {statistics.seen:,} pictures for {statistics.width:,} "
-            "dimensions: its covariance is singular and the distance is biased upwards, so compare it with that "
-            "of as many other pictures alone"
+            "dimensions: its covariance is singular and the distance is biased upwards, so compare it with "
+            "that of as many other pictures alone"
         )
     if features in settings.kept and statistics.seen is not None and statistics.seen > KEPT:
-        yield f"{one.label}: KID and CMMD are of a random sample of {KEPT:,} of its {statistics.seen:,} pictures"
+        yield f"{one.label}: KID and CMMD are of a sample of {KEPT:,} of its {statistics.seen:,} pictures"

@@ -1,4 +1,4 @@
-"""From pictures to statistics of their features: each picture is decoded once, whatever is computed of it."""
+"""From pictures to statistics of their features; each picture is decoded once."""
 
 from __future__ import annotations
 

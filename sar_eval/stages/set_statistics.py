@@ -1,4 +1,4 @@
-"""Statistics of a set in an `.npz` file: clean-fid's and pytorch-fid's `mu` and `sigma`, clean-fid's `feats`.
+"""Statistics of a set in an `.npz` file: `mu` and `sigma` as clean-fid and pytorch-fid write, or `feats`.
 
 Ours also say how many pictures there were (`n`), and how features were made (`features`).
 """
@@ -19,6 +19,7 @@ from sar_eval.images.listing import shown
 from sar_eval.stats.frechet import Gaussian
 from sar_eval.storage.files import check_output, storage_errors, write_stream
 
+NAMES = ("mu", "sigma", "feats", "units", "n", "features")
 MAX_BYTES = 4_000_000_000  # of an array: 500,000 vectors of 2,048 numbers
 
 
@@ -68,10 +69,10 @@ def read_statistics(path: Path) -> SetStatistics:
     number = int(n) if n is not None and n.ndim == 0 and n.dtype.kind in "iu" else None
     if vectors is not None and (vectors.ndim != 2 or not _is_finite(vectors) or not len(vectors)):
         raise BadInput(f"{shown(path)}: `feats` is no table of features [N, D]")
-    if vectors is not None and units is None:
-        units = np.arange(len(vectors))
-    if vectors is not None and (units.dtype.kind not in "iu" or units.shape != vectors.shape[:1]):
-        raise BadInput(f"{shown(path)}: `units` has other lengths than `feats`")
+    if vectors is not None:
+        units = np.arange(len(vectors)) if units is None else units
+        if units.dtype.kind not in "iu" or units.shape != vectors.shape[:1]:
+            raise BadInput(f"{shown(path)}: `units` has other lengths than `feats`")
     gaussian = _gaussian(arrays, number, path) if {"mu", "sigma"} & arrays.keys() else None
     if gaussian is None and vectors is None:
         raise BadInput(f"{shown(path)} holds neither `mu` and `sigma` nor `feats`: {', '.join(arrays)}")
@@ -93,22 +94,25 @@ def write_statistics(path: Path, statistics: SetStatistics) -> None:
         found |= {"feats": statistics.vectors, "units": statistics.units}
     target = check_output("--save-statistics", path)
     with storage_errors(target), write_stream(target) as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in found.items()})
+        np.savez(file, **found)
 
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
-            if large := [name for name, member in members.items() if member.file_size > MAX_BYTES]:
-                raise BadInput(f"{shown(path)}: {large[0]} has more than {MAX_BYTES:,} bytes")
-            wanted = [n for n in ("mu", "sigma", "feats", "units", "n", "features") if n in members]
-            read = {name: io.BytesIO(archive.read(members[name])) for name in wanted}
+            wanted = {name: members[name] for name in NAMES if name in members}
+            _check_sizes(wanted, path)
+            read = {name: io.BytesIO(archive.read(member)) for name, member in wanted.items()}
         return {name: np.load(data, allow_pickle=False) for name, data in read.items()}
-    except BadInput:
-        raise
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise BadInput(f"{shown(path)} holds no readable statistics (.npz): {error}") from error
+
+
+def _check_sizes(members: dict[str, zipfile.ZipInfo], path: Path) -> None:
+    for name, member in members.items():
+        if member.file_size > MAX_BYTES:
+            raise BadInput(f"{shown(path)}: {name} has more than {MAX_BYTES:,} bytes")
 
 
 def _gaussian(arrays: dict[str, Any], n: int | None, path: Path) -> Gaussian:

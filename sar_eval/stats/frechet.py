@@ -24,8 +24,8 @@ class Gaussian:
 class Moments:
     """Number, mean and scatter (sum of outer products of deviations) of vectors that come in batches.
 
-    Batches are joined by the update of Chan, Golub and LeVeque (1979), in float64: memory does not depend on
-    how many vectors there are, and the result depends on their batches by rounding alone.
+    Batches are joined by the update of Chan, Golub and LeVeque (1979), in float64: memory does not depend
+    on how many vectors there are, and the result depends on their batches by rounding alone.
     """
 
     n: int

@@ -1,7 +1,7 @@
 """Distances between two sets of feature vectors by a kernel (maximum mean discrepancy, MMD): KID and CMMD.
 
-Neither the order of the two sets nor anything but the seed changes a figure: whatever is drawn comes from two
-streams of random numbers, and each pair of draws serves once in either order.
+The order of the two sets changes no figure: whatever is drawn comes from two streams of random numbers, and
+each pair of draws serves once in either order.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class KernelSums:
         """
         groups = [_groups(numbers, seed) for numbers in units]
         (x, y), (g, h) = vectors, groups
-        sums = (_sums(*pair, kernel) for pair in ((x, x, g, g), (y, y, h, h), (x, y, g, h)))
-        return cls(*sums, (np.bincount(g), np.bincount(h)))
+        first, second = _sums(x, x, g, g, kernel), _sums(y, y, h, h, kernel)
+        return cls(first, second, _sums(x, y, g, h, kernel), (np.bincount(g), np.bincount(h)))
 
     def biased_mmd2(self) -> float:
         """Squared MMD with its bias (Gretton et al. 2012, eq. 5), never negative but for rounding."""
@@ -131,8 +131,8 @@ class KernelSums:
     def spread(self, seed: int) -> tuple[float, float]:
         """By how much the MMD^2 varies with the sets: offsets of a 95 % interval from the estimate.
 
-        Percentile bootstrap, 2,000 resamples of the groups of either set. Resampled sets hold vectors twice,
-        which makes their MMD^2 too large, so the resamples are centred on their mean.
+        Percentile bootstrap, 2,000 resamples of the groups of either set. Resampled sets hold vectors
+        twice, which makes their MMD^2 too large, so the resamples are centred on their mean.
         """
         g, h = (_resamples(len(sizes), seed, swap) for sizes, swap in zip(self.sizes, (0, 1), strict=True))
         n, m = (weights @ sizes for weights, sizes in zip((g, h), self.sizes, strict=True))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Reservoir:
-    """Keeps all vectors up to a number, and from there on a sample in which each is as likely (Vitter 1985).
+    """Keeps all vectors up to a number; of more, a sample in which each is as likely (Vitter 1985).
 
     The sample depends on the seed and on the order of the vectors, not on their batches.
     """

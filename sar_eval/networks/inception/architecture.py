@@ -1,8 +1,8 @@
 """Inception v3 as TensorFlow's file of 2015-12-05 has it, up to the pooled features: the network of FID.
 
-It differs from torchvision's: average pooling leaves out the padding, and the last block pools by the maximum.
-Names of tensors are those of pytorch-fid's weights. Widths are read from the weights, so a narrow network for
-tests has the same code.
+It differs from torchvision's: average pooling leaves out the padding, and the last block pools by the
+maximum. Names of tensors are those of pytorch-fid's weights. Widths are read from the weights, so a narrow
+network for tests has the same code.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASSES = 1008  # of the original's classifier, which features do not need; torchvision's has 1,000
-# Convolutions before the blocks; a 2 begins a step of stride 2, "same" pads, "pool" is max pooling.
+# Convolutions before the blocks, with stride and padding; "pool" is max pooling.
 STEM = (
     *(("Conv2d_1a_3x3", 2, 0), ("Conv2d_2a_3x3", 1, 0), ("Conv2d_2b_3x3", 1, 1), ("pool", 2, 0)),
     *(("Conv2d_3b_1x1", 1, 0), ("Conv2d_4a_3x3", 1, 0), ("pool", 2, 0)),
 )
-# Branches of the blocks, each a chain of convolutions; a pair at the end of one is a fork. Then the pooling,
-# which is followed by a convolution where the stride is 1.
+# Branches of the blocks, each a chain of convolutions; a pair at the end of one is a fork. Then the
+# pooling, which is followed by a convolution where the stride is 1.
 _A = ("branch1x1", "branch5x5_1 branch5x5_2", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3")
 _B = ("branch3x3", "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3")
 _C = (
@@ -83,8 +83,10 @@ class Block(nn.Module):
         if self.pooling == "reduce":
             return F.max_pool2d(x, 3, 2)
         if self.pooling == "maximum":
-            return self.branch_pool(F.max_pool2d(x, 3, 1, 1))  # type: ignore[no-any-return]
-        return self.branch_pool(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))  # type: ignore[no-any-return]
+            pooled = F.max_pool2d(x, 3, 1, 1)
+        else:
+            pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return self.branch_pool(pooled)  # type: ignore[no-any-return]
 
 
 class Inception(nn.Module):

@@ -37,7 +37,8 @@ def tensorflow_bilinear(image: Image.Image) -> Tensor:
     """
     pixels = np.asarray(image)
     (top, bottom, down), (left, right, across) = (_positions(size) for size in pixels.shape[:2])
-    upper, lower = (_mix(pixels[row][:, left], pixels[row][:, right], across[:, None]) for row in (top, bottom))
+    rows = pixels[top], pixels[bottom]
+    upper, lower = (_mix(row[:, left], row[:, right], across[:, None]) for row in rows)
     return _scaled(_mix(upper, lower, down[:, None, None]).transpose(2, 0, 1))
 
 

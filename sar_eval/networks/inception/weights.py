@@ -1,4 +1,4 @@
-"""Inception's weights: NVIDIA's TorchScript file, which clean-fid uses, or pytorch-fid's tensors by name."""
+"""Inception's weights: NVIDIA's TorchScript file (clean-fid's), or pytorch-fid's tensors by name."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def _refuse_other_inceptions(state: dict[str, Tensor], path: Path) -> None:
     classifier = state.get("fc.weight", torch.empty(CLASSES))
     if len(classifier) != CLASSES or any(name.startswith(HEAD_OF_TORCHVISION) for name in state):
         raise BadInput(
-            f"{path} is an Inception with {len(classifier)} classes, such as torchvision's: its features give "
-            "another distance. FID's has 1,008: `sar-eval fetch scorers inception-fid`"
+            f"{path} is an Inception with {len(classifier)} classes, such as torchvision's: its features "
+            "give another distance. FID's has 1,008: `sar-eval fetch scorers inception-fid`"
         )
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.golden.data.distance.make CMMD OUT
 
-CMMD is the folder of a clone of sayakpaul/cmmd-pytorch (commit 49fb717). Needs clean-fid 0.1.35, pytorch-fid
-0.3.0 and torch-fidelity 0.4.0 beside torch and torchvision; SciPy before 1.18, as clean-fid calls
-`sqrtm(disp=False)`. Versions go into the data.
+CMMD is the folder of a clone of sayakpaul/cmmd-pytorch (commit 49fb717). Needs clean-fid 0.1.35,
+pytorch-fid 0.3.0 and torch-fidelity 0.4.0 beside torch and torchvision; SciPy before 1.18, as clean-fid
+calls `sqrtm(disp=False)`. Versions go into the data.
 """
 
 from __future__ import annotations
@@ -56,7 +56,16 @@ def main(cmmd_folder: str, out: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    names = ("clean-fid", "pytorch-fid", "torch-fidelity", "torch", "torchvision", "numpy", "scipy", "pillow")
+    names = (
+        "clean-fid",
+        "pytorch-fid",
+        "torch-fidelity",
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "pillow",
+    )
     return {name: version(name) for name in names}
 
 
@@ -72,11 +81,13 @@ def _distances(x: Any, y: Any, cmmd: ModuleType) -> dict[str, float]:
     subset = min(len(x), len(y)) - 1
     options = {"kid_subsets": 5, "kid_subset_size": subset, "rng_seed": 2020, "verbose": False}
     kid64 = kid_features_to_metric(*exact, **options)
-    np.random.seed(0)  # noqa: NPY002 - clean-fid draws from it
+    np.random.seed(0)  # clean-fid draws from it
     whole = min(len(x), len(y))
     return {
         "clean-fid fid": float(frechet_distance(*statistics[0], *statistics[1])),
-        "torch-fidelity fid": fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"],
+        "torch-fidelity fid": fid_statistics_to_metric(*moments, verbose=False)[
+            "frechet_inception_distance"
+        ],
         "clean-fid kid of the first vectors": kernel_distance(*(v.numpy()[:whole] for v in exact), 1),
         "clean-fid kid of the first vectors in float32": kernel_distance(x[:whole], y[:whole], 1),
         "torch-fidelity kid": kid64["kernel_inception_distance_mean"],
@@ -144,7 +155,9 @@ def _layers(extractor: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def run(prepared: torch.Tensor) -> torch.Tensor:
         own = module.interpolate_bilinear_2d_like_tensorflow1x
-        module.interpolate_bilinear_2d_like_tensorflow1x = lambda x, size, align_corners: prepared * 128 + 128
+        module.interpolate_bilinear_2d_like_tensorflow1x = lambda x, size, align_corners: (
+            prepared * 128 + 128
+        )
         try:
             return extractor(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))[0]
         finally:
