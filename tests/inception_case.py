@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+CLASSES = 1008
 SIZES = ((131, 97), (299, 299), (64, 64), (512, 301), (30, 700), (299, 150))  # width, height
 
 
@@ -50,3 +51,11 @@ def features(n: int, dimensions: int, seed: int, shift: float = 0.0) -> NDArray[
     mix = np.random.default_rng(7).random((dimensions, dimensions)) - 0.5
     values = (rng.random((n, dimensions)) ** 2) @ mix / dimensions**0.5
     return np.maximum(values + shift, 0).astype(np.float32)
+
+
+def narrow(shapes: Mapping[str, Sequence[int]], by: int = 16) -> dict[str, list[int]]:
+    """Shapes of the same network with fewer channels; the classifier keeps its classes."""
+    return {
+        name: [size // by if size % by == 0 and size != CLASSES else size for size in shape]
+        for name, shape in shapes.items()
+    }

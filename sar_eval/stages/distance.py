@@ -106,7 +106,7 @@ def distance(
         save(sets[0].statistics[settings.features[0]])
     metrics = tuple(_measure(sets, settings)) if len(sets) == 2 else ()
     notes += _notes(compared, sets, settings)
-    return Distances(compared, metrics, tuple(notes), partial=failed > 0)
+    return Distances(compared, metrics, tuple(dict.fromkeys(notes)), partial=failed > 0)
 
 
 def _open(path: Path, settings: Settings) -> PictureSet | SetStatistics:
@@ -165,7 +165,7 @@ def _measure(sets: Sequence[Collected], settings: Settings) -> Iterator[Distance
                 "use the same weights for both"
             )
         _check_widths(name, first, second)
-        version = "+".join([name, str(metric.version), *versions])
+        version = "+".join([f"{name}-{metric.version}", *versions])
         formula = {"frechet": _frechet, "kid": _kid, "cmmd": _cmmd}[metric.formula]
         yield formula((first, second), name, version, settings.seed)
 

@@ -24,13 +24,10 @@ class Reservoir:
     def add(self, vectors: NDArray[Any], units: NDArray[np.int64]) -> None:
         """Take in vectors `[N, D]`, each with the number of what it belongs to."""
         for vector, unit in zip(vectors, units.tolist(), strict=True):
-            place = self.seen
-            if self.seen >= self.capacity:
-                place = int(self._rng.random() * (self.seen + 1))
-            if place == len(self._vectors):
+            if self.seen < self.capacity:
                 self._vectors.append(vector.copy())
                 self._units.append(unit)
-            elif place < self.capacity:
+            elif (place := int(self._rng.random() * (self.seen + 1))) < self.capacity:
                 self._vectors[place], self._units[place] = vector.copy(), unit
             self.seen += 1
 
