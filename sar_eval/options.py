@@ -160,7 +160,7 @@ class HowToJudge:
     )
     detector: str | None = option("Judge geneval: mask2former (ours) or mmdet, if installed.", "judge")
     scorers: str | None = option(
-        "Scorers whose numbers stand beside the verdicts (judge score: are the verdicts), as hps,clip:hessel.",
+        "Scorers beside the verdicts, or of the judge score, as hps,clip:hessel; see `sar-eval list`.",
         "run",
         metavar="NAMES",
     )

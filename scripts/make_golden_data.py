@@ -12,6 +12,8 @@ import gzip
 import json
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
@@ -26,6 +28,7 @@ COPIED = (
     "geneval/object_names.txt",
     "geneval/verdicts.jsonl.gz",
     "dpg/scores.jsonl.gz",
+    *(f"folds/{name}/dev.jsonl.gz" for name in ("longtext", "oneig", "unigenbench")),
     *(f"simplear/{name}/{file}" for name in ("dev_tied", "dev_untied") for file in SIMPLEAR),
     "mask2former/config.json",
     "mask2former/mask2former_tiny_mmdet.pth",
@@ -40,12 +43,17 @@ COPIED = (
 )
 COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
 IMAGES = ("image1", "image2")  # of Mask2Former
+FOLDS = {  # cases of each kind and form that are kept
+    "tiif": {"reply": 120, "suite": 12, "ocr": 12},
+    "wise": {"reply": 999, "replies": 1, "lines": 2},
+}
 LEFT_OUT = {
     "mask2former/image0.png, image3.png": "with their outputs: image3's instances alone are 1.5 MB",
     "mask2former, mask logits of image1 and image2": "9.9 MB; the instances' masks are computed from them",
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
+    "folds": "most of the larger cases",
     "all other folders": "no test reads them yet",
 }
 
@@ -56,9 +64,12 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / name, _with_folder(out / name))
     for name in COMPRESSED:
         _compress((full / name).read_bytes(), out / f"{name}.gz")
+    for name, kept in FOLDS.items():
+        cases = _first_cases(full / "folds" / name / "dev.jsonl.gz", kept)
+        _compress(cases, out / "folds" / name / "dev.jsonl.gz")
     instances = json.loads((full / "mask2former" / "expected_instances.json").read_text())
-    kept = json.dumps({image: instances[image] for image in IMAGES})
-    _compress(kept.encode(), out / "mask2former" / "expected_instances.json.gz")
+    of_images = json.dumps({image: instances[image] for image in IMAGES})
+    _compress(of_images.encode(), out / "mask2former" / "expected_instances.json.gz")
     logits = load_file(full / "mask2former" / "expected_logits.safetensors")
     classes = {f"{image}.cls_logits": logits[f"{image}.cls_logits"] for image in IMAGES}
     save_file(classes, out / "mask2former" / "expected_logits.safetensors")
@@ -68,6 +79,19 @@ def main(full: Path, out: Path = OUT) -> None:
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")
+
+
+def _first_cases(path: Path, kept: Mapping[str, int]) -> bytes:
+    """The lines of the first cases of each kind and form of a benchmark."""
+    found: Counter[tuple[str, str]] = Counter()
+    lines = []
+    for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True):
+        case = json.loads(line)
+        form = case["kind"], case.get("benchmark", "")
+        found[form] += 1
+        if found[form] <= kept[case["kind"]]:
+            lines.append(line)
+    return b"".join(lines)
 
 
 def _compress(data: bytes, path: Path) -> None:

@@ -6,18 +6,22 @@ Every figure is 100 times a share, as DPG publishes them. docs/dpg.md describes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import fsum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sar_eval.errors import BadInput
-from sar_eval.measures import Measure, Row, stratum
-from sar_eval.suites.dpg.questions import Question, read_questions
+from sar_eval.measures import Measure
+from sar_eval.suites.dpg.answers import (
+    each_image,
+    mean,
+    measure_of,
+    quirk_effect,
+    read_answers,
+    soft_measure,
+)
 from sar_eval.suites.dpg.scoring import (
     EXACT_YES,
     QUIRKS,
     ROW_ORDER,
-    ImageAnswers,
     PromptAnswers,
     ReferenceScores,
     column_category,
@@ -25,9 +29,8 @@ from sar_eval.suites.dpg.scoring import (
     reference_scores,
     score_questions,
 )
-from sar_eval.types import Json, Prompt, Verdict
+from sar_eval.types import Prompt, Verdict
 
-SCALE = 100
 CATEGORY_ORDER = ("global", "entity", "attribute", "relation", "other")  # of L1 in ELLA's tables
 # Quirks with an interval. The effects of the others come from a few prompts that the question file
 # singles out, so prompts are not a sample for them.
@@ -64,69 +67,17 @@ class DpgFold:
         return (*_corrected(answered), *_reference(answered, official), *effects)
 
 
-def read_answers(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> list[PromptAnswers]:
-    """Questions and answers of every prompt in suite order, including prompts without a scored draw.
-
-    Raises:
-        BadInput: a prompt has no questions, or a verdict's evidence does not answer them.
-    """
-    scored: dict[str, list[tuple[int, Verdict]]] = {}
-    for key, verdict in verdicts.items():
-        if verdict.score is not None:
-            prompt_id, _, index = key.rpartition("/")
-            scored.setdefault(prompt_id, []).append((int(index), verdict))
-    answered = []
-    for prompt in prompts:
-        questions = read_questions(prompt.checks, f"prompt {prompt.id}")
-        by_index = sorted(scored.get(prompt.id, ()), key=lambda pair: pair[0])
-        images = tuple(_image_answers(questions, verdict) for _, verdict in by_index)
-        indices = tuple(index for index, _ in by_index)
-        answered.append(PromptAnswers(prompt.id, questions, images, indices))
-    return answered
-
-
-def _image_answers(questions: Sequence[Question], verdict: Verdict) -> ImageAnswers:
-    evidence = verdict.evidence if isinstance(verdict.evidence, dict) else {}
-    rows: Json = evidence.get("questions")
-    try:
-        ids_match = [row["id"] for row in rows] == [question.id for question in questions]
-        answers = tuple(str(row["answer"]) for row in rows)
-        yes = tuple(row["yes"] is True for row in rows)
-        soft = tuple(row.get("soft") for row in rows)
-    except (AttributeError, KeyError, TypeError):
-        ids_match = False
-    if not ids_match:
-        raise BadInput(
-            f"the verdict on {verdict.key} by judge {verdict.judge!r} does not answer its prompt's "
-            "questions: the fold dpg reads verdicts of the judge vqa on this suite; judge the run again"
-        )
-    return ImageAnswers(answers, yes, soft)
-
-
 def _corrected(answered: Sequence[PromptAnswers]) -> list[Measure]:
     """Means over images, and over all images' answers of a category, after zeroing."""
     scores, answers = [], []
-    for prompt in answered:
-        for index, image in zip(prompt.indices, prompt.images, strict=True):
-            counted = [score.counted for score in score_questions(prompt.questions, image.yes)]
-            scores.append((prompt.id, index, _mean(counted), 1.0))
-            answers += [
-                Counted(prompt.id, index, question.category, column_category(question), float(score))
-                for question, score in zip(prompt.questions, counted, strict=True)
-            ]
-    return [_measure("overall", scores), *_soft(answered), *_by_category("", answers)]
-
-
-def _soft(answered: Sequence[PromptAnswers]) -> list[Measure]:
-    """The mean probability of yes, without zeroing, if every answer has one."""
-    rows = []
-    for prompt in answered:
-        for index, image in zip(prompt.indices, prompt.images, strict=True):
-            known = [p for p in image.soft if p is not None]
-            if len(known) < len(image.soft):
-                return []
-            rows.append((prompt.id, index, _mean(known), 1.0))
-    return [_measure("soft", rows)] if rows else []
+    for prompt, index, image in each_image(answered):
+        counted = [score.counted for score in score_questions(prompt.questions, image.yes)]
+        scores.append((prompt.id, index, mean(counted), 1.0))
+        answers += [
+            Counted(prompt.id, index, question.category, column_category(question), float(score))
+            for question, score in zip(prompt.questions, counted, strict=True)
+        ]
+    return [measure_of("overall", scores), *soft_measure(answered), *_by_category("", answers)]
 
 
 def _reference(answered: Sequence[PromptAnswers], official: ReferenceScores) -> list[Measure]:
@@ -142,22 +93,15 @@ def _reference(answered: Sequence[PromptAnswers], official: ReferenceScores) -> 
         for prompt_id, categories in official.categories.items()
         for l2, yes in categories
     ]
-    overall = _measure("reference/overall", rows, combine="mean", count=len(rows))
+    overall = measure_of("reference/overall", rows, combine="mean", count=len(rows))
     return [overall, *_by_category("reference/", answers)]
 
 
 def _quirk_effect(name: str, answered: Sequence[PromptAnswers], official: ReferenceScores) -> Measure:
-    """What the reference score would gain without one quirk; `n` counts the affected prompts."""
+    """What the reference score would gain without one quirk."""
     repaired = reference_scores(answered, [quirk for quirk in QUIRKS if quirk != name])
-    before, after = ({i: _mean(s) for i, s in result.scores.items()} for result in (official, repaired))
-    affected = sum(before.get(prompt.id) != after.get(prompt.id) for prompt in answered)
-    effect = partial(_measure, f"quirk/{name}", count=affected, is_effect=True)
-    if not before or not after:
-        return effect([])
-    if name not in SAMPLED_QUIRKS or before.keys() != after.keys():
-        gain = _mean(list(after.values())) - _mean(list(before.values()))
-        return effect([("", 0, gain, 1.0)], has_interval=False)
-    return effect([(i, 0, after[i] - before[i], 1.0) for i in before])
+    before, after = ({i: mean(s) for i, s in result.scores.items()} for result in (official, repaired))
+    return quirk_effect(name, before, after, sampled=name in SAMPLED_QUIRKS)
 
 
 def _by_category(prefix: str, answers: Sequence[Counted]) -> list[Measure]:
@@ -173,22 +117,13 @@ def _by_category(prefix: str, answers: Sequence[Counted]) -> list[Measure]:
             rows = [
                 (*draw, fsum(scores), float(len(scores))) for draw, scores in categories[category].items()
             ]
-            measures.append(_measure(f"{prefix}{kind}/{category[1] or 'untagged'}", rows))
+            measures.append(measure_of(f"{prefix}{kind}/{category[1] or 'untagged'}", rows))
     return measures
 
 
 def _category_order(category: tuple[str, str]) -> tuple[int, str]:
     l1, name = category
     return (CATEGORY_ORDER.index(l1) if l1 in CATEGORY_ORDER else len(CATEGORY_ORDER)), name
-
-
-def _measure(name: str, rows: Sequence[Row], **known: Any) -> Measure:
-    """A measure on DPG's scale over all prompts."""
-    return Measure(name, (stratum(rows),) if rows else (), SCALE, **known)
-
-
-def _mean(scores: Sequence[float]) -> float:
-    return fsum(scores) / len(scores)
 
 
 BENCHMARK = DpgFold

@@ -23,6 +23,7 @@ from sar_eval.options import HowToDraw, HowToJudge, WhatToDraw, WhereToRun, chec
 if TYPE_CHECKING:
     from sar_eval.images.folder import HowToRead, ImageFolder
     from sar_eval.recipe import Recipe
+    from sar_eval.spec import RunSpec
     from sar_eval.types import Prompt
 
 LISTED = 20  # prompts without an image that the terminal names; the summary names all
@@ -112,6 +113,7 @@ def score(
     spec = resolve_images(recipe, images, found.digest(), str(found), found.resolution, asked)
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use --judge")
+    _check_prompts(spec, images, prompts)
     slots, folder = session.worker_slots(where), session.new_folder(where.out, spec)
     with session.working(folder, output) as progress:
         if not (output.quiet or output.as_json):
@@ -149,6 +151,23 @@ def _find_images(
     settings = {**recipe.settings, "images_per_prompt": found.images_per_prompt}
     recipe = replace(with_suite(recipe, found.path), settings=settings)
     return recipe, read_suite(found.path).prompts, images_of(found.files, same_size=sizes.same_size)
+
+
+def _check_prompts(spec: RunSpec, images: Path, prompts: Sequence[Prompt]) -> None:
+    """Refuse scorers that read prompts where no image has one.
+
+    Raises:
+        BadInput: naming them.
+    """
+    from sar_eval.judges.score import prompt_of
+    from sar_eval.stages.resolve import build_judge
+
+    needing = getattr(build_judge(spec, "cpu"), "needs_prompt", ())
+    if needing and not any(map(prompt_of, prompts)):
+        raise BadInput(
+            f"{', '.join(needing)} scores a picture by its prompt, but no image of {images} has one: put "
+            "metadata.jsonl (file_name, text) or NAME.txt beside NAME.png, or name the prompts by --suite"
+        )
 
 
 def find_recipe(benchmark: str, what: WhatToDraw) -> Recipe:

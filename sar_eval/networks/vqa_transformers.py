@@ -26,6 +26,7 @@ from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
 LABEL = "answerer 'transformers'"  # in error messages
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # of a network, without torch files
 Pixels = NDArray[np.uint8]
+Conversation = list[dict[str, Any]]  # as chat templates take it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ class VqaNetwork:
         """One output for each pair of an image (RGB uint8 `[H, W, 3]`) and a question, as one batch."""
         images = [Image.fromarray(array) for array in pixels]
         if self.kind == "chat":
-            return self._generate(self._chat_inputs(images, questions), [False] * len(images))
+            asked = [conversation(i, q) for i, q in zip(images, questions, strict=True)]
+            return self._generate(self._chat_inputs(asked), [False] * len(images))
         outputs: dict[int, VqaOutput] = {}
         for indices, truncated in self._group_by_length(questions):
             inputs = self._vqa_inputs([images[i] for i in indices], [questions[i] for i in indices])
@@ -126,21 +128,49 @@ class VqaNetwork:
             outputs |= zip(indices, batch, strict=True)
         return [outputs[index] for index in range(len(images))]
 
-    def _chat_inputs(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
-        """One conversation for each pair, padded on the left so that all answers start together."""
-        conversations = [
-            [{"role": "user", "content": [{"type": "image", "image": i}, {"type": "text", "text": q}]}]
-            for i, q in zip(images, questions, strict=True)
-        ]
+    @torch.inference_mode()
+    def reply(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        template_options: Mapping[str, Any],
+        generation_options: Mapping[str, Any],
+    ) -> list[tuple[str, bool]]:
+        """A chat model's reply to each conversation, decoded greedily as one batch, and whether it was cut.
+
+        Args:
+            conversations: see `conversation`.
+            template_options: of the chat template (`enable_thinking`).
+            generation_options: of `generate` (`repetition_penalty`).
+        """
+        inputs = self._chat_inputs(conversations, template_options)
+        sequences = self.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            **generation_options,
+        )
+        generated = sequences[:, inputs["input_ids"].shape[1] :]
+        ends = {*_whole_numbers(self.model.generation_config.eos_token_id), self.tokenizer.pad_token_id}
+        texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        cut = [ids.shape[0] >= self.max_new_tokens and int(ids[-1]) not in ends for ids in generated]
+        return list(zip(map(str.strip, texts), cut, strict=True))
+
+    def _chat_inputs(
+        self, conversations: Sequence[Conversation], template_options: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Padded on the left, so that all answers start together."""
         self.tokenizer.padding_side = "left"
         return self._to_device(
             self.processor.apply_chat_template(
-                conversations,
+                list(conversations),
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
                 processor_kwargs={"padding": True},
+                **(template_options or {}),
             )
         )
 
@@ -199,6 +229,20 @@ class VqaNetwork:
         first = output.logits[0].float().softmax(-1).cpu()
         yes, no = (first[:, sorted(self.first_ids[word])].sum(-1).tolist() for word in ("yes", "no"))
         return [VqaOutput(*values) for values in zip(texts, yes, no, truncated, strict=True)]
+
+
+def conversation(
+    image: Image.Image, text: str, *, system: str = "", text_first: bool = False
+) -> Conversation:
+    """A system message, if there is one, and a user's turn of an image and a text."""
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": text}]
+    user = {"role": "user", "content": parts[::-1] if text_first else parts}
+    said = {"role": "system", "content": [{"type": "text", "text": system}]}
+    return [said, user] if system else [user]
+
+
+def _whole_numbers(value: int | list[int] | None) -> list[int]:
+    return [value] if isinstance(value, int) else list(value or ())
 
 
 def _load(folder: Path, kind: str, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hostile_replies import PLACES, SPELLINGS, quoting, reply
@@ -19,6 +19,7 @@ from PIL import Image
 from sar_eval.answerers.server import ServerAnswerer
 from sar_eval.types import Answer
 
+ServerT = TypeVar("ServerT", bound="FakeChatServer")
 COLORS = ("red", "green", "blue")
 PIXELS = {"red": (200, 10, 20), "green": (10, 200, 30), "blue": (30, 20, 200)}
 
@@ -198,7 +199,13 @@ def answer(image_color: str, name: str, with_logprobs: bool) -> dict[str, Any]:
 @contextmanager
 def serving(**attributes: Any) -> Iterator[FakeChatServer]:
     """A server in a thread, with these attributes."""
-    server = FakeChatServer(**attributes)
+    with serving_as(FakeChatServer(**attributes)) as server:
+        yield server
+
+
+@contextmanager
+def serving_as(server: ServerT) -> Iterator[ServerT]:
+    """This server in a thread."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -30,6 +32,22 @@ def test_the_documented_examples_run(sar_eval, tmp_path: Path, suite: Path) -> N
     assert done.returncode == 0, done.stderr
     metrics = {m["name"]: m["value"] for m in json.loads(done.stdout)["metrics"]}
     assert 0 < metrics["worst_image"] <= metrics["overall"] < 1
+
+
+def test_the_example_that_scores_pictures_runs(tmp_path: Path) -> None:
+    paths = []
+    for level in (0, 90):
+        pixels = np.full((4, 4, 3), 100, np.uint8)
+        pixels[:2, :, 0] += level
+        paths.append(tmp_path / f"{level}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    command = [sys.executable, EXAMPLES / "score_pictures.py", *paths]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    first, second = done.stdout.splitlines()
+    assert first == f"{paths[0]} {{'colourfulness': 0.0}}"
+    assert second.startswith(f"{paths[1]} {{'colourfulness': ")
+    assert not second.endswith(" 0.0}")
 
 
 @pytest.mark.slow

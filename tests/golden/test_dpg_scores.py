@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.benchmarks.dpg import DpgFold, read_answers
+from sar_eval.benchmarks.dpg import DpgFold
 from sar_eval.stats.intervals import metric_of
+from sar_eval.suites.dpg.answers import read_answers
 from sar_eval.suites.dpg.questions import read_questions
 from sar_eval.suites.dpg.scoring import reference_scores
 from sar_eval.suites.dpg.suite import COLUMNS, import_suite

@@ -6,7 +6,7 @@ The folder `dpg_bench` of https://github.com/TencentQQGYLab/ELLA (Apache-2.0) ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,10 @@ CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    where: str  # file and line
+class Row:
+    """A row of a table of questions; `where` names file and line."""
+
+    where: str
     item: str
     text: str
     question: Question
@@ -67,13 +69,15 @@ def import_suite(source: Path) -> ImportedSuite:
     """
     table = source / TABLE if source.is_dir() else source
     folder = source / TEXTS if (source / TEXTS).is_dir() else None
+    if not table.exists():
+        raise BadInput(f"no {table}: give ELLA's folder dpg_bench, or its {TABLE}")
     notes: list[str] = []
-    items = _by_item(_rows(table, notes), notes)
-    _check_ids(items, table, notes)
+    items = _by_item(read_questions_table(table, notes, _parents), notes)
+    check_ids(items, table, notes)
     files = _texts(folder, notes) if folder else {}
     prompts, questions = [], 0
     for item, rows in items.items():
-        kept = _last_by_id(rows, notes)
+        kept = last_by_id(rows, notes)
         _check_graph(kept, notes)
         text = _prompt_text(rows, files.get(item), f"{folder / item}.txt" if folder else "", notes)
         checks = write_questions([row.question for row in kept])
@@ -88,34 +92,48 @@ def import_suite(source: Path) -> ImportedSuite:
     return ImportedSuite(tuple(prompts), tuple(notes), f"with {questions:,} questions")
 
 
-def _rows(table: Path, notes: list[str]) -> list[_Row]:
-    if not table.exists():
-        raise BadInput(f"no {table}: give ELLA's folder dpg_bench, or its {TABLE}")
+def read_questions_table(
+    table: Path, notes: list[str], parents_of: Callable[[str, str], Sequence[int]]
+) -> list[Row]:
+    """The rows of a table in DPG's columns.
+
+    Args:
+        table: CSV file.
+        notes: to which inconsistencies are added.
+        parents_of: the ids in a cell of `dependency`, given the cell and where it is; 0 means none.
+
+    Raises:
+        BadInput: with file and line.
+    """
     rows = [
-        _row(cells, f"{table}:{line}") for line, cells in read_rows(table, notes=notes, required=COLUMNS)
+        _row(cells, f"{table}:{line}", parents_of)
+        for line, cells in read_rows(table, notes=notes, required=COLUMNS)
     ]
     if not rows:
         raise BadInput(f"{table} has no rows")
     return rows
 
 
-def _row(cells: Mapping[str, str], where: str) -> _Row:
+def _row(cells: Mapping[str, str], where: str, parents_of: Callable[[str, str], Sequence[int]]) -> Row:
     values = {name: cells.get(name, "").strip() for name in COLUMNS}
     for name in ("item_id", "question_natural_language"):
         if not values[name]:
             raise BadInput(f"{where}: no {name}")
-    parents = [_whole_number(part, "dependency", where) for part in values["dependency"].split(",")]
     question = Question(
         id=_whole_number(values["proposition_id"], "proposition_id", where),
         text=values["question_natural_language"],
-        parents=tuple(parent for parent in parents if parent),
+        parents=tuple(parent for parent in parents_of(values["dependency"], where) if parent),
         category=values["category_broad"],
         detail=values["category_detailed"],
         statement=values["tuple"],
     )
     if question.id == 0:
         raise BadInput(f"{where}: proposition_id is 0, which as a dependency means none")
-    return _Row(where, values["item_id"], values["text"], question)
+    return Row(where, values["item_id"], values["text"], question)
+
+
+def _parents(cell: str, where: str) -> list[int]:
+    return [_whole_number(part, "dependency", where) for part in cell.split(",")]
 
 
 def _whole_number(cell: str, column: str, where: str) -> int:
@@ -125,8 +143,8 @@ def _whole_number(cell: str, column: str, where: str) -> int:
     return int(digits)
 
 
-def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
-    items: dict[str, list[_Row]] = {}
+def _by_item(rows: Sequence[Row], notes: list[str]) -> dict[str, list[Row]]:
+    items: dict[str, list[Row]] = {}
     previous = ""
     for row in rows:
         if row.item in items and row.item != previous:
@@ -139,7 +157,8 @@ def _by_item(rows: Sequence[_Row], notes: list[str]) -> dict[str, list[_Row]]:
     return items
 
 
-def _check_ids(items: Mapping[str, Sequence[_Row]], table: Path, notes: list[str]) -> None:
+def check_ids(items: Mapping[str, Sequence[Row]], table: Path, notes: list[str]) -> None:
+    """Refuse ids that are one file on some systems, and note those that no file can have."""
     ids: dict[str, str] = {}
     for item, rows in items.items():
         if (other := ids.setdefault(safe_id(item).lower(), item)) != item:
@@ -156,7 +175,7 @@ def _texts(folder: Path, notes: list[str]) -> dict[str, _TextFile]:
     return {path.stem: _TextFile(str(path), read_text(path, notes).strip()) for path in files}
 
 
-def _prompt_text(rows: Sequence[_Row], file: _TextFile | None, expected: str, notes: list[str]) -> str:
+def _prompt_text(rows: Sequence[Row], file: _TextFile | None, expected: str, notes: list[str]) -> str:
     """The text of the prompt file, which images are generated from, or else that of the CSV."""
     first = next((row for row in rows if row.text), rows[0])
     if other := next((row for row in rows if row.text not in ("", first.text)), None):
@@ -176,9 +195,9 @@ def _prompt_text(rows: Sequence[_Row], file: _TextFile | None, expected: str, no
     return first.text
 
 
-def _last_by_id(rows: Sequence[_Row], notes: list[str]) -> list[_Row]:
+def last_by_id(rows: Sequence[Row], notes: list[str]) -> list[Row]:
     """One row per proposition id: the last one, at the position of the first one, as in the script."""
-    by_id: dict[int, _Row] = {}
+    by_id: dict[int, Row] = {}
     for row in rows:
         if earlier := by_id.get(row.question.id):
             notes.append(
@@ -189,7 +208,7 @@ def _last_by_id(rows: Sequence[_Row], notes: list[str]) -> list[_Row]:
     return list(by_id.values())
 
 
-def _check_graph(rows: Sequence[_Row], notes: list[str]) -> None:
+def _check_graph(rows: Sequence[Row], notes: list[str]) -> None:
     ancestors_of = ancestors([row.question for row in rows])
     notes += [
         f"{row.where}: dependency {parent} of {row.item} does not exist: `corrected` ignores it, "
@@ -207,7 +226,7 @@ def _check_graph(rows: Sequence[_Row], notes: list[str]) -> None:
         )
 
 
-def _check_categories(rows: Sequence[_Row], notes: list[str]) -> None:
+def _check_categories(rows: Sequence[Row], notes: list[str]) -> None:
     """Note each unknown category and each mismatch of columns and `tuple` once, with its first row."""
     problems: dict[str, list[str]] = {}
     for row in rows:

@@ -1,0 +1,1 @@
+"""LongText-Bench in Chinese: a suite of its own, with the rules of `suites.longtext`."""

@@ -1,0 +1,1 @@
+"""OneIG-Bench's alignment and rendered text, in English and Chinese (Chang et al., arXiv 2506.07977)."""

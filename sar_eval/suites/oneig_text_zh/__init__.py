@@ -1,0 +1,1 @@
+"""OneIG-Bench text in Chinese: a suite of its own, with the rules of `suites.oneig`."""

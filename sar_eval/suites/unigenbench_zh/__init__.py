@@ -1,0 +1,1 @@
+"""UniGenBench in Chinese: a suite of its own, with the rules of `suites.unigenbench`."""
