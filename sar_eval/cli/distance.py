@@ -66,6 +66,12 @@ def distance(
     partial_: Annotated[
         bool, typer.Option("--partial", help="Measure what is there where pictures are missing.")
     ] = False,
+    no_interval: Annotated[
+        bool,
+        typer.Option(
+            "--no-interval", help="No intervals; KID's takes minutes for tens of thousands of pictures."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how far two sets of pictures are from each other, as distributions.
@@ -88,6 +94,7 @@ def distance(
         batch_size=batch_size,
         seed=seed,
         partial=partial_,
+        intervals=not no_interval,
     )
     save = partial(write_statistics, save_statistics) if save_statistics else None
     sets = [first] if second is None else [first, second]

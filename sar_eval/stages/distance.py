@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sar_eval.errors import BadInput
@@ -25,23 +25,23 @@ class Distance:
     """A figure.
 
     Attributes:
-        metric: its name.
         value: the smaller, the more alike; KID may be below 0.
-        low, high: 95 % interval by resampling both sets; None where none is defined.
+        low, high: 95 % interval by resampling both sets; None where none is defined or wanted.
         standard_error: of drawing KID's subsets; None for others.
         subset_deviation: of KID's subsets, which torch-fidelity shows behind its +-; None for others.
+        metric: its name.
         n: pictures of either set; None where statistics do not say.
         version: of formula, transform and weights.
     """
 
-    metric: str
     value: float
-    n: tuple[int | None, int | None]
-    version: str
     low: float | None = None
     high: float | None = None
     standard_error: float | None = None
     subset_deviation: float | None = None
+    metric: str = ""
+    n: tuple[int | None, int | None] = (None, None)
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +165,13 @@ def _measure(sets: Sequence[Collected], settings: Settings) -> Iterator[Distance
                 "use the same weights for both"
             )
         _check_widths(name, first, second)
-        version = "+".join([f"{name}-{metric.version}", *versions])
         formula = {"frechet": _frechet, "kid": _kid, "cmmd": _cmmd}[metric.formula]
-        yield formula((first, second), name, version, settings.seed)
+        yield replace(
+            formula((first, second), settings),
+            metric=name,
+            n=(first.seen, second.seen),
+            version="+".join([f"{name}-{metric.version}", *versions]),
+        )
 
 
 def _check_widths(name: str, first: SetStatistics, second: SetStatistics) -> None:
@@ -175,35 +179,31 @@ def _check_widths(name: str, first: SetStatistics, second: SetStatistics) -> Non
         raise BadInput(f"{name}: features of {first.width} and of {second.width} numbers are no pair")
 
 
-def _frechet(pair: Pair, name: str, version: str, seed: int) -> Distance:
-    del seed  # nothing is drawn
+def _frechet(pair: Pair, _: Settings) -> Distance:
     first, second = (one.gaussian for one in pair)
     assert first is not None
     assert second is not None
-    return Distance(name, frechet_distance(first, second), (pair[0].seen, pair[1].seen), version)
+    return Distance(frechet_distance(first, second))
 
 
-def _kid(pair: Pair, name: str, version: str, seed: int) -> Distance:
-    first, second = (one.kept() for one in pair)
-    found = kernels.kid(first, second, seed)
-    low, high = _sums(pair, kernels.cubic, seed).spread(seed)
-    return Distance(
-        name,
-        found.value,
-        (pair[0].seen, pair[1].seen),
-        version,
-        found.value + low,
-        found.value + high,
-        found.standard_error,
-        found.subset_deviation,
+def _kid(pair: Pair, settings: Settings) -> Distance:
+    found = kernels.kid(pair[0].kept(), pair[1].kept(), settings.seed)
+    figure = Distance(
+        found.value, standard_error=found.standard_error, subset_deviation=found.subset_deviation
     )
+    if not settings.intervals:
+        return figure
+    low, high = _sums(pair, kernels.cubic, settings.seed).spread(settings.seed)
+    return replace(figure, low=found.value + low, high=found.value + high)
 
 
-def _cmmd(pair: Pair, name: str, version: str, seed: int) -> Distance:
-    sums = _sums(pair, kernels.gaussian, seed)
+def _cmmd(pair: Pair, settings: Settings) -> Distance:
+    sums = _sums(pair, kernels.gaussian, settings.seed)
     value = kernels.cmmd(sums)
-    low, high = (value + kernels.CMMD_SCALE * offset for offset in sums.spread(seed))
-    return Distance(name, value, (pair[0].seen, pair[1].seen), version, max(0.0, low), high)
+    if not settings.intervals:
+        return Distance(value)
+    low, high = (value + kernels.CMMD_SCALE * offset for offset in sums.spread(settings.seed))
+    return Distance(value, max(0.0, low), high)
 
 
 def _sums(pair: Pair, kernel: kernels.Kernel, seed: int) -> kernels.KernelSums:

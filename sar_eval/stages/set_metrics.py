@@ -48,6 +48,7 @@ class Settings:
         batch_size: pictures of one forward pass; changes figures by rounding alone.
         seed: of subsets, resampling and samples.
         partial: measure what is there where pictures are missing.
+        intervals: of KID and CMMD; KID's takes minutes for tens of thousands of pictures.
     """
 
     metrics: tuple[str, ...]
@@ -56,6 +57,7 @@ class Settings:
     batch_size: int = 32
     seed: int = 0
     partial: bool = False
+    intervals: bool = True
 
     @property
     def features(self) -> list[str]:

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("distance")
     save_inception(root / "weights.pth")
-    save_pictures(root / "a", 5, 1)
-    save_pictures(root / "b", 4, 2)
+    save_pictures(root / "a", 3, 1)
+    save_pictures(root / "b", 2, 2)
     return root
 
 
@@ -40,11 +40,11 @@ def test_json_and_saved_statistics(sar_eval_here, root, tmp_path) -> None:
         assert code == 0
         answers.append(json.loads(printed)["metrics"])
     assert answers[0] == answers[1]
-    assert answers[0][0]["n"] == [5, 4]
+    assert answers[0][0]["n"] == [3, 2]
 
 
 def test_an_unreadable_picture_ends_in_3_unless_partial(sar_eval_here, root, tmp_path) -> None:
-    save_pictures(tmp_path / "a", 4, 1)
+    save_pictures(tmp_path / "a", 2, 1)
     (tmp_path / "a" / "\x1b[2Jbad.png").write_bytes(b"no picture")
     words = ("distance", tmp_path / "a", root / "b", *_weights(root))
     code, printed = sar_eval_here(*words)
