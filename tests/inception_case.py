@@ -6,11 +6,13 @@ All of it follows from seeds by NumPy's `random` and `integers`: weights of 90 M
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+FOLDER = Path(__file__).parent / "golden" / "distance"  # the reference data
 CLASSES = 1008
 SIZES = ((131, 97), (299, 299), (64, 64), (512, 301), (30, 700), (299, 150))  # width, height
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tests.inception_case import narrow, pictures, random_state
-from tests.parity_data import DATA
+from tests.inception_case import FOLDER, narrow, pictures, random_state
 
 
 def save_inception(path: Path, seed: int = 3) -> Path:
     """Write the weights: 128 features, 400 kB."""
-    shapes = narrow(json.loads((DATA / "distance" / "shapes.json").read_text()))
+    shapes = narrow(json.loads((FOLDER / "shapes.json").read_text()))
     torch.save(
         {name: torch.from_numpy(values) for name, values in random_state(shapes, seed).items()}, path
     )

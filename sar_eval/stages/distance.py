@@ -136,7 +136,7 @@ def _collect(
     with ExitStack() as stack:
         for network in networks.values():
             stack.enter_context(network)
-        for one in opened:
+        for side, one in zip("AB", opened, strict=False):
             if isinstance(one, SetStatistics):
                 found.append(Collected({settings.features[0]: one}, one.seen))
                 continue
@@ -145,6 +145,7 @@ def _collect(
                     one,
                     networks,
                     settings.kept,
+                    stage=f"read {side}",
                     batch_size=settings.batch_size,
                     seed=settings.seed,
                     partial=settings.partial,

@@ -36,7 +36,7 @@ class PictureSet:
     """Pictures, and what is known to be missing before any is read.
 
     Attributes:
-        label: what the user called it.
+        label: what the user called it, for messages.
         total: pictures that it should have.
         pictures: goes through those that are there; those of a run are read block by block.
         problems: why pictures are missing, by name.

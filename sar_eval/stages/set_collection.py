@@ -85,6 +85,7 @@ def collect(
     networks: Mapping[str, FeatureNetwork],
     kept: frozenset[str],
     *,
+    stage: str,
     batch_size: int,
     seed: int,
     partial: bool,
@@ -99,6 +100,7 @@ def collect(
         pictures: the set.
         networks: by name of the features, loaded.
         kept: names of the features whose vectors are needed themselves.
+        stage: name for progress.
         batch_size: pictures of one forward pass; changes figures by rounding alone.
         seed: of the sample of a large set.
         partial: whether an incomplete set has statistics.
@@ -107,7 +109,7 @@ def collect(
     collectors = {
         name: Collector(network, kept=name in kept, seed=seed) for name, network in networks.items()
     }
-    problems, n, stage = dict(pictures.problems), 0, f"read {pictures.label}"
+    problems, n = dict(pictures.problems), 0
     progress(ProgressEvent(stage, 0, pictures.total, len(problems)))
     for batch in _batches(_prepared(pictures, networks, 2 * batch_size), batch_size):
         problems |= {picture.name: found for picture, found in batch if isinstance(found, str)}

@@ -10,12 +10,10 @@ from sar_eval.images.picture import Picture
 from sar_eval.networks.set_features import InceptionFeatures
 from sar_eval.stats import kernel_distances as kernels
 from sar_eval.stats.frechet import Moments, frechet_distance
-from tests.inception_case import features, pictures, random_state
-from tests.parity_data import DATA
+from tests.inception_case import FOLDER, features, pictures, random_state
 
-FOLDER = DATA / "distance"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
-SEED, STORED = 11, 2  # as make.py has them
+SEED, STORED = 11, 2  # as scripts/make_distance_data.py has them
 FORMS = {"fid-clean": "clean", "fid-torch": "torch", "fid-tf": "tf"}
 
 

@@ -18,9 +18,7 @@ Pixels = NDArray[np.float32]
 
 def clean(image: Image.Image) -> Tensor:
     """clean-fid's `clean`: Pillow's bicubic filter (antialiased), each channel in floats, no rounding."""
-    channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
-    resized = [_pillow(np.ascontiguousarray(channel)) for channel in channels]
-    return _scaled(np.stack(resized))
+    return _scaled(np.stack([_pillow(channel) for channel in image.split()]))
 
 
 def torch_bilinear(image: Image.Image) -> Tensor:
@@ -42,8 +40,8 @@ def tensorflow_bilinear(image: Image.Image) -> Tensor:
     return _scaled(_mix(upper, lower, down[:, None, None]).transpose(2, 0, 1))
 
 
-def _pillow(channel: Pixels) -> Pixels:
-    resized = Image.fromarray(channel).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+def _pillow(channel: Image.Image) -> Pixels:
+    resized = channel.convert("F").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(resized).clip(0, 255)
 
 

@@ -14,10 +14,9 @@ from sar_eval.networks.inception import resize
 from sar_eval.networks.inception.weights import load_inception
 from sar_eval.networks.set_features import ClipFeatures, DinoFeatures, InceptionFeatures
 from sar_eval.tensors.torchscript import save_torchscript
-from tests.inception_case import narrow, pictures, random_state
-from tests.parity_data import DATA
+from tests.inception_case import FOLDER, narrow, pictures, random_state
 
-SHAPES = narrow(json.loads((DATA / "distance" / "shapes.json").read_text()))
+SHAPES = narrow(json.loads((FOLDER / "shapes.json").read_text()))
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -48,6 +47,7 @@ def _features(network, images):
         return network.embed([network.prepare(Picture(image)) for image in images])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_torchscript_file_gives_the_same_as_tensors_by_name(weights, tmp_path) -> None:
     images = pictures(2, 1)

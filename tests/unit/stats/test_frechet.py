@@ -54,7 +54,7 @@ def test_the_order_does_not_matter(n) -> None:
 
 def test_singular_covariances_are_exact() -> None:
     """Of a few vectors in many dimensions the trace is a nuclear norm of a small matrix."""
-    x, y = features(7, 600, 8).astype(float), features(9, 600, 9, 0.1).astype(float)
+    x, y = features(7, 250, 8).astype(float), features(9, 250, 9, 0.1).astype(float)
     a, b = ((v - v.mean(0)) / (len(v) - 1) ** 0.5 for v in (x, y))
     step = x.mean(0) - y.mean(0)
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()

@@ -1,12 +1,13 @@
 """Make the reference data of set distances with the official code.
 
-    python -m tests.golden.data.distance.make CMMD OUT
+    python -m scripts.make_distance_data CMMD tests/golden/distance
 
 CMMD is the folder of a clone of sayakpaul/cmmd-pytorch (commit 49fb717). Needs clean-fid 0.1.35,
 pytorch-fid 0.3.0 and torch-fidelity 0.4.0 beside torch and torchvision; SciPy before 1.18, as clean-fid
 calls `sqrtm(disp=False)`. Versions go into the data.
 """
 
+# ruff: noqa: PLC0415, TID253 - the packages are imported where they are asked, and patched before
 from __future__ import annotations
 
 import importlib
