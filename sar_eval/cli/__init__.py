@@ -13,6 +13,7 @@ from sar_eval.cli import (
     ckpt,
     compare,
     distance,
+    doctor,
     fetch,
     gate,
     history,
@@ -43,6 +44,7 @@ gate.register(app)
 fetch.register(app)
 history.register(app)
 inspect.register(app)
+doctor.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(train.app, name="train")

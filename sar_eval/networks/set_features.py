@@ -16,13 +16,14 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.images.picture import Picture
 from sar_eval.networks import dinov2
-from sar_eval.networks.clip.network import ClipNetwork, ClipSource
-from sar_eval.networks.clip.weights import sha256
+from sar_eval.networks.clip.network import ClipNetwork
+from sar_eval.networks.clip.source import ClipSource, Published, refuse_others, sha256
 from sar_eval.networks.inception import resize
 from sar_eval.networks.inception.weights import load_inception
 from sar_eval.networks.shared import acquire, release
 
-CLIP_336 = "ViT-L-14-336-quickgelu"  # open_clip's name of the network of OpenAI's ViT-L-14-336px.pt
+INCEPTIONS = ("inception-clean", "inception-fid")  # the same numbers in two forms
+CLIP_336 = Published(("clip-l14-336",), "ViT-L-14-336-quickgelu", quick_gelu=True)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -60,7 +61,7 @@ class FeatureNetwork(ABC):
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
         """Features `[N, D]`; float32 throughout, on a GPU too (no TF32)."""
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             features: Tensor = self._features(torch.stack(list(prepared)).to(self.device))
         return np.asarray(features.float().cpu().numpy())
 
@@ -81,10 +82,11 @@ class InceptionFeatures(FeatureNetwork):
         """Hash the weights, NVIDIA's TorchScript file or pytorch-fid's tensors.
 
         Raises:
-            BadInput: no such file.
+            BadInput: no such file, or one that is published as something else.
         """
         self.weights, self.resize = _existing(weights, "Inception"), self.RESIZES[form]
         digest = sha256(self.weights)
+        refuse_others(self.weights, digest, INCEPTIONS)
         super().__init__(("inception", digest, device), device)
         self.version = f"resize-{form}+{digest[:8]}"
 
@@ -105,8 +107,8 @@ class ClipFeatures(FeatureNetwork):
         Raises:
             BadInput: no such file or folder.
         """
-        config = str(weights / "config.json") if weights.is_dir() else CLIP_336
-        self.source = ClipSource(weights, config, CLIP_336, quick_gelu=True, device=device)
+        config = str(weights / "config.json") if weights.is_dir() else ""
+        self.source = ClipSource(CLIP_336, weights, config, device=device)
         super().__init__(self.source.key, device)
         self.version = f"crop-resize+{self.source.version}"
 
@@ -137,6 +139,7 @@ class DinoFeatures(FeatureNetwork):
         self.folder = weights
         files = (_existing(weights / name, "DINOv2") for name in ("model.safetensors", "config.json"))
         digests = [sha256(file) for file in files]
+        refuse_others(weights / "model.safetensors", digests[0], ("dinov2-l14",))
         super().__init__(("dinov2", *digests, device), device)
         self.version = f"squash+{digests[0][:8]}+{digests[1][:8]}"
 

@@ -1,4 +1,4 @@
-"""CLIP's architecture: by open_clip's name for it, or from a JSON file of open_clip's or Hugging Face's form.
+"""CLIP's architecture: by open_clip's name, or from a JSON file of open_clip's or Hugging Face's form.
 
 Only the plain form is built: a vision transformer that ends in its class token, a causal text transformer
 that is read at its end token. That is what OpenAI, LAION, HPSv2 and PickScore published.
@@ -16,16 +16,16 @@ from torch import Tensor
 from sar_eval.discover import need
 from sar_eval.documents import parse_json, read_bytes
 from sar_eval.errors import BadInput
+from sar_eval.networks.clip.source import Published
 
 MAX_CONFIG_BYTES = 1_000_000
 ACTIVATIONS = {True: "QuickGELU", False: "GELU"}  # classes, by whether `quick_gelu` is set
-TOWERS = {"image": ("vision_cfg", "vision_config"), "text": ("text_cfg", "text_config")}
 VISION_KEYS = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
 TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 # What Hugging Face's CLIPConfig leaves out of a file where it has its default value.
-HF_VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-HF_TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
-HF_BOTH = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+HF_VISION: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+HF_TEXT: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+HF_BOTH: dict[str, Any] = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
 
 def read_architecture(config: str) -> dict[str, Any]:
@@ -47,7 +47,12 @@ def read_architecture(config: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(f"{config} is no CLIP configuration: a table is needed")
     content = content.get("model_cfg", content)  # as open_clip writes it for the hub
-    return _plain(_from_hf(content, config) if "vision_config" in content else content, config)
+    if "vision_config" not in content:
+        return _plain(content, config)
+    try:
+        return _plain(_from_hf(content, config), config)
+    except (TypeError, ZeroDivisionError) as error:
+        raise BadInput(f"{config}: the sizes of a CLIP must be whole numbers ({error})") from error
 
 
 def build(architecture: Mapping[str, Any], config: str) -> Any:
@@ -71,24 +76,24 @@ def causal_mask(length: int) -> Tensor:
     return torch.full((length, length), float("-inf")).triu(1)
 
 
-def check_activation(model: Any, config: str, *, quick_gelu: bool, published: str) -> None:
+def check_activation(model: Any, config: str, published: Published) -> None:
     """Every block of both towers must have the activation that the weights were trained with.
 
     The same tensors fit either, and give other features: OpenAI trained with QuickGELU,
     x * sigmoid(1.702 x), LAION's ViT-H and what was tuned from it with plain GELU.
 
     Raises:
-        BadInput: a block has another one; `published` is the name of the architecture to use.
+        BadInput: a block has another one.
     """
-    wanted = ACTIVATIONS[quick_gelu]
+    wanted = ACTIVATIONS[published.quick_gelu]
     for tower, transformer in {"image": model.visual.transformer, "text": model.transformer}.items():
         for block in transformer.resblocks:
             found = type(block.mlp.gelu).__name__
             if found != wanted:
                 raise BadInput(
-                    f"CLIP model {config!r} has {found} in its {tower} tower, but these weights were trained "
-                    f'with {wanted}: use {published}, or a configuration with "quick_gelu": '
-                    f"{str(quick_gelu).lower()}"
+                    f"CLIP model {config!r} has {found} in its {tower} tower, but its weights were trained "
+                    f'with {wanted}: use {published.architecture}, or a configuration with "quick_gelu": '
+                    f"{str(published.quick_gelu).lower()}"
                 )
 
 
@@ -100,7 +105,7 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _open_clip() -> Any:
-    return need("open_clip", extra="geneval", what="CLIP")
+    return need("open_clip", extra="scorers", what="CLIP")
 
 
 def _plain(content: Mapping[str, Any], config: str) -> dict[str, Any]:
@@ -122,8 +127,8 @@ def _plain(content: Mapping[str, Any], config: str) -> dict[str, Any]:
 
 def _from_hf(content: Mapping[str, Any], config: str) -> dict[str, Any]:
     """The open_clip form of a CLIPConfig."""
-    vision = HF_BOTH | HF_VISION | _table(content, "vision_config", config)
-    text = HF_BOTH | HF_TEXT | _table(content, "text_config", config)
+    vision: dict[str, Any] = HF_BOTH | HF_VISION | _table(content, "vision_config", config)
+    text: dict[str, Any] = HF_BOTH | HF_TEXT | _table(content, "text_config", config)
     activations = {vision["hidden_act"], text["hidden_act"]}
     if len(activations) > 1 or not activations <= {"quick_gelu", "gelu"}:
         raise BadInput(f"{config}: activations {sorted(activations)}; both must be quick_gelu, or gelu")
@@ -155,6 +160,9 @@ def _table(content: Mapping[str, Any], name: str, config: str) -> dict[str, Any]
 
 
 def _hf_sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
-    width = tower["hidden_size"]
-    ratio = tower["intermediate_size"] / width
+    """With a ratio that open_clip, which truncates, turns into the same width again."""
+    width, inner = tower["hidden_size"], tower["intermediate_size"]
+    ratio = inner / width
+    if int(width * ratio) != inner:
+        ratio = (inner + 0.5) / width
     return {"width": width, "layers": tower["num_hidden_layers"], "mlp_ratio": ratio}

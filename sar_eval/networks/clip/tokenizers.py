@@ -45,7 +45,7 @@ def openai_tokens(text: str) -> Tokens:
 
 def hf_tokens(text: str) -> Tokens:
     """As `CLIPTokenizerFast(text, truncation=True, max_length=77)`."""
-    return _cut(_hf_tokenizer().encode(_valid(text), add_special_tokens=False).ids)
+    return _cut(_hf_ids(text))
 
 
 def hf_tokens_without_end(text: str) -> Tokens:
@@ -54,11 +54,8 @@ def hf_tokens_without_end(text: str) -> Tokens:
     The network then reads the greatest id that is left, the start token's, which has seen no word: all
     such texts have the same features (`functional/multimodal/clip_score.py`).
     """
-    ids, truncated = hf_tokens(text)
-    if not truncated:
-        return Tokens(ids, truncated=False)
-    whole = _hf_tokenizer().encode(_valid(text), add_special_tokens=False).ids
-    return Tokens((START, *whole[: CONTEXT - 1]), truncated=True)
+    ids = (START, *_hf_ids(text), END)
+    return Tokens(ids[:CONTEXT], truncated=len(ids) > CONTEXT)
 
 
 def _cut(ids: list[int]) -> Tokens:
@@ -75,10 +72,15 @@ def _simple_ids(text: str, special: tuple[str, str]) -> list[int]:
     return ids
 
 
-def _clean(text: str) -> str:
-    import ftfy  # which also replaces half surrogates
+def _hf_ids(text: str) -> list[int]:
+    ids: list[int] = _hf_tokenizer().encode(_valid(text), add_special_tokens=False).ids
+    return ids
 
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
+
+def _clean(text: str) -> str:
+    ftfy: Any = need("ftfy", extra="scorers", what="CLIP")
+    fixed = ftfy.fix_text(text)  # which also replaces half surrogates
+    return " ".join(html.unescape(html.unescape(fixed)).split()).lower()
 
 
 def _valid(text: str) -> str:
@@ -88,9 +90,7 @@ def _valid(text: str) -> str:
 
 @cache
 def _simple_pattern(special: tuple[str, str]) -> Any:
-    import regex
-
-    # The bars of OpenAI's special tokens are escaped as in its source: they are no alternatives.
+    regex: Any = need("regex", extra="scorers", what="CLIP")
     names = "|".join(map(regex.escape, special))
     return regex.compile(f"{names}|{WORDS}", regex.IGNORECASE)
 
@@ -110,7 +110,7 @@ def byte_characters() -> dict[int, str]:
 @cache
 def merges() -> list[tuple[str, str]]:
     """Pairs of pieces that byte-pair encoding joins, in order (open_clip ships OpenAI's file)."""
-    tokenizer = need("open_clip", extra="geneval", what="CLIP").tokenizer
+    tokenizer = need("open_clip", extra="scorers", what="CLIP").tokenizer
     lines = gzip.decompress(Path(tokenizer.default_bpe()).read_bytes()).decode().split("\n")
     return [(left, right) for left, _, right in (line.partition(" ") for line in lines[1 : MERGES + 1])]
 
@@ -127,10 +127,8 @@ def vocabulary() -> dict[str, int]:
 def _bpe() -> Any:
     from tokenizers.models import BPE
 
-    return BPE(
-        vocab=vocabulary(), merges=merges(), continuing_subword_prefix="", end_of_word_suffix="</w>",
-        unk_token=OPENAI_SPECIAL[1],
-    )  # fmt: skip
+    affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": "</w>"}
+    return BPE(vocab=vocabulary(), merges=merges(), unk_token=OPENAI_SPECIAL[1], **affixes)
 
 
 @cache

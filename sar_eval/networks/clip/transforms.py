@@ -1,14 +1,15 @@
 """How pictures become CLIP's input. Five rules are in use, and each moves scores measurably.
 
-All give float32 `[3, size, size]`, normalised with CLIP's mean and deviation. What differs: whether a picture
-is converted to RGB before or after it is resized, on bytes or floats, with or without antialiasing, and how
-an odd remainder is cropped.
+All give float32 `[3, size, size]`, normalised with CLIP's mean and deviation. What differs: whether a
+picture is converted to RGB before or after it is resized, on bytes or floats, with or without antialiasing,
+and how an odd remainder is cropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +17,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sar_eval.discover import need
 from sar_eval.errors import BadInput
-from sar_eval.images.picture import Picture
+from sar_eval.images.picture import Picture, to_rgb
+from sar_eval.networks.clip_pixels import MEAN, STD
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_RESIZED = 2**26  # pixels: a picture 1 pixel high would be scaled to a short side of 224
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A rule; `make(picture, size)` gives float32 `[3, size, size]`."""
-
-    name: str
-    make: Callable[[Picture, int], Tensor]
 
 
 def openai_pixels(picture: Picture, size: int) -> Tensor:
@@ -40,7 +33,7 @@ def openai_pixels(picture: Picture, size: int) -> Tensor:
     """
     image = _short_side(picture.image, size)
     left, top = (round((side - size) / 2) for side in image.size)
-    return _normalize(_to_tensor(image.crop((left, top, left + size, top + size)).convert("RGB")))
+    return _normalize(_to_tensor(to_rgb(image.crop((left, top, left + size, top + size)))))
 
 
 def hf_pixels(picture: Picture, size: int) -> Tensor:
@@ -55,13 +48,12 @@ def hf_pixels(picture: Picture, size: int) -> Tensor:
 
 def hf_torchvision_pixels(picture: Picture, size: int) -> Tensor:
     """As the processor that is transformers 5's default: torchvision resizes bytes, else as `hf_pixels`."""
-    from torchvision.transforms.v2 import functional as tv
-
+    tv: Any = need("torchvision.transforms.v2.functional", extra="scorers", what="this processor")
     height, width = _short_side_sizes(picture.rgb.size, size)[::-1]
     pixels = _bytes(picture.rgb)
     resized = tv.resize(pixels, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)
     top, left = (height - size) // 2, (width - size) // 2
-    cropped = resized[:, top : top + size, left : left + size].float()
+    cropped: Tensor = resized[:, top : top + size, left : left + size].float()
     mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, STD))
     return (cropped - mean) / std
 
@@ -95,7 +87,8 @@ def simplear_pixels(decoded: Tensor, size: int) -> Tensor:
             kept up to the subtraction of the mean (`simpar/train/llava_trainer_grpo.py`).
         size: of the square.
     """
-    squashed = F.interpolate(decoded[None], (size, size), mode="bilinear", align_corners=False)[0]
+    wide = decoded[None].float()  # sums are accumulated in float32, as on a GPU
+    squashed = F.interpolate(wide, (size, size), mode="bilinear", align_corners=False)[0].to(decoded.dtype)
     levels = (255 * (squashed / 2 + 0.5)).clamp(0, 255)
     return _normalize(levels / 255)
 
@@ -105,17 +98,16 @@ def decoder_output(picture: Picture, dtype: str) -> Tensor:
     return (_bytes(picture.rgb).float() / 127.5 - 1).to(getattr(torch, dtype))
 
 
-OPENAI = Transform("openai", openai_pixels)
-HF = Transform("hf", hf_pixels)
-HF_TORCHVISION = Transform("hf-torchvision", hf_torchvision_pixels)
-HPS = Transform("hps", hps_pixels)
-HPS_ALIASED = Transform("hps-aliased", lambda picture, size: hps_pixels(picture, size, antialias=False))
-SIMPLEAR = Transform(
-    "simplear", lambda picture, size: simplear_pixels(decoder_output(picture, "float32"), size)
-)
-SIMPLEAR_BFLOAT16 = Transform(
-    "simplear-bfloat16", lambda picture, size: simplear_pixels(decoder_output(picture, "bfloat16"), size)
-)
+# By name; each takes a picture and the size, and gives float32 `[3, size, size]`.
+TRANSFORMS: dict[str, Callable[[Picture, int], Tensor]] = {
+    "openai": openai_pixels,
+    "hf": hf_pixels,
+    "hf-torchvision": hf_torchvision_pixels,
+    "hps-antialias": hps_pixels,
+    "hps-aliased": partial(hps_pixels, antialias=False),
+    "simplear-float32": lambda picture, size: simplear_pixels(decoder_output(picture, "float32"), size),
+    "simplear-bfloat16": lambda picture, size: simplear_pixels(decoder_output(picture, "bfloat16"), size),
+}
 
 
 def _short_side(image: Image.Image, size: int) -> Image.Image:
@@ -137,7 +129,7 @@ def _short_side_sizes(sides: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def _bicubic(channel: Tensor, sides: tuple[int, int], antialias: bool) -> Tensor:
-    """Bytes `[H, W]` to floats, 0 to 1 but for overshoot; one channel at a time takes a third of the memory."""
+    """Bytes `[H, W]` to floats, 0 to 1 but for overshoot; a channel at a time takes less memory."""
     scaled = channel.float().div(255)[None, None]
     if channel.shape == sides:
         return scaled[0, 0]

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
-from sar_eval.tensors.converted import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.torchscript import load_torchscript
 from sar_eval.tensors.weight_files import read_tensors
 
 State = dict[str, Tensor]
-# Files of a folder that hold the weights, the safest first.
-FILES = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-)
 # Numbers that archives hold beside the weights.
 NON_WEIGHTS = {
     *("input_resolution", "context_length", "vocab_size"),
@@ -55,31 +46,6 @@ HF_PARTS = {
     ".mlp.fc2.": ".mlp.c_proj.",
     ".self_attn.": ".attn.",
 }
-
-
-def weight_file(path: Path) -> Path:
-    """The file of weights: the path itself, or the one in this folder.
-
-    Raises:
-        BadInput: there is none.
-    """
-    if path.is_file():
-        return path
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    raise BadInput(f"no CLIP weights {path}" + (f": it has none of {', '.join(FILES)}" if path.is_dir() else ""))
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; an unchanged file is read once in a process."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, _size: int, _modified: int) -> str:
-    return file_digest(path)
 
 
 def read_state(path: Path) -> State:
