@@ -80,6 +80,10 @@ class Answerer(Resource, Protocol):
 
     `version` names the network and its weights; it changes whenever the same question about the same
     image may get another answer. `speed_options` and `path_options` as of a judge.
+
+    Optional: `ask(images)`, like `answer` with `Asked` in place of texts, for questions that list the
+    spellings of their answers: `Answer.listed` has their probabilities, and `yes` says whether the
+    likeliest first token is one of those expected. Without it, such questions are refused.
     """
 
     version: str

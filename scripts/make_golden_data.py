@@ -41,10 +41,22 @@ COPIED = (
         for file in ("config.yaml", "config_bert.json", "configuration.json", "vocab.txt")
     ),
     *(f"{VARIANT}/{file}" for file in ("expected.json", "expected.safetensors", "keys.json")),
+    "folds/geneval2/tiny-qwen3-vl/tokenizer.json",
+    "folds/geneval2/tiny-qwen3-vl/tokenizer_config.json",
+    *(f"vqascore/{name}.json" for name in ("cases", "config", "clip/config", "clip/preprocessor_config")),
+    "vqascore/tokenizer/tokenizer_config.json",
+    *(f"vqascore/images/{name}" for name in ("palette.png", "grey.png", "exif.jpg", "wide.jpg")),
 )
-COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
+COMPRESSED = (
+    "dpg/prompts.jsonl",
+    "mplug/manifest_large.json",
+    "vqascore/pytorch_model.bin",
+    "vqascore/tokenizer/spiece.model",
+)
 IMAGES = ("image1", "image2")  # of Mask2Former
 FOLDS = {  # cases of each kind and form that are kept
+    "geneval2": {"row": 8, "suite": 8, "model": 0},  # a request has words that are not ours to pass on
+    "paircomp": {"probability": 24, "suite": 3},
     "tiif": {"reply": 120, "suite": 12, "ocr": 12},
     "wise": {"reply": 999, "replies": 1, "lines": 2},
 }
@@ -57,6 +69,7 @@ LEFT_OUT = {
     **golden_clip.LEFT_OUT,
     **golden_rewards.LEFT_OUT,
     "folds": "most of the larger cases",
+    "vqascore": "five of nine pictures, and the tensors of single stages",
     "all other folders": "no test reads them yet",
 }
 

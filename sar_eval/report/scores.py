@@ -15,6 +15,7 @@ HINTS = {
     "correct_images": "share of all images",
     "correct_prompts": "at least one image correct",
     "soft": "mean probability of yes, nothing zeroed",
+    "listed_mass": "probability of all the answers that a question lists",
 }
 
 

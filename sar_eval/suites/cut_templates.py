@@ -76,7 +76,8 @@ def _text_of(node: ast.AST, holes: Mapping[str, str]) -> str | None:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         parts = [_text_of(node.left, holes), _text_of(node.right, holes)]
     else:
-        return None
+        hole = holes.get(ast.unparse(node)) if isinstance(node, ast.expr) else None
+        return None if hole is None else f"{{{hole}}}"
     return None if None in parts else "".join(part or "" for part in parts)
 
 

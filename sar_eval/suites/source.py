@@ -41,7 +41,7 @@ class Template:
         name: recipes call it `SUITE/NAME`.
         file: the official file that holds it, as below the folder of the official files.
         sha256: of the text in UTF-8; the text in `file` with this checksum is the template.
-        holes: in an f-string, expressions by the name of the hole that they become:
+        holes: in an f-string or a sum of strings, expressions by the name of the hole that they become:
             `{"prompt_data['Prompt']": "prompt"}` makes `{prompt}`, before the checksum is taken.
         markers: what stands for a hole in the text itself, replaced after the checksum is taken.
     """

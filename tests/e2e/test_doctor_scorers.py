@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.stages.anchors import ANCHORS, Anchor, read_anchors
 from sar_eval.stages.check_scorers import check_scorers
