@@ -72,7 +72,7 @@ def position_grid(positions: Tensor, cells: int) -> Tensor:
 
 
 def _load(folder: Path) -> Any:
-    transformers = need("transformers", extra="geneval", what="FD-DINOv2")
+    transformers = need("transformers", extra="scorers", what="FD-DINOv2")
     transformers.utils.logging.disable_progress_bar()
     options = {"dtype": torch.float32, "output_loading_info": True, "local_files_only": True}
     try:

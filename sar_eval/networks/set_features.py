@@ -17,10 +17,11 @@ from sar_eval.errors import BadInput
 from sar_eval.images.picture import Picture
 from sar_eval.networks import dinov2
 from sar_eval.networks.clip.network import ClipNetwork
-from sar_eval.networks.clip.source import ClipSource, Published, refuse_others, sha256
+from sar_eval.networks.clip.source import ClipSource, Published, refuse_others
 from sar_eval.networks.inception import resize
 from sar_eval.networks.inception.weights import load_inception
 from sar_eval.networks.shared import acquire, release
+from sar_eval.tensors.digests import file_digest
 
 INCEPTIONS = ("inception-clean", "inception-fid")  # the same numbers in two forms
 CLIP_336 = Published(("clip-l14-336",), "ViT-L-14-336-quickgelu", quick_gelu=True)
@@ -85,7 +86,7 @@ class InceptionFeatures(FeatureNetwork):
             BadInput: no such file, or one that is published as something else.
         """
         self.weights, self.resize = _existing(weights, "Inception"), self.RESIZES[form]
-        digest = sha256(self.weights)
+        digest = file_digest(self.weights)
         refuse_others(self.weights, digest, INCEPTIONS)
         super().__init__(("inception", digest, device), device)
         self.version = f"resize-{form}+{digest[:8]}"
@@ -138,7 +139,7 @@ class DinoFeatures(FeatureNetwork):
         """
         self.folder = weights
         files = (_existing(weights / name, "DINOv2") for name in ("model.safetensors", "config.json"))
-        digests = [sha256(file) for file in files]
+        digests = [file_digest(file) for file in files]
         refuse_others(weights / "model.safetensors", digests[0], ("dinov2-l14",))
         super().__init__(("dinov2", *digests, device), device)
         self.version = f"squash+{digests[0][:8]}+{digests[1][:8]}"

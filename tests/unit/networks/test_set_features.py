@@ -109,7 +109,7 @@ def test_pictures_of_any_size_are_resized(size) -> None:
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     """A small CLIP of transformers."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra geneval")
+    transformers = pytest.importorskip("transformers", reason="needs the extra scorers")
     sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 1}
     vision = transformers.CLIPVisionConfig(
         **sizes, image_size=42, patch_size=14, hidden_act="quick_gelu", projection_dim=16
@@ -144,7 +144,7 @@ def test_clip_as_cmmds_authors_run_it(clip_folder) -> None:
 @pytest.fixture(scope="module")
 def dino_folder(tmp_path_factory):
     """A small DINOv2 that was trained at 518 pixels, as the published one was."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra geneval")
+    transformers = pytest.importorskip("transformers", reason="needs the extra scorers")
     config = transformers.Dinov2Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=518, patch_size=14
     )
@@ -186,7 +186,7 @@ def test_dinov2_samples_its_positions_as_its_own_code_does(dino_folder) -> None:
 
 def test_dinov2_prepares_as_torchvision_does() -> None:
     """dgm-eval's transform: Resize((224, 224), BICUBIC) of a Pillow image, ToTensor, Normalize."""
-    transforms = pytest.importorskip("torchvision.transforms", reason="needs the extra geneval")
+    transforms = pytest.importorskip("torchvision.transforms", reason="needs the extra scorers")
     chain = transforms.Compose(
         [
             transforms.Resize((224, 224), transforms.InterpolationMode.BICUBIC),
