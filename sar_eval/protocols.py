@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Answer, Draw, Generation, Prompt, Score, ScorerFacts, TrackedRun, Verdict
+from sar_eval.tracked_runs import TrackedRun
+from sar_eval.types import Answer, Draw, Generation, Prompt, Score, ScorerFacts, Verdict
 
 if TYPE_CHECKING:
     import numpy as np

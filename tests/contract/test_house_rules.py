@@ -31,6 +31,7 @@ GROUND = {
     "measures",
     "comparisons",
     "histories",
+    "tracked_runs",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {
