@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.networks.chat_client import ChatClient, RequestError
@@ -41,7 +42,7 @@ from sar_eval.suites.dpg.yes_no import (
     soft_score,
     template_digest,
 )
-from sar_eval.types import Answer, Asked, Json, Listed
+from sar_eval.types import Answer, Json
 
 VERSION = "1"
 LABEL = "answerer 'server'"  # in error messages

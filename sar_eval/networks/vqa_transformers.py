@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sar_eval.answers import Asked
 from sar_eval.discover import need
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.networks.first_token import ListedIds, Masses, listed_ids, sum_masses
 from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
-from sar_eval.types import Asked
 
 LABEL = "answerer 'transformers'"  # in error messages
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # of a network, without torch files

@@ -7,8 +7,9 @@ import pytest
 from fake_chat_server import FakeChatServer, pixels, serving
 
 from sar_eval.answerers.server import ServerAnswerer, listed_masses
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
-from sar_eval.types import Answer, Asked
+from sar_eval.types import Answer
 
 YES, NO = ("Yes", "yes", " yes", " Yes"), ("No", "no", " no", " No")
 

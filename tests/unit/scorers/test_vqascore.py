@@ -120,7 +120,7 @@ def test_special_tokens_that_a_prompt_spells_out_are_tokens(folder: Path, tmp_pa
 def test_the_qwen_form_is_the_first_token_of_a_chat_model(parity: Path) -> None:
     """P("Yes") of a tiny Qwen3-VL, which only the full reference data has."""
     from sar_eval.answerers.transformers import TransformersAnswerer
-    from sar_eval.types import Asked
+    from sar_eval.answers import Asked
 
     model = str(needs(parity / "folds/geneval2/tiny-qwen3-vl/model.safetensors").parent)
     image, text = picture(96, 64), 'Does this figure show "a cat"? Please answer Yes or No.'
