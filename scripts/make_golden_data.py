@@ -18,7 +18,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
-from scripts import golden_rewards
+from scripts import golden_clip, golden_rewards
 from tests.mplug_recipe import digest, read_weights
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "data"
@@ -66,6 +66,7 @@ LEFT_OUT = {
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
+    **golden_clip.LEFT_OUT,
     **golden_rewards.LEFT_OUT,
     "folds": "most of the larger cases",
     "vqascore": "five of nine pictures, and the tensors of single stages",
@@ -92,6 +93,7 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / "mask2former" / f"{image}.png", out / "mask2former" / f"{image}.png")
     weights = read_weights(full / VARIANT / "pytorch_model.bin")
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
+    golden_clip.write(full, out)
     golden_rewards.write(full, out)
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")

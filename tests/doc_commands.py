@@ -109,6 +109,12 @@ NOT_RUN = {
         "needs a network; tests/e2e/test_fetch.py serves some"
     ),
     r"sar-eval (run|score) geneval .*": "needs GenEval's weights; tests/e2e/test_score.py has small ones",
+    r"sar-eval (run|score) wise .*|sar-eval prompts fetch wise|vllm serve .*": (
+        "needs WISE's files and a server; tests/e2e/test_rubric_server.py has one"
+    ),
+    r"sar-eval score posters\.toml .*|sar-eval judge RUN --judge rubric .*": (
+        "needs a server; tests/e2e/test_rubric_examples.py has one"
+    ),
     r"sar-eval (run|score|doctor) dpg( .*)?": "needs DPG's files; tests/e2e/test_dpg.py has small ones",
     r"sar-eval doctor scorers.*": "needs their weights; tests/e2e/test_doctor_scorers.py has small ones",
     r"sar-eval prompts import dpg .*": "needs DPG's files; tests/e2e/test_dpg.py makes some",

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.stages.anchors import ANCHORS, Anchor, read_anchors
 from sar_eval.stages.check_scorers import check_scorers
@@ -217,8 +216,6 @@ def test_a_real_scorer_gives_the_official_scores(
     server, sar_eval_here, parity, tmp_path, one_thread
 ) -> None:
     """ImageReward's official answers on tiny weights, from where the real ones would lie."""
-    if "imagereward" not in discover.names("scorers"):
-        pytest.skip("there is no scorer imagereward")
     data = needs(parity / "imagereward")
     folder = tmp_path / "cache" / "imagereward"
     shutil.copytree(data, folder)
