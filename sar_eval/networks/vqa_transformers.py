@@ -238,12 +238,15 @@ class VqaNetwork:
     def _generate(
         self, inputs: Mapping[str, Any], asked: Sequence[Asked], truncated: Sequence[bool]
     ) -> list[VqaOutput]:
-        """Text of greedy decoding, and the first token's probabilities."""
+        """Text of greedy decoding, and the first token's probabilities.
+
+        Where all questions list their answers, the first token is the text: nothing depends on others.
+        """
         output = self.model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=1 if all(question.expect for question in asked) else self.max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
         )
