@@ -112,6 +112,9 @@ NOT_RUN = {
     r"sar-eval (run|score) wise .*|sar-eval prompts fetch wise|vllm serve .*": (
         "needs WISE's files and a server; tests/e2e/test_rubric_server.py has one"
     ),
+    r"sar-eval (score scores --images DIR|judge RUN) --.*": (
+        "needs pictures and weights; tests/cli/test_scorers.py has some that need no weights"
+    ),
     r"sar-eval score posters\.toml .*|sar-eval judge RUN --judge rubric .*": (
         "needs a server; tests/e2e/test_rubric_examples.py has one"
     ),

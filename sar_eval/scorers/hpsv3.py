@@ -73,7 +73,7 @@ class Hpsv3Scorer:
         """
         check_dtype(dtype, LABEL)
         check_whole_number("pictures_at_once", pictures_at_once, LABEL)
-        need("transformers", extra="dpg", what=LABEL)
+        need("transformers", extra="scorers", what=LABEL)
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype, self.pictures_at_once = device, dtype, pictures_at_once
         self.weights, self.base = _find_weights(weights), _find_base(base)
@@ -145,7 +145,7 @@ def _find_base(base: str) -> Path:
 
 
 def _version(weights: Path, base: Path) -> str:
-    from sar_eval.tensors.converted import version_of_files
+    from sar_eval.tensors.digests import version_of_files
 
     return f"{VERSION}+{version_of_files(weights, [base / name for name in BASE_FILES])}"
 

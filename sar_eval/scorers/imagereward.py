@@ -58,7 +58,7 @@ class ImageRewardScorer:
             MissingExtra: transformers is not installed.
         """
         check_dtype(dtype, LABEL)
-        need("transformers", extra="dpg", what=LABEL)
+        need("transformers", extra="scorers", what=LABEL)
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype = device, dtype
         self.weights, self.vocabulary = _find(weights)
@@ -119,7 +119,7 @@ def _find(weights: str) -> tuple[Path, Path]:
 
 
 def _version(weights: Path, vocabulary: Path) -> str:
-    from sar_eval.tensors.converted import version_of_files
+    from sar_eval.tensors.digests import version_of_files
 
     sizes = [path for name in SIZES if (path := weights.parent / name).is_file()]
     return f"{VERSION}+{version_of_files(weights, [vocabulary, *sizes])}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.tensors.digests import file_digest
 
 State = dict[str, Tensor]
 
@@ -69,18 +69,6 @@ def read_converted(path: Path, model_name: str) -> ConvertedWeights:
             return ConvertedWeights(state, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path} is no converted {model_name} ({error})") from error
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def version_of_files(weights: Path, others: Iterable[Path]) -> str:
-    """What a version says of a network's files: 8 digits of the weights' SHA-256, 8 of all others'."""
-    digests = "".join(file_digest(path) for path in others)
-    return f"{file_digest(weights)[:8]}+{hashlib.sha256(digests.encode()).hexdigest()[:8]}"
 
 
 def _write_cache(converted: ConvertedWeights, target: Path, mode: int, model_name: str) -> None:

@@ -16,7 +16,7 @@ from sar_eval.discover import need
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip_flant5.network import ClipFlanT5
-from sar_eval.tensors.converted import file_digest
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.mismatch import describe_mismatch
 from sar_eval.tensors.published_weights import checksum_path, recorded_sha256
 from sar_eval.tensors.weight_files import read_tensors

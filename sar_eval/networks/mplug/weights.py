@@ -19,7 +19,8 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.network import Mplug
 from sar_eval.networks.mplug.shape import MplugShape, config_paths, read_shape
-from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, version_of_files
+from sar_eval.tensors.converted import ConvertedWeights, State, convert_once
+from sar_eval.tensors.digests import version_of_files
 from sar_eval.tensors.weight_files import read_torch_file
 
 WEIGHTS, VOCABULARY = "pytorch_model.bin", "vocab.txt"
