@@ -155,8 +155,7 @@ class Detection:
 class Metric:
     """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
 
-    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points. `bounds` are the
-    least and the greatest score before that, None if any number is one.
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for points; `bounds` as of a `Measure`.
     """
 
     name: str
@@ -166,6 +165,11 @@ class Metric:
     n: int
     scale: int = 1
     bounds: tuple[float, float] | None = (0.0, 1.0)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and `scale`, as a share of correct images does."""
+        return self.bounds == (0.0, 1.0)
 
     def written(self, value: float, sign: str = "-") -> str:
         """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""

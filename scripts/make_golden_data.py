@@ -54,6 +54,7 @@ COMPRESSED = (
     "vqascore/tokenizer/spiece.model",
 )
 IMAGES = ("image1", "image2")  # of Mask2Former
+FIRST_OF_EACH_MODE = ("dsg", "hpsv2", "imagereward")  # folds of which one case of each mode is kept
 FOLDS = {  # cases of each kind and form that are kept
     "geneval2": {"row": 8, "suite": 8, "model": 0},  # a request has words that are not ours to pass on
     "paircomp": {"probability": 24, "suite": 3},
@@ -80,6 +81,9 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / name, _with_folder(out / name))
     for name in COMPRESSED:
         _compress((full / name).read_bytes(), out / f"{name}.gz")
+    for name in FIRST_OF_EACH_MODE:
+        cases = _first_of_each_mode(full / "folds" / name / "dev.jsonl.gz")
+        _compress(cases, out / "folds" / name / "dev.jsonl.gz")
     for name, kept in FOLDS.items():
         cases = _first_cases(full / "folds" / name / "dev.jsonl.gz", kept)
         _compress(cases, out / "folds" / name / "dev.jsonl.gz")
@@ -97,6 +101,15 @@ def main(full: Path, out: Path = OUT) -> None:
     golden_rewards.write(full, out)
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")
+
+
+def _first_of_each_mode(path: Path) -> bytes:
+    """The lines of the first case of each kind and mode of a benchmark."""
+    first: dict[tuple[str, str], bytes] = {}
+    for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True):
+        case = json.loads(line)
+        first.setdefault((case["kind"], case["mode"]), line)
+    return b"".join(first.values())
 
 
 def _first_cases(path: Path, kept: Mapping[str, int]) -> bytes:

@@ -119,6 +119,7 @@ NOT_RUN = {
         "needs a server; tests/e2e/test_rubric_examples.py has one"
     ),
     r"sar-eval (run|score|doctor) dpg( .*)?": "needs DPG's files; tests/e2e/test_dpg.py has small ones",
+    r"sar-eval distance .*": "needs networks' weights; tests/cli/test_distance_command.py has small ones",
     r"sar-eval doctor scorers.*": "needs their weights; tests/e2e/test_doctor_scorers.py has small ones",
     r"sar-eval prompts import dpg .*": "needs DPG's files; tests/e2e/test_dpg.py makes some",
     r"sar-eval (join|report) ('runs/share-\*' --out )?runs/(all|geneval-all)": (

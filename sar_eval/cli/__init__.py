@@ -12,6 +12,7 @@ from sar_eval import __version__
 from sar_eval.cli import (
     ckpt,
     compare,
+    distance,
     doctor,
     fetch,
     gate,
@@ -38,6 +39,7 @@ score.register(app)
 track.register(app)
 manifest.register(app)
 compare.register(app)
+distance.register(app)
 gate.register(app)
 fetch.register(app)
 history.register(app)
