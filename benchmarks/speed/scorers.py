@@ -214,9 +214,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     asked = parser.parse_args()
     card = torch.cuda.get_device_name() if asked.device.startswith("cuda") else "no GPU"
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {cores()} cores, torch {torch.__version__}, {card}"
-    )
+    machine = f"{platform.machine()}, {cores()} cores, torch {torch.__version__}, {card}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}
+")
     print(
         "| scorers | pictures/s | against one a call | network "
         "| roofline, pictures/s | peak GB | differs by |"
