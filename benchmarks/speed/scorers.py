@@ -215,8 +215,7 @@ def main() -> None:
     asked = parser.parse_args()
     card = torch.cuda.get_device_name() if asked.device.startswith("cuda") else "no GPU"
     machine = f"{platform.machine()}, {cores()} cores, torch {torch.__version__}, {card}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}
-")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}\n")
     print(
         "| scorers | pictures/s | against one a call | network "
         "| roofline, pictures/s | peak GB | differs by |"
