@@ -346,3 +346,9 @@ def check_dtype(dtype: Json, owner: str) -> None:
     """Raise BadInput unless a network can be loaded in this dtype."""
     if dtype not in ("float32", "bfloat16", "float16"):
         raise BadInput(f"dtype {dtype!r} of {owner}: float32, bfloat16 or float16")
+
+
+def check_choice(name: str, value: Json, choices: Sequence[str], owner: str) -> None:
+    """Raise BadInput unless the value is one of the texts that `owner` takes."""
+    if value not in choices:
+        raise BadInput(f"{name} {shorten(value)} of {owner}: {' or '.join(map(repr, choices))}")

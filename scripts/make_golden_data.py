@@ -18,6 +18,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
+from scripts import golden_clip
 from tests.mplug_recipe import digest, read_weights
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "data"
@@ -54,6 +55,7 @@ LEFT_OUT = {
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
     "folds": "most of the larger cases",
+    **golden_clip.LEFT_OUT,
     "all other folders": "no test reads them yet",
 }
 
@@ -77,6 +79,7 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / "mask2former" / f"{image}.png", out / "mask2former" / f"{image}.png")
     weights = read_weights(full / VARIANT / "pytorch_model.bin")
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
+    golden_clip.write(full, out)
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")
 

@@ -55,7 +55,7 @@ def _scorers() -> dict[str, str]:
         found[name] = text
         variants = {} if text.startswith("from ") else discover.load("scorers", name).variants
         for variant, facts in variants.items():
-            found[f"  {name}:{variant}" if variant else "  "] = _describe(facts)
+            found[f"  {name}:{variant}" if variant else f"  {name}"] = _describe(facts)
     return found
 
 

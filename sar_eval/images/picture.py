@@ -56,9 +56,7 @@ class Picture:
     @property
     def rgb(self) -> Image.Image:
         """In mode RGB by Pillow's own rules, as most official scripts convert: alpha is dropped."""
-        return (
-            self.image if self.image.mode == "RGB" else self.once("rgb", lambda: self.image.convert("RGB"))
-        )
+        return self.image if self.image.mode == "RGB" else self.once("rgb", lambda: to_rgb(self.image))
 
     @property
     def is_blank(self) -> bool:
@@ -80,6 +78,14 @@ class Picture:
         """Keep what was made of several pictures at once, such as a network's features."""
         with self._lock:
             self._made[key] = made
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """By Pillow's own rules. They drop the transparency of a palette's colours, and would warn of it."""
+    if isinstance(image.info.get("transparency"), bytes):
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _extrema(image: Image.Image) -> list[tuple[int, int]]:

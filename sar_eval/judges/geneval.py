@@ -8,7 +8,6 @@ the mask painted #999. Weights: `sar-eval fetch geneval`, or the options `weight
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from PIL import Image
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.images.masks import encode_mask
+from sar_eval.networks.clip.source import sha256
 from sar_eval.options import check_dtype, check_whole_number
 from sar_eval.suites.geneval.verdict import (
     Ruling,
@@ -111,7 +111,7 @@ class GenEvalJudge:
         self.options, self.device = _validate(Options(**network)), device
         self.weights = _weights_path(self.options.weights, "mask2former")
         self.clip_weights = _weights_path(self.options.clip_weights, "clip")
-        self.version = f"{VERSION}+{_digest(self.weights)}+{_digest(self.clip_weights)}"
+        self.version = f"{VERSION}+{sha256(self.weights)[:8]}+{sha256(self.clip_weights)[:8]}"
 
     def __enter__(self) -> Self:
         from sar_eval.networks.clip.colors import ColorClassifier
@@ -125,6 +125,7 @@ class GenEvalJudge:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._classifier.close()
         del self._detector, self._classifier
 
     def _compare_with_cpu(self) -> None:
@@ -249,11 +250,6 @@ def _weights_path(path: str, name: str) -> Path:
     if not Path(path).is_file():
         raise BadInput(f"no file {path} for {LABEL}")
     return Path(path).resolve()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 JUDGE = GenEvalJudge

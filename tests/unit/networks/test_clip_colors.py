@@ -126,7 +126,7 @@ def test_wrong_weights_are_named(files, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(BadInput, match="no readable CLIP weights"):
         ColorClassifier(COLORS, tmp_path / "broken.safetensors", model=str(config))
-    with pytest.raises(BadInput, match="sar-eval fetch geneval"):
+    with pytest.raises(BadInput, match="no CLIP weights"):
         ColorClassifier(COLORS, tmp_path / "absent.pt", model=str(config))
     with pytest.raises(BadInput, match="no model 'ViT-X'"):
         ColorClassifier(COLORS, weights, model="ViT-X")
