@@ -120,8 +120,8 @@ def _round_step(rough: float) -> float:
 
 
 def _heading(group: str) -> str:
-    if not group:
-        return ""
+    if group in ("", "scorer"):
+        return group and "Scorers"
     if group == "reference":
         return "By the official script's rules"
     outer, _, inner = group.rpartition("/")
