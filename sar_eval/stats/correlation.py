@@ -17,8 +17,8 @@ from scipy.special import stdtrit
 
 RESAMPLES = 1_000
 LEAST_RESAMPLES = 200  # of very many pictures, whose intervals are short
-RANKED = 20_000_000  # pictures ranked in all resamples together: about a second
-CHUNK_SIZE = 500_000  # counts held at once
+RANKED = 2_500_000  # pictures ranked in all resamples together: a fraction of a second
+CHUNK_SIZE = 125_000  # counts held at once: what fits into a cache
 LEAST_PROMPTS = 10  # of fewer, intervals say too little of other prompts
 LARGEST = 1 - 1e-9  # correlation on Fisher's scale, where 1 is infinite
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ function findRows(hits) {
 }
 
 function positionOf(row) {
-  if (filters.sort) return shown.indexOf(row);
+  if (!inSuiteOrder()) return shown.indexOf(row);
   const position = firstAtLeast(row);
   return shown[position] === row ? position : -1;
 }

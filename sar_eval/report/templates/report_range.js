@@ -22,12 +22,15 @@ function outsideRange() {
   };
 }
 
+// Whether `shown` is in suite order: a range puts those without a number last, too.
+const inSuiteOrder = () => !chosenScorer() || !(filters.sort || filters.min || filters.max);
+
 // The rows in the order asked for, those without a number last; equal ones stay in suite order.
 function inOrder(rows) {
+  if (inSuiteOrder()) return rows;
   const scorer = chosenScorer();
-  if (!scorer || !filters.sort) return rows;
   const { values } = scorer;
-  const sign = filters.sort === "low" ? 1 : -1;
+  const sign = { low: 1, high: -1 }[filters.sort] || 0;
   const known = rows.filter((row) => !Number.isNaN(values[row]));
   const unknown = rows.filter((row) => Number.isNaN(values[row]));
   known.sort((one, other) => sign * (values[one] - values[other]) || one - other);
@@ -60,7 +63,7 @@ function showRange() {
   $("unscored").checked = filters.unscored !== "hide";
   const without = scorer.values.reduce((sum, value) => sum + Number(Number.isNaN(value)), 0);
   $("unscored-label").hidden = without === 0;
-  $("unscored-count").textContent = `${formatCount(without)} of ${formatCount(index.rows)} with no score`;
+  $("unscored-count").textContent = `Keep ${formatCount(without)} of ${formatCount(index.rows)} with no score`;
 }
 
 // A slider gives the limit that it stands for; at its own end there is none. The two do not pass each other.

@@ -72,7 +72,7 @@ function showSiblings(rows) {
 }
 
 function neighbour(step) {
-  if (filters.sort) {
+  if (!inSuiteOrder()) {
     const next = positionOf(current.number) + step; // outside the filter: the first
     return next >= 0 && next < shown.length ? shown[next] : -1;
   }
