@@ -63,8 +63,8 @@ class Measure:
         combine: how draws become their prompt's score and weight. `sum`: both are summed, so that every
             score weighs the same. `mean`, `max`, `min`: of the draws' means, of weight 1.
         count: what to print as n instead of the sum of the weights.
-        is_effect: the scores are differences that a change of the rules makes: neither bounded by 0 and 1,
-            nor compared between runs.
+        is_effect: the scores are differences that a change of the rules makes, or a spread of scores:
+            neither bounded by 0 and 1, nor compared between runs.
         has_interval: False if the prompts are no sample of anything, so that an interval says nothing.
         shares: weight of each stratum in the figure by its task, in any unit: they are divided by the sum
             of those that have a row. Empty: all weigh the same.

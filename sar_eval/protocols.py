@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from sar_eval.types import Answer, Draw, Generation, Prompt, Score, ScorerFacts, TrackedRun, Verdict
+from sar_eval.tracked_runs import TrackedRun
+from sar_eval.types import Answer, Draw, Generation, Prompt, Score, ScorerFacts, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,10 @@ class Answerer(Resource, Protocol):
 
     `version` names the network and its weights; it changes whenever the same question about the same
     image may get another answer. `speed_options` and `path_options` as of a judge.
+
+    Optional: `ask(images)`, like `answer` with `Asked` in place of texts, for questions that list the
+    spellings of their answers: `Answer.listed` has their probabilities, and `yes` says whether the
+    likeliest first token is one of those expected. Without it, such questions are refused.
     """
 
     version: str

@@ -71,7 +71,7 @@ def load_recipe(name: str) -> Recipe:
         suite=find_suite(data["suite"], (path.parent, shipped("prompts"))) if data["suite"] else None,
         settings=_typed(settings, path) | _files_beside(data, path),
         protocol=_typed(data.get("protocol", {}), path),
-        judge_options=_with_answerer_beside(data.get("judge_options", {}), path.parent),
+        judge_options=_with_files_beside(data.get("judge_options", {}), path.parent),
         engine_options=data.get("engine_options", {}),
     )
 
@@ -143,11 +143,18 @@ def _files_beside(data: Mapping[str, Json], recipe: Path) -> dict[str, Json]:
     return {key: str(path.resolve()) for key, path in found.items()}
 
 
-def _with_answerer_beside(options: Mapping[str, Json], beside: Path) -> Mapping[str, Json]:
-    """The judge's options with an answerer `mine.py:NAME` found beside the recipe."""
-    answerer = str(options.get("answerer", ""))
-    check_name(answerer, "judge_options.answerer")
-    file, _, name = answerer.rpartition(":")
-    if file.endswith(".py") and _exists(beside / file):
-        return {**options, "answerer": f"{(beside / file).resolve()}:{name}"}
-    return options
+def _with_files_beside(options: Mapping[str, Json], beside: Path) -> Mapping[str, Json]:
+    """The judge's options with an answerer `mine.py:NAME` and a rubric's texts found beside the recipe."""
+    found: dict[str, Json] = {}
+    for key in ("answerer", "template_file", "system_file"):
+        value = str(options.get(key, ""))
+        check_name(value, f"judge_options.{key}")
+        file, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+        is_code = key == "answerer"
+        if file.endswith(".py") == is_code and file and _is_file(beside / file):
+            found[key] = f"{(beside / file).resolve()}{colon}{name}"
+    return {**options, **found}
+
+
+def _is_file(path: Path) -> bool:
+    return _exists(path) and path.is_file()

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from json.encoder import encode_basestring_ascii
-from pathlib import Path
 from typing import Any
+
+from sar_eval.answers import Answer as Answer  # noqa: PLC0414 - where answerers import it from
 
 Json = Any  # JSON-shaped data: dict, list, str, int, float, bool or None
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside
@@ -92,25 +93,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A network's answer to one question about one image.
-
-    Attributes:
-        text: as the network wrote it.
-        yes: whether that counts as yes; None where it is neither yes nor no.
-        soft: probability of yes, 0 to 1; None if the network does not give one.
-        truncated: the question was longer than the network reads, and its end was cut off.
-        error: why there is no answer.
-    """
-
-    text: str = ""
-    yes: bool | None = None
-    soft: float | None = None
-    truncated: bool = False
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """What a scorer says of one picture: a number, or why there is none.
 
@@ -172,8 +154,7 @@ class Detection:
 class Metric:
     """A headline figure with its 95 % interval; `n` counts what it is a mean of (draws or prompts).
 
-    `scale` is what its benchmark calls a perfect score: 1, or 100 for figures in points. `bounds` are the
-    least and the greatest score before that, None if any number is one.
+    `scale` is what its benchmark calls a perfect score: 1, or 100 for points; `bounds` as of a `Measure`.
     """
 
     name: str
@@ -183,6 +164,11 @@ class Metric:
     n: int
     scale: int = 1
     bounds: tuple[float, float] | None = (0.0, 1.0)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and `scale`, as a share of correct images does."""
+        return self.bounds == (0.0, 1.0)
 
     def written(self, value: float, sign: str = "-") -> str:
         """A value as papers print it, 0.797 or 79.66; `sign` is "-" or, for effects, "+"."""
@@ -224,74 +210,6 @@ class Summary:
     def complete(self) -> bool:
         """Whether something was expected, and nothing of it is missing or failed."""
         return self.expected > 0 and self.failed == 0 and self.generated == self.expected
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedPicture:
-    """An image of a scored run, for a tracker.
-
-    Attributes:
-        key: of the draw.
-        task: its prompt's tag ("" if none).
-        prompt: its text; untrusted.
-        image: encoded PNG, JPEG or WebP.
-        score, passed, reason: of its verdict.
-    """
-
-    key: str
-    task: str
-    prompt: str
-    image: bytes
-    score: float | None
-    passed: bool | None
-    reason: str
-
-    @property
-    def verdict(self) -> str:
-        """In a word: passed, failed, or the score."""
-        if self.passed is None:
-            return "no score" if self.score is None else f"{self.score:.3g}"
-        return "passed" if self.passed else "failed"
-
-    def words(self) -> dict[str, Json]:
-        """Everything but the image, as the row of a table."""
-        names = ("key", "task", "verdict", "score", "reason", "prompt")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedRun:
-    """A scored run as trackers show it.
-
-    Attributes:
-        project: what the tracker shows it under (an experiment, a folder).
-        name: the run's name there.
-        benchmark: its name; figures begin with it, so that a run there can have several benchmarks.
-        step: of training, as far as it is known.
-        config: everything that decides images and verdicts; JSON-shaped.
-        figures: `shapes/overall` with `shapes/overall_low`, `_high` (95 % interval) and `_n`, and so on.
-        pictures: a sample; each is read when it is asked for, once.
-        report: `report.html` and what lies beside it for it; empty if none was written.
-    """
-
-    project: str
-    name: str
-    benchmark: str
-    step: int | None
-    config: Mapping[str, Json]
-    figures: Mapping[str, float]
-    pictures: Iterable[TrackedPicture]
-    report: tuple[Path, ...]
-
-    @property
-    def place(self) -> str:
-        """Where its files go, next to those of other benchmarks and steps."""
-        return self.benchmark if self.step is None else f"{self.benchmark}-step-{self.step}"
-
-    @property
-    def report_name(self) -> str:
-        """Of the report as an artifact: letters, digits, `-`, `_` and `.`, at most 128."""
-        return re.sub(r"[^A-Za-z0-9_.-]", "-", f"report-{self.place}-{self.name}")[:128]
 
 
 @dataclass(frozen=True, slots=True)

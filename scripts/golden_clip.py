@@ -18,7 +18,7 @@ FILES = (
     *(f"clipscore/{name}.json" for name in ("cases", "openai_tiny", "hf_tiny")),
     *(f"clipscore/torchmetrics_cases{name}.json" for name in ("", "_transformers5")),
     "clipscore/expected.safetensors",
-    *(f"clipscore/{name}.safetensors.gz" for name in ("openai_tiny", "hf_tiny", "pixels_every2nd")),
+    *(f"clipscore/{name}.safetensors.gz" for name in ("openai_tiny", "hf_tiny")),
     *(f"aesthetic/{name}" for name in ("cases.json", "expected.safetensors", "tiny_heads.safetensors.gz")),
     "aesthetic/tiny_v1_linear.pth",
     *(f"pickscore/{name}" for name in ("cases.json", "config.json", "expected.safetensors")),
@@ -28,7 +28,7 @@ LEFT_OUT = {
     "hpsv2, clipscore, aesthetic, pickscore: seven pictures": "0.3 MB; twelve show every rule",
     "the same weights in other forms (torch files, TorchScript)": "2.5 MB",
     "aesthetic/heads": "3.7 MB, published; expected.safetensors has v2 folded, and v1",
-    "hpsv2/pixels, simplear_pixels, pickscore/pixels": "1.5 MB; scores depend on them",
+    "hpsv2, simplear, clipscore, pickscore: pixels": "1.6 MB; scores depend on them",
 }
 
 

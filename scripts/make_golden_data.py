@@ -18,7 +18,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
-from scripts import golden_clip
+from scripts import golden_clip, golden_rewards
 from tests.mplug_recipe import digest, read_weights
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "data"
@@ -41,10 +41,23 @@ COPIED = (
         for file in ("config.yaml", "config_bert.json", "configuration.json", "vocab.txt")
     ),
     *(f"{VARIANT}/{file}" for file in ("expected.json", "expected.safetensors", "keys.json")),
+    "folds/geneval2/tiny-qwen3-vl/tokenizer.json",
+    "folds/geneval2/tiny-qwen3-vl/tokenizer_config.json",
+    *(f"vqascore/{name}.json" for name in ("cases", "config", "clip/config", "clip/preprocessor_config")),
+    "vqascore/tokenizer/tokenizer_config.json",
+    *(f"vqascore/images/{name}" for name in ("palette.png", "grey.png", "exif.jpg", "wide.jpg")),
 )
-COMPRESSED = ("dpg/prompts.jsonl", "mplug/manifest_large.json")
+COMPRESSED = (
+    "dpg/prompts.jsonl",
+    "mplug/manifest_large.json",
+    "vqascore/pytorch_model.bin",
+    "vqascore/tokenizer/spiece.model",
+)
 IMAGES = ("image1", "image2")  # of Mask2Former
+FIRST_OF_EACH_MODE = ("dsg", "hpsv2", "imagereward")  # folds of which one case of each mode is kept
 FOLDS = {  # cases of each kind and form that are kept
+    "geneval2": {"row": 8, "suite": 8, "model": 0},  # a request has words that are not ours to pass on
+    "paircomp": {"probability": 24, "suite": 3},
     "tiif": {"reply": 120, "suite": 12, "ocr": 12},
     "wise": {"reply": 999, "replies": 1, "lines": 2},
 }
@@ -54,8 +67,10 @@ LEFT_OUT = {
     "mplug/stride3_plain": "another 5 MB with its weights",
     f"{VARIANT}/pytorch_model.bin": "8.8 MB; tests/mplug_recipe.py generates it, bit for bit",
     "mplug/detweights.py, regen.py": "tests/mplug_recipe.py replaces them",
-    "folds": "most of the larger cases",
     **golden_clip.LEFT_OUT,
+    **golden_rewards.LEFT_OUT,
+    "folds": "most of the larger cases",
+    "vqascore": "five of nine pictures, and the tensors of single stages",
     "all other folders": "no test reads them yet",
 }
 
@@ -66,6 +81,9 @@ def main(full: Path, out: Path = OUT) -> None:
         shutil.copyfile(full / name, _with_folder(out / name))
     for name in COMPRESSED:
         _compress((full / name).read_bytes(), out / f"{name}.gz")
+    for name in FIRST_OF_EACH_MODE:
+        cases = _first_of_each_mode(full / "folds" / name / "dev.jsonl.gz")
+        _compress(cases, out / "folds" / name / "dev.jsonl.gz")
     for name, kept in FOLDS.items():
         cases = _first_cases(full / "folds" / name / "dev.jsonl.gz", kept)
         _compress(cases, out / "folds" / name / "dev.jsonl.gz")
@@ -80,8 +98,18 @@ def main(full: Path, out: Path = OUT) -> None:
     weights = read_weights(full / VARIANT / "pytorch_model.bin")
     (out / VARIANT / "weights.sha256").write_text(digest(weights) + "\n")
     golden_clip.write(full, out)
+    golden_rewards.write(full, out)
     for name, reason in LEFT_OUT.items():
         print(f"left out: {name} ({reason})")
+
+
+def _first_of_each_mode(path: Path) -> bytes:
+    """The lines of the first case of each kind and mode of a benchmark."""
+    first: dict[tuple[str, str], bytes] = {}
+    for line in gzip.decompress(path.read_bytes()).splitlines(keepends=True):
+        case = json.loads(line)
+        first.setdefault((case["kind"], case["mode"]), line)
+    return b"".join(first.values())
 
 
 def _first_cases(path: Path, kept: Mapping[str, int]) -> bytes:

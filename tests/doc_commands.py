@@ -105,9 +105,22 @@ NOT_RUN = {
     r"sar-eval run shapes --ckpt (demo:.*|path/to/checkpoint.*)": (
         "1,440 images, half a minute each; tests/e2e/test_demo_checkpoints.py runs two of them"
     ),
-    r"sar-eval (prompts )?fetch (geneval|dpg)": "needs a network; tests/e2e/test_fetch.py serves some",
+    r"sar-eval (prompts )?fetch (geneval|dpg|scorers (?!--dry-run).*)": (
+        "needs a network; tests/e2e/test_fetch.py serves some"
+    ),
     r"sar-eval (run|score) geneval .*": "needs GenEval's weights; tests/e2e/test_score.py has small ones",
+    r"sar-eval (run|score) wise .*|sar-eval prompts fetch wise|vllm serve .*": (
+        "needs WISE's files and a server; tests/e2e/test_rubric_server.py has one"
+    ),
+    r"sar-eval (score scores --images DIR|judge RUN) --.*": (
+        "needs pictures and weights; tests/cli/test_scorers.py has some that need no weights"
+    ),
+    r"sar-eval score posters\.toml .*|sar-eval judge RUN --judge rubric .*": (
+        "needs a server; tests/e2e/test_rubric_examples.py has one"
+    ),
     r"sar-eval (run|score|doctor) dpg( .*)?": "needs DPG's files; tests/e2e/test_dpg.py has small ones",
+    r"sar-eval distance .*": "needs networks' weights; tests/cli/test_distance_command.py has small ones",
+    r"sar-eval doctor scorers.*": "needs their weights; tests/e2e/test_doctor_scorers.py has small ones",
     r"sar-eval prompts import dpg .*": "needs DPG's files; tests/e2e/test_dpg.py makes some",
     r"sar-eval (join|report) ('runs/share-\*' --out )?runs/(all|geneval-all)": (
         "needs the shares of several nodes; tests/e2e/test_shards.py"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sar_eval.types import TrackedRun
+from sar_eval.tracked_runs import TrackedRun
 
 
 class JsonLines:

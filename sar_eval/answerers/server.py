@@ -8,7 +8,7 @@ be told apart, so serve each under its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.networks.chat_client import ChatClient, RequestError
@@ -37,6 +38,7 @@ from sar_eval.suites.dpg.yes_no import (
     chat_answer,
     check_template,
     fill_template,
+    listed_answer,
     soft_score,
     template_digest,
 )
@@ -44,7 +46,8 @@ from sar_eval.types import Answer, Json
 
 VERSION = "1"
 LABEL = "answerer 'server'"  # in error messages
-TOP_LOGPROBS = 20  # of the first token; servers return no more
+TOP_LOGPROBS = 20  # of the first token; most servers return no more
+MAX_TOP_LOGPROBS = 20_000  # a longer list would be longer than a response may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,14 @@ class Options:
         prompt: template of the text, with `{question}` in it.
         logprobs: request the first token's probabilities, for the soft score.
         max_tokens: of an answer.
+        top_logprobs: how many of the first token's probabilities to request; vLLM gives more than 20 if it
+            is started with `vllm serve --max-logprobs NUMBER`.
     """
 
     prompt: str = DEFAULT_TEMPLATE
     logprobs: bool = True
     max_tokens: int = 16
+    top_logprobs: int = TOP_LOGPROBS
 
 
 class ServerAnswerer:
@@ -80,7 +86,7 @@ class ServerAnswerer:
         where = ServerOptions(**{name: options[name] for name in SERVER_OPTIONS if name in options})
         self._server = ChatServer(where, LABEL)
         self._client = self._server.client
-        request_digest = template_digest(f"{self.options.prompt}\0{self.options.max_tokens}")
+        request_digest = template_digest(_request_words(self.options))
         self.version = f"{VERSION}+{where.model}+{request_digest}+{CHAT_RULE}"
         self._with_logprobs = self.options.logprobs
 
@@ -105,6 +111,15 @@ class ServerAnswerer:
             Incomplete: after the last image, if the server stopped responding or no longer lists the
                 model. Answers from before are yielded first.
         """
+        yield from self.ask([(pixels, [Asked(text) for text in texts]) for pixels, texts in images])
+
+    def ask(
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[Asked]]]
+    ) -> Iterator[Sequence[Answer]]:
+        """The same for questions that may list their answers, which are looked up among the top tokens.
+
+        A spelling counts if it is a whole token: what others begin with is known to the server alone.
+        """
         pool = ThreadPoolExecutor(self._server.options.concurrency)
         try:
             urls = list(pool.map(png_url, [pixels for pixels, _ in images]))
@@ -118,20 +133,31 @@ class ServerAnswerer:
             pool.shutdown(cancel_futures=True)
         self._server.raise_failure()
 
-    def _answer_one(self, url: str, question: str) -> Answer:
+    def _answer_one(self, url: str, asked: Asked) -> Answer:
         try:
-            response = self._complete(url, question)
+            response = self._complete(url, asked)
         except RequestError as error:
-            return Answer(error=str(error))
-        return parse_response(response, self._client)
+            return Answer(error=f"{error}{self._logprobs_hint(error) if asked.expect else ''}")
+        return parse_response(response, self._client, asked)
 
-    def _complete(self, url: str, question: str) -> Json:
-        """The server's response; requested again without logprobs if the server refuses them."""
-        payload = self._payload(url, question)
+    def _logprobs_hint(self, error: RequestError) -> str:
+        if error.status not in (400, 422):
+            return ""
+        return (
+            f" (the question needs first-token probabilities, of which {self.options.top_logprobs} were "
+            "requested: start vLLM with --max-logprobs, or give a smaller top_logprobs)"
+        )
+
+    def _complete(self, url: str, asked: Asked) -> Json:
+        """The server's response; again without logprobs if it refuses them and none are needed."""
+        payload = self._payload(url, asked)
+        with_logprobs = payload | {"logprobs": True, "top_logprobs": self.options.top_logprobs}
+        if asked.expect:
+            return self._server.complete(with_logprobs)
         if not self._with_logprobs:
             return self._server.complete(payload)
         try:
-            return self._server.complete(payload | {"logprobs": True, "top_logprobs": TOP_LOGPROBS})
+            return self._server.complete(with_logprobs)
         except RequestError as error:
             if error.status not in (400, 422):
                 raise
@@ -139,11 +165,12 @@ class ServerAnswerer:
             self._with_logprobs = False  # they were the reason
             return response
 
-    def _payload(self, url: str, question: str) -> dict[str, Json]:
+    def _payload(self, url: str, asked: Asked) -> dict[str, Json]:
         return {
-            "messages": chat_messages(url, fill_template(self.options.prompt, question)),
+            "messages": chat_messages(url, fill_template(self.options.prompt, asked.text)),
             "temperature": 0,
-            "max_tokens": self.options.max_tokens,
+            # Of listed answers only the first token counts.
+            "max_tokens": 1 if asked.expect else self.options.max_tokens,
         }
 
 
@@ -152,8 +179,16 @@ def png_url(pixels: NDArray[np.uint8]) -> str:
     return data_url(encode_png(pixels), "image/png")
 
 
-def parse_response(response: Json, client: ChatClient) -> Answer:
+def _request_words(options: Options) -> str:
+    """What an answer depends on beside the model; a number of its default is not among them."""
+    words = f"{options.prompt}\0{options.max_tokens}"
+    return words if options.top_logprobs == TOP_LOGPROBS else f"{words}\0{options.top_logprobs}"
+
+
+def parse_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
     """The answer in a chat response, or an error with what is wrong with it; without the client's key."""
+    if asked.expect:
+        return _listed_response(response, client, asked)
     try:
         text = reply_text(response, client)
     except RequestError as error:
@@ -162,6 +197,43 @@ def parse_response(response: Json, client: ChatClient) -> Answer:
         text = client.redact(text)
     top_logprobs = get_path(response, "choices", 0, "logprobs", "content", 0, "top_logprobs")
     return chat_answer(text, first_token_soft(top_logprobs))
+
+
+def _listed_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
+    """The text may be anything, or nothing: only the first token's probabilities are needed."""
+    text = get_path(response, "choices", 0, "message", "content")
+    first = get_path(response, "choices", 0, "logprobs", "content", 0)
+    found = first_token_probabilities(get_path(first, "top_logprobs"))
+    if not found:
+        return Answer(error="the response has no first-token probabilities, which the question needs")
+    token = get_path(first, "token")
+    likeliest = token if isinstance(token, str) else max(found, key=lambda name: found[name])
+    is_short = isinstance(text, str) and len(text) <= MAX_ANSWER
+    shown = client.redact(text) if is_short else ""
+    return listed_answer(shown, likeliest, asked, listed_masses(found, asked))
+
+
+def first_token_probabilities(top_logprobs: Json) -> dict[str, float]:
+    """Probability by token, with its blanks, of a first token's `top_logprobs`."""
+    found: dict[str, float] = {}
+    for entry in top_logprobs if isinstance(top_logprobs, list) else ():
+        token, logprob = get_path(entry, "token"), get_path(entry, "logprob")
+        if isinstance(token, str) and isinstance(logprob, (int, float)) and not math.isnan(logprob):
+            found[token] = found.get(token, 0.0) + math.exp(min(logprob, 0.0))
+    return found
+
+
+def listed_masses(found: Mapping[str, float], asked: Asked) -> Listed:
+    """Sums over the spellings that are whole tokens among the server's, and how low its last one lies."""
+    expect = dict.fromkeys(asked.expect)
+    others = [spelling for spelling in dict.fromkeys(asked.against) if spelling not in expect]
+    return Listed(
+        mass=sum(found.get(spelling, 0.0) for spelling in asked.expect),
+        distinct=sum(found.get(spelling, 0.0) for spelling in expect),
+        against=sum(found.get(spelling, 0.0) for spelling in others),
+        floor=min(found.values()),
+        unlisted=sum(spelling not in found for spelling in expect),
+    )
 
 
 def first_token_soft(top_logprobs: Json) -> float | None:
@@ -183,6 +255,7 @@ def _validate(options: Options) -> Options:
     if not isinstance(options.logprobs, bool):
         raise BadInput(f"logprobs {options.logprobs!r} of {LABEL}: true or false")
     check_whole_number("max_tokens", options.max_tokens, LABEL, 1, 1_000_000)
+    check_whole_number("top_logprobs", options.top_logprobs, LABEL, 1, MAX_TOP_LOGPROBS)
     return options
 
 

@@ -7,13 +7,15 @@ BLIP) any text that does not say yes is no, as with DPG-Bench's own judge.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.options import check_dtype, check_names, check_whole_number
 from sar_eval.suites.dpg.yes_no import (
@@ -23,6 +25,7 @@ from sar_eval.suites.dpg.yes_no import (
     chat_answer,
     check_template,
     fill_template,
+    listed_answer,
     soft_score,
     template_digest,
     word_answer,
@@ -100,20 +103,29 @@ class TransformersAnswerer:
         self, images: Sequence[tuple[NDArray[np.uint8], Sequence[str]]]
     ) -> Iterator[Sequence[Answer]]:
         """One answer for each question of each image, in the same order."""
-        pairs = [
-            (pixels, fill_template(self.prompt, text)) for pixels, questions in images for text in questions
-        ]
+        yield from self.ask([(pixels, [Asked(text) for text in texts]) for pixels, texts in images])
+
+    def ask(
+        self, images: Sequence[tuple[NDArray[np.uint8], Sequence[Asked]]]
+    ) -> Iterator[Sequence[Answer]]:
+        """The same for questions that may list their answers, whose probabilities are exact."""
+        pairs = [(pixels, question) for pixels, questions in images for question in questions]
         answers = self._answers(pairs)
         for _, questions in images:
             yield [next(answers) for _ in questions]
 
-    def _answers(self, pairs: Sequence[tuple[NDArray[np.uint8], str]]) -> Iterator[Answer]:
+    def _answers(self, pairs: Sequence[tuple[NDArray[np.uint8], Asked]]) -> Iterator[Answer]:
         for start in range(0, len(pairs), self.options.batch_size):
             batch = pairs[start : start + self.options.batch_size]
-            for output in self._network.answer([p for p, _ in batch], [text for _, text in batch]):
-                yield self._to_answer(output)
+            filled = [replace(asked, text=fill_template(self.prompt, asked.text)) for _, asked in batch]
+            outputs = self._network.ask([Image.fromarray(pixels) for pixels, _ in batch], filled)
+            for asked, output in zip(filled, outputs, strict=True):
+                yield self._to_answer(asked, output)
 
-    def _to_answer(self, output: VqaOutput) -> Answer:
+    def _to_answer(self, asked: Asked, output: VqaOutput) -> Answer:
+        if output.masses is not None:
+            listed = Listed(output.masses.mass, output.masses.distinct, output.masses.against)
+            return listed_answer(output.text, output.first, asked, listed)
         soft = soft_score(output.yes, output.no)
         if self.chat:
             return chat_answer(output.text, soft)

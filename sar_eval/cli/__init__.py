@@ -12,6 +12,8 @@ from sar_eval import __version__
 from sar_eval.cli import (
     ckpt,
     compare,
+    distance,
+    doctor,
     fetch,
     gate,
     history,
@@ -37,10 +39,12 @@ score.register(app)
 track.register(app)
 manifest.register(app)
 compare.register(app)
+distance.register(app)
 gate.register(app)
 fetch.register(app)
 history.register(app)
 inspect.register(app)
+doctor.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(train.app, name="train")

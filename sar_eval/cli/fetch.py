@@ -104,7 +104,7 @@ def _agreed(parts: Sequence[Part]) -> bool:
     from sar_eval.tensors.remote_file import in_words
 
     size = sum(part.missing for part in parts)
-    if size <= LARGE or not sys.stdin.isatty():
+    if size <= LARGE or sys.stdin is None or not sys.stdin.isatty():
         return True
     return typer.confirm(f"Download {in_words(size, exact=False)}?", err=True)
 

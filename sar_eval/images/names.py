@@ -110,7 +110,11 @@ class KnownPrompts:
             (self.with_text, "files are named by the texts of their prompts"),
         )
         rules = [rule for find, note in finders for rule in ((_whole(find), note), (_split(find), note))]
-        return [*rules, (self.with_number_and_text, "files are named by the ids and texts of prompts")]
+        return [
+            *rules,
+            (self.with_number_and_text, "files are named by the ids and texts of prompts"),
+            (_whole(self.with_folder), ""),
+        ]
 
     def with_number_and_text(self, stem: str) -> Named | None:
         """By an id and the text of its prompt, maybe with an image's number after them."""
@@ -125,6 +129,10 @@ class KnownPrompts:
     def with_id(self, name: str) -> Prompt | None:
         """By the id, or by what it was before it was made safe as a file name."""
         return self.by_id.get(name) or self.by_id.get(safe_id(name))
+
+    def with_folder(self, name: str) -> Prompt | None:
+        """By an id that begins with the folder's name: `anime/00012` of HPSv2 is `anime-00012`."""
+        return self.by_id.get(name.replace("/", "-"))
 
     def with_number(self, name: str) -> Prompt | None:
         """By the number that the id is, however it is written."""

@@ -21,7 +21,6 @@ from PIL import Image
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.images.masks import encode_mask
-from sar_eval.networks.clip.source import sha256
 from sar_eval.options import check_dtype, check_whole_number
 from sar_eval.suites.geneval.verdict import (
     Ruling,
@@ -31,6 +30,7 @@ from sar_eval.suites.geneval.verdict import (
     read_thresholds,
 )
 from sar_eval.suites.geneval.vocabulary import CLASSES, COLORS
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Detection, Generation, Json, Prompt, Verdict
 
@@ -111,7 +111,7 @@ class GenEvalJudge:
         self.options, self.device = _validate(Options(**network)), device
         self.weights = _weights_path(self.options.weights, "mask2former")
         self.clip_weights = _weights_path(self.options.clip_weights, "clip")
-        self.version = f"{VERSION}+{sha256(self.weights)[:8]}+{sha256(self.clip_weights)[:8]}"
+        self.version = f"{VERSION}+{file_digest(self.weights)[:8]}+{file_digest(self.clip_weights)[:8]}"
 
     def __enter__(self) -> Self:
         from sar_eval.networks.clip.colors import ColorClassifier

@@ -105,6 +105,7 @@ class RubricJudge:
     def _load(self, item: tuple[Prompt, Generation]) -> _Sample:
         prompt, generation = item
         try:
+            self._rule.check(prompt)
             picture, mime = encode_picture(_image(generation), self._form)
             request = ChatRequest(picture, mime, fill(self._template, prompt))
         except BadInput as error:
@@ -120,20 +121,23 @@ class RubricJudge:
         for sample, reply in zip(samples, self._backend.replies(requests), strict=True):
             sample.replies.append(reply.text)
             sample.truncated = reply.truncated
-            if reply.text is None:  # the request failed, with all its retries
+            if reply.failed:
                 yield self._error(sample, reply.error or "no reply")
                 continue
             try:
-                yield self._verdict(sample, reply.text)
+                yield self._verdict(sample, reply)
             except UnreadReply as error:
-                why[sample.key] = f"unread: {error}{self._cut(reply)}"
+                why[sample.key] = str(error)
                 unread.append(sample)
-            except BadInput as error:  # of the prompt's checks
-                yield self._error(sample, str(error))
         return unread
 
-    def _verdict(self, sample: _Sample, reply: str) -> Verdict:
-        values = self._rule.read(reply, sample.prompt)
+    def _verdict(self, sample: _Sample, reply: Reply) -> Verdict:
+        if reply.text is None:
+            raise UnreadReply(reply.error)
+        try:
+            values = self._rule.read(reply.text, sample.prompt)
+        except UnreadReply as error:
+            raise UnreadReply(f"unread: {error}{self._cut(reply)}") from error
         return Verdict(
             sample.key,
             "rubric",

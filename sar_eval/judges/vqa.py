@@ -3,13 +3,16 @@
 The answerer is a module of `answerers/`. A question counts if it and all its ancestors in the prompt's
 question graph are answered yes; an image's score is the mean over its questions. An image with an
 unanswered question has no score.
+
+A question with `expect` counts as the probability of the answer that is expected (GenEval 2, PairComp),
+whatever its ancestors are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval import discover
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.options import check_whole_number
 from sar_eval.protocols import Answerer
 from sar_eval.suites.dpg.questions import Question, read_questions
-from sar_eval.suites.dpg.scoring import QuestionScore, score_questions
+from sar_eval.suites.dpg.scoring import QuestionScore, listed_score, score_questions
 from sar_eval.types import Answer, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
@@ -93,13 +97,23 @@ class VqaJudge:
                 yield from self._answer([sample for sample in batch if sample.error is None])
 
     def _answer(self, samples: Sequence[_Sample]) -> Iterator[Verdict]:
-        images = [
-            (sample.pixels, [question.text for question in sample.questions])
-            for sample in samples
-            if sample.pixels is not None
-        ]
-        for sample, answers in zip(samples, self.answerer.answer(images) if samples else (), strict=True):
+        for sample, answers in zip(samples, self._answers(samples) if samples else (), strict=True):
             yield self._verdict(sample, answers)
+
+    def _answers(self, samples: Sequence[_Sample]) -> Iterator[Sequence[Answer]]:
+        images = [(sample.pixels, sample.questions) for sample in samples if sample.pixels is not None]
+        if not any(question.expect for _, questions in images for question in questions):
+            return self.answerer.answer([(pixels, [q.text for q in qs]) for pixels, qs in images])
+        ask = getattr(self.answerer, "ask", None)
+        if ask is None:
+            raise BadInput(
+                f"{LABEL}: answerer {self.answerer_name!r} gives no probabilities of the answers "
+                "that these questions list: take --judge-option answerer=transformers or server"
+            )
+        answers: Iterator[Sequence[Answer]] = ask(
+            [(pixels, list(map(_asked, qs))) for pixels, qs in images]
+        )
+        return answers
 
     def _verdict(self, sample: _Sample, answers: Sequence[Answer]) -> Verdict:
         pairs = list(zip(sample.questions, answers, strict=True))
@@ -109,11 +123,15 @@ class VqaJudge:
             return Verdict(sample.key, "vqa", self.version, evidence=evidence, error=error)
         counted = score_questions(sample.questions, [answer.yes is True for answer in answers])
         rows = [_answer_row(q, a) | _score_row(c) for (q, a), c in zip(pairs, counted, strict=True)]
+        scores = [
+            c.counted if a.listed is None else listed_score(a.listed, is_ratio=q.is_ratio)
+            for (q, a), c in zip(pairs, counted, strict=True)
+        ]
         return Verdict(
             sample.key,
             "vqa",
             self.version,
-            score=sum(c.counted for c in counted) / len(counted),
+            score=sum(scores) / len(scores),
             reason=_reason(pairs),
             evidence=self._evidence(rows),
         )
@@ -142,20 +160,28 @@ def _load_sample(item: tuple[Prompt, Generation]) -> _Sample:
         return _Sample(generation.key, error=str(error))
 
 
+def _asked(question: Question) -> Asked:
+    return Asked(question.text, question.expect, question.against, are_pieces=question.is_ratio)
+
+
 def _missing_answers(pairs: Sequence[tuple[Question, Answer]]) -> str:
     """The questions without an answer, each with its error; "" if all have one."""
     errors = [
         f"question {question.id} ({question.text!r}): {error}"
         for question, answer in pairs
-        if (error := _answer_error(answer))
+        if (error := _answer_error(question, answer))
     ]
     return _join_first(errors)
 
 
-def _answer_error(answer: Answer) -> str | None:
+def _answer_error(question: Question, answer: Answer) -> str | None:
     if answer.error is not None:
         return answer.error
-    return f"neither yes nor no: {answer.text!r}" if answer.yes is None else None
+    if answer.yes is None:
+        return f"neither yes nor no: {answer.text!r}"
+    if question.is_ratio and answer.listed and not answer.listed.distinct + answer.listed.against:
+        return f"none of the listed answers has a probability: {answer.text!r}"
+    return None
 
 
 def _reason(pairs: Sequence[tuple[Question, Answer]]) -> str:
@@ -171,7 +197,8 @@ def _join_first(texts: Sequence[str]) -> str:
 
 
 def _answer_row(question: Question, answer: Answer) -> dict[str, Json]:
-    error = {"error": message} if (message := _answer_error(answer)) else {}
+    error = {"error": message} if (message := _answer_error(question, answer)) else {}
+    listed = {} if answer.listed is None else {"expect": list(question.expect), **asdict(answer.listed)}
     return {
         "id": question.id,
         "question": question.text,
@@ -179,7 +206,9 @@ def _answer_row(question: Question, answer: Answer) -> dict[str, Json]:
         "yes": answer.yes,
         "soft": answer.soft,
         "truncated": answer.truncated,
-    } | error
+        **listed,
+        **error,
+    }
 
 
 def _score_row(counted: QuestionScore) -> dict[str, Json]:

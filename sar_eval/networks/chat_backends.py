@@ -71,10 +71,18 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said; `error` says why it said nothing. `truncated`: it was cut off at `max_tokens`."""
+    """What a model said, or why it said nothing.
+
+    Attributes:
+        text: as it said it.
+        error: why there is none.
+        failed: the request failed, with all its retries; else the server answered without a text.
+        truncated: the text was cut off at `max_tokens`.
+    """
 
     text: str | None = None
     error: str | None = None
+    failed: bool = False
     truncated: bool = False
 
 
@@ -160,7 +168,7 @@ class ServerBackend:
             response = self._server.complete(self._payload(request))
             text = reply_text(response, self._server.client)
         except RequestError as error:
-            return Reply(error=str(error))
+            return Reply(error=str(error), failed=error.status != 200)
         if len(text) > MAX_REPLY:
             return Reply(
                 error=f"the reply has {len(text):,} characters, of which at most {MAX_REPLY:,} are kept"

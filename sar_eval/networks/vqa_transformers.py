@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sar_eval.answers import Asked
 from sar_eval.discover import need
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, UnknownName
+from sar_eval.networks.first_token import ListedIds, Masses, listed_ids, sum_masses
 from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
 
 LABEL = "answerer 'transformers'"  # in error messages
@@ -37,12 +39,16 @@ class VqaOutput:
         text: the generated text or the label.
         yes, no: probabilities of the two answers (of the first generated token, or of the label).
         truncated: the question was too long and was cut.
+        first: the likeliest first token as text, with its blanks; "" for a label.
+        masses: probabilities of the answers that the question lists; None if it lists none.
     """
 
     text: str
     yes: float
     no: float
     truncated: bool = False
+    first: str = ""
+    masses: Masses | None = None
 
 
 def find_network(name: str, revision: str = "") -> tuple[Path, str]:
@@ -111,20 +117,35 @@ class VqaNetwork:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.labels = None if self.model.can_generate() else _labels(self.model.config, folder)
         self.first_ids = {word: _first_token_ids(self.tokenizer, word) for word in ("yes", "no")}
+        self._listed: dict[Asked, ListedIds] = {}  # by the question without its text
         if self.kind == "chat" and not getattr(self.processor, "chat_template", None):
             raise BadInput(f"{LABEL}: {folder} has no chat template, which a chat model needs")
 
-    @torch.inference_mode()
     def answer(self, pixels: Sequence[Pixels], questions: Sequence[str]) -> list[VqaOutput]:
         """One output for each pair of an image (RGB uint8 `[H, W, 3]`) and a question, as one batch."""
-        images = [Image.fromarray(array) for array in pixels]
+        return self.ask([Image.fromarray(array) for array in pixels], [Asked(text) for text in questions])
+
+    @torch.inference_mode()
+    def ask(self, images: Sequence[Image.Image], asked: Sequence[Asked]) -> list[VqaOutput]:
+        """One output for each pair of an RGB image and a question, which may list its answers' spellings.
+
+        Raises:
+            BadInput: listed answers for a network that classifies over labels.
+        """
+        questions = [question.text for question in asked]
         if self.kind == "chat":
-            asked = [conversation(i, q) for i, q in zip(images, questions, strict=True)]
-            return self._generate(self._chat_inputs(asked), [False] * len(images))
+            conversations = [conversation(i, q) for i, q in zip(images, questions, strict=True)]
+            return self._generate(self._chat_inputs(conversations), asked, [False] * len(images))
+        if self.labels and any(question.expect for question in asked):
+            raise BadInput(f"{LABEL}: a network that classifies has no probabilities of listed answers")
         outputs: dict[int, VqaOutput] = {}
         for indices, truncated in self._group_by_length(questions):
             inputs = self._vqa_inputs([images[i] for i in indices], [questions[i] for i in indices])
-            batch = self._classify(inputs, truncated) if self.labels else self._generate(inputs, truncated)
+            batch = (
+                self._classify(inputs, truncated)
+                if self.labels
+                else self._generate(inputs, [asked[i] for i in indices], truncated)
+            )
             outputs |= zip(indices, batch, strict=True)
         return [outputs[index] for index in range(len(images))]
 
@@ -214,13 +235,18 @@ class VqaNetwork:
             for row, cut in zip(probabilities, truncated, strict=True)
         ]
 
-    def _generate(self, inputs: Mapping[str, Any], truncated: Sequence[bool]) -> list[VqaOutput]:
-        """Text of greedy decoding, and the first token's probabilities."""
+    def _generate(
+        self, inputs: Mapping[str, Any], asked: Sequence[Asked], truncated: Sequence[bool]
+    ) -> list[VqaOutput]:
+        """Text of greedy decoding, and the first token's probabilities.
+
+        Where all questions list their answers, the first token is the text: nothing depends on others.
+        """
         output = self.model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=1 if all(question.expect for question in asked) else self.max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
         )
@@ -228,7 +254,18 @@ class VqaNetwork:
         texts = [text.strip() for text in self.tokenizer.batch_decode(generated, skip_special_tokens=True)]
         first = output.logits[0].float().softmax(-1).cpu()
         yes, no = (first[:, sorted(self.first_ids[word])].sum(-1).tolist() for word in ("yes", "no"))
-        return [VqaOutput(*values) for values in zip(texts, yes, no, truncated, strict=True)]
+        firsts = self.tokenizer.batch_decode(generated[:, :1], skip_special_tokens=True)
+        masses = [self._masses(row, question) for row, question in zip(first, asked, strict=True)]
+        columns = (texts, yes, no, truncated, firsts, masses)
+        return [VqaOutput(*values) for values in zip(*columns, strict=True)]
+
+    def _masses(self, probabilities: torch.Tensor, asked: Asked) -> Masses | None:
+        if not asked.expect:
+            return None
+        key = replace(asked, text="")
+        if key not in self._listed:
+            self._listed[key] = listed_ids(self.tokenizer, key)
+        return sum_masses(probabilities, self._listed[key])
 
 
 def conversation(

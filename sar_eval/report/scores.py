@@ -15,6 +15,7 @@ HINTS = {
     "correct_images": "share of all images",
     "correct_prompts": "at least one image correct",
     "soft": "mean probability of yes, nothing zeroed",
+    "listed_mass": "probability of all the answers that a question lists",
 }
 
 
@@ -47,7 +48,7 @@ def score_groups(metrics: Sequence[Metric]) -> tuple[float, list[tuple[str, list
     metrics = [_finite(metric) for metric in metrics]
     pairs = pair_metrics(metrics)
     both = [metric for pair in pairs for metric in (pair.ours, pair.reference) if metric]
-    on_axis = [metric for metric in both if _is_share(metric)]
+    on_axis = [metric for metric in both if metric.is_share]
     largest = max((v for m in on_axis for v in (m.value, m.high) if v is not None), default=1.0)
     axis = float(max((m.scale for m in on_axis), default=1))
     if largest > axis:
@@ -73,15 +74,10 @@ def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _is_share(metric: Metric) -> bool:
-    """Whether it is drawn as a bar, from 0 to what its benchmark calls a perfect score."""
-    return metric.bounds is not None and tuple(metric.bounds) == (0.0, 1.0)
-
-
 def _score_row(pair: MetricPair, axis: float, with_reference: bool) -> ScoreRow:
     ours = pair.ours or Metric(pair.name, None, None, None, 0)
     name = pair.name.rpartition("/")[2]
-    drawn = ours if _is_share(ours) else replace(ours, value=None, low=None, high=None)
+    drawn = ours if ours.is_share else replace(ours, value=None, low=None, high=None)
     return ScoreRow(
         label=pair.label if pair.group else pair.label.capitalize(),
         hint=HINTS.get(pair.name, ""),

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Self
 
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip.held import HeldClip
-from sar_eval.networks.clip.source import OPENAI_L14, ClipSource, refuse_others, sha256
+from sar_eval.networks.clip.source import OPENAI_L14, ClipSource, refuse_others
 from sar_eval.options import check_choice, check_dtype
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.published_weights import find_weights
 from sar_eval.types import Score, ScorerFacts
 
@@ -78,7 +79,7 @@ class Aesthetic:
         self.head_file = _head_file(weights, self.facts.weights[0])
         self.held = HeldClip(ClipSource(OPENAI_L14, clip_weights, config, device, dtype))
         precision = "+float16-normalization" if self.half else ""
-        digests = f"{sha256(self.head_file)[:8]}+{self.held.source.version}"
+        digests = f"{file_digest(self.head_file)[:8]}+{self.held.source.version}"
         self.version = f"{VERSION}+{variant}{precision}+{digests}"
 
     def __enter__(self) -> Self:
@@ -118,7 +119,7 @@ def _head_file(path: str, name: str) -> Path:
     found = Path(path) if path else find_weights(name)
     if not found.is_file():
         raise BadInput(f"no file {found} for {LABEL}")
-    refuse_others(found, sha256(found), (name,))
+    refuse_others(found, file_digest(found), (name,))
     return found
 
 

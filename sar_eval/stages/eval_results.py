@@ -99,7 +99,7 @@ def _model_index(spec: RunSpec, summary: Summary, dataset: str) -> list[EvalResu
             dataset_name=spec.benchmark,
             dataset_args={"suite_digest": spec.suite_digest, "setup": _setup(spec)},
             metric_type=metric.name,
-            metric_name=f"{metric.name} (of {metric.scale})",
+            metric_name=f"{metric.name} (of {metric.scale})" if metric.is_share else metric.name,
             metric_value=metric.value,
             metric_args={"low": metric.low, "high": metric.high, "confidence": 0.95, "n": metric.n},
         )

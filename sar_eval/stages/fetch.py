@@ -3,7 +3,8 @@
 A download goes to `<name>.part` and takes its name after its checksum fits. What an interrupted one
 left is gone on with (HTTP Range), two processes at once make one download (a file lock). Where no
 checksum is published, that of the first download is noted, and later ones must have it; the first one
-must be of the right kind (see `fetched_contents`), and that it is complete is known by its length alone.
+must be of the right kind (see `fetched_contents`), and have the checksum that the hub announces for large
+files, else that it is complete is known by its length alone.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def _fetch_one(file: RemoteFile, progress: Progress, timeout_s: float, pause_s: 
         if path.is_file():  # another process was faster
             return path
         part = path.with_name(f"{path.name}.part")
-        _download(file, part, progress, timeout_s, pause_s)
-        _check(file, part, path)
+        announced = _Announced()
+        _download(file, part, announced, progress, timeout_s, pause_s)
+        _check(file, part, path, announced.sha256)
         part.replace(path)
         _version_path(part).unlink(missing_ok=True)
     return path
@@ -112,13 +114,33 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _download(file: RemoteFile, part: Path, progress: Progress, timeout_s: float, pause_s: float) -> None:
+class _Announced(urllib.request.HTTPRedirectHandler):
+    """Keeps the SHA-256 that the hub says of a large file in the answer that leads to its store."""
+
+    sha256 = ""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Follow as usual."""
+        tag = str(headers.get("X-Linked-Etag") or "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", tag):
+            self.sha256 = tag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(
+    file: RemoteFile,
+    part: Path,
+    announced: _Announced,
+    progress: Progress,
+    timeout_s: float,
+    pause_s: float,
+) -> None:
     """Ask until everything is there; each try goes on where the last one broke off."""
     failed = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            if _receive(file, part, progress, timeout_s):
+            if _receive(file, part, announced, progress, timeout_s):
                 return
             why = "the connection broke off"
         except urllib.error.HTTPError as error:
@@ -138,10 +160,12 @@ def _download(file: RemoteFile, part: Path, progress: Progress, timeout_s: float
         time.sleep(pause_s * failed)
 
 
-def _receive(file: RemoteFile, part: Path, progress: Progress, timeout_s: float) -> bool:
+def _receive(
+    file: RemoteFile, part: Path, announced: _Announced, progress: Progress, timeout_s: float
+) -> bool:
     """One request's worth of bytes, after those that are there; whether that is all."""
     have, version = part.stat().st_size if part.exists() else 0, _version(part)
-    with _open(file, have, version, timeout_s) as answer:
+    with _open(file, have, version, announced, timeout_s) as answer:
         now = _version_of(answer)
         if have and (answer.status != 206 or (version and now != version)):
             if answer.status == 206:  # the rest of another file: ask for all of it
@@ -159,12 +183,12 @@ def _receive(file: RemoteFile, part: Path, progress: Progress, timeout_s: float)
     return have >= total
 
 
-def _open(file: RemoteFile, have: int, version: str, timeout_s: float) -> Any:
+def _open(file: RemoteFile, have: int, version: str, announced: _Announced, timeout_s: float) -> Any:
     headers = {"User-Agent": f"sar-eval/{__version__}"}
     if have:  # If-Range: the rest only if it is the rest of the same file
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
     request = urllib.request.Request(_address(file), headers=headers)  # noqa: S310 - http or https, see there
-    return urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310
+    return urllib.request.build_opener(announced).open(request, timeout=timeout_s)
 
 
 def _version_of(answer: Any) -> str:
@@ -201,20 +225,21 @@ def _address(file: RemoteFile) -> str:
     return mirror + urlsplit(file.url).path
 
 
-def _check(file: RemoteFile, part: Path, path: Path) -> None:
-    """Published checksum, else that of the first download; else look at it and note its own."""
+def _check(file: RemoteFile, part: Path, path: Path, announced: str) -> None:
+    """Published checksum, else that of the first download; else the announced one, a look, and a note."""
     with part.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
-    expected = file.sha256 or recorded_sha256(path)
+    noted = "" if file.sha256 else recorded_sha256(path)
+    expected = file.sha256 or noted or announced
     if not found.startswith(expected):
         _remove(part)
-        than = "published" if file.sha256 else f"at the first download (noted in {checksum_path(path)})"
-        anew = "" if file.sha256 else f"; if its publisher changed it, remove {checksum_path(path)}"
+        than = f"at the first download (noted in {checksum_path(path)})" if noted else "published"
+        anew = "" if not noted else f"; if its publisher changed it, remove {checksum_path(path)}"
         raise Incomplete(
             f"{_address(file)} gave other bytes than {than} (SHA-256 {found[: len(expected)]}, expected "
             f"{expected}); they are removed. Run the command again, or get the file elsewhere{anew}"
         )
-    if not expected:
+    if not (file.sha256 or noted):
         if why := why_not(part, file.name):
             _remove(part)
             raise Incomplete(

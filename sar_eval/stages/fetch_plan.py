@@ -47,7 +47,7 @@ class Part:
     def facts(self) -> str:
         """Size and licence in words."""
         exact = isinstance(self.what, RemoteFile) and self.what.exact
-        return f"{in_words(self.what.size, exact)}; licence: {self.what.licence or 'not stated'}"
+        return f"{in_words(self.what.size, exact)}; licence: {self.what.licence or 'not known'}"
 
 
 def plan(what: str, names: Sequence[str]) -> list[Part]:
@@ -71,21 +71,21 @@ def plan(what: str, names: Sequence[str]) -> list[Part]:
 
 
 def weights_of(name: str) -> tuple[str, ...]:
-    """The names of weights behind a name of weights, or of a scorer with or without its variant.
+    """The names of weights behind a name: of weights, of a scorer (its default form), or of both.
 
     Raises:
         UnknownName: it is neither.
     """
-    if name in FOR_SCORERS:
-        return (name,)
+    own = (name,) if name in FOR_SCORERS else ()
     scorer, variant = split_variant(name)
     if not discover.is_file(name) and scorer not in (known := discover.names(SCORERS)):
+        if own:
+            return own
         raise discover.unknown("scorer or weights", name, [*known, *FOR_SCORERS])
     variants = discover.load(SCORERS, scorer).variants
     if variant and variant not in variants:
         raise discover.unknown(f"variant of scorer {scorer!r},", variant, [v for v in variants if v])
-    chosen = [variants[variant]] if variant else variants.values()
-    return tuple(dict.fromkeys(weights for facts in chosen for weights in facts.weights))
+    return tuple(dict.fromkeys((*own, *variants[variant or next(iter(variants))].weights)))
 
 
 def download(parts: Sequence[Part], progress: Progress) -> Iterator[tuple[Part, Path]]:

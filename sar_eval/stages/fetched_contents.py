@@ -61,7 +61,7 @@ def _settings(path: Path, head: bytes) -> str:
         )
     except (BadInput, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         return f"is no readable configuration ({str(error).splitlines()[0]})"
-    if path.suffix == ".json" and isinstance(data, list):
+    if head[:1] == b"[" and isinstance(data, list):
         return ""  # the rows of a suite
     return "" if isinstance(data, dict) else "is no table of settings"
 
@@ -81,6 +81,12 @@ def _text(path: Path, head: bytes) -> str:
         if error.start < len(head) - 4:  # else a character that the beginning ends in
             return "is no text"
     return ""
+
+
+def _picture(path: Path, head: bytes) -> str:
+    del path
+    is_webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return "" if is_webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG")) else "is no picture"
 
 
 def _parquet(path: Path, head: bytes) -> str:
@@ -109,5 +115,6 @@ _CHECKS: dict[str, Callable[[Path, bytes], str]] = {
     ".yaml": _settings,
     ".jsonl": _lines,
     ".parquet": _parquet,
+    **dict.fromkeys((".jpg", ".png", ".webp"), _picture),
     **dict.fromkeys((".csv", ".tsv", ".txt", ".py"), _text),
 }

@@ -25,7 +25,8 @@ from sar_eval.protocols import Tracker
 from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory
 from sar_eval.storage.run_folder import RunFolder
-from sar_eval.types import Json, Metric, Summary, TrackedPicture, TrackedRun
+from sar_eval.tracked_runs import TrackedPicture, TrackedRun
+from sar_eval.types import Json, Metric, Summary
 
 PROJECT = "sar-eval"
 PICTURES = 16

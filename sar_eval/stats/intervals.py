@@ -8,10 +8,9 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from sar_eval.measures import Bounds, Measure
-from sar_eval.stats.paired import degrees_of_freedom, standard_error
+from sar_eval.stats.paired import bootstrap_values, interval
 from sar_eval.stats.pairing import Paired, PairedTask
 from sar_eval.stats.totals import Totals, bounds_of, mean_of, over_tasks, relative, totals_of
 from sar_eval.types import Metric
@@ -28,27 +27,31 @@ def metric_of(measure: Measure) -> Metric:
     if not totals:
         return known(None, None, None, measure.count or 0)
     number = int(sum(task.sizes.sum() for task in totals)) if measure.count is None else measure.count
-    is_unbounded = measure.bounds is None and not measure.is_effect
-    if not measure.has_interval or (is_unbounded and sum(map(len, totals)) < 2):
+    if not measure.has_interval:
         return known(measure.scale * mean_of(totals), None, None, number)
-    value, *limits = clustered_interval(totals, bounds_of(measure))
-    if is_unbounded:
-        limits += _student_interval(totals)
-    low, high = min(limits), max(limits)
-    return known(measure.scale * value, measure.scale * low, measure.scale * high, number)
+    low: float | None
+    high: float | None
+    if measure.bounds is None and not measure.is_effect:
+        value, low, high = unbounded_interval(totals)
+    else:
+        value, low, high = clustered_interval(totals, bounds_of(measure))
+    low, high = (None if end is None else measure.scale * end for end in (low, high))
+    return known(measure.scale * value, low, high, number)
 
 
-def _student_interval(totals: Sequence[Totals]) -> tuple[float, float]:
-    """Student's with the standard error clustered by prompt: that of a difference from runs of zeros.
+def unbounded_interval(totals: Sequence[Totals], seed: int = 0) -> tuple[float, float | None, float | None]:
+    """Mean over strata of scores of any size, with a 95 % interval: that of a difference from zeros.
 
-    The percentile bootstrap alone is too short for few prompts (Efron & Tibshirani 1993, ch. 12).
+    The percentile bootstrap's, and Student's with the standard error clustered by prompt, as the former is
+    too short for few prompts (Efron & Tibshirani 1993, ch. 12).
+
+    Returns:
+        (mean, low, high); None and None for one prompt, of which no spread is known.
     """
     zeros = [Totals(np.zeros(len(task)), task.sizes, task.share) for task in totals]
     tasks = [PairedTask("", zero, task, 0, None) for zero, task in zip(zeros, totals, strict=True)]
     paired = Paired("", 1, None, tuple(tasks), 0)
-    spread = float(stdtrit(degrees_of_freedom(paired), 0.975)) * standard_error(paired)
-    value = mean_of(totals)
-    return value - spread, value + spread
+    return mean_of(totals), *interval(paired, bootstrap_values(paired, seed), 0.95)
 
 
 def clustered_interval(

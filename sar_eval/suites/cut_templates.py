@@ -20,12 +20,12 @@ def cut(template: Template, source: Path) -> str:
 
     Args:
         template: which text.
-        source: the folder of the official files, or the file alone.
+        source: the folder of the official files, or one of them, beside which the others may lie.
 
     Raises:
         BadInput: the file is missing or unreadable, or no text in it has the checksum.
     """
-    path = source / template.file if source.is_dir() else source
+    path = (source if source.is_dir() else source.parent) / template.file
     if not path.is_file():
         raise BadInput(f"no {path}, which holds the template {template.name!r}")
     for text in _texts(path, template.holes):
@@ -76,7 +76,8 @@ def _text_of(node: ast.AST, holes: Mapping[str, str]) -> str | None:
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         parts = [_text_of(node.left, holes), _text_of(node.right, holes)]
     else:
-        return None
+        hole = holes.get(ast.unparse(node)) if isinstance(node, ast.expr) else None
+        return None if hole is None else f"{{{hole}}}"
     return None if None in parts else "".join(part or "" for part in parts)
 
 

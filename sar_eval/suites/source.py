@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_eval import suites
+from sar_eval.documents import read_bytes
 from sar_eval.errors import BadInput
 from sar_eval.tensors.published_weights import cache_folder
 from sar_eval.tensors.remote_file import RemoteFile
@@ -40,7 +41,7 @@ class Template:
         name: recipes call it `SUITE/NAME`.
         file: the official file that holds it, as below the folder of the official files.
         sha256: of the text in UTF-8; the text in `file` with this checksum is the template.
-        holes: in an f-string, expressions by the name of the hole that they become:
+        holes: in an f-string or a sum of strings, expressions by the name of the hole that they become:
             `{"prompt_data['Prompt']": "prompt"}` makes `{prompt}`, before the checksum is taken.
         markers: what stands for a hole in the text itself, replaced after the checksum is taken.
     """
@@ -150,7 +151,7 @@ def read_template(name: str) -> str:
     template, path = known[part], template_path(suite, part)
     if not path.is_file():
         raise BadInput(f"no {path}: `sar-eval prompts fetch {suite}` downloads it with the suite")
-    data = path.read_bytes()
+    data = read_bytes(path)
     if hashlib.sha256(data).hexdigest() != template.sha256:
         raise BadInput(f"{path} is not the official text: remove it, and `sar-eval prompts fetch {suite}`")
     text = data.decode()

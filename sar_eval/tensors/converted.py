@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.tensors.digests import file_digest
 
 State = dict[str, Tensor]
 
@@ -69,12 +69,6 @@ def read_converted(path: Path, model_name: str) -> ConvertedWeights:
             return ConvertedWeights(state, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path} is no converted {model_name} ({error})") from error
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_cache(converted: ConvertedWeights, target: Path, mode: int, model_name: str) -> None:

@@ -172,13 +172,6 @@ SCORER_WEIGHTS: dict[str, Weights] = {
             True,
             "Apache-2.0",
         ),
-        *_small(
-            "imagereward/bert-base-uncased",
-            "bert-base-uncased",
-            ("tokenizer_config.json",),
-            "settings of its tokenizer",
-            "Apache-2.0",
-        ),
     ),
     "hpsv3": _one(
         f"{_HUB}/MizzenAI/HPSv3/resolve/main/HPSv3.safetensors",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,14 @@ def load_torchscript(path: Path, device: torch.device | str = "cpu") -> Any:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(f"{path} is no readable TorchScript file: {first}") from error
         return module.eval()
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive; those of `torch.save` hold no constants."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def save_torchscript(module: torch.nn.Module, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sar_eval.types import TrackedRun
+    from sar_eval.tracked_runs import TrackedRun
 
 
 def report_artifact(make: Callable[..., Any], run: TrackedRun) -> Any:

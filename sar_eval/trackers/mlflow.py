@@ -13,7 +13,8 @@ from sar_eval.discover import need
 from sar_eval.images.files import decode_image, encode_png
 
 if TYPE_CHECKING:
-    from sar_eval.types import Json, TrackedRun
+    from sar_eval.tracked_runs import TrackedRun
+from sar_eval.types import Json
 
 BATCH_METRICS, BATCH_PARAMS, MAX_PARAM = 1000, 100, 500  # what every server takes at once; characters
 

@@ -12,7 +12,7 @@ from sar_eval.discover import need
 from sar_eval.images.files import decode_image
 
 if TYPE_CHECKING:
-    from sar_eval.types import TrackedRun
+    from sar_eval.tracked_runs import TrackedRun
 
 
 class TensorBoard:

@@ -11,7 +11,7 @@ from sar_eval.images.files import decode_image
 from sar_eval.trackers._artifacts import report_artifact
 
 if TYPE_CHECKING:
-    from sar_eval.types import TrackedRun
+    from sar_eval.tracked_runs import TrackedRun
 
 MODES = ("", "online", "offline")
 COLUMNS = ("key", "task", "verdict", "score", "reason", "prompt", "image")

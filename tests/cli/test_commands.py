@@ -18,6 +18,7 @@ def test_list_names_everything(sar_eval) -> None:
         "engines",
         "judges",
         "answerers",
+        "scorers",
         "folds",
         "trackers",
     }

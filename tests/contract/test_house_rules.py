@@ -28,9 +28,11 @@ GROUND = {
     "options",
     "machine",
     "checkpoint_steps",
+    "answers",
     "measures",
     "comparisons",
     "histories",
+    "tracked_runs",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

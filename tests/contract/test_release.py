@@ -115,9 +115,18 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield node.args[0].value.split(".")[0], extra
 
 
+def _requirements(extra: str) -> list[str]:
+    """Of an extra, and of the extras that it names."""
+    found = PROJECT["optional-dependencies"][extra]
+    named = [re.fullmatch(r"sar-eval\[([\w,]+)\]", requirement) for requirement in found]
+    return found + [
+        r for match in named if match for inner in match[1].split(",") for r in _requirements(inner)
+    ]
+
+
 def test_every_import_is_a_declared_dependency() -> None:
     always = _names(PROJECT["dependencies"])
-    extras = {name: _names(requirements) for name, requirements in PROJECT["optional-dependencies"].items()}
+    extras = {name: _names(_requirements(name)) for name in PROJECT["optional-dependencies"]}
     users = set().union(*(names for name, names in extras.items() if name not in ("dev", "docs")))
     ours = {"sar_eval", *sys.stdlib_module_names}
     for path in sorted((ROOT / "sar_eval").rglob("*.py")):
@@ -132,10 +141,9 @@ def test_every_extra_is_pinned() -> None:
     """What `make test` and the Dockerfile install has a version in constraints.txt."""
     pins = (ROOT / "constraints.txt").read_text().splitlines()[1:]
     pinned = {_normal(line.split("==")[0]) for line in pins}
-    extras = PROJECT["optional-dependencies"]
     trackers = ("wandb", "trackio", "mlflow", "tensorboard")
     requirements = PROJECT["dependencies"] + [
-        r for name in ("geneval", "dpg", "train", *trackers, "dev", "docs") for r in extras[name]
+        r for name in ("scorers", "dpg", "train", *trackers, "dev", "docs") for r in _requirements(name)
     ]
     assert _names(requirements) - {"sar-eval"} - pinned == set()
 

@@ -37,10 +37,12 @@ class Server:
     status: list[int] = field(default_factory=list)  # error statuses of the first requests
     stall_s: float = 0.0
     body: bytes = DATA
+    files: dict[str, bytes] = field(default_factory=dict)  # by the name's end, in place of the body
     headers: dict[str, str] = field(default_factory=dict)
     length: str = ""  # instead of the true Content-Length
     ignores_if_range: bool = False
     always_416: bool = False
+    linked_tag: str = ""  # that the hub gives with the way to its store
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     sent: int = 0
     address: str = ""
@@ -50,11 +52,18 @@ def handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             byte_range = self.headers.get("Range")
+            if server.linked_tag and not self.path.startswith("/store/"):
+                self.send_response(302)
+                self.send_header("X-Linked-Etag", server.linked_tag)
+                self.send_header("Location", f"{server.address}/store{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             server.requests.append((self.path, byte_range))
             if server.status or server.always_416:
                 self.send_error(416 if server.always_416 else server.status.pop(0))
                 return
-            body = CONTENTS.get(self.path.rpartition("/")[2], server.body)
+            body = (CONTENTS | server.files).get(self.path.rpartition("/")[2], server.body)
             tag = self.headers.get("If-Range")
             same = tag in (None, *server.headers.values()) or server.ignores_if_range
             start = int(byte_range[6:-1]) if byte_range and server.ranges and same else 0

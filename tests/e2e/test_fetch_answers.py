@@ -161,3 +161,18 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, capsys, tmp_path) -> Non
     assert cache_folder() == cache_folder() == tmp_path / f"sar-eval-{os.getuid()}"
     assert capsys.readouterr().err.count("note: this user has no home folder") == 1
     published_weights._folder_without_home.cache_clear()
+
+
+def test_what_the_hub_announces_must_come(server, tmp_path) -> None:
+    """The answer that leads to the hub's store has the SHA-256 of a large file."""
+    server.linked_tag, server.cut_after = f'"{hashlib.sha256(DATA).hexdigest()}"', [700_000]
+    assert fetch_unknown(tmp_path).read_bytes() == DATA
+    assert [byte_range for _, byte_range in server.requests] == [None, "bytes=700000-"]
+    assert server.requests[0][0] == "/store/models/weights.bin"
+    (tmp_path / "cache" / "folder" / "weights.bin").unlink()
+    checksum_path(tmp_path / "cache" / "folder" / "weights.bin").unlink()
+    server.body = DATA[:-1] + b"x"
+    with pytest.raises(Incomplete, match=r"gave other bytes than published .*they are removed"):
+        fetch_unknown(tmp_path)
+    server.linked_tag = '"not-a-checksum"'
+    assert fetch_unknown(tmp_path).read_bytes() == server.body

@@ -19,6 +19,7 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.judges.rubric import RubricJudge
 from sar_eval.networks import chat_client
 from sar_eval.networks.chat_backends import MAX_REPLY
+from sar_eval.recipe import load_recipe
 from sar_eval.types import Generation, Prompt
 
 
@@ -111,8 +112,12 @@ def test_an_unread_reply_is_asked_for_again_and_kept(chat: RubricServer) -> None
     chat.replies = {"late": ["Hm.", "Score: 7"], "never": ["A dog.", "", "Score: 1, score: 0"]}
     late, never, red = judge(chat, "late", "never", "red")
     assert (late.score, late.evidence["replies"]) == (7.0, ["Hm.", "Score: 7"])
-    assert (never.score, never.error) == (None, "the response has no text (finish_reason 'stop')")
-    assert never.evidence == {"replies": ["A dog.", None], "tries": 2, "values": {}, "truncated": False}
+    assert (never.score, never.error) == (
+        None,
+        "unread: score is told as 1, 0: different numbers in one reply",
+    )
+    assert never.evidence["replies"] == ["A dog.", None, "Score: 1, score: 0"]
+    assert (never.evidence["tries"], never.evidence["values"]) == (3, {})
     assert (red.score, chat.counts["red"]) == (1.0, 1)
     chat.replies = {"never": ["Score: 1, score: 0"]}
     [twice] = judge(chat, "never", tries=2)
@@ -135,13 +140,13 @@ def test_a_reply_that_was_cut_says_so(chat: RubricServer) -> None:
         ("500", "the server returned 500: refused with 500", 3),
         ("429", "the server returned 429: refused with 429", 3),
         ("413", "the server returned 413: refused with 413", 1),
-        ("html", "the response is no JSON: <html>a proxy's page</html>", 1),
-        ("empty", "the response has no choice: {'choices': []}", 1),
-        ("silent", "the response has no text (finish_reason 'length')", 1),
+        ("html", "the response is no JSON: <html>a proxy's page</html>", 3),
+        ("empty", "the response has no choice: {'choices': []}", 3),
+        ("silent", "the response has no text (finish_reason 'length')", 3),
         ("nonsense", "unread: no score in 'a dog'", 3),
-        ("deep", "the response: nested deeper than 64", 1),
-        ("nul", "the response: ... contains a NUL character", 1),
-        ("long-answer", "the reply has 7,000,000 characters, of which at most 200,000 are kept", 1),
+        ("deep", "the response: nested deeper than 64", 3),
+        ("nul", "the response: ... contains a NUL character", 3),
+        ("long-answer", "the reply has 7,000,000 characters, of which at most 200,000 are kept", 3),
     ],
 )
 def test_each_failure_is_an_error_of_its_picture_alone(
@@ -165,9 +170,17 @@ def test_unreadable_pictures_and_missing_keys_are_errors_of_their_own(chat: Rubr
     assert "unreadable image" in (broken.error or "")
     [lacking] = judge(chat, "red", template="{prompt}\n{explanation}")
     assert lacking.error == "prompt 'p0': the template asks for {explanation}, which its checks do not have"
+    asked = Prompt("p0", "red", checks={"asked": ["Is it?"]})
+    [none] = judge(chat, asked, reader="yes_no", template="{prompt}", items="asked", against="wanted")
+    assert none.error == "prompt 'p0': its checks have no list 'wanted' of yes and no"
+    for reader, options, error in (
+        ("yes_no", {}, "its checks have no list 'questions'"),
+        ("list", {"items": "parts"}, "its checks have no list 'parts'"),
+        ("text", {"against": "wanted"}, "its checks have no text 'wanted' with words in it"),
+    ):
+        [none] = judge(chat, "red", reader=reader, template="{prompt}", **options)
+        assert none.error == f"prompt 'p0': {error}"
     assert chat.requests == []
-    [none] = judge(chat, "red", reader="yes_no", template="{prompt}")
-    assert none.error == "prompt 'p0': its checks have no list 'questions'"
 
 
 def test_all_questions_in_one_request(chat: RubricServer) -> None:
@@ -228,8 +241,8 @@ def test_texts_come_from_files_and_are_verified(chat: RubricServer, tmp_path) ->
 def test_texts_of_a_suite_are_fetched_with_it(chat: RubricServer, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path))
     options = {"numbers": {"score": r"(\d)"}, "reader": "numbers"}
-    with pytest.raises(BadInput, match=r"wise/verified_user\.txt: `sar-eval prompts fetch wise` downloads"):
-        judge(chat, "red", template_file="wise/verified_user", **options)
+    with pytest.raises(BadInput, match=r"wise/user\.txt: `sar-eval prompts fetch wise` downloads"):
+        judge(chat, "red", template_file="wise/user", **options)
 
 
 def test_the_version_is_of_all_that_changes_a_verdict(chat: RubricServer) -> None:
@@ -284,3 +297,38 @@ def test_the_version_is_of_all_that_changes_a_verdict(chat: RubricServer) -> Non
 def test_an_option_that_cannot_be_is_named(chat: RubricServer, options: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         RubricJudge(**rubric_options(chat, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "reply", "score", "max_tokens"),
+    [
+        ("wise", "**Score:** 1", 1.0, 500),
+        ("wise-legacy", "Consistency: 2\nRealism: 1\nAesthetic Quality: 0", 0.8, 2000),
+    ],
+)
+def test_wise_is_asked_as_its_program_asks(
+    chat: RubricServer, name: str, reply: str, score: float, max_tokens: int
+) -> None:
+    """With other texts, as the official ones are fetched; the bytes of a JPEG are called a PNG."""
+    recipe = dict(load_recipe(name).judge_options)
+    assert {recipe.pop(f"{text}_file") for text in ("system", "template")} == {
+        f"{name.replace('-', '_')}/{text}" for text in ("system", "user")
+    }
+    recipe |= {"template": "{prompt}\n{explanation}", "system": "s", "url": chat.url, "model": "judge-7b"}
+    data, chat.replies = encoded("red", "JPEG"), {"a tree": ["Hm.", reply]}
+    prompt = Prompt("1", "a tree", checks={"explanation": "an oak"})
+    with RubricJudge(**recipe) as rubric:
+        [verdict] = rubric.judge([(prompt, Generation("1/0", 0, image=data))])
+    assert (verdict.score, verdict.evidence["tries"]) == (pytest.approx(score), 2)
+    body = chat.requests[0]
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}} if name == "wise" else {}
+    assert {k: v for k, v in body.items() if k != "messages"} == {
+        "model": "judge-7b",
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        **thinking,
+    }
+    system, user = body["messages"]
+    assert system["content"] == "s"
+    assert user["content"][0] == {"type": "text", "text": "a tree\nan oak"}
+    assert picture(user["content"][1]["image_url"]["url"]) == ("image/png", data)

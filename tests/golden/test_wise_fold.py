@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -160,6 +161,15 @@ def test_quirks_of_reading_on_and_off(
     sample = form.sample(scores) if set(form.keys) <= scores.keys() else None
     assert sample == (None if official is None else pytest.approx(official))
     assert verdict(benchmark, "1/0", [reply]).score == (None if ours is None else pytest.approx(ours))
+
+
+def test_long_replies_are_read_in_no_time() -> None:
+    began = time.monotonic()
+    for start in ("score", "<think>", "realism:", "**"):
+        for filler in (" ", "<think>", "score ", "*", "consistency "):
+            reply = (start + filler * 200_000)[:200_000]
+            assert (VERIFIED.read(reply), LEGACY.read(reply)) == ({}, {})
+    assert time.monotonic() - began < 10
 
 
 def test_one_unreadable_picture_refuses_only_the_official_figure() -> None:

@@ -84,7 +84,8 @@ class ColorClassifier:
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit vectors float32 `[N, D]` of preprocessed images `[N, 3, H, W]`."""
-        return _normalize(self.network.encode_pixels(images))
+        features = self.model.encode_image(images.to(self.network.device, self.network.dtype))
+        return _normalize(features.float())
 
     def text_features(self, name: str) -> Tensor:
         """One unit vector for each colour, float32 `[colours, D]`, for objects of class `name`; cached."""

@@ -130,8 +130,12 @@ class ClipNetwork:
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Float32 `[N, D]` of prepared pictures `[N, 3, H, W]`, not normalised."""
-        features: Tensor = self.model.encode_image(pixels.to(self.device, self.dtype))
+        """Float32 `[N, D]` of prepared pictures `[N, 3, H, W]`, not normalised.
+
+        By default cuDNN convolves float32 in TensorFloat-32, which keeps ten bits of each pixel.
+        """
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            features: Tensor = self.model.encode_image(pixels.to(self.device, self.dtype))
         return features.float()
 
     @torch.inference_mode()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from sar_eval.errors import BadInput
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.published_weights import find_weights, which_published
 
 # Files of a folder that hold the weights, the safest first.
@@ -75,7 +74,7 @@ class ClipSource:
         path = weight_file(Path(self.weights) if self.weights else find_weights(self.published.names[0]))
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "config", self.config or self.published.architecture)
-        object.__setattr__(self, "digest", sha256(path))
+        object.__setattr__(self, "digest", file_digest(path))
         if self.config.endswith(".json") and not Path(self.config).is_file():
             raise BadInput(f"no CLIP configuration {self.config}")
         refuse_others(path, self.digest, self.published.names)
@@ -85,7 +84,7 @@ class ClipSource:
         """Digests of all that decides what the network computes, for a scorer's version."""
         parts = [self.digest[:8]]
         if self.config.endswith(".json"):
-            parts.append(sha256(Path(self.config))[:8])
+            parts.append(file_digest(Path(self.config))[:8])
         elif self.config != self.published.architecture:
             parts.append(self.config)
         return "+".join(parts if self.dtype == "float32" else [*parts, self.dtype])
@@ -93,7 +92,7 @@ class ClipSource:
     @property
     def key(self) -> Hashable:
         """Sources with equal keys are one network."""
-        config = sha256(Path(self.config)) if self.config.endswith(".json") else self.config
+        config = file_digest(Path(self.config)) if self.config.endswith(".json") else self.config
         return ("clip", self.digest, config, self.published.quick_gelu, self.device, self.dtype)
 
 
@@ -129,15 +128,3 @@ def weight_file(path: Path) -> Path:
             return path / name
     why = f": the folder has none of {', '.join(FILES)}" if path.is_dir() else ""
     raise BadInput(f"no CLIP weights {path}{why}")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; an unchanged file is read once in a process."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, _size: int, _modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,9 +20,8 @@ from torch import Tensor
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
 from sar_eval.images.picture import Picture, to_rgb
+from sar_eval.networks.clip_pixels import MEAN, STD
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_RESIZED = 2**26  # pixels: a picture 1 pixel high would be scaled to a short side of 224
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
-from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest, read_converted
+from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, read_converted
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.weight_files import unpickling_error
 

@@ -19,7 +19,7 @@ from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.networks.mplug.vqa import MplugVqa
 from sar_eval.networks.mplug.weights import ROLES, TensorReport, compare_tensors, read_state, weights_path
 from sar_eval.options import check_name
-from sar_eval.tensors.converted import file_digest
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.published_weights import recorded_sha256
 
 REQUIRED = ("used", "unknown")  # roles whose count decides whether the file can be loaded

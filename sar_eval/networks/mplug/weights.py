@@ -7,7 +7,6 @@ be a parameter of the network, match a pattern in `DROPPED`, or be one of the tw
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.networks.mplug.network import Mplug
 from sar_eval.networks.mplug.shape import MplugShape, config_paths, read_shape
-from sar_eval.tensors.converted import ConvertedWeights, State, convert_once, file_digest
+from sar_eval.tensors.converted import ConvertedWeights, State, convert_once
+from sar_eval.tensors.digests import version_of_files
 from sar_eval.tensors.weight_files import read_torch_file
 
 WEIGHTS, VOCABULARY = "pytorch_model.bin", "vocab.txt"
@@ -131,8 +131,7 @@ def digest(folder: Path) -> str:
     path, others = weights_path(folder), [folder / VOCABULARY, *config_paths(folder)]
     if missing := [str(other) for other in others if not other.is_file()]:
         raise BadInput(f"no {missing[0]}: `sar-eval fetch dpg` downloads it")
-    other_digests = "".join(file_digest(other) for other in others)
-    return f"{file_digest(path)[:8]}+{hashlib.sha256(other_digests.encode()).hexdigest()[:8]}"
+    return version_of_files(path, others)
 
 
 def read_original(path: Path, shape: MplugShape) -> State:

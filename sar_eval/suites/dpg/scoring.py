@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sar_eval.answers import Listed
 from sar_eval.suites.dpg.questions import Question
 from sar_eval.suites.dpg.yes_no import read_exact
 
@@ -72,6 +73,13 @@ def score_questions(questions: Sequence[Question], yes: Sequence[bool]) -> list[
         zeroed_by = tuple(dict.fromkeys(failed)) if answer else ()
         scores.append(QuestionScore(int(question.id in counting), zeroed_by))
     return scores
+
+
+def listed_score(listed: Listed, *, is_ratio: bool) -> float:
+    """The score of a question that lists its answers: the expected one's probability, or its share."""
+    if is_ratio:
+        return listed.distinct / (listed.distinct + listed.against)
+    return listed.distinct
 
 
 @dataclass(frozen=True, slots=True)

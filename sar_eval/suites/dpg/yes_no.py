@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
 from sar_eval.types import Answer
@@ -67,6 +68,15 @@ def word_answer(text: str, soft: float | None = None, truncated: bool = False) -
     Such a network may answer "two" or "maybe" where no is expected; that is an answer, not an error.
     """
     return Answer(text, read_chat(text) is True, soft, truncated)
+
+
+def listed_answer(text: str, first: str, asked: Asked, listed: Listed) -> Answer:
+    """The answer to a question that lists its answers: any text is one.
+
+    It counts as yes if the likeliest first token, in lower case, is a spelling of the expected answer, as
+    in GenEval 2's script.
+    """
+    return Answer(text, first.lower() in asked.expect, listed=listed)
 
 
 def soft_score(yes: float, no: float) -> float | None:

@@ -1,7 +1,7 @@
 """How a rubric's replies become values and a score: made from the options of a recipe.
 
-A rule has `read(reply, prompt)`, which gives the values that are stored as evidence or raises
-`UnreadReply`, and `score(values, prompt)`, the verdict's score.
+A rule has `check(prompt)`, which refuses prompts that it cannot score; `read(reply, prompt)`, which gives
+the values that are stored as evidence or raises `UnreadReply`; and `score(values, prompt)`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ OPTIONS = ("reader", *dict.fromkeys(name for names in OF_READER.values() for nam
 class Rule(Protocol):
     """Reads replies; see the module."""
 
+    def check(self, prompt: Prompt) -> None:
+        """Raise BadInput if the prompt's checks lack what the rule needs: before anything is asked."""
+        ...
+
     def read(self, reply: str, prompt: Prompt) -> Values:
         """The values in a reply about a picture of this prompt, or `UnreadReply`."""
         ...
@@ -68,6 +72,9 @@ class Numbers:
     take: Take = "same"
     bare: re.Pattern[str] | None = None
     limits: tuple[float, float] | None = None
+
+    def check(self, prompt: Prompt) -> None:
+        """Any prompt will do."""
 
     def read(self, reply: str, prompt: Prompt) -> Values:
         """A number for each name."""
@@ -96,6 +103,12 @@ class YesNo:
     items: str = "questions"
     against: str = ""
 
+    def check(self, prompt: Prompt) -> None:
+        """There must be questions, and wanted answers if the score needs them."""
+        expected_count(prompt, self.items)
+        if self.against:
+            _wanted_answers(prompt, self.against)
+
     def read(self, reply: str, prompt: Prompt) -> Values:
         """`answers`: true for yes."""
         return {"answers": read_yes_no(reply, expected_count(prompt, self.items))}
@@ -116,6 +129,10 @@ class Scores:
     tag: str = "score"
     divisor: float = 1.0
     limits: tuple[float, float] | None = None
+
+    def check(self, prompt: Prompt) -> None:
+        """There must be items to score."""
+        expected_count(prompt, self.items)
 
     def read(self, reply: str, prompt: Prompt) -> Values:
         """`scores`: numbers."""
@@ -141,6 +158,10 @@ class Text:
 
     against: str
     drop: Sequence[str] = ()
+
+    def check(self, prompt: Prompt) -> None:
+        """There must be a wanted text."""
+        _wanted(prompt, self.against)
 
     def read(self, reply: str, prompt: Prompt) -> Values:
         """`text`, stripped."""

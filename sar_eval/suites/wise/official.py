@@ -1,7 +1,7 @@
 """WISE's figures as its scripts make them: what they read in a reply, leave out, and refuse.
 
 Reimplemented from the behaviour of `vllm_eval.py`, `calculate_verified.py`, `WISE_legacy/gpt_eval.py` and
-`WISE_legacy/Calculate.py` in https://github.com/PKU-YuanGroup/WISE (commit eb51174). docs/wise.md lists
+`WISE_legacy/Calculate.py` in https://github.com/PKU-YuanGroup/WISE (commit eb51174). docs/rubric.md lists
 their quirks.
 """
 
@@ -24,9 +24,10 @@ FILES = {
     "space-time": ("TIME", "SPACE"),
     "science": ("BIOLOGY", "PHYSICS", "CHEMISTRY"),
 }
-# The class that is meant for the wide colon, too, holds the ASCII colon twice.
-_SCORE = re.compile(r"score\*{0,2}\s*:?\s*([01])\b", re.IGNORECASE)
-_ASPECT = re.compile(r"(consistency|realism|aesthetic quality)\*{0,2}\s*:?\s*(\d)", re.IGNORECASE)
+# The class that is meant for the wide colon, too, holds the ASCII colon twice. Possessive repeats find the
+# same, in a time that is linear in the reply's length.
+_SCORE = re.compile(r"score\*{0,2}+\s*+:?\s*+([01])\b", re.IGNORECASE)
+_ASPECT = re.compile(r"(consistency|realism|aesthetic quality)\*{0,2}+\s*+:?\s*+(\d)", re.IGNORECASE)
 _THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 ASPECTS = ("consistency", "realism", "aesthetic_quality")
 
@@ -108,7 +109,8 @@ class Results:
 
 def read_verified(reply: str) -> dict[str, float]:
     """The `score` in a reply: the first that is named, else the only line that is nothing but one."""
-    text = _THINKING.sub("", reply).replace("</think>", "").strip()
+    thought, closed, rest = reply.rpartition("</think>")
+    text = (_THINKING.sub("", thought + closed).replace("</think>", "") + rest).strip()
     if found := _SCORE.search(text):
         return {"score": float(found[1])}
     lines = [line.strip() for line in text.splitlines() if line.strip() in ("0", "1")]

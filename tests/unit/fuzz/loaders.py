@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -31,12 +32,15 @@ from sar_eval.networks.mplug.check import read_table
 from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.recipe import load_recipe
 from sar_eval.spec import RunSpec
+from sar_eval.stages.anchors import read_anchors
 from sar_eval.stages.describe_checkpoint import describe
 from sar_eval.storage.prompt_table import PromptTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.shards import IMAGE_SCHEMA, TOKEN_SCHEMA, read_images, read_shards
+from sar_eval.suites.cut_templates import cut
 from sar_eval.suites.dpg.suite import import_suite
 from sar_eval.suites.prompts import load_suite
+from sar_eval.suites.source import Template
 from sar_eval.train.curve import trim_curve
 from sar_eval.types import DrawProtocol, Prompt
 
@@ -244,6 +248,7 @@ GENEVAL = {
     "prompt": "two red cats",
 }
 
+ASKED = Template("ask", "judge.py", hashlib.sha256(b"Is it {what}?").hexdigest())
 LOADERS = (
     one("prompts.jsonl", JSONL, load_suite, "jsonl"),
     one("prompts.csv", CSV, load_suite),
@@ -278,6 +283,8 @@ LOADERS = (
         "json",
     ),
     one("dpg_bench.csv", DPG, import_suite),
+    one("judge.py", b'ASK = "Is it " + f"{what}?"\n', lambda path: cut(ASKED, path)),
+    one("scores.jsonl", b'{"scorer": "hps", "image": "x.png", "score": 0.3}\n', read_anchors, "jsonl"),
     one("reply.json", json.dumps(REPLY).encode(), load_reply, "json"),
     Loader(
         "config.yaml",

@@ -77,6 +77,18 @@ def test_features_do_not_depend_on_the_batch(clip, monkeypatch) -> None:
         assert torch.allclose(alone, row, atol=1e-5)
 
 
+def test_float32_is_not_shortened_on_a_gpu(clip, monkeypatch) -> None:
+    """cuDNN's setting, which the CPU ignores, is off while a picture is encoded, and then as before."""
+    before, seen = torch.backends.cudnn.allow_tf32, []
+    encode = clip.model.encode_image
+    monkeypatch.setattr(
+        clip.model, "encode_image", lambda x: seen.append(torch.backends.cudnn.allow_tf32) or encode(x)
+    )
+    clip.image_rows(_pictures(1), "openai")
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_the_latest_texts_are_kept(clip, monkeypatch) -> None:
     monkeypatch.setattr(network, "MAX_TEXTS", 3)
     texts = [openai_tokens(word) for word in ("cat", "dog", "bus", "cup", "tv")]

@@ -97,3 +97,14 @@ def test_half_a_remainder_is_cropped_by_each_librarys_rule() -> None:
     picture = Picture.from_pixels(np.tile(np.arange(35, dtype=np.uint8)[None, :, None] * 7, (SIZE, 1, 3)))
     shifted = transforms.openai_pixels(picture, SIZE)[:, :, :-1]
     assert torch.allclose(transforms.hf_pixels(picture, SIZE)[:, :, 1:], shifted, atol=1e-6)
+
+
+def test_simplears_squash_of_a_stored_picture() -> None:
+    """From -1 to 1 and back is the picture again: its bytes, squashed, bilinear, without antialiasing."""
+    picture = _picture("RGB", (90, 50))
+    rgb = torch.from_numpy(np.array(picture.rgb)).permute(2, 0, 1)[None].float() / 255
+    squashed = torch.nn.functional.interpolate(rgb, (SIZE, SIZE), mode="bilinear", align_corners=False)[0]
+    exact = transforms.TRANSFORMS["simplear-float32"](picture, SIZE)
+    assert torch.allclose(exact, transforms._normalize(squashed), atol=1e-5)
+    rounded = transforms.TRANSFORMS["simplear-bfloat16"](picture, SIZE)
+    assert 1e-3 < (rounded - exact).abs().max() < 0.1

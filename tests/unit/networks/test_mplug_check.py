@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sar_eval.answerers.mplug import MplugAnswerer
-from sar_eval.cli.inspect import doctor as command
+from sar_eval.cli.doctor import doctor as command
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.stages import doctor
 from sar_eval.tensors.published_weights import checksum_path

@@ -11,13 +11,15 @@ from sar_eval.errors import BadInput
 from sar_eval.measures import Measure
 from sar_eval.report.scores import score_groups
 from sar_eval.stages.gate import Asked
+from sar_eval.stages.sequential import _round
+from sar_eval.stats import paired as paired_stats
 from sar_eval.stats.change_points import find_change_points
 from sar_eval.stats.differences import difference
 from sar_eval.stats.intervals import metric_of
 from sar_eval.stats.levels import level_of, pair_levels, prompt_scores
 from sar_eval.stats.paired import standard_error, value_of
 from sar_eval.stats.pairing import pair
-from sar_eval.stats.sequential import Rounds, decisions, looks
+from sar_eval.stats.sequential import Look, Rounds, decisions, looks
 from sar_eval.storage.baselines import read_baseline, write_baseline
 from tests.score_lists import measure
 from tests.unit.storage.test_baselines import FACTS
@@ -184,3 +186,20 @@ def test_bets_by_share_hold_their_error() -> None:
     suites = np.where(rng.random((1000, 400)) < (1 + means) / 2, 1.0, -1.0)
     found = decisions(suites, rounds, 0.0)
     assert (found[:, -1] != 0).mean() <= 0.1  # two sides of 5 % each
+
+
+def test_a_look_at_grades_is_in_their_unit() -> None:
+    grades = measure([[[1.0]]], bounds=(1.0, 5.0))
+    look = Look(9, first=0.5, second=0.25, lower=-0.5, upper=0.1, low=-0.6, high=0.2, decision="open")
+    found = _round(look, grades, images=2, draws=40)
+    assert (found.baseline, found.figure, found.value) == (3.0, 2.0, -1.0)
+    assert (found.lower, found.low, found.images) == (-2.0, pytest.approx(-2.4), 18)
+
+
+@pytest.mark.slow
+def test_intervals_of_few_unbounded_scores_hold_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight prompts of normal rewards: the percentile bootstrap alone would hold the mean in 90 %."""
+    monkeypatch.setattr(paired_stats, "RESAMPLES", 400)
+    rng = np.random.default_rng(0)
+    limits = [_numbers(measure([rng.normal(0, 1, (8, 1)).tolist()], bounds=None)) for _ in range(500)]
+    assert 0.93 <= np.mean([low <= 0 <= high for _, low, high in limits]) <= 0.98

@@ -106,7 +106,7 @@ def test_other_keys_of_the_metadata_are_kept(tmp_path: Path) -> None:
     assert suite.notes == ()
 
 
-@pytest.mark.parametrize("name", ["geneval", "shapes", "dpg-shapes"])
+@pytest.mark.parametrize("name", ["geneval", "shapes", "dpg-shapes", "imagereward"])
 def test_the_shipped_suites_have_nothing_to_note(name: str) -> None:
     assert load_suite(ROOT / "prompts" / f"{name}.jsonl").notes == ()
 

@@ -2,92 +2,29 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sar_eval import suites
 from sar_eval.errors import BadInput
 from sar_eval.suites import source as sources
 from sar_eval.suites.cut_templates import cut
 from sar_eval.suites.prompts import load_suite
 from sar_eval.suites.source import Template
-
-SYSTEM = "Judge this picture."
-USER = 'Text: "{prompt}"\nWhy: {explanation}\nAnswer with {"score": 0}'
-PROGRAM = '''
-"""A program that ends the world when it runs."""
-raise SystemExit("it ran")
-
-def build(row, marker):
-    head = "Judge " + "this picture."
-    return [head, f"""Text: "{row['Prompt']}"\\nWhy: {row["Explanation"]}\\nAnswer with {{"score": 0}}"""]
-
-TEMPLATES = ["""
-    Is it so? ##QUESTIONS##
-    """, 5, b"bytes"]
-'''
-DECLARATION = f'''
-from sar_eval.documents import read_json
-from sar_eval.suites.source import ImportedSuite, SuiteSource, Template, official, official_file
-from sar_eval.types import Prompt
-
-def convert(source):
-    rows = read_json(official_file(source, "rows.json"))
-    prompts = [Prompt(str(row["id"]), row["Prompt"], row["tag"], {{"why": row["why"]}}) for row in rows]
-    return ImportedSuite(prompts, ("rows.json: a note",), "with 2 reasons")
-
-SOURCE = SuiteSource(
-    title="Tiny bench",
-    licence="no licence",
-    files=(
-        official("tiny", "https://example.org/tiny/rows.json", "prompts"),
-        official("tiny", "https://example.org/tiny/judge.py", "the judge's texts"),
-    ),
-    convert=convert,
-    takes="the folder tiny",
-    prompts=2,
-    templates=(
-        Template("system", "judge.py", "{hashlib.sha256(SYSTEM.encode()).hexdigest()}"),
-        Template(
-            "user", "judge.py", "{hashlib.sha256(USER.encode()).hexdigest()}",
-            holes={{"row['Prompt']": "prompt", "row['Explanation']": "explanation"}},
-        ),
-        Template(
-            "questions", "judge.py", "{hashlib.sha256(b"Is it so? ##QUESTIONS##").hexdigest()}",
-            markers={{"##QUESTIONS##": "questions"}},
-        ),
-    ),
-)
-'''
-ROWS = [
-    {"id": 1, "Prompt": "a red ball", "tag": "colour", "why": "red"},
-    {"id": 2, "Prompt": "zwei B\u00e4lle", "tag": "", "why": "two"},
-]
+from tests.tiny_suite import PROGRAM, ROWS, SYSTEM, USER, declared
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch) -> Path:
-    """The folder with a suite's official files; the suite is declared in a folder of the package's path."""
+def tiny(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """The folder with a suite's official files."""
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "more" / "tiny").mkdir(parents=True)
-    (tmp_path / "more" / "tiny" / "source.py").write_text(DECLARATION)
-    monkeypatch.setattr(suites, "__path__", [*suites.__path__, str(tmp_path / "more")])
     folder = tmp_path / "official"
     folder.mkdir()
     (folder / "rows.json").write_text(json.dumps(ROWS))
     (folder / "judge.py").write_text(PROGRAM)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-    """Each test's declaration is imported anew."""
-    import sys
-
-    yield
-    for name in ("sar_eval.suites.tiny", "sar_eval.suites.tiny.source"):
-        sys.modules.pop(name, None)
+    with declared(tmp_path / "more"):
+        yield folder
 
 
 def test_import_writes_suite_and_templates(sar_eval_here, tiny: Path, tmp_path: Path) -> None:
@@ -166,4 +103,5 @@ def test_templates_come_from_other_files_too(tmp_path: Path, name: str, content:
     (tmp_path / name).write_text(content)
     template = Template("t", name, hashlib.sha256(SYSTEM.encode()).hexdigest())
     assert cut(template, tmp_path) == SYSTEM
-    assert cut(template, tmp_path / name) == SYSTEM
+    (tmp_path / "rows.csv").write_text("id,text\n")
+    assert cut(template, tmp_path / "rows.csv") == SYSTEM

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sar_eval.images.files import encode_png
-from sar_eval.types import TrackedPicture, TrackedRun
+from sar_eval.tracked_runs import TrackedPicture, TrackedRun
 from tests.unit.trackers.network import refuse
 
 HOSTILE = "# <script>alert(1)</script>\n[a](javascript:b) of a star"
