@@ -30,18 +30,22 @@ def _words(suite: Path, out: Path, *more: object) -> list[str]:
         out,
         "--batch-size",
         8,
+        "--scorers",
+        "colourfulness",
         *more,
     ]
     return [str(word) for word in words]
 
 
-def _contents(run: Path) -> tuple[list[dict], list[dict]]:
+def _contents(run: Path) -> tuple[list[dict], ...]:
     """Everything that must not depend on how the run went, in the order of the keys."""
     drawn = pq.read_table(run / "generations").drop_columns("elapsed_s").sort_by("key").to_pylist()
     judged = pq.read_table(run / "verdicts" / "shapes").sort_by("key").to_pylist()
-    for rows in (drawn, judged):
+    (beside,) = (run / "verdicts").glob("score-*")
+    scored = pq.read_table(beside).sort_by("key").to_pylist()
+    for rows in (drawn, judged, scored):
         assert len({row["key"] for row in rows}) == len(rows)
-    return drawn, judged
+    return drawn, judged, scored
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +246,7 @@ def test_stages_one_by_one_give_the_same(undisturbed, sar_eval, tmp_path: Path) 
     ]
     drawn = sar_eval("generate", suite, "--ckpt", "demo:sft", "--out", tmp_path / "run", *protocol)
     assert drawn.returncode == 0, drawn.stderr
-    judged = sar_eval("judge", tmp_path / "run", "--benchmark", "shapes")
+    judged = sar_eval("judge", tmp_path / "run", "--benchmark", "shapes", "--scorers", "colourfulness")
     assert judged.returncode == 0, judged.stderr
     folded = sar_eval("summarize", tmp_path / "run", "--json")
     assert json.loads(folded.stdout)["metrics"] == summary["metrics"]
