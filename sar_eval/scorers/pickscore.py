@@ -33,7 +33,6 @@ class PickScore:
 
     variants = MappingProxyType({"": FACTS})
     path_options = ("weights", "config")  # the version has digests of both
-    speed_options = ()
 
     def __init__(
         self,
