@@ -39,18 +39,20 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         return
     for kind, names in found.items():
         say(kind)
+        width = max(map(len, names), default=0)
         for name, text in names.items():
-            say(f"  {name:<16} {text}")
+            say(f"  {name:<{max(width, 16)}} {text}")
 
 
 def _scorers() -> dict[str, str]:
     """Scorers, and of those that ship with sar-eval what each form says of itself."""
     from sar_eval import discover
+    from sar_eval.scoring import variants_of
 
     found: dict[str, str] = {}
     for name, text in discover.names("scorers").items():
         found[name] = text
-        variants = {} if text.startswith("from ") else discover.load("scorers", name).variants
+        variants = {} if text.startswith("from ") else variants_of(name)
         for variant, facts in variants.items():
             found[f"  {name}:{variant}" if variant else f"  {name}"] = _describe(facts)
     return found
@@ -59,5 +61,6 @@ def _scorers() -> dict[str, str]:
 def _describe(facts: ScorerFacts) -> str:
     """Unit, range, prompt and licence in a line."""
     low, high = ("any" if end is None else f"{end:g}" for end in (facts.low, facts.high))
+    numbers = "any number" if facts.low is facts.high is None else f"{low} to {high}"
     prompt = "needs a prompt" if facts.needs_prompt else "needs no prompt"
-    return f"{facts.unit}, {low} to {high}; {prompt}; {facts.licence}"
+    return f"{facts.unit}, {numbers}; {prompt}; {facts.licence}"

@@ -129,6 +129,11 @@ def test_a_scorers_name_stands_for_its_weights(tmp_path) -> None:
     assert [part.name for part in parts] == ["hps-v2.1", "clip", "hps-v2.0", "clip-b32"]
     with pytest.raises(UnknownName, match=r"unknown scorer or weights 'hps-2.1'; did you mean 'hps-v2.1'"):
         weights_of("hps-2.1")
+    (tmp_path / "odd.py").write_text(SCORER.replace('"clip"', '"mine"') + "\nclass Nothing: pass\n")
+    with pytest.raises(BadInput, match="knows no weights 'mine'; leave them out of its facts"):
+        weights_of(f"{tmp_path}/odd.py:Two")
+    with pytest.raises(BadInput, match="is no scorer: it has no table `variants`"):
+        weights_of(f"{tmp_path}/odd.py:Nothing")
 
 
 @pytest.mark.parametrize(
