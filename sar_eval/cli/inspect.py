@@ -39,9 +39,9 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         return
     for kind, names in found.items():
         say(kind)
-        width = max(map(len, names), default=0)
+        width = max(16, *map(len, names))
         for name, text in names.items():
-            say(f"  {name:<{max(width, 16)}} {text}")
+            say(f"  {name:<{width}} {text}")
 
 
 def _scorers() -> dict[str, str]:
@@ -61,6 +61,6 @@ def _scorers() -> dict[str, str]:
 def _describe(facts: ScorerFacts) -> str:
     """Unit, range, prompt and licence in a line."""
     low, high = ("any" if end is None else f"{end:g}" for end in (facts.low, facts.high))
-    numbers = "any number" if facts.low is facts.high is None else f"{low} to {high}"
+    values = "any number" if facts.low is None and facts.high is None else f"{low} to {high}"
     prompt = "needs a prompt" if facts.needs_prompt else "needs no prompt"
-    return f"{facts.unit}, {numbers}; {prompt}; {facts.licence}"
+    return f"{facts.unit}, {values}; {prompt}; {facts.licence}"

@@ -33,6 +33,7 @@ class PickScore:
 
     variants = MappingProxyType({"": FACTS})
     path_options = ("weights", "config")  # the version has digests of both
+    preference = "softmax"  # of two scores of one prompt: the probability that a picture is preferred
 
     def __init__(
         self,
