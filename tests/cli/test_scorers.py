@@ -152,6 +152,13 @@ def test_missing_numbers_are_counted_and_named(in_this_process: Run, judged: Pat
     assert summary_of(judged)["overall"]["value"] == 0.5
 
 
+def test_a_scorer_that_fails_takes_nothing_from_the_others(in_this_process: Run, judged: Path) -> None:
+    done = beside(in_this_process, judged, f"colourfulness,{PICKY}")
+    assert done.returncode == 3
+    found = summary_of(judged)
+    assert (found["scorer/colourfulness"]["n"], found["scorer/counting_scorers"]["n"]) == (6, 4)
+
+
 def test_the_verdict_itself_may_be_the_scorers(in_this_process: Run, judged: Path) -> None:
     done = beside(in_this_process, judged, "colourfulness", "--judge", "score")
     assert done.returncode == 0, done.stderr
