@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.options import check_whole_number
-from sar_eval.types import Json, Score
+from sar_eval.types import Json, Score, ScorerFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,6 +181,19 @@ def split_variant(name: str) -> tuple[str, str]:
     return scorer, variant
 
 
+def variants_of(scorer: str) -> Mapping[str, ScorerFacts]:
+    """The forms of a scorer with their facts, the default first.
+
+    Raises:
+        BadInput: what is called so is no scorer.
+        UnknownName: nothing is called so.
+    """
+    found = getattr(discover.load("scorers", scorer), "variants", None)
+    if not isinstance(found, Mapping) or not found:
+        raise BadInput(f"{scorer} is no scorer: it has no table `variants` of its forms and their facts")
+    return found
+
+
 def _check_tables(options: Mapping[str, Any], split: Mapping[str, tuple[str, str]]) -> None:
     known = {*split, *(label(name) for name, _ in split.values())}
     for name, table in options.items():
@@ -191,8 +204,7 @@ def _check_tables(options: Mapping[str, Any], split: Mapping[str, tuple[str, str
 
 
 def _make(name: str, variant: str, device: str, dtype: str, options: Mapping[str, Json]) -> Scorer:
-    make = discover.load("scorers", name)
-    known = list(getattr(make, "variants", {"": None}))
+    make, known = discover.load("scorers", name), list(variants_of(name))
     if variant and variant not in known:
         raise discover.unknown(f"variant of scorer {name!r},", variant, [v for v in known if v])
     with discover.guarded(f"scorer {name!r} cannot be made with the options {dict(options)}"):
@@ -227,12 +239,18 @@ def _prompt_problem(scorer: Scorer, prompt: str) -> str:
 
 
 def _run(name: str, scorer: Scorer, batch: Sequence[_Item]) -> None:
-    """Put one scorer's scores of a batch into its items."""
+    """Put one scorer's scores of a batch into its items.
+
+    Raises:
+        BadInput: it gave another number of scores than there are pictures.
+    """
     items = [item for item in batch if item.picture is not None and name not in item.scored.errors]
     if not items:
         return
     pictures = [item.picture for item in items if item.picture is not None]
-    found = scorer.score(pictures, [item.prompt for item in items])
+    found = list(scorer.score(pictures, [item.prompt for item in items]))
+    if len(found) != len(items):
+        raise BadInput(f"scorer {name!r} gave {len(found)} scores of {len(items)} pictures")
     for item, score in zip(items, found, strict=True):
         _keep(name, score, item.scored)
 

@@ -39,18 +39,20 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         return
     for kind, names in found.items():
         say(kind)
+        width = max(16, *map(len, names))
         for name, text in names.items():
-            say(f"  {name:<19} {text}")
+            say(f"  {name:<{width}} {text}")
 
 
 def _scorers() -> dict[str, str]:
     """Scorers, and of those that ship with sar-eval what each form says of itself."""
     from sar_eval import discover
+    from sar_eval.scoring import variants_of
 
     found: dict[str, str] = {}
     for name, text in discover.names("scorers").items():
         found[name] = text
-        variants = {} if text.startswith("from ") else discover.load("scorers", name).variants
+        variants = {} if text.startswith("from ") else variants_of(name)
         for variant, facts in variants.items():
             found[f"  {name}:{variant}" if variant else f"  {name}"] = _describe(facts)
     return found

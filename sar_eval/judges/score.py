@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sar_eval.errors import BadInput
-from sar_eval.options import check_dtype
+from sar_eval.options import check_dtype, check_whole_number
 from sar_eval.scoring import Scored, ScorerSet, read_names
 from sar_eval.types import Generation, Json, Prompt, Verdict
 
@@ -57,6 +57,7 @@ class ScoreJudge:
         if not names:
             raise BadInput(f"{LABEL} has no scorers: name them, as --scorers hps,imagereward")
         check_dtype(dtype, LABEL)
+        check_whole_number("images_at_once", images_at_once, LABEL)
         self.set = ScorerSet(names, device=device, dtype=dtype, batch_size=images_at_once, options=options)
         self.weights = _weights(score, weights, list(self.set.scorers))
         of = "+".join(f"{name}={version}" for name, version in self.set.versions.items())

@@ -18,6 +18,7 @@ from sar_eval.images.picture import Picture
 from sar_eval.networks import dinov2
 from sar_eval.networks.clip.network import ClipNetwork
 from sar_eval.networks.clip.source import ClipSource, Published, refuse_others
+from sar_eval.networks.clip_pixels import MEAN, STD
 from sar_eval.networks.inception import resize
 from sar_eval.networks.inception.weights import load_inception
 from sar_eval.networks.shared import acquire, release
@@ -25,7 +26,6 @@ from sar_eval.tensors.digests import file_digest
 
 INCEPTIONS = ("inception-clean", "inception-fid")  # the same numbers in two forms
 CLIP_336 = Published(("clip-l14-336",), "ViT-L-14-336-quickgelu", quick_gelu=True)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class FeatureNetwork(ABC):
@@ -122,7 +122,7 @@ class ClipFeatures(FeatureNetwork):
         side = min(image.size)
         left, top = ((length - side) // 2 for length in image.size)
         square = image.crop((left, top, left + side, top + side))
-        return dinov2.normalized(square, size, CLIP_MEAN, CLIP_STD)
+        return dinov2.normalized(square, size, MEAN, STD)
 
     def _features(self, pixels: Tensor) -> Tensor:
         return torch.nn.functional.normalize(self.network.encode_pixels(pixels), dim=-1)

@@ -44,7 +44,6 @@ class Aesthetic:
         }
     )
     path_options = ("weights", "clip_weights", "config")  # the version has digests of them
-    speed_options = ()
 
     def __init__(
         self,

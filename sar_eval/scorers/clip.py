@@ -122,7 +122,6 @@ class Clip:
         }
     )
     path_options = ("weights", "config")  # the version has digests of both
-    speed_options = ()
 
     def __init__(
         self,

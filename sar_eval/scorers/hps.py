@@ -35,7 +35,6 @@ class Hps:
 
     variants = MappingProxyType({"v2.1": _facts("hps-v2.1"), "v2.0": _facts("hps-v2.0")})
     path_options = ("weights", "config")  # the version has digests of both
-    speed_options = ()
 
     def __init__(
         self,

@@ -77,8 +77,8 @@ class Hpsv3Scorer:
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype, self.pictures_at_once = device, dtype, pictures_at_once
         self.weights, self.base = _find_weights(weights), _find_base(base)
-        self.version = _version(self.weights, self.base)
-        self._key = ("hpsv3", self.version, str(self.weights), device, dtype)
+        self.version = _version(self.weights, self.base, dtype)
+        self._key = ("hpsv3", self.version, str(self.weights), device)
 
     def __enter__(self) -> Self:
         from sar_eval.networks.hpsv3.scoring import Hpsv3
@@ -144,10 +144,10 @@ def _find_base(base: str) -> Path:
     return folder
 
 
-def _version(weights: Path, base: Path) -> str:
+def _version(weights: Path, base: Path, dtype: str) -> str:
     from sar_eval.tensors.digests import version_of_files
 
-    return f"{VERSION}+{version_of_files(weights, [base / name for name in BASE_FILES])}"
+    return f"{VERSION}+{version_of_files(weights, [base / name for name in BASE_FILES], dtype)}"
 
 
 SCORER = Hpsv3Scorer

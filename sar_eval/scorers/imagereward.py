@@ -62,8 +62,8 @@ class ImageRewardScorer:
         self.variant, self.facts = variant, self.variants[variant]
         self.device, self.dtype = device, dtype
         self.weights, self.vocabulary = _find(weights)
-        self.version = _version(self.weights, self.vocabulary)
-        self._key = ("imagereward", self.version, str(self.weights), device, dtype)
+        self.version = _version(self.weights, self.vocabulary, dtype)
+        self._key = ("imagereward", self.version, str(self.weights), device)
 
     def __enter__(self) -> Self:
         from sar_eval.networks.image_reward.scoring import ImageReward
@@ -118,11 +118,11 @@ def _find(weights: str) -> tuple[Path, Path]:
     return path, vocabulary
 
 
-def _version(weights: Path, vocabulary: Path) -> str:
+def _version(weights: Path, vocabulary: Path, dtype: str) -> str:
     from sar_eval.tensors.digests import version_of_files
 
     sizes = [path for name in SIZES if (path := weights.parent / name).is_file()]
-    return f"{VERSION}+{version_of_files(weights, [vocabulary, *sizes])}"
+    return f"{VERSION}+{version_of_files(weights, [vocabulary, *sizes], dtype)}"
 
 
 SCORER = ImageRewardScorer

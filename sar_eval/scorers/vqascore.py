@@ -115,7 +115,8 @@ class VqaScore:
             self._form = _FlanT5(_checked(FlanT5Options(**options)), variant, device, dtype)
         words = f"{self._form.options.question}\0{self._form.options.answer}"
         asked = hashlib.sha256(words.encode()).hexdigest()[:8]
-        self.version = f"{VERSION}+{variant}+{asked}+{self._form.digest}"
+        precision = "" if dtype == "float32" else f"+{dtype}"  # another dtype gives other numbers
+        self.version = f"{VERSION}+{variant}+{asked}+{self._form.digest}{precision}"
 
     def __enter__(self) -> Self:
         self._form.load()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sar_eval import discover
 from sar_eval.errors import BadInput, Incomplete, SarEvalError
-from sar_eval.scoring import ScorerSet, label, split_variant
+from sar_eval.scoring import ScorerSet, label, split_variant, variants_of
 from sar_eval.stages.anchors import Anchor
 from sar_eval.stages.fetch import fetch
 from sar_eval.stages.fetch_plan import SCORERS, plan, weights_of
@@ -74,7 +74,7 @@ def _forms(name: str) -> list[str]:
     weights_of(name)  # which knows the name, or says what is near
     if variant or discover.is_file(name):
         return [name]
-    return [f"{scorer}:{form}" if form else scorer for form in discover.load(SCORERS, scorer).variants]
+    return [f"{scorer}:{form}" if form else scorer for form in variants_of(scorer)]
 
 
 def _bare(name: str) -> str:
@@ -82,7 +82,7 @@ def _bare(name: str) -> str:
     scorer, variant = split_variant(name)
     if discover.is_file(name):
         return label(name)
-    return scorer if variant == next(iter(discover.load(SCORERS, scorer).variants)) else name
+    return scorer if variant == next(iter(variants_of(scorer))) else name
 
 
 def _missing(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sar_eval import discover
 from sar_eval.errors import BadInput, StorageFailed
-from sar_eval.scoring import split_variant
+from sar_eval.scoring import split_variant, variants_of
 from sar_eval.stages.fetch import Progress, fetch
 from sar_eval.tensors.hub import fetch_folder
 from sar_eval.tensors.published_weights import (
@@ -75,6 +75,7 @@ def weights_of(name: str) -> tuple[str, ...]:
 
     Raises:
         UnknownName: it is neither.
+        BadInput: a scorer that is none, or that needs weights which nobody can fetch.
     """
     own = (name,) if name in FOR_SCORERS else ()
     scorer, variant = split_variant(name)
@@ -82,10 +83,15 @@ def weights_of(name: str) -> tuple[str, ...]:
         if own:
             return own
         raise discover.unknown("scorer or weights", name, [*known, *FOR_SCORERS])
-    variants = discover.load(SCORERS, scorer).variants
+    variants = variants_of(scorer)
     if variant and variant not in variants:
         raise discover.unknown(f"variant of scorer {scorer!r},", variant, [v for v in variants if v])
-    return tuple(dict.fromkeys((*own, *variants[variant or next(iter(variants))].weights)))
+    needed = variants[variant or next(iter(variants))].weights
+    if strange := [weights for weights in needed if weights not in FOR_SCORERS]:
+        raise BadInput(
+            f"scorer {name}: `fetch` knows no weights {strange[0]!r}; leave them out of its facts"
+        )
+    return tuple(dict.fromkeys((*own, *needed)))
 
 
 def download(parts: Sequence[Part], progress: Progress) -> Iterator[tuple[Part, Path]]:

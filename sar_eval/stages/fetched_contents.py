@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from sar_eval.documents import parse_json, read_bytes
+from sar_eval.documents import MAX_BYTES, parse_json, read_bytes
 from sar_eval.errors import BadInput
 
 _MARKUP = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04")
 _MIN_WEIGHTS_BYTES = 10_000
+_MAX_YAML_BYTES = 1_000_000  # which PyYAML needs seconds for; Qwen's tokenizer.json has 7 million
 
 
 def why_not(path: Path, name: str) -> str:
@@ -49,19 +50,16 @@ def _questions(path: Path, head: bytes) -> str:
 
 
 def _settings(path: Path, head: bytes) -> str:
-    """JSON or YAML with a table in it."""
+    """JSON or YAML with a table in it, or JSON with the rows of a suite."""
     import yaml  # type: ignore[import-untyped]
 
+    is_json = head.lstrip()[:1] in (b"{", b"[")
     try:
-        text = read_bytes(path, 1_000_000)
-        data = (
-            yaml.safe_load(text)
-            if path.suffix == ".yaml" or head[:1] not in b"{["
-            else parse_json(text, "it")
-        )
+        text = read_bytes(path, MAX_BYTES if is_json else _MAX_YAML_BYTES)
+        data = parse_json(text, "it") if is_json else yaml.safe_load(text)
     except (BadInput, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         return f"is no readable configuration ({str(error).splitlines()[0]})"
-    if head[:1] == b"[" and isinstance(data, list):
+    if is_json and isinstance(data, list):
         return ""  # the rows of a suite
     return "" if isinstance(data, dict) else "is no table of settings"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sar_eval.answers import Listed
-from sar_eval.errors import BadInput
+from sar_eval.suites.dpg.answers import does_not_answer, scored_by_prompt
 from sar_eval.suites.dpg.questions import Question, read_questions
 from sar_eval.types import Json, Prompt, Verdict
 
@@ -50,14 +50,10 @@ def answered_images(
     Raises:
         BadInput: a prompt has no questions, or a verdict's evidence does not answer them.
     """
-    scored: dict[str, list[tuple[int, Verdict]]] = {}
-    for key, verdict in verdicts.items():
-        if verdict.score is not None:
-            prompt_id, _, number = key.rpartition("/")
-            scored.setdefault(prompt_id, []).append((int(number), verdict))
+    scored = scored_by_prompt(verdicts)
     for prompt in prompts:
         questions = read_questions(prompt.checks, f"prompt {prompt.id}")
-        for index, verdict in sorted(scored.get(prompt.id, ()), key=lambda pair: pair[0]):
+        for index, verdict in scored.get(prompt.id, ()):
             yield AnsweredImage(prompt, index, _answers(questions, verdict, fold))
 
 
@@ -70,10 +66,7 @@ def _answers(questions: Sequence[Question], verdict: Verdict, fold: str) -> tupl
     except (AttributeError, KeyError, TypeError, ValueError):
         ids_match = False
     if not ids_match:
-        raise BadInput(
-            f"the verdict on {verdict.key} by judge {verdict.judge!r} does not answer its prompt's "
-            f"questions: the fold {fold} reads verdicts of the judge vqa on this suite; judge the run again"
-        )
+        raise does_not_answer(verdict, fold)
     return answers
 
 

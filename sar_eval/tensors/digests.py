@@ -20,7 +20,11 @@ def _digest(path: Path, *_state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def version_of_files(weights: Path, others: Iterable[Path]) -> str:
-    """What a version says of a network's files: 8 digits of the weights' SHA-256, 8 of all others'."""
+def version_of_files(weights: Path, others: Iterable[Path], dtype: str = "float32") -> str:
+    """What a version says of a network: 8 digits of the weights' SHA-256, 8 of all other files', the dtype.
+
+    The dtype is named if it is not float32: the same picture has another score then.
+    """
     digests = "".join(file_digest(path) for path in others)
-    return f"{file_digest(weights)[:8]}+{hashlib.sha256(digests.encode()).hexdigest()[:8]}"
+    parts = [file_digest(weights)[:8], hashlib.sha256(digests.encode()).hexdigest()[:8]]
+    return "+".join([*parts, dtype] if dtype != "float32" else parts)

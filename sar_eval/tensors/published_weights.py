@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sar_eval.documents import read_bytes
 from sar_eval.errors import BadInput
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.remote_file import HubFolder, RemoteFile
 from sar_eval.tensors.scorer_files import SCORER_WEIGHTS, Weights
 
@@ -132,9 +132,7 @@ def which_published(path: Path, sha256: str = "") -> str | None:
         path: of a file that is taken for some of these weights.
         sha256: its checksum, where the caller has it already: a file of 2 GB takes seconds.
     """
-    if not sha256:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256 or file_digest(path)
     for name, weights in WEIGHTS.items():
         for known in () if isinstance(weights, HubFolder) else map(_known_sha256, weights):
             if known and sha256.startswith(known):

@@ -125,6 +125,7 @@ def test_numbers_beside_verdicts_are_stored_named_and_summarised(
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+@pytest.mark.slow
 def test_a_scorer_that_comes_later_leaves_the_others_and_scores_only_itself(
     in_this_process: Run, judged: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_the_verdict_itself_may_be_the_scorers(in_this_process: Run, judged: Pat
     assert summary_of(judged)["overall"]["value"] > 1
 
 
+@pytest.mark.slow
 def test_scores_of_other_versions_are_not_compared(in_this_process: Run, judged: Path) -> None:
     other = judged.with_name("other")
     shutil.copytree(judged, other)

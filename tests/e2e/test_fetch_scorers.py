@@ -125,9 +125,15 @@ def test_a_scorers_name_stands_for_its_weights(tmp_path) -> None:
     (tmp_path / "two.py").write_text(SCORER)
     assert weights_of(f"{tmp_path}/two.py:Two") == ("hps-v2.1", "clip")  # of its default form
     parts = plan("scorers", [f"{tmp_path}/two.py:Two", "hps-v2.0", "clip"])
-    assert [part.name for part in parts] == ["hps-v2.1", "clip", "hps-v2.0"]
+    # `clip` is both weights and a scorer, whose default form needs others.
+    assert [part.name for part in parts] == ["hps-v2.1", "clip", "hps-v2.0", "clip-b32"]
     with pytest.raises(UnknownName, match=r"unknown scorer or weights 'hps-2.1'; did you mean 'hps-v2.1'"):
         weights_of("hps-2.1")
+    (tmp_path / "odd.py").write_text(SCORER.replace('"clip"', '"mine"') + "\nclass Nothing: pass\n")
+    with pytest.raises(BadInput, match="knows no weights 'mine'; leave them out of its facts"):
+        weights_of(f"{tmp_path}/odd.py:Two")
+    with pytest.raises(BadInput, match="is no scorer: it has no table `variants`"):
+        weights_of(f"{tmp_path}/odd.py:Nothing")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,10 @@ def test_a_person_is_asked_before_much(server, sar_eval_here, monkeypatch, answe
 
 def test_yes_asks_nothing(server, sar_eval_here, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(""))
-    server.body = SAFETENSORS
+    tokenizer = json.dumps({str(number): number for number in range(100_000)}).encode()
+    assert len(tokenizer) > 1_000_000  # as Qwen's are
+    names = ("chat_template.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+    server.body, server.files = SAFETENSORS, {**dict.fromkeys(names, tokenizer), "merges.txt": b"a b\n"}
     code, output = sar_eval_here("fetch", "scorers", "hpsv3", "--yes")
     assert (code, "Download about" in output) == (0, False), output
     assert find_weights("hpsv3").read_bytes() == SAFETENSORS

@@ -13,11 +13,12 @@ from sar_eval.suites.hpsv2.suite import STYLES
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+InProcess = Callable[..., tuple[int, str]]
 EACH = 4  # prompts of a style
 
 
 @pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sar_eval: Command) -> Path:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sar_eval_here: InProcess) -> Path:
     """Official files imported, and pictures named as the official package names them."""
     monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "cache"))
     rng, official = np.random.default_rng(0), tmp_path / "benchmark"
@@ -28,12 +29,14 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sar_eval: Command) -
         for number in range(EACH):
             pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / style / f"{number:05d}.jpg")
-    done = sar_eval("prompts", "import", "hpsv2", "--from", official)
-    assert done.returncode == 0, done.stderr
+    code, output = sar_eval_here("prompts", "import", "hpsv2", "--from", official)
+    assert code == 0, output
     return tmp_path / "images"
 
 
-def test_from_the_official_files_to_a_gate(images: Path, sar_eval: Command, tmp_path: Path) -> None:
+def test_from_the_official_files_to_a_gate(
+    images: Path, sar_eval: Command, sar_eval_here: InProcess, tmp_path: Path
+) -> None:
     score = ("score", "hpsv2", "--images", images, "--scorers", "colourfulness", "--no-report")
     done = sar_eval(*score, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
@@ -44,17 +47,17 @@ def test_from_the_official_files_to_a_gate(images: Path, sar_eval: Command, tmp_
             figures[f"style/{style}"]["value"]
         )
     baseline = tmp_path / "base.parquet"
-    assert sar_eval("baseline", "save", tmp_path / "run", baseline).returncode == 0
-    refused = sar_eval("gate", tmp_path / "run", "--baseline", baseline)
-    assert refused.returncode == 2
-    assert "'overall' has scores of any size" in refused.stderr
-    passed = sar_eval("gate", tmp_path / "run", "--baseline", baseline, "--tolerance", 50)
-    assert passed.returncode == 0, passed.stderr
+    assert sar_eval_here("baseline", "save", tmp_path / "run", baseline)[0] == 0
+    code, output = sar_eval_here("gate", tmp_path / "run", "--baseline", baseline)
+    assert code == 2
+    assert "'overall' has scores of any size" in output
+    code, output = sar_eval_here("gate", tmp_path / "run", "--baseline", baseline, "--tolerance", 50)
+    assert code == 0, output
 
 
-def test_a_missing_picture_is_named(images: Path, sar_eval: Command, tmp_path: Path) -> None:
+def test_a_missing_picture_is_named(images: Path, sar_eval_here: InProcess, tmp_path: Path) -> None:
     (images / "photo" / "00002.jpg").unlink()
     score = ("score", "hpsv2", "--images", images, "--scorers", "colourfulness", "--no-report")
-    done = sar_eval(*score, "--out", tmp_path / "run")
-    assert done.returncode == 3
-    assert "photo-00002/0: missing" in done.stdout + done.stderr
+    code, output = sar_eval_here(*score, "--out", tmp_path / "run")
+    assert code == 3
+    assert "photo-00002/0: missing" in output

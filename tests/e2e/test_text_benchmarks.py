@@ -112,8 +112,8 @@ def test_longtext_reads_what_stands_in_the_picture(sar_eval_here, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_oneig_asks_each_question_with_its_ending(sar_eval_here, tmp_path: Path) -> None:
-    asked = [{"id": 1, "text": "red?"}, {"id": 2, "text": "blue?", "parents": [1]}]
+def test_oneig_asks_each_question_as_the_suite_has_it(sar_eval_here, tmp_path: Path) -> None:
+    asked = [{"id": 1, "text": "red?. Say so."}, {"id": 2, "text": "blue?", "parents": [1]}]
     row = {"id": "object_000", "text": "a ball", "tag": "object", "checks": {"questions": asked}}
     suite, run = tmp_path / "suite.jsonl", tmp_path / "run"
     suite.write_text(json.dumps(row) + "\n")
@@ -123,7 +123,7 @@ def test_oneig_asks_each_question_with_its_ending(sar_eval_here, tmp_path: Path)
         code, output = sar_eval_here(*words, *_judged_by(server.url))
     assert code == 0, output
     texts = [body["messages"][0]["content"][1]["text"] for body in server.requests]
-    assert texts == [f"{color}?. Please answer 'Yes' or 'No' only." for color in ("red", "blue")]
+    assert texts == ["red?. Say so.", "blue?"]
     assert _figures(run)["reference/overall"] == 0  # the server's `**Yes**, I think.` is no `Yes`
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-pytest.importorskip("open_clip", reason="needs the extra geneval")
+pytest.importorskip("open_clip", reason="needs the extra scorers")
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip.aesthetic_heads import LAYERS, AestheticHead, normalize_v2
 from sar_eval.scorers.aesthetic import SCORER
@@ -23,11 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def data(parity, tmp_path_factory):
     return ClipData(parity / "aesthetic", tmp_path_factory.mktemp("aesthetic"))
-
-
-@pytest.fixture(scope="module")
-def expected(data):
-    return load_file(data.folder / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
-pytest.importorskip("open_clip", reason="needs the extra geneval")
+pytest.importorskip("open_clip", reason="needs the extra scorers")
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip import network, transforms
 from sar_eval.networks.clip.source import HPS_V21, ClipSource
@@ -31,27 +31,9 @@ def data(parity, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(data):
-    return load_file(data.folder / "expected.safetensors")
-
-
-@pytest.fixture(scope="module")
 def options(data):
     weights, config = data.unpacked("model.safetensors"), data.folder / "config.json"
     return {"weights": str(weights), "config": str(config)}
-
-
-@pytest.fixture(scope="module")
-def pictures(data):
-    """By name, in the rows' order, and the numbers of these rows."""
-    found = data.pictures()
-    rows = [(n, name) for n, name in enumerate(data.cases["order"]["images"]) if name in found]
-    return {name: found[name] for _, name in rows}, [n for n, _ in rows]
-
-
-@pytest.fixture(scope="module")
-def texts(data):
-    return [data.texts[name] for name in data.cases["order"]["texts"]]
 
 
 def test_the_pictures_are_decoded_as_there(data) -> None:

@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from sar_eval.images.picture import Picture
-from sar_eval.networks.image_reward.picture import crop_square
+from sar_eval.networks.clip.transforms import openai_square
 from sar_eval.networks.image_reward.scoring import ImageReward
 from sar_eval.networks.image_reward.tokenizer import MAX_LENGTH
 from sar_eval.scorers.imagereward import ImageRewardScorer
@@ -38,10 +39,10 @@ class Data:
         self.prompts = [self.texts[case["text_id"]]["text"] for case in self.cases]
         self.images = [Image.open(folder / case["image"]) for case in self.cases]
 
-    def error(self, reward=None, images=None, crop=crop_square) -> float:
+    def error(self, reward=None, images=None, crop=openai_square) -> float:
         """The greatest deviation from the official scores, as one batch."""
         reward = reward or self.reward
-        pictures = [crop(image, reward.side) for image in images or self.images]
+        pictures = [np.array(crop(image, reward.side)) for image in images or self.images]
         found = torch.tensor([score.value for score in reward.score(pictures, self.prompts)])
         return float((found - self.scores).abs().max())
 
@@ -106,12 +107,12 @@ def crop_rounded(image, side):
     width, height = (side if edge == short else round(side * edge / short) for edge in image.size)
     left, top = (width - side) // 2, (height - side) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return crop_square(resized.crop((left, top, left + side, top + side)), side)
+    return openai_square(resized.crop((left, top, left + side, top + side)), side)
 
 
 def squash(image, side):
     """The whole picture as a square."""
-    return crop_square(image.resize((side, side), Image.Resampling.BICUBIC), side)
+    return openai_square(image.resize((side, side), Image.Resampling.BICUBIC), side)
 
 
 def test_the_data_are_scored_right_as_stored(data) -> None:

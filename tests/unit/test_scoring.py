@@ -14,6 +14,13 @@ from tests import counting_scorers
 
 FILE = Path(counting_scorers.__file__)
 MEAN, PICKY = f"{FILE}:MEAN", f"{FILE}:PICKY"
+LAZY = """
+from tests.counting_scorers import Mean
+
+class Lazy(Mean):
+    def score(self, pictures, prompts):
+        yield next(super().score(pictures, prompts))
+"""
 
 
 def png(level: int, size: tuple[int, int] = (4, 3), mode: str = "RGB") -> bytes:
@@ -161,3 +168,17 @@ def test_colourfulness_is_the_papers_formula() -> None:
         scores = [s.scores["colourfulness"] for s in scorers.score([grey, half], ["", ""])]
     assert scores[0] == 0
     assert scores[1] == pytest.approx(1.3 * np.hypot(127.5, 63.75))
+
+
+def test_a_scorer_that_forgets_a_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lazy.py").write_text(LAZY)
+    with (
+        ScorerSet([f"{tmp_path}/lazy.py:Lazy"]) as scorers,
+        pytest.raises(BadInput, match="scorer 'lazy' gave 1 scores of 2 pictures"),
+    ):
+        list(scorers.score([png(3), png(4)], ["", ""]))
+
+
+def test_what_has_no_forms_is_no_scorer() -> None:
+    with pytest.raises(BadInput, match="MeanNetwork is no scorer: it has no table `variants`"):
+        ScorerSet([f"{FILE}:MeanNetwork"])

@@ -25,15 +25,23 @@ from sar_eval.networks.clip_pixels import MEAN, STD
 MAX_RESIZED = 2**26  # pixels: a picture 1 pixel high would be scaled to a short side of 224
 
 
-def openai_pixels(picture: Picture, size: int) -> Tensor:
-    """As `clip.load`'s transform: resized and cropped as stored, converted to RGB last.
+def openai_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle square as `clip.load`'s transform cuts it: resized and cropped as stored, RGB last.
 
     So Pillow resizes a palette picture with nearest neighbours, alpha premultiplied, CMYK as CMYK. Half a
-    remainder is rounded to even (torchvision's CenterCrop).
+    remainder is rounded to even (torchvision's CenterCrop). ImageReward does the same.
+
+    Raises:
+        BadInput: too long and narrow.
     """
-    image = _short_side(picture.image, size)
-    left, top = (round((side - size) / 2) for side in image.size)
-    return _normalize(_to_tensor(to_rgb(image.crop((left, top, left + size, top + size)))))
+    resized = _short_side(image, size)
+    left, top = (round((side - size) / 2) for side in resized.size)
+    return to_rgb(resized.crop((left, top, left + size, top + size)))
+
+
+def openai_pixels(picture: Picture, size: int) -> Tensor:
+    """As `clip.load`'s transform; see `openai_square`."""
+    return _normalize(_to_tensor(openai_square(picture.image, size)))
 
 
 def hf_pixels(picture: Picture, size: int) -> Tensor:

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
+from sar_eval.networks.clip_pixels import MEAN, STD
 
 CONFIG = "preprocessor_config.json"
-# OpenAI's CLIP.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_SIDE = 16_384  # of the square: of a picture of one row it would have billions of pixels
 
 

@@ -17,11 +17,8 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip_pixels import normalize
 
-PATCH, MERGE, FRAMES = (
-    14,
-    2,
-    2,
-)  # pixels of a patch; patches that are merged along a side; frames of a patch
+# Pixels of a patch; patches that are merged along a side; frames of a patch.
+PATCH, MERGE, FRAMES = 14, 2, 2
 FACTOR = PATCH * MERGE
 PIXELS = 256 * FACTOR * FACTOR  # the target is both the least and the greatest number of pixels
 MAX_RATIO = 200  # of the sides; the official code raises beyond it

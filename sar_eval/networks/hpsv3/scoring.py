@@ -17,9 +17,8 @@ from sar_eval.networks.hpsv3.picture import FACTOR, cut_patches, grid
 from sar_eval.networks.hpsv3.text import Request, RequestTokenizer
 
 Pixels = NDArray[np.uint8]
-USUAL_LENGTH = (
-    1300  # tokens of a request with a prompt of 500 words; 800 are the instruction's and the picture's
-)
+# Tokens of a request with a prompt of 500 words; 800 are the instruction's and the picture's.
+USUAL_LENGTH = 1300
 MAX_PADDING = 1.25  # the longest request of a batch by the shortest
 
 

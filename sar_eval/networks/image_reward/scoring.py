@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.networks.clip.transforms import openai_square
 from sar_eval.networks.clip_pixels import normalize
 from sar_eval.networks.image_reward import weights
-from sar_eval.networks.image_reward.picture import crop_square
 from sar_eval.networks.image_reward.tokenizer import Encoded, PromptTokenizer
 
 Pixels = NDArray[np.uint8]
@@ -59,10 +59,12 @@ class ImageReward:
     def prepare(self, image: Image.Image) -> Pixels:
         """The network's input of a picture as stored in its file, uint8 `[side, side, 3]`.
 
+        The transform of image-reward 1.5 is OpenAI CLIP's.
+
         Raises:
             BadInput: an extreme aspect ratio.
         """
-        return crop_square(image, self.side)
+        return np.array(openai_square(image, self.side))
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Pixels], prompts: Sequence[str]) -> list[Reward]:

@@ -20,13 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.networks.clip_pixels import MEAN, STD
 from sar_eval.networks.mplug.network import Mplug
 from sar_eval.networks.mplug.search import SearchConfig, beam_search
 from sar_eval.networks.mplug.tokenizer import END, START, Encoded, MplugTokenizer
 from sar_eval.networks.mplug.weights import VOCABULARY, read_weights
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,33 @@ def read_answers(
     Raises:
         BadInput: a prompt has no questions, or a verdict's evidence does not answer them.
     """
+    scored = scored_by_prompt(verdicts)
+    answered = []
+    for prompt in prompts:
+        questions = read_questions(prompt.checks, f"prompt {prompt.id}")
+        by_index = scored.get(prompt.id, ())
+        images = tuple(_image_answers(questions, verdict, fold) for _, verdict in by_index)
+        indices = tuple(index for index, _ in by_index)
+        answered.append(PromptAnswers(prompt.id, questions, images, indices))
+    return answered
+
+
+def scored_by_prompt(verdicts: Mapping[str, Verdict]) -> dict[str, list[tuple[int, Verdict]]]:
+    """Index and verdict of each prompt's scored draws, in the order of the indices."""
     scored: dict[str, list[tuple[int, Verdict]]] = {}
     for key, verdict in verdicts.items():
         if verdict.score is not None:
             prompt_id, _, index = key.rpartition("/")
             scored.setdefault(prompt_id, []).append((int(index), verdict))
-    answered = []
-    for prompt in prompts:
-        questions = read_questions(prompt.checks, f"prompt {prompt.id}")
-        by_index = sorted(scored.get(prompt.id, ()), key=lambda pair: pair[0])
-        images = tuple(_image_answers(questions, verdict, fold) for _, verdict in by_index)
-        indices = tuple(index for index, _ in by_index)
-        answered.append(PromptAnswers(prompt.id, questions, images, indices))
-    return answered
+    return {prompt_id: sorted(found, key=lambda pair: pair[0]) for prompt_id, found in scored.items()}
+
+
+def does_not_answer(verdict: Verdict, fold: str) -> BadInput:
+    """The error for evidence that is another suite's, or another judge's."""
+    return BadInput(
+        f"the verdict on {verdict.key} by judge {verdict.judge!r} does not answer its prompt's questions: "
+        f"the fold {fold} reads verdicts of the judge vqa on this suite; judge the run again"
+    )
 
 
 def _image_answers(questions: Sequence[Question], verdict: Verdict, fold: str) -> ImageAnswers:
@@ -50,10 +64,7 @@ def _image_answers(questions: Sequence[Question], verdict: Verdict, fold: str) -
     except (AttributeError, KeyError, TypeError):
         ids_match = False
     if not ids_match:
-        raise BadInput(
-            f"the verdict on {verdict.key} by judge {verdict.judge!r} does not answer its prompt's "
-            f"questions: the fold {fold} reads verdicts of the judge vqa on this suite; judge the run again"
-        )
+        raise does_not_answer(verdict, fold)
     return ImageAnswers(answers, yes, soft)
 
 

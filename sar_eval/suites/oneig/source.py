@@ -11,9 +11,10 @@ from typing import Any
 
 from sar_eval.documents import convert, parse_json, read_json, shorten
 from sar_eval.errors import BadInput
+from sar_eval.suites.cut_templates import cut
 from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.suites.rendered_text import kept_characters
-from sar_eval.suites.source import ImportedSuite, SuiteSource, official, official_file
+from sar_eval.suites.source import ImportedSuite, SuiteSource, Template, official, official_file
 from sar_eval.tables import read_rows
 from sar_eval.types import Json, Prompt, safe_id
 
@@ -31,12 +32,15 @@ FOLDERS = {
     "Knowledge_Reasoning": "reasoning",
     "Multilingualism": "multilingualism",
 }
+JUDGE = "scripts/utils/inference.py"
+# What the script puts behind every question, whose own sign stays.
+SUFFIX = Template("suffix", JUDGE, "56523fb2ffc99c38363471b9cf9a1eb63f144d1569b40d54fa8e346ee142e7b3")
 CLASSES = {"en": ("anime", "human", "object"), "zh": ("anime", "human", "object", "multilingualism")}
 
 
 def alignment_source(suite: str, language: str) -> SuiteSource:
     """The source of the prompts with questions, in one language."""
-    files = [_questions_file(kind, language) for kind in CLASSES[language]]
+    files = [*(_questions_file(kind, language) for kind in CLASSES[language]), JUDGE]
     return _source(suite, f"OneIG-Bench alignment ({language})", language, files, _read_alignment)
 
 
@@ -69,10 +73,13 @@ def _text_file(language: str) -> str:
 def _read_alignment(source: Path, language: str) -> ImportedSuite:
     """Prompts `anime_000` with their question graphs, class by class in the order of the questions' files.
 
+    A question's text is the whole message to the judge, so the script is needed, too; it is never run.
+
     Raises:
         BadInput: with file: one is missing or broken, a question's prompt is not in the table, or a
             dependency belongs to no question (at which the script ends).
     """
+    suffix = cut(SUFFIX, source)
     texts, notes = _prompt_texts(source, language)
     prompts = []
     for kind in CLASSES[language]:
@@ -80,19 +87,19 @@ def _read_alignment(source: Path, language: str) -> ImportedSuite:
         for key, entry in convert(read_json(path), dict[str, dict[str, Any]], str(path)).items():
             where = f"{path}, {key}"
             text = _text_of(texts, kind, key, where)
-            checks = write_questions(_questions(entry, where))
+            checks = write_questions(_questions(entry, suffix, where))
             prompts.append(Prompt(safe_id(f"{kind}_{key}"), text, kind, checks))
     number = sum(len(prompt.checks["questions"]) for prompt in prompts)
     return ImportedSuite(prompts, tuple(notes), f"with {number:,} questions")
 
 
-def _questions(entry: Mapping[str, Json], where: str) -> list[Question]:
+def _questions(entry: Mapping[str, Json], suffix: str, where: str) -> list[Question]:
     texts = _by_number(entry.get("question"), str, f"{where}, question")
     parents = _by_number(entry.get("dependency"), list[int], f"{where}, dependency")
     if extra := sorted(parents.keys() - texts.keys()):
         raise BadInput(f"{where}: a dependency of question {extra[0]}, which does not exist")
     return [
-        Question(number, text, tuple(parent for parent in parents.get(number, ()) if parent))
+        Question(number, f"{text}{suffix}", tuple(parent for parent in parents.get(number, ()) if parent))
         for number, text in texts.items()
     ]
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from sar_eval.errors import BadInput
 from sar_eval.images.picture import Picture
+from sar_eval.networks.clip.transforms import openai_square
 from sar_eval.networks.hpsv3.picture import target_size
 from sar_eval.networks.hpsv3.scoring import USUAL_LENGTH, by_length
 from sar_eval.networks.hpsv3.text import Request
-from sar_eval.networks.image_reward.picture import crop_square
 from sar_eval.scorers.hpsv3 import Hpsv3Scorer
 from sar_eval.scorers.imagereward import ImageRewardScorer
 from sar_eval.scoring import ScorerSet
@@ -155,6 +155,8 @@ def test_heads_and_vocabulary_that_do_not_fit_are_told(folder, tensors) -> None:
 def test_the_version_changes_with_each_file(folder, tensors) -> None:
     save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "ImageReward.pt")
     versions = {ImageRewardScorer(weights=str(folder)).version}
+    low = ImageRewardScorer(weights=str(folder), dtype="bfloat16").version
+    assert {low.removesuffix("+bfloat16")} == versions
     (folder / "med_config.json").write_text('{"num_attention_heads": 2}')
     versions.add(ImageRewardScorer(weights=str(folder)).version)
     save_file({"other": torch.zeros(1)}, folder / "ImageReward.pt")
@@ -288,7 +290,7 @@ def test_odd_pictures_and_prompts_get_scores_or_their_own_errors(both) -> None:
         assert set(found[name].scores) == {"imagereward", "hpsv3"}, found[name]
     assert found["long prompt"].truncated == ["imagereward"]
     assert "over 200 times" in found["strip"].errors["hpsv3"]
-    assert "over 1000 times" in found["strip"].errors["imagereward"]
+    assert "too narrow" in found["strip"].errors["imagereward"]
     for name, token in {"reserved": "<|Reward|>", "picture token": "<|image_pad|>"}.items():
         assert token in found[name].errors["hpsv3"]
         assert "imagereward" in found[name].scores
@@ -352,8 +354,7 @@ def test_the_long_side_is_cut_and_the_offset_rounded_half_to_even() -> None:
     """224 * 301 / 200 = 337.12; the offset (337 - 224) / 2 = 56.5 becomes 56."""
     image = Image.linear_gradient("L").resize((301, 200)).transpose(Image.Transpose.ROTATE_90)
     whole = image.resize((224, 337), Image.Resampling.BICUBIC).convert("RGB")
-    cropped = Image.fromarray(crop_square(image, 224))
-    assert cropped.tobytes() == whole.crop((0, 56, 224, 280)).tobytes()
+    assert openai_square(image, 224).tobytes() == whole.crop((0, 56, 224, 280)).tobytes()
 
 
 def test_requests_of_like_length_share_a_batch() -> None:

@@ -75,6 +75,7 @@ def test_options_and_files_are_checked_before_anything_is_loaded(folder: Path, t
 def test_the_version_has_the_question_and_the_files(folder: Path, tmp_path: Path) -> None:
     usual = VqaScore(weights=str(folder)).version
     assert usual != VqaScore(weights=str(folder), question="{prompt}?").version
+    assert VqaScore(weights=str(folder), dtype="bfloat16").version == f"{usual}+bfloat16"
     shutil.copytree(folder, tmp_path / "copy")
     assert VqaScore(weights=str(tmp_path / "copy")).version == usual
     config = tmp_path / "copy" / "clip" / "preprocessor_config.json"

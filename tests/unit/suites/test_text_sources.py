@@ -1,6 +1,7 @@
 """Suites of TIIF-Bench, OneIG-Bench, LongText-Bench, UniGenBench from made-up files in official form."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from sar_eval.errors import BadInput
+from sar_eval.suites.oneig import source as oneig_source
 from sar_eval.suites.prompts import load_suite
 from sar_eval.suites.rubric.template import fill
-from sar_eval.suites.source import load, to_lines
+from sar_eval.suites.source import Template, load, to_lines
 from sar_eval.suites.tiif.scoring import TYPES
 
 PROGRAM = '''
@@ -122,8 +124,12 @@ def test_longtext_without_words_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def oneig(tmp_path: Path) -> Path:
+def oneig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a made-up end of every question: the real one is not ours."""
     folder = tmp_path / "official"
+    digest = hashlib.sha256(b". Say so.").hexdigest()
+    monkeypatch.setattr(oneig_source, "SUFFIX", Template("suffix", oneig_source.JUDGE, digest))
+    _write(folder, {oneig_source.JUDGE: 'def ask(question):\n    return f"{question}. Say so."\n'})
     for table, column in (("OneIG-Bench.csv", "prompt_en"), ("OneIG-Bench-ZH.csv", "prompt_cn")):
         names = ["Anime_Stylization", "Portrait", "General_Object", "Multilingualism", "Text_Rendering"]
         _table(folder / table, ["category", "id", column], *([n, "000", f"a {n}"] for n in names))
@@ -145,9 +151,19 @@ def test_oneig_alignment(suite: str, number: int, oneig: Path, tmp_path: Path) -
     assert (prompts[0].id, prompts[0].text, prompts[0].tag) == ("anime_000", "a Anime_Stylization", "anime")
     questions = prompts[0].checks["questions"]
     assert [(q["id"], q["text"], q["parents"]) for q in questions] == [
-        (1, "A cat?", []),
-        (2, "Black?", [1]),
+        (1, "A cat?. Say so.", []),
+        (2, "Black?. Say so.", [1]),
     ]
+
+
+def test_oneig_needs_the_script_for_the_end_of_its_questions(oneig: Path) -> None:
+    (oneig / oneig_source.JUDGE).write_text("")
+    with pytest.raises(BadInput, match=r"inference.py: no text in it has the SHA-256 of the template"):
+        load("oneig").convert(oneig)
+    (oneig / oneig_source.JUDGE).unlink()
+    with pytest.raises(BadInput, match=r"inference.py, which holds the template 'suffix'"):
+        load("oneig").convert(oneig)
+    assert {file.name for file in load("oneig_zh").files} >= {f"sources/oneig_zh/{oneig_source.JUDGE}"}
 
 
 def test_oneig_refuses_what_the_script_stops_at(oneig: Path) -> None:
