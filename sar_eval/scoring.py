@@ -11,6 +11,7 @@ earlier pictures; scorers that share a network share its forward (see `networks.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -221,9 +222,13 @@ def _decoding_threads() -> int:
     return DECODING_THREADS
 
 
-def _prompt_problem(scorer: Scorer, prompt: str) -> str:
+def _prompt_problem(scorer: Scorer, prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        return f"the prompt is of type {type(prompt).__name__}, not a text"
     if scorer.facts.needs_prompt and not prompt.strip():
         return "the picture has no prompt"
+    if scorer.facts.needs_prompt and not prompt.isascii() and re.search("[\ud800-\udfff]", prompt):
+        return "the prompt has half a character (a lone surrogate), which no tokenizer reads"
     if len(prompt) > MAX_PROMPT:
         return f"a prompt of {len(prompt):,} characters, of at most {MAX_PROMPT:,}"
     return ""

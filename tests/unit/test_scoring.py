@@ -170,6 +170,17 @@ def test_a_scorer_that_needs_a_prompt_gets_none_scored_without() -> None:
     assert found.errors == {"counting_scorers": "the picture has no prompt"}
 
 
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("yes \ud83d", "half a character"), (None, "NoneType"), ("yes" * 400_000, "at most")],
+)
+def test_a_prompt_that_no_tokenizer_reads_is_an_error_of_its_picture(prompt: str, message: str) -> None:
+    with ScorerSet([PICKY]) as scorers:
+        found = list(scorers.score([png(1), png(2)], [prompt, "yes"]))
+    assert message in found[0].errors["counting_scorers"]
+    assert not found[1].errors
+
+
 def test_as_many_prompts_as_pictures() -> None:
     with ScorerSet([MEAN]) as scorers, pytest.raises(ValueError, match="shorter"):
         list(scorers.score([png(1), png(2)], [""]))
