@@ -16,6 +16,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.stages.judge import judge
 from sar_eval.stages.resolve import build_judge, with_judge
+from sar_eval.stages.resume import stopped, wanted_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Json
 
@@ -86,22 +87,36 @@ def score_beside(
     folder: RunFolder,
     slots: Sequence[WorkerSlot],
     progress: ProgressCallback = no_progress,
-) -> list[str]:
-    """Give every drawn image the numbers that it lacks (lock held); returns what has none, a line each.
+) -> None:
+    """Give every drawn image the numbers that it lacks (lock held).
 
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    problems = []
     for side in sides:
         _record(side, folder)
         judge(side.of(spec), folder, slots, progress)
+
+
+def lacking_beside(spec: RunSpec, folder: RunFolder) -> list[str]:
+    """Which scorers beside the verdicts lack numbers, as after an interruption: a line for each."""
+    problems: list[str] = []
+    shown: set[str] = set()
+    for side in () if spec.beside else reversed(stored_beside(folder)):
+        if side.versions.keys() <= shown:  # all of them came again later
+            continue
+        shown |= side.versions.keys()
         inventory = Inventory(side.of(spec), folder)
-        lost = {k: why for n in inventory.blocks.numbers for k, why in inventory.state(n).problems.items()}
+        wanted = wanted_blocks(inventory.blocks, stopped(folder, inventory.drawn))
+        lost = {key: why for n in wanted for key, why in inventory.state(n).problems.items()}
         if lost:
             key, why = next(iter(lost.items()))
-            problems.append(f"{len(lost)} images lack scores of {', '.join(side.versions)}: {key}: {why}")
-    return problems
+            names = ", ".join(side.versions) or "scorers"
+            problems.append(
+                f"{len(lost)} images lack scores of {names}: {key}: {why} (`sar-eval judge {folder.path} "
+                f"--scorers {names.replace(' ', '')}` gives what can be had; --partial does without)"
+            )
+    return problems[::-1]
 
 
 def stored_beside(folder: RunFolder) -> list[Beside]:

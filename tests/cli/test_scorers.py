@@ -150,6 +150,28 @@ def test_missing_numbers_are_counted_and_named(in_this_process: Run, judged: Pat
     assert summary_of(judged)["overall"]["value"] == 0.5
 
 
+@pytest.mark.parametrize("loss", ["a part", "the table"])
+def test_numbers_that_an_interruption_left_out_are_told_by_later_commands(
+    in_this_process: Run, judged: Path, loss: str
+) -> None:
+    beside(in_this_process, judged, "colourfulness")
+    table = next((judged / "verdicts").glob("score-*"))
+    if loss == "a part":
+        max(table.glob("part-*")).unlink()
+    else:
+        shutil.rmtree(table)
+    number = 2 if loss == "a part" else 6
+    for command in ("summarize", "report"):
+        done = in_this_process([command, str(judged)])
+        assert done.returncode == 3, command
+        assert f"{number} images lack scores of colourfulness" in done.stderr
+    done = in_this_process(["summarize", str(judged), "--partial"])
+    assert done.returncode == 0
+    assert f"note: {number} images lack scores of colourfulness" in done.stderr
+    assert beside(in_this_process, judged, "colourfulness").returncode == 0
+    assert in_this_process(["summarize", str(judged)]).returncode == 0
+
+
 def test_the_verdict_itself_may_be_the_scorers(in_this_process: Run, judged: Path) -> None:
     done = beside(in_this_process, judged, "colourfulness", "--judge", "score")
     assert done.returncode == 0, done.stderr

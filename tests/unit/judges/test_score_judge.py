@@ -68,8 +68,18 @@ def test_a_blank_image_is_an_error_as_of_other_judges() -> None:
         ({}, "has no scorers"),
         ({"scorers": "colourfulness", "score": "hps"}, "no scorer 'hps'"),
         ({"scorers": "colourfulness", "weights": {"hps": 1}}, "no scorer 'hps'"),
-        ({"scorers": "colourfulness", "weights": {"colourfulness": "1"}}, "a number"),
+        ({"scorers": "colourfulness", "weights": {"colourfulness": "1"}}, "of a usual size"),
         ({"scorers": "colourfulness", "score": "colourfulness", "weights": {"colourfulness": 1}}, "either"),
+        *(
+            ({"scorers": "colourfulness", "weights": weights}, "a table of numbers")
+            for weights in (0, 3, [], {}, "", "colourfulness")
+        ),
+        *(
+            ({"scorers": "colourfulness", "weights": {"colourfulness": weight}}, "of a usual size")
+            for weight in (float("nan"), float("inf"), 1e308, 10**400, True, None, [1])
+        ),
+        ({"scorers": "colourfulness", "weights": {"colourfulness": 0}}, "all 0"),
+        ({"scorers": "colourfulness", "images_at_once": "x"}, "images_at_once 'x'"),
         ({"scorers": "colourfulness", "dtype": "int8"}, "dtype"),
         ({"scorers": "colourfulness", "images_at_once": 0}, "whole number"),
         ({"scorers": "colourfulness", "threshold": 1}, "threshold"),
