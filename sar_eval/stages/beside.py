@@ -16,7 +16,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.stages.judge import judge
 from sar_eval.stages.resolve import build_judge, with_judge
-from sar_eval.stages.resume import stopped, wanted_blocks
+from sar_eval.stages.resume import check_files, stopped, wanted_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Json
 
@@ -69,13 +69,16 @@ def scorers_beside(
     """What to judge for these scorers: what the run has begun with any of them, and one with all others.
 
     Raises:
-        BadInput, UnknownName: no such scorer, or one that does not take its options.
+        BadInput, UnknownName: no such scorer, one that does not take its options, or `run.json` names code
+            that was not asked for.
     """
     listed = read_names(names, "--scorers")
     if unknown := sorted(options.keys() - _tables(listed)):
         raise BadInput(f"--scorer-option {unknown[0]}: the scorers are {', '.join(map(label, listed))}")
     asked = _made(spec, listed, options).versions
     begun = [side for side in stored_beside(folder) if side.versions.items() & asked.items()]
+    for side in begun:  # a run folder may be a stranger's
+        check_files(side.of(spec), listed, folder)
     covered = {name for side in begun for name, _ in side.versions.items() & asked.items()}
     left = [name for name in listed if label(name) not in covered]
     return [*begun, *([_made(spec, left, options)] if left else [])]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from command_line import Run, refused
 from PIL import Image
 
+from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Prompt
 from tests import counting_scorers
 from tests.stored_runs import begin_run, store_generations, store_verdicts
@@ -170,6 +172,22 @@ def test_numbers_that_an_interruption_left_out_are_told_by_later_commands(
     assert f"note: {number} images lack scores of colourfulness" in done.stderr
     assert beside(in_this_process, judged, "colourfulness").returncode == 0
     assert in_this_process(["summarize", str(judged)]).returncode == 0
+
+
+def test_code_that_run_json_names_beside_the_verdicts_is_not_run(
+    in_this_process: Run, judged: Path, tmp_path: Path
+) -> None:
+    beside(in_this_process, judged, "colourfulness")
+    ran, code = tmp_path / "ran", tmp_path / "code.py"
+    code.write_text(f"open({str(ran)!r}, 'w')\nfrom tests.counting_scorers import MEAN\n")
+    folder = RunFolder(judged)
+    [side] = folder.read_manifest().beside
+    named = {**side, "judge_options": {"scorers": [f"{code}:MEAN"]}}
+    folder.write_manifest(replace(folder.read_manifest(), beside=(named,)))
+    refused(beside(in_this_process, judged, "colourfulness"), "code.py", "would be run", "--scorers")
+    for command in ("summarize", "report", "verify"):
+        in_this_process([command, str(judged)])
+    assert not ran.exists()
 
 
 def test_the_verdict_itself_may_be_the_scorers(in_this_process: Run, judged: Path) -> None:

@@ -111,3 +111,9 @@ def test_scorers_in_files_are_code_that_a_run_folder_may_not_start() -> None:
         "answerer",
         f"scorer {PICKY}",
     }
+
+
+@pytest.mark.parametrize("scorers", [3, 1.5, True, None, {"hps": 1}, [3, None], ["hps,x.py:A"]])
+def test_what_is_no_list_of_scorers_names_no_code_but_that_in_it(scorers: object) -> None:
+    found = code_files({}, {"scorers": scorers})
+    assert list(found.values()) == (["x.py:A"] if scorers == ["hps,x.py:A"] else [])
