@@ -156,6 +156,8 @@ class Pair:
             so that pairing by draw removes what they share of it.
         missing: keys of draws with a score in one run alone, some of them, by letter.
         missing_count: how many there are, by letter of the run that lacks them.
+        preferences: of each scorer that is a preference model, by its name: the mean probability that the
+            second run's picture is preferred to the first's of the same prompt and index.
     """
 
     first: str
@@ -164,6 +166,7 @@ class Pair:
     differences: tuple[Difference, ...]
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missing_count: Mapping[str, int] = field(default_factory=dict)
+    preferences: tuple[Metric, ...] = ()
 
     @property
     def overall(self) -> Difference:
@@ -337,6 +340,16 @@ def claim(comparison: Comparison, pair: Pair) -> str:
         return f"{first} and {second} are not distinguishable"
     better, worse = (second, first) if pair.overall.winner == "second" else (first, second)
     return f"{better} is better than {worse}"
+
+
+def preference_words(pair: Pair, found: Metric) -> str:
+    """`pickscore prefers B's picture to A's with probability 0.531, ...`."""
+    limits = found.low, found.high
+    value, low, high = ("-" if v is None else found.written(v) for v in (found.value, *limits))
+    return (
+        f"{found.name} prefers {pair.second}'s picture to {pair.first}'s with a mean probability of "
+        f"{value}, 95 % interval [{low}, {high}], {found.n:,} pairs of pictures"
+    )
 
 
 def interval_words(found: Difference) -> str:

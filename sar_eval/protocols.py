@@ -110,7 +110,9 @@ class Scorer(Resource, Protocol):
     the options that change numbers, and the weights. `speed_options` and `path_options` as of a judge.
 
     Optional: `prepare(picture)` is called in a thread before `score` and keeps what it makes by
-    `picture.once`, so that pictures are resized while the network works on others.
+    `picture.once`, so that pictures are resized while the network works on others. The class's
+    `preference = "softmax"` says that the softmax of two raw scores of one prompt is how probably each is
+    preferred, which `compare` then shows.
     """
 
     variants: Mapping[str, ScorerFacts]

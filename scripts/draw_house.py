@@ -8,7 +8,8 @@ from pathlib import Path
 
 GROUND = (
     *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
-    *("measures", "comparisons", "histories", "tracked_runs", "checkpoint_steps", "provenance", "machine"),
+    *("answers", "measures", "comparisons", "histories", "tracked_runs", "checkpoint_steps", "provenance"),
+    "machine",
 )
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (

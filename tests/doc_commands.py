@@ -109,6 +109,9 @@ NOT_RUN = {
         "needs a network; tests/e2e/test_fetch.py serves some"
     ),
     r"sar-eval (run|score) geneval .*": "needs GenEval's weights; tests/e2e/test_score.py has small ones",
+    r"sar-eval (run|score) (dsg|hpsv2|imagereward) .*|sar-eval prompts fetch (dsg|hpsv2)": (
+        "needs suites and weights; tests/e2e/test_reward_benchmarks.py has small ones"
+    ),
     r"sar-eval (run|score) wise .*|sar-eval prompts fetch wise|vllm serve .*": (
         "needs WISE's files and a server; tests/e2e/test_rubric_server.py has one"
     ),

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.networks.chat_client import ChatClient, RequestError
@@ -41,7 +42,7 @@ from sar_eval.suites.dpg.yes_no import (
     soft_score,
     template_digest,
 )
-from sar_eval.types import Answer, Asked, Json, Listed
+from sar_eval.types import Answer, Json
 
 VERSION = "1"
 LABEL = "answerer 'server'"  # in error messages
@@ -149,7 +150,7 @@ class ServerAnswerer:
 
     def _complete(self, url: str, asked: Asked) -> Json:
         """The server's response; again without logprobs if it refuses them and none are needed."""
-        payload = self._payload(url, asked.text)
+        payload = self._payload(url, asked)
         with_logprobs = payload | {"logprobs": True, "top_logprobs": self.options.top_logprobs}
         if asked.expect:
             return self._server.complete(with_logprobs)
@@ -164,11 +165,12 @@ class ServerAnswerer:
             self._with_logprobs = False  # they were the reason
             return response
 
-    def _payload(self, url: str, question: str) -> dict[str, Json]:
+    def _payload(self, url: str, asked: Asked) -> dict[str, Json]:
         return {
-            "messages": chat_messages(url, fill_template(self.options.prompt, question)),
+            "messages": chat_messages(url, fill_template(self.options.prompt, asked.text)),
             "temperature": 0,
-            "max_tokens": self.options.max_tokens,
+            # Of listed answers only the first token counts.
+            "max_tokens": 1 if asked.expect else self.options.max_tokens,
         }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.options import check_dtype, check_names, check_whole_number
 from sar_eval.suites.dpg.yes_no import (
@@ -29,7 +30,7 @@ from sar_eval.suites.dpg.yes_no import (
     template_digest,
     word_answer,
 )
-from sar_eval.types import Answer, Asked, Listed
+from sar_eval.types import Answer
 
 if TYPE_CHECKING:
     from sar_eval.networks.vqa_transformers import VqaNetwork, VqaOutput

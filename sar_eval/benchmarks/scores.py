@@ -27,7 +27,7 @@ class ScoresFold:
 
 
 def scores_by_scorer(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> dict[str, DrawScores]:
-    """Each scorer's numbers of the scored draws, from the evidence of the judge `score`.
+    """Each scorer's own numbers, from the evidence of the judge `score`, whatever others gave.
 
     Raises:
         BadInput: evidence that the judge did not write.
@@ -35,9 +35,8 @@ def scores_by_scorer(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict])
     pairs: dict[str, list[tuple[str, float | None]]] = {}
     for key, verdict in verdicts.items():
         evidence: Any = verdict.evidence if isinstance(verdict.evidence, dict) else {}
-        if verdict.score is not None:
-            for name, value in _checked(evidence.get("scores"), key).items():
-                pairs.setdefault(name, []).append((key, value))
+        for name, value in _checked(evidence.get("scores"), key).items():
+            pairs.setdefault(name, []).append((key, value))
     return {name: collect_scores(prompts, found) for name, found in pairs.items()}
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sar_eval.cli.terminal import console as plain_console
 from sar_eval.cli.terminal import plain, printable
-from sar_eval.comparisons import Comparison, Difference, Pair, sentence
+from sar_eval.comparisons import Comparison, Difference, Pair, preference_words, sentence
 
 CAPTION = (
     "difference with its 95 % interval; * told apart. p of no difference, Holm-adjusted. won, lost, tied: "
@@ -30,6 +30,9 @@ def print_comparison(found: Comparison) -> None:
     else:
         _print_whole(console, ranking_table(found))
         _print_whole(console, pair_table(found))
+    for pair in found.pairs:
+        for preference in pair.preferences:
+            console.print(printable(preference_words(pair, preference)), soft_wrap=True)
     for side in found.sides:
         console.print(printable(f"{side.letter}  {side.label}  {side.path}"), soft_wrap=True)
     for line in published_lines(found):
@@ -76,7 +79,8 @@ def difference_table(found: Comparison, pair: Pair) -> Table:
             group = row.group
             table.add_section()
             if group:
-                table.add_row(plain(_words(group), style="dim italic"))
+                heading = "scorers" if group == "scorer" else _words(group)
+                table.add_row(plain(heading, style="dim italic"))
         label = _words(row.measure.rpartition("/")[2]) or "untagged"
         table.add_row(plain(label), *_figures(row), style="bold" if number == 0 else "")
     return table

@@ -40,7 +40,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
     for kind, names in found.items():
         say(kind)
         for name, text in names.items():
-            say(f"  {name:<16} {text}")
+            say(f"  {name:<19} {text}")
 
 
 def _scorers() -> dict[str, str]:
@@ -59,5 +59,6 @@ def _scorers() -> dict[str, str]:
 def _describe(facts: ScorerFacts) -> str:
     """Unit, range, prompt and licence in a line."""
     low, high = ("any" if end is None else f"{end:g}" for end in (facts.low, facts.high))
+    values = "any number" if facts.low is None and facts.high is None else f"{low} to {high}"
     prompt = "needs a prompt" if facts.needs_prompt else "needs no prompt"
-    return f"{facts.unit}, {low} to {high}; {prompt}; {facts.licence}"
+    return f"{facts.unit}, {values}; {prompt}; {facts.licence}"

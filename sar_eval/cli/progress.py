@@ -218,7 +218,8 @@ def score_table(summary: Summary) -> Table:
         cells += _cells(pair.reference, separator) if with_reference else ()
         ends_section = following is None or _section(pair) != _section(following)
         style = "bold" if pair.name == "overall" else ""
-        table.add_row(plain(label), *cells, end_section=ends_section, style=style)
+        kind = "scorer " if pair.group == "scorer" else ""
+        table.add_row(plain(kind + label), *cells, end_section=ends_section, style=style)
     return table
 
 

@@ -223,13 +223,15 @@ def report(
 ) -> None:
     """Write a run's report.html."""
     from sar_eval.report.page import write_report
+    from sar_eval.stages.beside import scorer_measures
     from sar_eval.stages.summarize import summarize as summarize_stage
 
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():
         summary = summarize_stage(spec, folder, partial=judging.partial)
-        say(write_report(spec, folder, images=images, keys=image or ()))
+        scorers = scorer_measures(spec, folder)
+        say(write_report(spec, folder, images=images, keys=image or (), scorers=scorers))
     session.exit_if_incomplete(summary)
     session.exit_if_lacking(spec, folder, judging.partial)
 

@@ -166,11 +166,13 @@ def finish(
 ) -> None:
     """Summarise, report, print, ask the gate, send the results where they were asked for, and exit."""
     from sar_eval.report.page import write_report
+    from sar_eval.stages.beside import scorer_measures
     from sar_eval.stages.summarize import summarize
 
     summary = summarize(spec, folder, partial=partial)
     # Nobody looks at many millions of images; the page would need all their prompts at once.
-    report = None if output.no_report or folder.prompt_source else write_report(spec, folder)
+    is_shown = not output.no_report and not folder.prompt_source
+    report = write_report(spec, folder, scorers=scorer_measures(spec, folder)) if is_shown else None
     asks, answer = gate is not None and (summary.complete or summary.partial), None
     try:
         answer = gate.answer_of(spec, folder) if gate and asks else None

@@ -86,7 +86,7 @@ class ScoreJudge:
 
     def _verdict(self, generation: Generation, found: Scored) -> Verdict:
         if error := _error(generation, found):
-            evidence = self._evidence(found) if found.scores else None
+            evidence = self._evidence(found) if found.scores and not found.is_blank else None
             return Verdict(generation.key, "score", self.version, evidence=evidence, error=error)
         return Verdict(
             generation.key,

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval import discover
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS, read_image
 from sar_eval.options import check_whole_number
 from sar_eval.protocols import Answerer
 from sar_eval.suites.dpg.questions import Question, read_questions
 from sar_eval.suites.dpg.scoring import QuestionScore, listed_score, score_questions
-from sar_eval.types import Answer, Asked, Generation, Json, Prompt, Verdict
+from sar_eval.types import Answer, Generation, Json, Prompt, Verdict
 
 VERSION = "1"
 LABEL = "judge 'vqa'"  # in error messages

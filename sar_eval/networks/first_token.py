@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
-from sar_eval.types import Asked
 
 
 @dataclass(frozen=True, slots=True)

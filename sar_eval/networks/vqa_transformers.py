@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sar_eval.answers import Asked
 from sar_eval.discover import need
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.networks.first_token import ListedIds, Masses, listed_ids, sum_masses
 from sar_eval.tensors.hub import HUB_NAME, TORCH_FILES, snapshot_with_weights
-from sar_eval.types import Asked
 
 LABEL = "answerer 'transformers'"  # in error messages
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]  # of a network, without torch files
@@ -238,12 +238,15 @@ class VqaNetwork:
     def _generate(
         self, inputs: Mapping[str, Any], asked: Sequence[Asked], truncated: Sequence[bool]
     ) -> list[VqaOutput]:
-        """Text of greedy decoding, and the first token's probabilities."""
+        """Text of greedy decoding, and the first token's probabilities.
+
+        Where all questions list their answers, the first token is the text: nothing depends on others.
+        """
         output = self.model.generate(
             **inputs,
             do_sample=False,
             num_beams=1,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=1 if all(question.expect for question in asked) else self.max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from sar_eval.comparisons import Comparison, Pair, claim, sentence
+from sar_eval.comparisons import Comparison, Pair, claim, preference_words, sentence
 from sar_eval.errors import BadInput
 from sar_eval.report.compare_facts import fact_groups, published_lines
 from sar_eval.report.compare_runs import GalleryRun, add_runs, open_run, remove_old_files
@@ -137,6 +137,7 @@ def _pair_values(found: Comparison, pair: Pair, absent: dict[str, str]) -> dict[
         "sentence": sentence(found, pair),
         "table": difference_table(pair),
         "overall": pair.overall,
+        "preferences": [preference_words(pair, found) for found in pair.preferences],
         "shares_noise": pair.shares_noise,
         "absent": [letter for letter in (pair.first, pair.second) if letter in absent],
     }

@@ -76,7 +76,8 @@ class DifferenceTable:
 def difference_table(pair: Pair) -> DifferenceTable:
     """The table of a pair; its first row is the headline."""
     listed = pair.differences[:MEASURES_LISTED]
-    axis = make_axis([limit for found in listed for limit in (found.value, found.low, found.high)])
+    drawn = [found for found in listed if _is_drawn(found)]
+    axis = make_axis([limit for found in drawn for limit in (found.value, found.low, found.high)])
     groups: dict[str, list[DifferenceRow]] = {}
     for found in listed:
         groups.setdefault(_heading(found.group), []).append(_row(found, pair, axis))
@@ -120,25 +121,31 @@ def _round_step(rough: float) -> float:
 
 
 def _heading(group: str) -> str:
-    if not group:
-        return ""
+    if group in ("", "scorer"):
+        return group and "Scorers"
     if group == "reference":
         return "By the official script's rules"
     outer, _, inner = group.rpartition("/")
     return f"By {inner}, by the official script's rules" if outer == "reference" else f"By {group}"
 
 
+def _is_drawn(found: Difference) -> bool:
+    """Whether it is on the plot: scorers' numbers have other units than the benchmark's figures."""
+    return found.group != "scorer"
+
+
 def _row(found: Difference, pair: Pair, axis: Axis) -> DifferenceRow:
     name = found.measure.rpartition("/")[2]
     label = name.replace("_", " ") or "untagged"
+    is_drawn = _is_drawn(found)
     return DifferenceRow(
         label=label if found.group else label.capitalize(),
         hint=HINTS.get(found.measure, ""),
         outcome=f"{found.winner}-better" if found.winner else "undecided",
         cells=_cells(found, pair.first, pair.second),
-        point=axis.place(found.value),
-        low=axis.place(found.low),
-        high=axis.place(found.high),
+        point=axis.place(found.value) if is_drawn else None,
+        low=axis.place(found.low) if is_drawn else None,
+        high=axis.place(found.high) if is_drawn else None,
         filter=f"{found.group}={quote(name, safe='')}" if found.group in ("task", "split") and name else "",
     )
 

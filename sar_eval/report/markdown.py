@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from sar_eval.comparisons import Comparison, Difference, GateResult, Pair, Question, sentence
+from sar_eval.comparisons import (
+    Comparison,
+    Difference,
+    GateResult,
+    Pair,
+    Question,
+    preference_words,
+    sentence,
+)
 from sar_eval.report.gate_words import (
     answer_words,
     bounds_words,
@@ -47,6 +55,7 @@ def comparison_as_markdown(found: Comparison) -> str:
     lines = [f"### sar-eval {escape(found.benchmark)}: comparison", ""]
     for pair in found.pairs:
         lines += [escape(sentence(found, pair)), "", *_pair_table(pair), ""]
+        lines += [line for one in pair.preferences for line in (escape(preference_words(pair, one)), "")]
     lines += [f"- {side.letter}: {_named(side.label, side.path)}" for side in found.sides]
     return "\n".join([*lines, *_notes(found.notes)]) + "\n"
 

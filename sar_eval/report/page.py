@@ -11,14 +11,18 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sar_eval.documents import convert
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.report.data import RunRows, read_images, read_rows, read_verdicts
+from sar_eval.measures import Measure
+from sar_eval.report.data import NONE, SCORED, RunRows, read_images, read_rows, read_verdicts
 from sar_eval.report.document import render
 from sar_eval.report.metric_pairs import QUIRKS_NOTE, QUIRKS_TITLE, has_reference
 from sar_eval.report.page_data import PageData, RowCalls, add_index
 from sar_eval.report.page_pictures import embed_all
 from sar_eval.report.pictures import Picture, PictureFiles, choose_pictures, remove_stale
+from sar_eval.report.scorers import ScorerColumn, correlations, scorer_columns, scorer_panels
 from sar_eval.report.scores import quirk_rows, score_groups
 from sar_eval.spec import RunSpec
 from sar_eval.storage.files import write_bytes
@@ -38,7 +42,8 @@ SHARED_SCRIPTS = (
     "report_questions.js",
     "report_boxes.js",
 )
-SCRIPTS = (*SHARED_SCRIPTS, "report.js", "report_view.js")
+SCRIPTS = (*SHARED_SCRIPTS, "report_scorers.js", "report_range.js", "report.js", "report_view.js")
+STYLES = ("report.css", "report_scorers.css")
 
 
 def write_report(
@@ -48,6 +53,7 @@ def write_report(
     inline_limit: int = INLINE_LIMIT,
     images: int | None = None,
     keys: Collection[str] = (),
+    scorers: Sequence[Measure] = (),
 ) -> Path:
     """Write `report.html` from a run folder, and return its path.
 
@@ -58,6 +64,7 @@ def write_report(
             beyond it, or beyond `EMBEDDED_ROWS` images, they are written to `report_assets/` beside it.
         images: pictures beside the page at most, if not all fit; None for the default (see `pictures`).
         keys: of draws whose pictures are among them in any case.
+        scorers: the figures of scorers (see `stages.beside.scorer_measures`); others are not shown.
 
     Raises:
         BadInput: no `summary.json` or a broken one, a stored part that cannot be read, or an unknown key.
@@ -75,11 +82,13 @@ def write_report(
     for verdicts in read_verdicts(spec, folder, rows, judge_versions):
         calls.add(verdicts)
     calls.finish()
+    columns = scorer_columns(scorers, rows)
+    asked += [number for column in columns for number in (*column.best, *column.worst)]
     pictures, names = _pictures(folder, rows, data, images, asked)
-    add_index(data, rows, pictures, bool(spec.judge))
+    add_index(data, rows, pictures, bool(spec.judge), scorers=[column.to_json() for column in columns])
     path = folder.path / "report.html"
     details = _run_details(spec, folder, summary, sorted(judge_versions), rows)
-    write_bytes(path, _page(spec, summary, details, rows, data, len(pictures)).encode())
+    write_bytes(path, _page(spec, summary, details, rows, data, len(pictures), columns).encode())
     # Not before: the old page uses the old files until it is replaced.
     remove_stale(data.folder, names | data.names, rows)
     return path
@@ -129,11 +138,15 @@ def _run_details(
     if spec.engine == "none":  # imported images: how they were generated is unknown
         protocol = {"name": protocol["name"]}
     judge = {"judge": settings.pop("judge"), "version": ", ".join(judge_versions), **options}
+    manifest = folder.read_manifest() if (folder.path / "run.json").is_file() else None
+    sides = manifest.beside if manifest else ()
+    beside: dict[str, Json] = {k: v for side in sides for k, v in dict(side).get("versions", {}).items()}
     details = {
         "Protocol": protocol,
         "Judge": judge,
+        **({"Scorers": beside} if beside else {}),
         "Images": _counts(summary, rows),
-        "Spec": settings | {"digest": spec.digest, "git_commit": _git_commit(folder)},
+        "Spec": settings | {"digest": spec.digest, "git_commit": (manifest and manifest.git_commit) or ""},
         "Versions": dict(summary.versions),
     }
     return [
@@ -149,12 +162,6 @@ def _counts(summary: Summary, rows: RunRows) -> dict[str, Json]:
     }
 
 
-def _git_commit(folder: RunFolder) -> str:
-    if not (folder.path / "run.json").is_file():
-        return ""
-    return str(folder.read_manifest().git_commit or "")
-
-
 def _as_text(value: Json) -> str:
     """A setting as text, in quotes if it has leading or trailing whitespace."""
     is_plain = isinstance(value, str) and value == value.strip()
@@ -162,7 +169,13 @@ def _as_text(value: Json) -> str:
 
 
 def _page(
-    spec: RunSpec, summary: Summary, details: Json, rows: RunRows, data: PageData, pictures: int
+    spec: RunSpec,
+    summary: Summary,
+    details: Json,
+    rows: RunRows,
+    data: PageData,
+    pictures: int,
+    columns: Sequence[ScorerColumn],
 ) -> str:
     axis, groups = score_groups(summary.metrics[:METRICS_LISTED])
     values = {
@@ -182,8 +195,11 @@ def _page(
         "prompts": len(rows.ids),
         "pictures": pictures,
         "sampled": pictures < int(rows.stored.sum()),
+        "scorers": scorer_panels(columns, rows),
+        "with_others": bool(np.isin(rows.states, (SCORED, NONE)).any()),
+        "correlations": correlations(columns, rows, spec.judge),
     }
-    return render("report.html.j2", ["report.css"], SCRIPTS, values, data)
+    return render("report.html.j2", STYLES, SCRIPTS, values, data)
 
 
 def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[PublishedScore, str]]:

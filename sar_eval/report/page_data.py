@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -202,10 +203,12 @@ def add_index(
     *,
     prefix: str = "",
     with_scores: bool = False,
+    scorers: Sequence[Json] = (),
 ) -> None:
     """What filters need of every row, and the pictures: always loaded with the page.
 
-    `with_scores` adds those of judges that only score, for a page that sorts by them.
+    `with_scores` adds those of judges that only score, for a page that sorts by them; `scorers` are what
+    scorers say beside the verdicts (see `scorers.ScorerColumn`).
     """
     # One byte a row: its state, whether it was generated, and whether it has an image.
     bits = rows.states | (rows.part >= 0).astype(np.uint8) << 6 | rows.stored.astype(np.uint8) << 7
@@ -222,6 +225,7 @@ def add_index(
         "scores": _base64(rows.scores.astype("<f4"))
         if with_scores and (rows.states == SCORED).any()
         else "",
+        "scorers": [*scorers],
         "pictures": [picture.to_json(number) for number, picture in sorted(pictures.items())],
     }
     data.add(f"{prefix}index", ("index", 0, index))

@@ -34,6 +34,7 @@ class PickScore:
     variants = MappingProxyType({"": FACTS})
     path_options = ("weights", "config")  # the version has digests of both
     speed_options = ()
+    preference = "softmax"  # of two scores of one prompt: the probability that a picture is preferred
 
     def __init__(
         self,

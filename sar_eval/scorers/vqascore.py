@@ -14,11 +14,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
 from sar_eval.networks.shared import acquire, release
 from sar_eval.options import check_dtype, check_names
 from sar_eval.tensors.published_weights import find_weights
-from sar_eval.types import Asked, Score, ScorerFacts
+from sar_eval.types import Score, ScorerFacts
 
 if TYPE_CHECKING:
     from torch import Tensor

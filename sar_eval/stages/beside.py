@@ -148,6 +148,18 @@ def measures_beside(inventory: Inventory, taken: Collection[str] = ()) -> Iterat
     yield from found.values()
 
 
+def scorer_measures(spec: RunSpec, folder: RunFolder) -> list[Measure]:
+    """`scorer/NAME` for each scorer of a run: those of its judge `score`, and those beside the verdicts."""
+    inventory = Inventory(spec, folder)
+    own = []
+    if spec.judge == JUDGE:
+        measures = discover.load("benchmarks", FOLD)().fold(
+            inventory.blocks.prompts, StoredVerdicts(inventory)
+        )
+        own = [measure for measure in measures if measure.name.startswith("scorer/")]
+    return [*own, *measures_beside(inventory, {measure.name for measure in own})]
+
+
 def versions_beside(spec: RunSpec, folder: RunFolder) -> dict[str, str]:
     """Version of each scorer beside the verdicts, by name."""
     sides = () if spec.beside else stored_beside(folder)

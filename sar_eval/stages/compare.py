@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from string import ascii_uppercase
 
+from sar_eval import discover
 from sar_eval.comparisons import Comparison, Pair, Published, Rank, RunFacts, Side
 from sar_eval.documents import cut, shorten
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Measure
 from sar_eval.options import check_name
+from sar_eval.scoring import split_variant
 from sar_eval.stages.alike import check_alike, check_same_rules, describe_unlike, describe_unpaired
 from sar_eval.stages.measure import ScoredRun
 from sar_eval.stats.differences import adjust, differences
 from sar_eval.stats.multiple import letters
 from sar_eval.stats.pairing import missing_keys
+from sar_eval.stats.preference import mean_preference
 from sar_eval.stats.totals import mean_of, totals_of
 from sar_eval.suites.published import read_published
+from sar_eval.types import Metric
 
 PUBLISHED = "published:"
 MISSING_LISTED = 20
@@ -122,7 +126,26 @@ def _pair(a: Side, b: Side, first: Sequence[Measure], second: Sequence[Measure],
         differences=found,
         missing={letter: tuple(sorted(keys)[:MISSING_LISTED]) for letter, keys in missing.items() if keys},
         missing_count={letter: len(keys) for letter, keys in missing.items() if keys},
+        preferences=tuple(_preferences(first, second)),
     )
+
+
+def _preferences(first: Sequence[Measure], second: Sequence[Measure]) -> Iterator[Metric]:
+    """Of every preference model whose raw scores both runs have; `check_alike` saw to its version."""
+    others = {measure.name: measure for measure in second}
+    for measure in first:
+        name = measure.name.removeprefix("scorer/")
+        if name == measure.name or measure.name not in others or not _is_preference(name):
+            continue
+        if found := mean_preference(name, measure, others[measure.name]):
+            yield found
+
+
+def _is_preference(scorer: str) -> bool:
+    """Whether the softmax of two of its scores is a probability. Files are not asked: they may be gone."""
+    name, _ = split_variant(scorer)
+    known = discover.load("scorers", name) if name in discover.names("scorers") else None
+    return getattr(known, "preference", "") == "softmax"
 
 
 def check_complete(side: Side, allowed: Allowed) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sar_eval.answers import Listed
 from sar_eval.errors import BadInput
 from sar_eval.suites.dpg.questions import Question, read_questions
-from sar_eval.types import Json, Listed, Prompt, Verdict
+from sar_eval.types import Json, Prompt, Verdict
 
 NUMBERS = ("mass", "distinct", "against")
 

@@ -86,6 +86,13 @@ def test_a_detail_of_an_unknown_category_has_its_full_label() -> None:
     assert [row[0] for row in _rows(_lines(score_table(_summary(metrics))))] == ["overall", "mood - calm"]
 
 
+def test_scorers_stand_under_a_rule_and_are_named_as_such() -> None:
+    metrics = (*SHAPES, Metric("scorer/clip:hessel", 0.7, 0.6, 0.8, 12, bounds=None))
+    lines = _lines(score_table(_summary(metrics)))
+    row = next(number for number, line in enumerate(lines) if "scorer clip:hessel" in line)
+    assert lines[row - 1].startswith("├")
+
+
 def test_the_quirk_table_fits_80_columns() -> None:
     lines = _lines(quirk_table(_summary(DPG)))
     assert max(map(len, lines)) <= 80

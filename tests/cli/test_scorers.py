@@ -1,5 +1,6 @@
 """`--scorers`: numbers of any folder's images, and numbers beside a run's verdicts."""
 
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -190,6 +191,13 @@ def test_code_that_run_json_names_beside_the_verdicts_is_not_run(
     assert not ran.exists()
 
 
+def test_a_scorer_that_fails_takes_nothing_from_the_others(in_this_process: Run, judged: Path) -> None:
+    done = beside(in_this_process, judged, f"colourfulness,{PICKY}")
+    assert done.returncode == 3
+    found = summary_of(judged)
+    assert (found["scorer/colourfulness"]["n"], found["scorer/counting_scorers"]["n"]) == (6, 4)
+
+
 def test_the_verdict_itself_may_be_the_scorers(in_this_process: Run, judged: Path) -> None:
     done = beside(in_this_process, judged, "colourfulness", "--judge", "score")
     assert done.returncode == 0, done.stderr
@@ -208,6 +216,25 @@ def test_scores_of_other_versions_are_not_compared(in_this_process: Run, judged:
     done = in_this_process(["compare", str(judged), str(other), "--json"])
     assert done.returncode == 0, done.stderr
     assert "scorer/counting_scorers" in done.stdout
+
+
+def test_compare_says_how_probably_a_preference_model_prefers_the_second(
+    in_this_process: Run, judged: Path, tmp_path: Path
+) -> None:
+    shutil.copy(FILE, tmp_path / "pickscore.py")  # its numbers stand for the real one's
+    other = judged.with_name("other")
+    shutil.copytree(judged, other)
+    name = f"{tmp_path / 'pickscore.py'}:MEAN"
+    for folder in (judged, other):
+        assert beside(in_this_process, folder, f"{name},colourfulness").returncode == 0
+    done = in_this_process(["compare", str(judged), str(other), "--json", "--no-report"])
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["pairs"][0]["preferences"]
+    assert (found["name"], found["value"], found["n"]) == ("pickscore", 0.5, 6)
+    done = in_this_process(["compare", str(judged), str(other), "--out", "page.html"])
+    words = "pickscore prefers B's picture to A's with a mean probability of 0.500, 95 % interval ["
+    assert words in done.stdout
+    assert words in html.unescape(Path("page.html").read_text())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ GROUND = {
     "options",
     "machine",
     "checkpoint_steps",
+    "answers",
     "measures",
     "comparisons",
     "histories",

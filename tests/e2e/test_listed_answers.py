@@ -1,14 +1,20 @@
 """The answerer `server` with questions that list their answers: top tokens, floor, and refusals."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_chat_server import FakeChatServer, pixels, serving
 
 from sar_eval.answerers.server import ServerAnswerer, listed_masses
+from sar_eval.answers import Asked
 from sar_eval.errors import BadInput
-from sar_eval.types import Answer, Asked
+from sar_eval.images.files import encode_png
+from sar_eval.suites.dpg.questions import Question, write_questions
+from sar_eval.suites.source import to_lines
+from sar_eval.types import Answer, Prompt
 
 YES, NO = ("Yes", "yes", " yes", " Yes"), ("No", "no", " no", " No")
 
@@ -35,6 +41,7 @@ def test_spellings_are_summed_as_they_stand_and_the_floor_is_said(chat: FakeChat
     assert (right.listed.floor, right.listed.unlisted) == (pytest.approx(0.05), 2)
     assert (wrong.yes, wrong.listed.distinct) == (False, pytest.approx(0.2))
     assert plain.listed is None
+    assert [body["max_tokens"] for body in sorted(chat.requests, key=str)].count(1) == 2
     assert plain.yes is True
 
 
@@ -73,3 +80,33 @@ def test_odd_probabilities_are_none(odd: Any) -> None:
     from sar_eval.answerers.server import first_token_probabilities
 
     assert first_token_probabilities(odd) == {}
+
+
+@pytest.mark.slow
+def test_paircomp_is_scored_from_the_command_line(chat: FakeChatServer, sar_eval, tmp_path: Path) -> None:
+    """One pair, two pictures of each caption; the server prefers yes where a picture is of the colour."""
+    prompts = []
+    for which, color in enumerate(("red", "blue")):
+        question = Question(1, f"{color}?", expect=("yes", "Yes"), against=("no", "No"), is_ratio=True)
+        checks = {"pair": "0", "category": "color", **write_questions([question])}
+        prompts.append(Prompt(f"0_{which}", f"a {color} box", "color", checks))
+    (tmp_path / "paircomp.jsonl").write_bytes(to_lines(prompts))
+    for name, color in (("0_0_0", "red"), ("0_0_1", "blue"), ("0_1_0", "blue"), ("0_1_1", "blue")):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{name}.png").write_bytes(encode_png(pixels(color)))
+    options = [f"--judge-option=url={chat.url}", "--judge-option=model=judge-7b"]
+    places = [
+        f"--images={tmp_path / 'images'}",
+        f"--suite={tmp_path / 'paircomp.jsonl'}",
+        f"--out={tmp_path / 'run'}",
+    ]
+    sar_eval("score", "paircomp", *places, *options)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    figures = {metric["name"]: metric["value"] for metric in summary["metrics"]}
+    # The right colour: Yes 0.5 and yes 0.1, " no" is no piece. Another one: no 0.1 and No 0.5.
+    assert figures["overall"] == pytest.approx(3 / 4)
+    assert figures["geometric"] == 0.0
+    floor = 0.05
+    most = 2 * floor / (2 * floor + 0.6)
+    assert figures["floor/geometric_at_most"] == pytest.approx(most ** (1 / 4))
+    assert not any(name.startswith("reference/") for name in figures)  # 550 pairs, or none

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from sar_eval.answerers.transformers import TransformersAnswerer
+from sar_eval.answers import Asked
 from sar_eval.benchmarks.geneval2 import Geneval2Fold
 from sar_eval.benchmarks.paircomp import PaircompFold
 from sar_eval.errors import BadInput
@@ -26,7 +27,7 @@ from sar_eval.suites.dpg.questions import Question, write_questions
 from sar_eval.suites.geneval2.scoring import geometric_mean
 from sar_eval.suites.geneval2.spellings import DIGITS, NO, YES, official_spellings, spellings
 from sar_eval.suites.paircomp.scoring import CATEGORIES, category_of, official_score
-from sar_eval.types import Asked, Prompt, Verdict
+from sar_eval.types import Prompt, Verdict
 from tests.parity_data import FULL, needs
 
 Case = dict[str, Any]

@@ -1,20 +1,22 @@
 // The report's gallery: its filters, and a card for each image.
 
-const filters = { verdict: "", task: "", split: "", query: "", picture: "" };
+const filters = { verdict: "", task: "", split: "", query: "", picture: "", scorer: "", min: "", max: "", sort: "", unscored: "" };
 
 const hasPicture = (row) => index.pictures.has(row);
 
 function findRows(hits) {
   const isChosen = STATE_NAMES.map((name) => !filters.verdict || name === filters.verdict);
-  return matchRows(hits, index.states, 3, isChosen);
+  const { matching, counts } = matchRows(hits, index.states, 3, isChosen, outsideRange());
+  return { matching: inOrder(matching), counts };
 }
 
 function positionOf(row) {
+  if (!inSuiteOrder()) return shown.indexOf(row);
   const position = firstAtLeast(row);
   return shown[position] === row ? position : -1;
 }
 
-// The position of the first shown row that is not before `row`.
+// The position of the first shown row that is not before `row`, in suite order.
 function firstAtLeast(row) {
   let [low, high] = [0, shown.length];
   while (low < high) {
@@ -41,6 +43,7 @@ function makeCard(row) {
   prompt.dir = "auto";
   button.append(imageFrame(image), line, prompt);
   if (cardReason(image)) button.append(element("span", "reason", cardReason(image)));
+  button.append(...scoreLines(row));
   item.append(button);
   return item;
 }
@@ -53,10 +56,10 @@ function showCounts(counts) {
   }
   showChoices("task", counts.task);
   showChoices("split", counts.split);
-  const filtered = Object.values(filters).some(Boolean);
+  const filtered = Object.entries(filters).some(([name, value]) => value && name !== "sort" && name !== "scorer");
   const total = formatCount(index.rows);
   $("status").textContent = filtered ? `${formatCount(shown.length)} of ${total}` : `${total} images`;
-  $("reset").hidden = !filtered;
+  $("reset").hidden = !filtered && !filters.scorer;
   $("no-matches").hidden = shown.length > 0;
 }
 
@@ -83,15 +86,17 @@ function readAddress() {
   for (const name of Object.keys(filters)) filters[name] = parameters.get(name) || "";
   for (const name of ["task", "split", "query"]) if ($(name)) $(name).value = filters[name];
   if ($("picture")) $("picture").checked = Boolean(filters.picture);
+  showRange();
   for (const input of $("verdicts").querySelectorAll("input")) input.checked = input.value === filters.verdict;
   return parameters;
 }
 
-function readControls() {
+function readControls(event) {
   filters.verdict = $("verdicts").querySelector("input:checked").value;
   filters.query = $("query").value.trim();
   filters.picture = $("picture") && $("picture").checked ? "yes" : "";
   for (const field of ["task", "split"]) filters[field] = $(field) ? $(field).value : "";
+  readRange(event);
   applyFilters();
   writeAddress();
 }

@@ -57,7 +57,7 @@ function reasons(image) {
 
 // Lines of a description list, without those of no value.
 function detailLines(lines) {
-  const present = Object.entries(lines).filter(([, value]) => value !== "");
+  const present = (Array.isArray(lines) ? lines : Object.entries(lines)).filter(([, value]) => value !== "");
   return present.map(([name, value]) => {
     const line = element("div");
     line.append(element("dt", "", name), element("dd", "", value));

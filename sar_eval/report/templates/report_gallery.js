@@ -46,8 +46,8 @@ function turnTo(start) {
 
 // One pass over all rows: those that match the filters, and beside each filter's choices how many each would show,
 // for which that filter itself is left out. `kinds` has each row's kind in its lowest two bits, or three; `isChosen`
-// says by kind which are asked for.
-function matchRows(hits, kinds, mask, isChosen) {
+// says by kind which are asked for, `isOutside` of a row whether another filter leaves it out.
+function matchRows(hits, kinds, mask, isChosen, isOutside = null) {
   const code = (names, name) => (name ? names.indexOf(name) + 1 || -1 : 0);
   const [task, split] = [code(index.taskNames, filters.task), code(index.splitNames, filters.split)];
   const counts = {
@@ -59,7 +59,7 @@ function matchRows(hits, kinds, mask, isChosen) {
   let number = 0;
   for (let row = 0, prompt = 0, left = index.imagesPerPrompt; row < index.rows; row++, left--) {
     if (left === 0) [prompt, left] = [prompt + 1, index.imagesPerPrompt];
-    if ((hits && !hits[prompt]) || (filters.picture && !hasPicture(row))) continue;
+    if ((hits && !hits[prompt]) || (filters.picture && !hasPicture(row)) || (isOutside && isOutside(row))) continue;
     const kind = kinds[row] & mask;
     const ofKind = isChosen[kind];
     const ofTask = task === 0 || index.tasks[prompt] === task;
@@ -133,8 +133,9 @@ let typing = 0;
 function startFilters(read) {
   $("filters").addEventListener("input", (event) => {
     clearTimeout(typing);
-    if (event.target.id === "query" && source.folder) typing = setTimeout(read, 400);
-    else read();
+    if (event.target.id === "query" && source.folder) typing = setTimeout(read, 400, event);
+    else if (event.target.type === "range") typing = setTimeout(read, 60, event); // while it is dragged
+    else read(event);
   });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(read)); // after the browser's own reset

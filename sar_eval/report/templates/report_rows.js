@@ -177,6 +177,7 @@ function readIndex(prefix = "") {
     tasks: stored.tasks ? decode(stored.tasks, Uint16Array) : new Uint16Array(prompts),
     splits: stored.splits ? decode(stored.splits, Uint16Array) : new Uint16Array(prompts),
     scores: stored.scores ? decode(stored.scores, Float32Array) : null,
+    scorers: stored.scorers,
   };
 }
 

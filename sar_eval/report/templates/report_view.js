@@ -47,6 +47,8 @@ function showDetails(image, details) {
     "tokens out of range": details.outOfRange || "",
   };
   $("details").replaceChildren(...detailLines(lines));
+  $("view-scores").hidden = index.scorers.length === 0;
+  $("view-score-lines").replaceChildren(...detailLines(scoreDetails(image.number)));
 }
 
 function sibling(image) {
@@ -70,6 +72,10 @@ function showSiblings(rows) {
 }
 
 function neighbour(step) {
+  if (!inSuiteOrder()) {
+    const next = positionOf(current.number) + step; // outside the filter: the first
+    return next >= 0 && next < shown.length ? shown[next] : -1;
+  }
   const position = firstAtLeast(step > 0 ? current.number + 1 : current.number) - (step > 0 ? 0 : 1);
   return position >= 0 && position < shown.length ? shown[position] : -1;
 }
@@ -148,8 +154,10 @@ function toggleLayers() {
 
 startFiles(["index"], () => {
   index = readIndex();
+  index.scorers = readScorers(index.scorers);
   startGallery();
   listenToView();
+  showExtremes();
   const parameters = readAddress();
   applyFilters(() => openLinked(parameters, withRows, readRow));
 });

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sar_eval.answers import Listed
 from sar_eval.suites.dpg.questions import Question
 from sar_eval.suites.dpg.yes_no import read_exact
-from sar_eval.types import Listed
 
 # What the script does and `corrected` does not, as far as it changes the overall score.
 FIRST_ROW, DROPPED, ROW_ORDER, EXACT_YES = QUIRKS = (

@@ -10,9 +10,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+from sar_eval.answers import Asked, Listed
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
-from sar_eval.types import Answer, Asked, Listed
+from sar_eval.types import Answer
 
 # Names of the parsing rules; part of the version of every answerer that uses them.
 EXACT_RULE = "exact-1"

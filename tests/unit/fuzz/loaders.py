@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from sar_eval.answerers.server import parse_response
+from sar_eval.answers import Asked
 from sar_eval.cli.options import named_options
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
@@ -217,13 +218,15 @@ def load_images(folder: Path) -> None:
 
 
 def load_reply(path: Path) -> None:
-    """A server's answer; an unusable one is the error of its question, and can be stored."""
+    """A server's answers; an unusable one is the error of its question, and can be stored."""
     try:
-        answer = parse_response(CLIENT._parse(path.read_bytes()), CLIENT)
+        response = CLIENT._parse(path.read_bytes())
+        answers = [parse_response(response, CLIENT, Asked("?", expect)) for expect in ((), ("Yes", "two"))]
     except RequestError as error:
         str(error).encode()
         raise BadInput(str(error)) from error
-    json.dumps([answer.text, answer.soft, answer.error], allow_nan=False, ensure_ascii=False).encode()
+    texts = [[a.text, a.soft, a.error, a.listed and a.listed.mass] for a in answers]
+    json.dumps(texts, allow_nan=False, ensure_ascii=False).encode()
 
 
 def load_words(path: Path) -> None:

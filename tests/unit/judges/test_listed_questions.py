@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from sar_eval.answerers.shapes import ShapesAnswerer
+from sar_eval.answers import Asked, Listed
 from sar_eval.errors import BadInput
 from sar_eval.judges.vqa import VqaJudge
 from sar_eval.suites.dpg.questions import Question, read_questions, write_questions
-from sar_eval.types import Answer, Asked, Generation, Listed, Prompt, Verdict
+from sar_eval.types import Answer, Generation, Prompt, Verdict
 from tests.unit.judges.vqa_answerers import Reading
 
 YES, NO = ("Yes", "yes"), ("No", "no")

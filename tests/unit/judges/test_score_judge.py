@@ -60,6 +60,7 @@ def test_a_blank_image_is_an_error_as_of_other_judges() -> None:
     Image.new("RGB", (3, 3), "blue").save(buffer, "PNG")
     (found,) = judge([Prompt("a", "yes")], [buffer.getvalue()], scorers="colourfulness")
     assert found.error == "blank image"
+    assert found.evidence is None
 
 
 @pytest.mark.parametrize(

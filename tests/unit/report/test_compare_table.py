@@ -151,3 +151,19 @@ def test_the_page_has_a_place_of_its_own() -> None:
     assert len(path.parts[2]) == LONGEST_NAME
     other = default_page(make_comparison(sides[0], make_side("B", name="ü" * 301)), Path("runs"))
     assert other != path
+
+
+def test_scorers_of_other_units_are_not_drawn_on_the_plot() -> None:
+    scorer = replace(FOUND, measure="scorer/colourfulness", value=7.0, low=5.0, high=9.0)
+    table = difference_table(make_comparison(differences=(FOUND, scorer)).pairs[0])
+    assert table.axis == difference_table(make_comparison().pairs[0]).axis
+    assert table.overall.point is not None
+    ((title, (row,)),) = table.groups[1:]
+    assert (title, row.label, row.point, row.low, row.high) == (
+        "Scorers",
+        "colourfulness",
+        None,
+        None,
+        None,
+    )
+    assert row.cells["value"].text == "+7.000"

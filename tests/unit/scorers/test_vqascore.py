@@ -97,6 +97,18 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) ->
         pass
 
 
+def test_a_file_that_holds_more_than_tensors_is_refused(folder: Path, tmp_path: Path) -> None:
+    import torch
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    torch.save({"shared.weight": torch.zeros(1), "note": Path("x")}, copy / "pytorch_model.bin")
+    with pytest.raises(
+        BadInput, match=r"no torch file of tensors alone: it also holds an object of pathlib"
+    ):
+        VqaScore(weights=str(copy))
+
+
 def test_special_tokens_that_a_prompt_spells_out_are_tokens(folder: Path, tmp_path: Path) -> None:
     """As in transformers 4's slow tokenizer: the extra ids swallow the blanks beside them."""
     tokenizer = T5Tokenizer(folder / "tokenizer")
@@ -120,7 +132,7 @@ def test_special_tokens_that_a_prompt_spells_out_are_tokens(folder: Path, tmp_pa
 def test_the_qwen_form_is_the_first_token_of_a_chat_model(parity: Path) -> None:
     """P("Yes") of a tiny Qwen3-VL, which only the full reference data has."""
     from sar_eval.answerers.transformers import TransformersAnswerer
-    from sar_eval.types import Asked
+    from sar_eval.answers import Asked
 
     model = str(needs(parity / "folds/geneval2/tiny-qwen3-vl/model.safetensors").parent)
     image, text = picture(96, 64), 'Does this figure show "a cat"? Please answer Yes or No.'
