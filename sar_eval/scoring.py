@@ -10,6 +10,8 @@ earlier pictures; scorers that share a network share its forward (see `networks.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +23,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sar_eval import discover
-from sar_eval.errors import BadInput
+from sar_eval.documents import shorten
+from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.options import check_whole_number
 from sar_eval.types import Json, Score, ScorerFacts
 
@@ -109,8 +112,9 @@ class ScorerSet:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            for scorer in self.scorers.values():
-                stack.enter_context(scorer)
+            for name, scorer in self.scorers.items():
+                with discover.guarded(f"scorer {name!r} cannot start"):
+                    stack.enter_context(scorer)
             self._stack = stack.pop_all()
         return self
 
@@ -163,8 +167,8 @@ class ScorerSet:
                     prepare(item.picture)
                 if why := _prompt_problem(scorer, prompt):
                     item.scored.errors[name] = why
-            except BadInput as error:
-                item.scored.errors[name] = str(error)
+            except Exception as error:  # noqa: BLE001 - a scorer is anyone's code
+                item.scored.errors[name] = _failure(error)
         return item
 
 
@@ -230,42 +234,93 @@ def _decoding_threads() -> int:
     return DECODING_THREADS
 
 
-def _prompt_problem(scorer: Scorer, prompt: str) -> str:
+def _prompt_problem(scorer: Scorer, prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        return f"the prompt is of type {type(prompt).__name__}, not a text"
     if scorer.facts.needs_prompt and not prompt.strip():
         return "the picture has no prompt"
+    if scorer.facts.needs_prompt and not prompt.isascii() and re.search("[\ud800-\udfff]", prompt):
+        return "the prompt has half a character (a lone surrogate), which no tokenizer reads"
     if len(prompt) > MAX_PROMPT:
         return f"a prompt of {len(prompt):,} characters, of at most {MAX_PROMPT:,}"
     return ""
 
 
 def _run(name: str, scorer: Scorer, batch: Sequence[_Item]) -> None:
-    """Put one scorer's scores of a batch into its items.
-
-    Raises:
-        BadInput: it gave another number of scores than there are pictures.
-    """
+    """Put one scorer's scores of a batch into its items; of one that fails, those of each picture alone."""
     items = [item for item in batch if item.picture is not None and name not in item.scored.errors]
     if not items:
         return
-    pictures = [item.picture for item in items if item.picture is not None]
-    found = list(scorer.score(pictures, [item.prompt for item in items]))
-    if len(found) != len(items):
-        raise BadInput(f"scorer {name!r} gave {len(found)} scores of {len(items)} pictures")
+    try:
+        found = _scores(scorer, items)
+    except Exception as error:  # noqa: BLE001 - a scorer is anyone's code
+        if len(items) == 1:
+            items[0].scored.errors[name] = _failure(error)
+            return
+        for item in items:  # one picture may be to blame
+            _run(name, scorer, [item])
+        return
     for item, score in zip(items, found, strict=True):
         _keep(name, score, item.scored)
 
 
-def _keep(name: str, score: Score, scored: Scored) -> None:
-    if score.truncated:
-        scored.truncated.append(name)
-    if score.more:
-        scored.more[name] = dict(score.more)
-    if score.value is None:
-        scored.errors[name] = score.error or "the scorer gave no number"
-    elif score.value - score.value != 0:  # NaN, infinity
-        scored.errors[name] = f"the scorer's number is {score.value}"
+def _scores(scorer: Scorer, items: Sequence[_Item]) -> list[Any]:
+    pictures = [item.picture for item in items if item.picture is not None]
+    found = list(scorer.score(pictures, [item.prompt for item in items]))
+    if len(found) != len(items):
+        raise BadInput(f"the scorer gave {len(found)} scores for {len(items)} pictures")
+    return found
+
+
+def _failure(error: Exception) -> str:
+    """A picture's error where a scorer raised something; raises it again if it is not of the picture."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if isinstance(error, SarEvalError):  # the device is lost, a package is missing
+        raise error
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _keep(name: str, score: Any, scored: Scored) -> None:
+    """Put a score into what is said of its picture. Scorers are anyone's code: nothing is believed."""
+    if not isinstance(score, Score):
+        scored.errors[name] = f"the scorer gave {type(score).__name__} instead of Score"
+    elif score.value is None or score.error:
+        scored.errors[name] = str(score.error or "the scorer gave no number")
+    elif (value := _number(score.value)) is None:
+        scored.errors[name] = f"the scorer's number is {shorten(score.value)}"
+    elif (more := _numbers(score.more)) is None:
+        scored.errors[name] = f"the scorer's further numbers are {shorten(score.more)}"
     else:
-        scored.scores[name] = float(score.value)
+        scored.scores[name] = value
+        if more:
+            scored.more[name] = more
+    if getattr(score, "truncated", False):
+        scored.truncated.append(name)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as a float, also NumPy's and torch's scalars; None for anything else."""
+    if isinstance(value, (str, bytes)):
+        return None
+    try:
+        number = float(value)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ):  # a tensor of several numbers: RuntimeError
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(values: Any) -> dict[str, float] | None:
+    """A table of finite numbers; None for anything else."""
+    if not isinstance(values, Mapping):
+        return None
+    found = {str(name): number for name, value in values.items() if (number := _number(value)) is not None}
+    return found if len(found) == len(values) else None
 
 
 def read_names(value: Json, owner: str) -> list[str]:

@@ -132,11 +132,12 @@ class RunSpec:
 
 def code_files(names: Mapping[str, Json], judge_options: Mapping[str, Json]) -> dict[str, str]:
     """Those of the names, and of the answerer and scorers in a judge's options, that are files of code."""
-    scorers = judge_options.get("scorers") or ()
-    listed = scorers.split(",") if isinstance(scorers, str) else list(scorers)
+    scorers = judge_options.get("scorers")
+    texts = scorers if isinstance(scorers, list) else [scorers]
+    listed = [name for text in texts for name in str(text).split(",")]
     inner = {
         "answerer": judge_options.get("answerer"),
-        **{f"scorer {n}": n.strip() for n in map(str, listed)},
+        **{f"scorer {n}": n.strip() for n in listed},
     }
     return {what: str(name) for what, name in {**names, **inner}.items() if discover.is_file(str(name))}
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sar_eval.documents import shorten
+from sar_eval.errors import BadInput
 from sar_eval.measures import DrawScores, Measure, collect_scores, draw_scores, merge
 from sar_eval.types import Prompt, Verdict
+
+LARGEST = 1e100  # of a score: squares can be summed
 
 
 class ScoresFold:
@@ -23,13 +27,32 @@ class ScoresFold:
 
 
 def scores_by_scorer(prompts: Sequence[Prompt], verdicts: Mapping[str, Verdict]) -> dict[str, DrawScores]:
-    """Each scorer's own numbers, from the evidence of the judge `score`, whatever others gave."""
+    """Each scorer's own numbers, from the evidence of the judge `score`, whatever others gave.
+
+    Raises:
+        BadInput: evidence that the judge did not write.
+    """
     pairs: dict[str, list[tuple[str, float | None]]] = {}
     for key, verdict in verdicts.items():
         evidence: Any = verdict.evidence if isinstance(verdict.evidence, dict) else {}
-        for name, value in (evidence.get("scores") or {}).items():
+        for name, value in _checked(evidence.get("scores"), key).items():
             pairs.setdefault(name, []).append((key, value))
     return {name: collect_scores(prompts, found) for name, found in pairs.items()}
+
+
+def _checked(scores: Any, key: str) -> dict[str, float]:
+    """Scores by scorer; none where another judge gave the verdict."""
+    numbers = scores.values() if isinstance(scores, dict) else ()
+    if scores is None or (isinstance(scores, dict) and all(map(_is_number, numbers))):
+        return scores or {}
+    raise BadInput(
+        f"evidence of {key}: scores {shorten(scores)} are no table of numbers: remove the run's verdicts "
+        "and judge again"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _mean(name: str, scores: DrawScores) -> Measure:

@@ -91,8 +91,8 @@ def run(
             gate.check(spec, folder)
         generate_stage(spec, folder, drawing, progress)
         judge_stage(spec, folder, judges, progress)
-        lacking = session.score_beside(spec, folder, beside, judges, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
+        session.score_beside(spec, folder, beside, judges, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(without=["suite"])
@@ -168,8 +168,8 @@ def judge_run(
         if gate:
             gate.check(spec, folder)
         judge_stage(spec, folder, slots, progress)
-        lacking = session.score_beside(spec, folder, beside, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
+        session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 @with_options(
@@ -198,6 +198,7 @@ def summarize(
     session.print_result(summary, folder, None, output)
     destinations.send(spec, folder, summary)
     session.exit_if_incomplete(summary)
+    session.exit_if_lacking(spec, folder, judging.partial)
 
 
 @with_options(without=["judge", "judge_option", "detector", "scorers", "scorer_option"])
@@ -232,6 +233,7 @@ def report(
         scorers = scorer_measures(spec, folder)
         say(write_report(spec, folder, images=images, keys=image or (), scorers=scorers))
     session.exit_if_incomplete(summary)
+    session.exit_if_lacking(spec, folder, judging.partial)
 
 
 def export(

@@ -126,8 +126,8 @@ def score(
             gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
         judge_stage(spec, folder, slots, progress)
-        lacking = session.score_beside(spec, folder, beside, slots, progress)
-        session.finish(spec, folder, output, judging.partial, destinations, gate, lacking)
+        session.score_beside(spec, folder, beside, slots, progress)
+        session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 
 def _find_images(

@@ -141,11 +141,12 @@ def score_beside(
     sides: Sequence[Beside],
     slots: Sequence[WorkerSlot],
     progress: ProgressCallback,
-) -> list[str]:
-    """Score beside the verdicts; returns which images have no number, and why."""
+) -> None:
+    """Score beside the verdicts."""
     from sar_eval.stages import beside
 
-    return beside.score_beside(spec, sides, folder, slots, progress) if sides else []
+    if sides:
+        beside.score_beside(spec, sides, folder, slots, progress)
 
 
 def tell(notes: Iterable[str], output: Output) -> None:
@@ -162,7 +163,6 @@ def finish(
     partial: bool = False,
     destinations: Destinations | None = None,
     gate: Gate | None = None,
-    lacking: Sequence[str] = (),
 ) -> None:
     """Summarise, report, print, ask the gate, send the results where they were asked for, and exit."""
     from sar_eval.report.page import write_report
@@ -189,8 +189,7 @@ def finish(
         say(f"error: {error}", err=True)  # the failed gate's exit code comes first
     exit_if_incomplete(summary)
     gate_result.exit_if_failed(answer)
-    if lacking and not partial:
-        raise Incomplete("; ".join(lacking))
+    exit_if_lacking(spec, folder, partial)
 
 
 def print_result(
@@ -212,6 +211,16 @@ def print_result(
         print_summary(summary, folder.path, report)
         if answer:
             gate_result.print_gate(answer)
+
+
+def exit_if_lacking(spec: RunSpec, folder: RunFolder, partial: bool) -> None:
+    """Exit code 3, or a note, where scorers beside the verdicts have no number for some images."""
+    from sar_eval.stages.beside import lacking_beside
+
+    if lacking := lacking_beside(spec, folder):
+        if not partial:
+            raise Incomplete("; ".join(lacking))
+        say(f"note: {'; '.join(lacking)}", err=True)
 
 
 def exit_if_incomplete(summary: Summary) -> None:

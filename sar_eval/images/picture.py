@@ -50,7 +50,14 @@ class Picture:
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[np.uint8]) -> Self:
-        """Take RGB uint8 `[H, W, 3]`."""
+        """Take RGB uint8 `[H, W, 3]`; raises BadInput for anything else."""
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+            what = (
+                f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels)
+            )
+            raise BadInput(f"pixels must be an array of uint8 [height, width, 3], not {what}")
+        if not pixels.size:
+            raise BadInput("a picture without pixels")
         return cls(Image.fromarray(pixels))
 
     @property

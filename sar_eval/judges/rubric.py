@@ -27,6 +27,7 @@ from sar_eval.suites.rubric.rules import OPTIONS as RULE_OPTIONS
 from sar_eval.suites.rubric.rules import Values, make_rule
 from sar_eval.suites.rubric.template import fill
 from sar_eval.suites.rubric.texts import find_text, text_options
+from sar_eval.suites.rubric.time_limit import time_limit
 from sar_eval.types import Generation, Json, Prompt, Verdict
 
 VERSION = "1"
@@ -135,7 +136,8 @@ class RubricJudge:
         if reply.text is None:
             raise UnreadReply(reply.error)
         try:
-            values = self._rule.read(reply.text, sample.prompt)
+            with time_limit():
+                values = self._rule.read(reply.text, sample.prompt)
         except UnreadReply as error:
             raise UnreadReply(f"unread: {error}{self._cut(reply)}") from error
         return Verdict(

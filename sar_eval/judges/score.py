@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.options import check_dtype, check_whole_number
 from sar_eval.scoring import Scored, ScorerSet, read_names
@@ -20,6 +21,7 @@ from sar_eval.types import Generation, Json, Prompt, Verdict
 
 VERSION = "1"
 LABEL = "judge 'score'"  # in error messages
+LARGEST = 1e9  # of a weight
 
 
 class ScoreJudge:
@@ -121,16 +123,18 @@ def _error(generation: Generation, found: Scored) -> str:
 
 def _weights(score: Json, weights: Json, names: Sequence[str]) -> dict[str, float]:
     """How the verdict's score is made of the scorers' numbers."""
+    if weights is not None and (not isinstance(weights, Mapping) or not weights):
+        raise BadInput(f"weights {shorten(weights)} of {LABEL}: a table of numbers, as {{hps = 1.0}}")
     if score and weights:
         raise BadInput(f"{LABEL} takes either `score` or `weights`")
     chosen = weights or {str(score) or names[0]: 1.0}
-    if not isinstance(chosen, Mapping):
-        raise BadInput(f"weights {chosen!r} of {LABEL}: a table of numbers, as {{hps = 1.0}}")
     for name, weight in chosen.items():
         if name not in names:
             raise BadInput(f"{LABEL} has no scorer {name!r}; they are {', '.join(names)}")
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise BadInput(f"weights.{name} {weight!r} of {LABEL}: a number")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not abs(weight) <= LARGEST:
+            raise BadInput(f"weights.{name} {shorten(weight)} of {LABEL}: a number of a usual size")
+    if not any(chosen.values()):
+        raise BadInput(f"weights of {LABEL} are all 0: the sum says nothing")
     return {name: float(weight) for name, weight in chosen.items()}
 
 

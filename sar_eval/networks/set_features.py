@@ -28,6 +28,15 @@ INCEPTIONS = ("inception-clean", "inception-fid")  # the same numbers in two for
 CLIP_336 = Published(("clip-l14-336",), "ViT-L-14-336-quickgelu", quick_gelu=True)
 
 
+def check_device(name: str) -> None:
+    """Raise BadInput unless torch can use the device of this name."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"--device {name}: torch cannot use it: {why}") from error
+
+
 class FeatureNetwork(ABC):
     """A network with its transform. Made without loading anything; `with` loads it.
 

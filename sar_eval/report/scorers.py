@@ -18,6 +18,7 @@ from sar_eval.stats.intervals import metric_of
 from sar_eval.types import Json, Metric
 
 GROUP = "scorer/"  # of the measures that scorers give
+SHOWN = 40  # scorers that the page shows; each pair of them is correlated. The table of figures has all
 BINS = 32  # of a histogram
 EXTREMES = 6  # best, and worst, pictures of each scorer
 NONE = "\N{EN DASH}"
@@ -49,8 +50,9 @@ class ScorerColumn:
 
 
 def scorer_columns(measures: Sequence[Measure], rows: RunRows) -> list[ScorerColumn]:
-    """A column for each measure `scorer/NAME` that has a number of the run's draws."""
-    found = [_column(measure, rows) for measure in measures if measure.name.startswith(GROUP)]
+    """A column for each of the first `SHOWN` measures `scorer/NAME` that has numbers of the run's draws."""
+    ours = [measure for measure in measures if measure.name.startswith(GROUP)]
+    found = [_column(measure, rows) for measure in ours[:SHOWN]]
     return [column for column in found if len(column.best)]
 
 

@@ -143,6 +143,10 @@ class _FlanT5:
 
         self.options, self.device, self.dtype = options, device, dtype
         folder = Path(options.weights).resolve() if options.weights else find_weights(WEIGHTS[variant])
+        if not folder.is_dir():
+            raise BadInput(
+                f"weights {folder} of {LABEL}: no such folder; it takes the one of all released files"
+            )
         self.files = Files(
             folder,
             _folder(options.tower, folder / "clip") or find_weights("clip-flant5-tower"),

@@ -16,6 +16,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
 from sar_eval.stages.judge import judge
 from sar_eval.stages.resolve import build_judge, with_judge
+from sar_eval.stages.resume import check_files, stopped, wanted_blocks
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Json
 
@@ -68,13 +69,16 @@ def scorers_beside(
     """What to judge for these scorers: what the run has begun with any of them, and one with all others.
 
     Raises:
-        BadInput, UnknownName: no such scorer, or one that does not take its options.
+        BadInput, UnknownName: no such scorer, one that does not take its options, or `run.json` names code
+            that was not asked for.
     """
     listed = read_names(names, "--scorers")
     if unknown := sorted(options.keys() - _tables(listed)):
         raise BadInput(f"--scorer-option {unknown[0]}: the scorers are {', '.join(map(label, listed))}")
     asked = _made(spec, listed, options).versions
     begun = [side for side in stored_beside(folder) if side.versions.items() & asked.items()]
+    for side in begun:  # a run folder may be a stranger's
+        check_files(side.of(spec), listed, folder)
     covered = {name for side in begun for name, _ in side.versions.items() & asked.items()}
     left = [name for name in listed if label(name) not in covered]
     return [*begun, *([_made(spec, left, options)] if left else [])]
@@ -86,22 +90,36 @@ def score_beside(
     folder: RunFolder,
     slots: Sequence[WorkerSlot],
     progress: ProgressCallback = no_progress,
-) -> list[str]:
-    """Give every drawn image the numbers that it lacks (lock held); returns what has none, a line each.
+) -> None:
+    """Give every drawn image the numbers that it lacks (lock held).
 
     Raises:
         StorageFailed: the disk is full or read-only; what is stored stays.
     """
-    problems = []
     for side in sides:
         _record(side, folder)
         judge(side.of(spec), folder, slots, progress)
+
+
+def lacking_beside(spec: RunSpec, folder: RunFolder) -> list[str]:
+    """Which scorers beside the verdicts lack numbers, as after an interruption: a line for each."""
+    problems: list[str] = []
+    shown: set[str] = set()
+    for side in () if spec.beside else reversed(stored_beside(folder)):
+        if side.versions.keys() <= shown:  # all of them came again later
+            continue
+        shown |= side.versions.keys()
         inventory = Inventory(side.of(spec), folder)
-        lost = {k: why for n in inventory.blocks.numbers for k, why in inventory.state(n).problems.items()}
+        wanted = wanted_blocks(inventory.blocks, stopped(folder, inventory.drawn))
+        lost = {key: why for n in wanted for key, why in inventory.state(n).problems.items()}
         if lost:
             key, why = next(iter(lost.items()))
-            problems.append(f"{len(lost)} images lack scores of {', '.join(side.versions)}: {key}: {why}")
-    return problems
+            names = ", ".join(side.versions) or "scorers"
+            problems.append(
+                f"{len(lost)} images lack scores of {names}: {key}: {why} (`sar-eval judge {folder.path} "
+                f"--scorers {names.replace(' ', '')}` gives what can be had; --partial does without)"
+            )
+    return problems[::-1]
 
 
 def stored_beside(folder: RunFolder) -> list[Beside]:

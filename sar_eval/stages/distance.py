@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from sar_eval.errors import BadInput
 from sar_eval.images.listing import shown
@@ -167,8 +170,12 @@ def _measure(sets: Sequence[Collected], settings: Settings) -> Iterator[Distance
             )
         _check_widths(name, first, second)
         formula = {"frechet": _frechet, "kid": _kid, "cmmd": _cmmd}[metric.formula]
+        with np.errstate(over="ignore", invalid="ignore"):
+            figure = formula((first, second), settings)
+        if not math.isfinite(figure.value):
+            raise BadInput(f"{name}: the numbers of the two sides are too large for a distance")
         yield replace(
-            formula((first, second), settings),
+            figure,
             metric=name,
             n=(first.seen, second.seen),
             version="+".join([f"{name}-{metric.version}", *versions]),

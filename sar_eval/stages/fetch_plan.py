@@ -82,7 +82,7 @@ def weights_of(name: str) -> tuple[str, ...]:
     if not discover.is_file(name) and scorer not in (known := discover.names(SCORERS)):
         if own:
             return own
-        raise discover.unknown("scorer or weights", name, [*known, *FOR_SCORERS])
+        raise discover.unknown("scorer or weights", name, list({*known, *FOR_SCORERS}))
     variants = variants_of(scorer)
     if variant and variant not in variants:
         raise discover.unknown(f"variant of scorer {scorer!r},", variant, [v for v in variants if v])

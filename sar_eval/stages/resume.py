@@ -183,8 +183,8 @@ def check_files(spec: RunSpec, named: Collection[str], folder: RunFolder) -> Non
         if name not in named:
             raise BadInput(
                 f"{folder.path / 'run.json'} names the {field} {name!r}, which is code and would be run: "
-                "if you trust it, name it again on the command line, by --benchmark RECIPE.toml or "
-                "--judge FILE.py:NAME"
+                "if you trust it, name it again on the command line, by --benchmark RECIPE.toml, "
+                "--judge FILE.py:NAME or --scorers FILE.py:NAME"
             )
 
 

@@ -86,10 +86,12 @@ def networks_for(settings: Settings) -> dict[str, FeatureNetwork]:
     """The networks of these metrics by name of the features; nothing is loaded yet.
 
     Raises:
-        BadInput: weights are missing; the message says how to get them.
+        BadInput: weights are missing (the message says how to get them), or the device is.
     """
+    from sar_eval.networks.set_features import check_device
     from sar_eval.tensors.published_weights import find_weights
 
+    check_device(settings.device)
     networks = {}
     for name in settings.features:
         weights = FEATURES[name].weights

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.errors import BadInput
+from sar_eval.documents import shorten
+from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.images.listing import shown
 from sar_eval.stats.frechet import Gaussian
 from sar_eval.storage.files import check_output, storage_errors, write_stream
@@ -98,15 +99,35 @@ def write_statistics(path: Path, statistics: SetStatistics) -> None:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{shown(path)} is a pipe or device, no statistics (.npz)")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
             wanted = {name: members[name] for name in NAMES if name in members}
             _check_sizes(wanted, path)
-            read = {name: io.BytesIO(archive.read(member)) for name, member in wanted.items()}
-        return {name: np.load(data, allow_pickle=False) for name, data in read.items()}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise BadInput(f"{shown(path)} holds no readable statistics (.npz): {error}") from error
+            arrays = {name: _array(archive.read(member)) for name, member in wanted.items()}
+    except SarEvalError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise anything from RuntimeError to TokenError
+        why = " ".join(f"{error or type(error).__name__}".split())
+        raise BadInput(f"{shown(path)} holds no readable statistics (.npz): {why}") from error
+    if not arrays:
+        others = ", ".join(map(shorten, members)) or "nothing"
+        raise BadInput(f"{shown(path)} holds neither `mu` and `sigma` nor `feats`: {others}")
+    return arrays
+
+
+def _array(data: bytes) -> Any:
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        # NumPy's own message advises to unpickle it.
+        raise ValueError(
+            "an array is damaged or of objects, which may be programs and are not read"
+        ) from error
 
 
 def _check_sizes(members: dict[str, zipfile.ZipInfo], path: Path) -> None:
@@ -117,14 +138,28 @@ def _check_sizes(members: dict[str, zipfile.ZipInfo], path: Path) -> None:
 
 def _gaussian(arrays: dict[str, Any], n: int | None, path: Path) -> Gaussian:
     mean, covariance = arrays.get("mu"), arrays.get("sigma")
-    if mean is None or covariance is None or mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    if mean is None or covariance is None or mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
         raise BadInput(f"{shown(path)}: `mu` must be [D] and `sigma` [D, D]")
+    if not mean.size:
+        raise BadInput(f"{shown(path)}: `mu` is empty")
     if not _is_finite(mean) or not _is_finite(covariance):
         raise BadInput(f"{shown(path)}: `mu` or `sigma` holds something else than finite numbers")
     mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if not np.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * max(1.0, np.abs(covariance).max())):
         raise BadInput(f"{shown(path)}: `sigma` is no covariance: it is not symmetric")
+    if not _is_bounded(covariance):
+        raise BadInput(
+            f"{shown(path)}: `sigma` is no covariance: an entry exceeds what its diagonal allows"
+        )
     return Gaussian(mean, covariance, n)
+
+
+def _is_bounded(covariance: NDArray[np.float64]) -> bool:
+    """Whether variances are positive and no covariance is larger than their geometric mean."""
+    spread = np.sqrt(np.clip(np.diagonal(covariance), 0, None))
+    rounding = 1e-6 * float(np.abs(covariance).max())
+    is_covariance = np.abs(covariance) <= np.outer(spread, spread) * (1 + 1e-6) + rounding
+    return bool(is_covariance.all())
 
 
 def _is_finite(values: NDArray[Any]) -> bool:

@@ -67,7 +67,7 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     traces = np.trace(first.covariance) + np.trace(second.covariance)
     distance = step @ step + traces - 2 * _root_trace(first.covariance, second.covariance)
     rounding = len(step) * np.finfo(np.float64).eps * traces
-    return float(distance) if distance > rounding else 0.0
+    return 0.0 if np.isfinite(distance) and distance <= rounding else float(distance)
 
 
 def _root_trace(first: Array, second: Array) -> float:

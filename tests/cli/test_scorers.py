@@ -3,6 +3,7 @@
 import html
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from command_line import Run, refused
 from PIL import Image
 
+from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Prompt
 from tests import counting_scorers
 from tests.stored_runs import begin_run, store_generations, store_verdicts
@@ -150,6 +152,44 @@ def test_missing_numbers_are_counted_and_named(in_this_process: Run, judged: Pat
     assert "2 images lack scores of counting_scorers: p0/0: counting_scorers: no yes" in done.stderr
     assert summary_of(judged)["scorer/counting_scorers"]["n"] == 4
     assert summary_of(judged)["overall"]["value"] == 0.5
+
+
+@pytest.mark.parametrize("loss", ["a part", "the table"])
+def test_numbers_that_an_interruption_left_out_are_told_by_later_commands(
+    in_this_process: Run, judged: Path, loss: str
+) -> None:
+    beside(in_this_process, judged, "colourfulness")
+    table = next((judged / "verdicts").glob("score-*"))
+    if loss == "a part":
+        max(table.glob("part-*")).unlink()
+    else:
+        shutil.rmtree(table)
+    number = 2 if loss == "a part" else 6
+    for command in ("summarize", "report"):
+        done = in_this_process([command, str(judged)])
+        assert done.returncode == 3, command
+        assert f"{number} images lack scores of colourfulness" in done.stderr
+    done = in_this_process(["summarize", str(judged), "--partial"])
+    assert done.returncode == 0
+    assert f"note: {number} images lack scores of colourfulness" in done.stderr
+    assert beside(in_this_process, judged, "colourfulness").returncode == 0
+    assert in_this_process(["summarize", str(judged)]).returncode == 0
+
+
+def test_code_that_run_json_names_beside_the_verdicts_is_not_run(
+    in_this_process: Run, judged: Path, tmp_path: Path
+) -> None:
+    beside(in_this_process, judged, "colourfulness")
+    ran, code = tmp_path / "ran", tmp_path / "code.py"
+    code.write_text(f"open({str(ran)!r}, 'w')\nfrom tests.counting_scorers import MEAN\n")
+    folder = RunFolder(judged)
+    [side] = folder.read_manifest().beside
+    named = {**side, "judge_options": {"scorers": [f"{code}:MEAN"]}}
+    folder.write_manifest(replace(folder.read_manifest(), beside=(named,)))
+    refused(beside(in_this_process, judged, "colourfulness"), "code.py", "would be run", "--scorers")
+    for command in ("summarize", "report", "verify"):
+        in_this_process([command, str(judged)])
+    assert not ran.exists()
 
 
 def test_a_scorer_that_fails_takes_nothing_from_the_others(in_this_process: Run, judged: Path) -> None:

@@ -10,7 +10,7 @@ from report_runs import draw_scene, make_prompts, make_run, make_spec
 
 from sar_eval.measures import Measure, stratum
 from sar_eval.report.data import read_rows, read_verdicts
-from sar_eval.report.scorers import correlations, scorer_columns, scorer_panels
+from sar_eval.report.scorers import SHOWN, correlations, scorer_columns, scorer_panels
 from sar_eval.stats.correlation import auc, spearman
 
 ODD = "a<b>&'\""  # a scorer's name comes from a file's name
@@ -52,6 +52,12 @@ def table_of(run, measures):
     rows = read_rows(run.spec, run.folder)
     list(read_verdicts(run.spec, run.folder, rows, set()))
     return rows, scorer_columns(measures, rows)
+
+
+def test_a_run_of_thousands_of_scorers_shows_the_first(run, numbers) -> None:
+    values = next(iter(numbers.values()))
+    _, columns = table_of(run, [measure(f"s{i}", values) for i in range(1000)])
+    assert [column.name for column in columns] == [f"s{i}" for i in range(SHOWN)]
 
 
 def test_histograms_hold_every_picture_and_name_those_without_a_number(run, measures, numbers):

@@ -1,6 +1,7 @@
 """Several scorers over one decoding: order, sharing, errors of single pictures, names and options."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,104 @@ def test_a_failure_is_of_its_picture_and_its_scorer(tmp_path: Path) -> None:
     assert str(tmp_path / "none.png") in found[3].errors[""]
 
 
+def misbehaving(
+    tmp_path: Path, score: str, prepare: str = "return None", start: str = "return self"
+) -> str:
+    """The name of a scorer whose methods have these bodies."""
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "import numpy as np\nfrom sar_eval.types import Score\nfrom tests.counting_scorers import FACTS\n"
+        "class Odd:\n    variants, facts, version = {'': FACTS}, FACTS, '1'\n"
+        f"    def __init__(self, **options): pass\n    def __enter__(self): {start}\n"
+        f"    def __exit__(self, *error): pass\n    def prepare(self, picture): {prepare}\n"
+        f"    def score(self, pictures, prompts): {score}\n"
+    )
+    return f"{path}:Odd"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("None", "NoneType instead of Score"),
+        ("1.0", "float instead of Score"),
+        ("Score('0.5')", "number is '0.5'"),
+        ("Score(10**400)", "number is 1000"),
+        ("Score(np.ones(2))", "number is array"),
+        ("Score(float('-inf'))", "number is -inf"),
+        ("Score(0.5, error='why')", "why"),
+        ("Score(0.5, more={'spread': float('nan')})", "further numbers are"),
+        ("Score(0.5, more=[1, 2])", "further numbers are"),
+    ],
+)
+def test_what_is_no_score_is_an_error_of_its_picture(tmp_path: Path, given: str, message: str) -> None:
+    odd = misbehaving(tmp_path, f"return [{given} if q == 'odd' else Score(2.0) for q in prompts]")
+    with ScorerSet([odd, "colourfulness"]) as scorers:
+        found = list(scorers.score([png(1), png(2), png(3)], ["a", "odd", "c"]))
+    assert message in found[1].errors["odd"]
+    assert [scored.scores.get("odd") for scored in found] == [2.0, None, 2.0]
+    assert all("colourfulness" in scored.scores for scored in found)
+
+
+def test_numbers_of_numpy_are_plain_numbers_in_evidence(tmp_path: Path) -> None:
+    odd = misbehaving(tmp_path, "return [Score(np.float32(1.5), more={'n': np.int64(3)})]")
+    with ScorerSet([odd]) as scorers:
+        (found,) = scorers.score([png(1)], [""])
+    assert json.dumps([found.scores, found.more]) == '[{"odd": 1.5}, {"odd": {"n": 3.0}}]'
+
+
+@pytest.mark.parametrize(
+    ("score", "prepare", "message"),
+    [
+        ("return [Score(1 / len(q)) for q in prompts]", "return None", "ZeroDivisionError"),
+        ("return [Score(2.0) for q in prompts if q]", "return None", "0 scores for 1 pictures"),
+        (
+            "return [Score(2.0) for _ in pictures]",
+            "assert picture.image.getpixel((1, 1)) != (2, 2, 2), 'no'",
+            "no",
+        ),
+    ],
+)
+def test_a_scorer_that_fails_on_a_picture_scores_the_others(
+    tmp_path: Path, score: str, prepare: str, message: str
+) -> None:
+    with ScorerSet(["colourfulness", misbehaving(tmp_path, score, prepare)]) as scorers:
+        found = list(scorers.score([png(1), png(2), png(3)], ["a", "", "c"]))
+    assert message in found[1].errors["odd"]
+    assert [set(scored.errors) for scored in found] == [set(), {"odd"}, set()]
+    assert all("colourfulness" in scored.scores for scored in found)
+
+
+@pytest.mark.parametrize("start", ["raise ValueError('boom')", "raise SystemExit(0)"])
+def test_a_scorer_that_cannot_start_is_named(tmp_path: Path, start: str) -> None:
+    with pytest.raises(BadInput, match="scorer 'odd' cannot start"):
+        ScorerSet([misbehaving(tmp_path, "return []", start=start)]).__enter__()
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8)]
+)
+def test_arrays_that_are_no_pictures_are_errors_of_theirs(pixels: np.ndarray) -> None:
+    with ScorerSet([MEAN]) as scorers:
+        found = list(scorers.score([png(1), pixels], ["", ""]))
+    assert not found[0].errors
+    assert "picture" in found[1].errors[""] or "pixels" in found[1].errors[""]
+
+
 def test_a_scorer_that_needs_a_prompt_gets_none_scored_without() -> None:
     with ScorerSet([PICKY]) as scorers:
         (found,) = scorers.score([png(1)], ["  "])
     assert found.errors == {"counting_scorers": "the picture has no prompt"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("yes \ud83d", "half a character"), (None, "NoneType"), ("yes" * 400_000, "at most")],
+)
+def test_a_prompt_that_no_tokenizer_reads_is_an_error_of_its_picture(prompt: str, message: str) -> None:
+    with ScorerSet([PICKY]) as scorers:
+        found = list(scorers.score([png(1), png(2)], [prompt, "yes"]))
+    assert message in found[0].errors["counting_scorers"]
+    assert not found[1].errors
 
 
 def test_as_many_prompts_as_pictures() -> None:
@@ -168,15 +263,6 @@ def test_colourfulness_is_the_papers_formula() -> None:
         scores = [s.scores["colourfulness"] for s in scorers.score([grey, half], ["", ""])]
     assert scores[0] == 0
     assert scores[1] == pytest.approx(1.3 * np.hypot(127.5, 63.75))
-
-
-def test_a_scorer_that_forgets_a_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lazy.py").write_text(LAZY)
-    with (
-        ScorerSet([f"{tmp_path}/lazy.py:Lazy"]) as scorers,
-        pytest.raises(BadInput, match="scorer 'lazy' gave 1 scores of 2 pictures"),
-    ):
-        list(scorers.score([png(3), png(4)], ["", ""]))
 
 
 def test_what_has_no_forms_is_no_scorer() -> None:

@@ -34,10 +34,13 @@ class AestheticHead:
             BadInput: the file is unreadable, or another variant's.
         """
         self.variant = variant
-        tensors = {name: tensor.float() for name, tensor in read_tensors(weights).items()}
+        tensors = read_tensors(weights)
         wanted = {f"{layer}{part}" for layer in LAYERS[variant] for part in ("weight", "bias")}
         if tensors.keys() != wanted:
             raise BadInput(f"{weights} is no head of aesthetic:{variant}{_whose(set(tensors))}")
+        if not all(tensor.is_floating_point() for tensor in tensors.values()):
+            raise BadInput(f"{weights} is a quantised head: it holds whole numbers")
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
         self.layers = [(tensors[f"{layer}weight"], tensors[f"{layer}bias"]) for layer in LAYERS[variant]]
         _check_shapes(self.layers, weights)
 

@@ -135,7 +135,7 @@ def _tensors(files: Files, layers: int, dtype: torch.dtype) -> Iterator[tuple[st
             own = _own_name(name, is_tower)
             layer = _LAYER.match(own)
             if own and not COPIES.fullmatch(own) and not (layer and int(layer[1]) >= layers):
-                yield own, tensor.to(dtype, copy=True)
+                yield own, tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor
 
 
 def _own_name(name: str, is_tower: bool) -> str:

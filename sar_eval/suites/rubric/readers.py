@@ -4,7 +4,8 @@ Pure functions from a reply to values. A reply that a rule cannot read raises `U
 why: it is never a 0. A reply that can be read in two ways is not read.
 
 Python's regular expressions take no time limit, so patterns run over at most `MAX_READ` characters, and
-those that repeat a repeated group, whose time can grow exponentially, are refused.
+those that repeat a repeated group, whose time can grow exponentially, are refused; `time_limit` ends the
+others.
 """
 
 from __future__ import annotations

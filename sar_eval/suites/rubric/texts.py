@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sar_eval.documents import read_bytes, shorten
 from sar_eval.errors import BadInput
+from sar_eval.options import check_name
 from sar_eval.suites import source
 from sar_eval.types import Json
 
@@ -43,6 +44,7 @@ def find_text(name: str, options: Mapping[str, Json], label: str) -> str:
     text, where = str(values.get(in_place, "")), f"{in_place} of {label}"
     if in_file in values:
         where = f"{in_file} {shorten(values[in_file])} of {label}"
+        check_name(values[in_file], f"{in_file} of {label}")
         text = _read(values[in_file], where)
     if checksum in values:
         _verify(text, values[checksum], where, f"{checksum} of {label}")

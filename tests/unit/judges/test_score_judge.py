@@ -69,8 +69,18 @@ def test_a_blank_image_is_an_error_as_of_other_judges() -> None:
         ({}, "has no scorers"),
         ({"scorers": "colourfulness", "score": "hps"}, "no scorer 'hps'"),
         ({"scorers": "colourfulness", "weights": {"hps": 1}}, "no scorer 'hps'"),
-        ({"scorers": "colourfulness", "weights": {"colourfulness": "1"}}, "a number"),
+        ({"scorers": "colourfulness", "weights": {"colourfulness": "1"}}, "of a usual size"),
         ({"scorers": "colourfulness", "score": "colourfulness", "weights": {"colourfulness": 1}}, "either"),
+        *(
+            ({"scorers": "colourfulness", "weights": weights}, "a table of numbers")
+            for weights in (0, 3, [], {}, "", "colourfulness")
+        ),
+        *(
+            ({"scorers": "colourfulness", "weights": {"colourfulness": weight}}, "of a usual size")
+            for weight in (float("nan"), float("inf"), 1e308, 10**400, True, None, [1])
+        ),
+        ({"scorers": "colourfulness", "weights": {"colourfulness": 0}}, "all 0"),
+        ({"scorers": "colourfulness", "images_at_once": "x"}, "images_at_once 'x'"),
         ({"scorers": "colourfulness", "dtype": "int8"}, "dtype"),
         ({"scorers": "colourfulness", "images_at_once": 0}, "whole number"),
         ({"scorers": "colourfulness", "threshold": 1}, "threshold"),
@@ -102,3 +112,9 @@ def test_scorers_in_files_are_code_that_a_run_folder_may_not_start() -> None:
         "answerer",
         f"scorer {PICKY}",
     }
+
+
+@pytest.mark.parametrize("scorers", [3, 1.5, True, None, {"hps": 1}, [3, None], ["hps,x.py:A"]])
+def test_what_is_no_list_of_scorers_names_no_code_but_that_in_it(scorers: object) -> None:
+    found = code_files({}, {"scorers": scorers})
+    assert list(found.values()) == (["x.py:A"] if scorers == ["hps,x.py:A"] else [])

@@ -1,6 +1,8 @@
 """The stage `distance`: run folders, folders and statistics, and pictures that cannot be read."""
 
+import os
 import shutil
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -178,13 +180,67 @@ def test_other_weights_are_told(root, settings, tmp_path) -> None:
         ({"mu": np.array([None, None]), "sigma": np.eye(2)}, "no readable statistics"),
         ({"feats": np.zeros(3)}, "no table of features"),
         ({"feats": np.zeros((3, 2)), "units": np.zeros(2, int)}, "other lengths"),
-        ({"weights": np.zeros(3)}, "holds neither"),
+        ({"weights": np.zeros(3)}, "holds neither .*'weights'"),
+        ({}, "holds neither .*nothing"),
+        ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "`mu` is empty"),
+        ({"mu": np.zeros(()), "sigma": np.zeros((1, 1))}, r"`mu` must be \[D\]"),
+        ({"mu": np.zeros(2), "sigma": -np.eye(2)}, "no covariance"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 5], [5, 1]])}, "no covariance"),
     ],
 )
 def test_bad_statistics(tmp_path, arrays, message) -> None:
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(BadInput, match=message):
         read_statistics(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metric"),
+    [
+        ({"mu": np.full(2, 1e200), "sigma": np.eye(2)}, "fid-clean"),
+        ({"mu": np.full(2, 1e308), "sigma": np.eye(2) * 1e308}, "fid-clean"),
+        ({"feats": np.full((3, 2), 1e200)}, "kid"),
+    ],
+)
+def test_numbers_out_of_all_range_have_no_distance(tmp_path, settings, arrays, metric) -> None:
+    np.savez(tmp_path / "large.npz", **arrays)
+    np.savez(tmp_path / "usual.npz", mu=np.zeros(2), sigma=np.eye(2), feats=np.eye(3, 2))
+    with pytest.raises(BadInput, match="too large"):
+        distance([tmp_path / "large.npz", tmp_path / "usual.npz"], replace(settings, metrics=(metric,)))
+
+
+def _damaged(path, kind: str) -> None:
+    np.savez_compressed(path, mu=np.random.default_rng(0).normal(size=64), sigma=np.eye(64))
+    data = bytearray(path.read_bytes())
+    if kind == "compressed":
+        data[60:200] = bytes(byte ^ 0x55 for byte in data[60:200])
+    elif kind == "encrypted":
+        data[data.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    shape = {"huge": "(99999999999999,)", "broken": "((((((,)"}.get(kind)
+    if shape:
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("mu.npy", b"\x93NUMPY\1\0v\0" + header.encode())
+
+
+@pytest.mark.parametrize("kind", ["compressed", "encrypted", "huge", "broken"])
+def test_damaged_archives(tmp_path, kind) -> None:
+    _damaged(tmp_path / "bad.npz", kind)
+    with pytest.raises(BadInput, match="no readable statistics"):
+        read_statistics(tmp_path / "bad.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(BadInput, match="pipe"):
+        read_statistics(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:9999", ""])
+def test_a_device_that_is_not_there(root, settings, device) -> None:
+    with pytest.raises(BadInput, match="--device"):
+        distance([root / "a", root / "b"], replace(settings, device=device))
 
 
 def test_what_is_no_archive(tmp_path) -> None:
