@@ -153,7 +153,9 @@ class ScorerSet:
                     yield [future.result() for future in waiting.popleft()]
 
     def _prepare(self, source: Source, prompt: str) -> _Item:
-        """Decode, and resize for every scorer that says how."""
+        """Decode, and resize for every scorer that says how; of large pictures one at a time."""
+        from sar_eval.images.files import turn_of
+
         item = _Item(prompt)
         try:
             item.picture = _decode(source)
@@ -161,15 +163,20 @@ class ScorerSet:
         except BadInput as error:
             item.scored.errors[""] = str(error)
             return item
+        with turn_of(item.picture.image.size):
+            self._prepare_scorers(item)
+        return item
+
+    def _prepare_scorers(self, item: _Item) -> None:
+        assert item.picture is not None
         for name, scorer in self.scorers.items():
             try:
                 if prepare := getattr(scorer, "prepare", None):
                     prepare(item.picture)
-                if why := _prompt_problem(scorer, prompt):
+                if why := _prompt_problem(scorer, item.prompt):
                     item.scored.errors[name] = why
             except Exception as error:  # noqa: BLE001 - a scorer is anyone's code
                 item.scored.errors[name] = _failure(error)
-        return item
 
 
 def label(name: str) -> str:

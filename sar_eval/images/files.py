@@ -11,10 +11,10 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,13 +103,16 @@ def decode_stored(data: bytes) -> Image.Image:
     return _load(data, lambda image: _to_eight_bits(image) if image.mode.startswith("I") else image.copy())
 
 
+def turn_of(size: tuple[int, int]) -> AbstractContextManager[Any]:
+    """To work on an image of this size: a large one waits until no other is worked on."""
+    return _one_large if size[0] * size[1] > LARGE else nullcontext()
+
+
 def _load(data: bytes, convert: Callable[[Image.Image], Decoded]) -> Decoded:
     try:
-        with _open(io.BytesIO(data)) as image:
-            large = image.width * image.height > LARGE
-            with _one_large if large else nullcontext():
-                image.load()
-                return convert(image)
+        with _open(io.BytesIO(data)) as image, turn_of(image.size):
+            image.load()
+            return convert(image)
     except BadInput:
         raise
     except Exception as error:  # decoders raise anything from struct.error to MemoryError

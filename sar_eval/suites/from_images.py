@@ -13,7 +13,7 @@ from sar_eval.encodings import read_text
 from sar_eval.errors import BadInput
 from sar_eval.images.listing import Listing, list_files, shown
 from sar_eval.images.manifest import caption_rows, find_manifest
-from sar_eval.storage.files import write_bytes
+from sar_eval.storage.files import storage_errors, write_bytes
 from sar_eval.tensors.published_weights import cache_folder
 from sar_eval.types import Json, safe_id
 
@@ -86,7 +86,8 @@ def _suite(folder: Path, pairs: Sequence[tuple[Path, str]], notes: list[str]) ->
     name = f"{safe_id(folder.resolve().name or 'images')}-{hashlib.sha256(lines).hexdigest()[:8]}.jsonl"
     path = cache_folder() / "suites" / name
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, lines)
     missing = len(pairs) - by_text.total()
     notes.append(

@@ -55,6 +55,17 @@ def test_pictures_need_no_prompts_where_no_scorer_does(in_this_process: Run, ima
     assert found["overall"]["value"] == found["scorer/colourfulness"]["value"]
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    in_this_process: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SAR_EVAL_CACHE", str(tmp_path / "file" / "cache"))
+    done = score(in_this_process, images, "--scorers", "colourfulness")
+    assert done.returncode in (2, 3)
+    assert str(tmp_path / "file") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_scorer_that_reads_prompts_is_refused_where_there_are_none(
     in_this_process: Run, images: Path
 ) -> None:

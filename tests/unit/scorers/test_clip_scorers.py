@@ -203,3 +203,17 @@ def test_a_preference_is_the_softmax_of_two_scores() -> None:
     for first, second in ((21.3, 20.1), (20.1, 21.3), (20.0, 20.0), (1e6, 0.0), (0.0, 1e6)):
         scores = torch.tensor([first, second], dtype=torch.float64)
         assert preference(first, second) == pytest.approx(scores.softmax(0)[0].item(), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_a_picture_of_8000_pixels_a_side(options) -> None:
+    """Grey, so that the file is small; more pixels are refused where it is decoded."""
+    levels = np.arange(8000, dtype=np.uint8)
+    picture = Picture(Image.fromarray(np.broadcast_to(levels, (8000, 8000)).copy()))
+    small = Picture(picture.image.resize((1000, 1000), Image.Resampling.BOX))
+    own = {name: options[name] for name in ("hps", "clip:hessel")}
+    with ScorerSet([*own, "colourfulness"], options=own) as scorers:
+        large, other = scorers.score([picture, small], ["a cat", "a cat"])
+    assert large.errors == other.errors == {}
+    assert large.scores["colourfulness"] == 0
+    assert large.scores["hps"] == pytest.approx(other.scores["hps"], abs=0.01)
