@@ -25,7 +25,7 @@ tests: $(VENV)/.dev
 
 # A worker a core, each with one thread: networks of a few kilobytes gain nothing by more, and lose by waiting.
 all-tests: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "slow or not slow" --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 20
 
 # The documentation as a site that opens from disk: build/site/index.html. (With --quiet, --strict sees no warning.)
 docs: $(VENV)/.docs
