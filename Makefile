@@ -20,12 +20,14 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.dev
-	$(BIN)/pytest
-
 # A worker a core, each with one thread: networks of a few kilobytes gain nothing by more, and lose by waiting.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+tests: $(VENV)/.dev
+	$(PYTEST)
+
 all-tests: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 20
+	$(PYTEST) -m "slow or not slow" --durations 20
 
 # The documentation as a site that opens from disk: build/site/index.html. (With --quiet, --strict sees no warning.)
 docs: $(VENV)/.docs
