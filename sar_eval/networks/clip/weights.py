@@ -6,7 +6,6 @@ open_clip's names, PickScore's and Hugging Face's copies of OpenAI's `CLIPModel`
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.tensors.torchscript import load_torchscript
+from sar_eval.tensors.torchscript import is_torchscript, load_torchscript
 from sar_eval.tensors.weight_files import read_tensors
 
 State = dict[str, Tensor]
@@ -56,7 +55,7 @@ def read_state(path: Path) -> State:
     """
     refuse_pointer(path)
     try:
-        if path.suffix != ".safetensors" and _is_torchscript(path):
+        if path.suffix != ".safetensors" and is_torchscript(path):
             state: State = dict(load_torchscript(path).state_dict())
         else:
             state = read_tensors(path)
@@ -88,10 +87,3 @@ def _open_clip_name(name: str) -> str:
     for old, new in HF_PARTS.items():
         name = name.replace(old, new)
     return name
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
