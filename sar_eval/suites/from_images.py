@@ -29,14 +29,12 @@ class ImageSuite:
         files: draw key to file.
         images_per_prompt: of each prompt.
         notes: what was assumed.
-        without_prompt: whether any image has none.
     """
 
     path: Path
     files: dict[str, Path]
     images_per_prompt: int = 1
     notes: list[str] = field(default_factory=list)
-    without_prompt: bool = False
 
 
 def suite_of_images(folder: Path) -> ImageSuite:
@@ -93,7 +91,7 @@ def _suite(folder: Path, pairs: Sequence[tuple[Path, str]], notes: list[str]) ->
     notes.append(
         f"{len(files)} images, {missing} of them without a prompt" if missing else _counted(files, rows)
     )
-    return ImageSuite(path, files, each, notes, without_prompt=missing > 0)
+    return ImageSuite(path, files, each, notes)
 
 
 def _counted(files: Mapping[str, Path], rows: Mapping[str, Json]) -> str:
