@@ -59,7 +59,10 @@ ALLOWED = {
         *("suites", "tensors", "vllm_guided"),
     },
     "report": {"runtime", "spec", "storage", "suites"},
-    "train": {"families", "images", "judges", "scoring", "storage", "suites", "tensors"},
+    "train": {
+        *("decoding", "engines", "families", "images", "judges", "recipe", "report", "scoring", "storage"),
+        *("suites", "tensors"),
+    },
 }
 # What lies on the ground is free of heavy imports, and knows the ground alone.
 ALLOWED |= {name: set() for name in GROUND}
