@@ -30,7 +30,7 @@ app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
 
 @app.command()
 def make(
-    suite: Annotated[str, typer.Argument(help="Which suite: geneval, geneval-train, shapes or dpg-shapes.")],
+    suite: Annotated[str, typer.Argument(help="One of geneval, geneval-train, shapes and dpg-shapes.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     seed: Annotated[int, typer.Option(help="Seed of the sampler.", min=0)] = 43,
     per_task: Annotated[

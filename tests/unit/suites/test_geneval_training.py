@@ -1,4 +1,4 @@
-"""Training prompts in GenEval's manner: the shipped file is what the sampler makes, and asks nothing of the suite."""
+"""Training prompts in GenEval's manner: they are what the sampler makes, less the suite."""
 
 import hashlib
 import json
