@@ -1,0 +1,44 @@
+"""A checkpoint as a policy to be trained, and its weights as an engine takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sar_eval.decoding.load import load_transformers
+from sar_eval.families.simplear import Checkpoint
+from sar_eval.train.policy import GuidedPolicy
+from sar_eval.types import DrawProtocol
+
+
+def load_policy(
+    checkpoint: Checkpoint,
+    protocol: DrawProtocol,
+    mode: str = "guided",
+    device: str = "cpu",
+    gradient_checkpointing: bool = False,
+) -> GuidedPolicy:
+    """The checkpoint's decoder in float32, without dropout, as a policy.
+
+    Raises:
+        BadInput: the weights do not fit `config.json`, or see `policy.check_protocol`.
+    """
+    model = load_transformers(checkpoint, device, "float32")
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    if gradient_checkpointing:
+        # transformers recomputes in training mode alone; these decoders have no dropout to switch on.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+    return GuidedPolicy(model, checkpoint.visual_ids, protocol, mode)
+
+
+def engine_weights(policy: GuidedPolicy) -> Iterator[tuple[str, Tensor]]:
+    """The policy's tensors by their names in the checkpoint, for `TokenEngine.load_weights`."""
+    tied = policy.model.config.tie_word_embeddings
+    with torch.no_grad():
+        for name, tensor in policy.model.state_dict().items():
+            if not (tied and name == "lm_head.weight"):
+                yield name, tensor
