@@ -70,8 +70,7 @@ def group_advantages(rewards: Tensor, scale: Scale = "group", floor: float = 0.0
     Args:
         rewards: `[P, G]`; of all ranks where `scale` is "batch".
         scale: "group" divides by the deviation within the group, "batch" by that of all rewards
-            (https://arxiv.org/abs/2508.08221), "none" by nothing (Dr. GRPO,
-            https://arxiv.org/abs/2503.20783).
+            (https://arxiv.org/abs/2508.08221), "none" by nothing (Dr. GRPO, https://arxiv.org/abs/2503.20783).
         floor: the smallest deviation to divide by.
 
     Returns:
@@ -98,9 +97,10 @@ def has_variance(rewards: Tensor) -> Tensor:
 def keep_best_and_worst(rewards: Tensor, keep: int) -> Tensor:
     """Choose the pictures of each group that differ most: half the best, half the worst.
 
-    The subset of highest variance is always some of the best and some of the worst, and of rewards 0 and 1
-    half of each, if there are as many (PODS, https://arxiv.org/abs/2504.13818). Of equal rewards the first
-    are the best. An odd `keep` has one more of the best. A group with at most `keep` rewards keeps all.
+    The subset of highest variance is always some of the best and some of the worst, and of rewards 0 and
+    1 half of each, if there are as many (PODS, https://arxiv.org/abs/2504.13818). Of equal rewards the
+    first are the best. An odd `keep` has one more of the best. A group with no more than `keep` rewards
+    keeps all.
 
     Args:
         rewards: `[P, G]`.
