@@ -25,6 +25,7 @@ from sar_eval.cli import (
     score,
     track,
     train,
+    train_rivals,
 )
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ inspect.register(app)
 doctor.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
+train_rivals.register(train.app)
 app.add_typer(train.app, name="train")
 
 

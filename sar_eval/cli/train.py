@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sar_eval.cli import train_rivals
 from sar_eval.cli.options import with_options
 from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
@@ -71,7 +70,7 @@ def tokenizer(
     save_every: SaveEvery = 500,
 ) -> None:
     """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
-    _need_train()
+    need_train()
     if not 0 < learning_rate < math.inf:
         raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
@@ -84,7 +83,7 @@ def tokenizer(
         seed=seed,
         save_every=save_every,
     )
-    with _showing("tokenizer", out) as show:
+    with showing("tokenizer", out) as show:
         train_tokenizer(data, out, options, lambda step, loss: show(step, steps, loss))
 
 
@@ -109,7 +108,7 @@ def tokenize(
     """Turn captioned images into captioned visual tokens, once, ahead of training."""
     from sar_eval.train.tokenize import tokenize as run
 
-    with _showing("tokenize", out) as show:
+    with showing("tokenize", out) as show:
         rows = run(
             data,
             tokenizer,
@@ -157,10 +156,10 @@ class DecoderTraining:
 @with_options()
 def pretrain(training: DecoderTraining) -> None:
     """Train a decoder of the demo's shape from random weights on token shards."""
-    _need_train()
+    need_train()
     from sar_eval.train.pretrain import pretrain as run
 
-    with _showing("pretrain", training.out) as show:
+    with showing("pretrain", training.out) as show:
         run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
     say(f"checkpoint in {training.out}")
 
@@ -172,17 +171,17 @@ def sft(
     training: DecoderTraining,
 ) -> None:
     """Fine-tune a checkpoint on a small clean set of token shards."""
-    _need_train()
+    need_train()
     from sar_eval.families.locate import locate
     from sar_eval.train.sft import sft as run
 
     folder = locate(ckpt).folder
-    with _showing("sft", training.out) as show:
+    with showing("sft", training.out) as show:
         run(folder, training.data, training.tokenizer, training.out, training.options(5e-4), show)
     say(f"checkpoint in {training.out}")
 
 
-def _need_train() -> None:
+def need_train() -> None:
     from sar_eval.discover import need
 
     for package in ("transformers", "accelerate"):
@@ -190,7 +189,7 @@ def _need_train() -> None:
 
 
 @contextmanager
-def _showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
+def showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
     """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
     from rich.progress import Progress
 
