@@ -182,6 +182,11 @@ def sft(
 
 
 def need_train() -> None:
+    """Refuse to begin without the packages that training needs.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
     from sar_eval.discover import need
 
     for package in ("transformers", "accelerate"):
