@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli import train_grpo, train_rivals
 from sar_eval.cli.options import with_options
 from sar_eval.cli.terminal import say
 from sar_eval.cli.train_progress import showing
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
-    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, select, dpo, grpo; and scenes to begin with.",
+    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, select, dpo, grpo; scenes first.",
     no_args_is_help=True,
 )
 
@@ -71,7 +70,7 @@ def tokenizer(
     save_every: SaveEvery = 500,
 ) -> None:
     """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
-    _need_train()
+    need_train()
     if not 0 < learning_rate < math.inf:
         raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
@@ -157,7 +156,7 @@ class DecoderTraining:
 @with_options()
 def pretrain(training: DecoderTraining) -> None:
     """Train a decoder of the demo's shape from random weights on token shards."""
-    _need_train()
+    need_train()
     from sar_eval.train.pretrain import pretrain as run
 
     with showing("pretrain", training.out) as show:
@@ -172,7 +171,7 @@ def sft(
     training: DecoderTraining,
 ) -> None:
     """Fine-tune a checkpoint on a small clean set of token shards."""
-    _need_train()
+    need_train()
     from sar_eval.families.locate import locate
     from sar_eval.train.sft import sft as run
 
@@ -182,12 +181,13 @@ def sft(
     say(f"checkpoint in {training.out}")
 
 
-def _need_train() -> None:
+def need_train() -> None:
+    """Refuse to begin without the packages that training needs.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
     from sar_eval.discover import need
 
     for package in ("transformers", "accelerate"):
         need(package, extra="train", what="sar-eval train")
-
-
-train_grpo.register(app)
-train_rivals.register(app)

@@ -14,6 +14,7 @@ import typer
 
 from sar_eval.cli.options import Ckpt, keep_offline, toml_value, with_options
 from sar_eval.cli.terminal import say
+from sar_eval.cli.train import need_train
 from sar_eval.cli.train_progress import showing
 from sar_eval.errors import BadInput
 from sar_eval.options import option
@@ -87,10 +88,7 @@ def register(app: typer.Typer) -> None:
 @with_options()
 def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain) -> None:
     """Reinforcement learning (GRPO) with judges and scorers as rewards; see docs/rl.md."""
-    from sar_eval.discover import need
-
-    for package in ("transformers", "accelerate"):
-        need(package, extra="train", what="sar-eval train")
+    need_train()
     keep_offline(training.local_only)
     from sar_eval.train.grpo_recipe import load_grpo_recipe
     from sar_eval.train.grpo_run import GrpoSetup
