@@ -129,12 +129,16 @@ def test_a_scorers_numbers_have_no_bounds() -> None:
     results = [
         HoldoutResult(
             step=step,
-            scores={"shapes": dict.fromkeys(keys, 1.0), "colourfulness": dict.fromkeys(keys, 40.0 - step)},
+            scores={
+                "shapes": dict.fromkeys(keys, 1.0),
+                "colourfulness": dict.fromkeys(keys, 0.4 - step / 100),
+            },
         )
         for step in (0, 10)
     ]
     own, scorer = holdout.rows(*results)
-    assert (scorer.change, scorer.change_low, scorer.change_high) == (-10, -10, -10)
+    # Of a number that lies in [0, 1] by its unit, prompts that all agree leave no doubt.
+    assert (scorer.change, scorer.change_low, scorer.change_high) == pytest.approx((-0.1, -0.1, -0.1))
     assert own.change == 0
     assert own.change_low < 0 < own.change_high
 
