@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from sar_eval.report.training_page import write_training
 from sar_eval.storage import training_journal as stored
 from sar_eval.storage.training_journal import HoldoutRow, Kind, SampleRow, StepRow
 from sar_eval.types import Draw, Generation, Json
@@ -123,6 +124,15 @@ class Journal:
     def holdout_rows(self) -> list[HoldoutRow]:
         """The results of the hold-out judges, in order of steps."""
         return list(self._holdout)
+
+    def write_page(self) -> Path:
+        """Draw `training.html` anew from what is stored, and return its path.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
+        stored.write_head(self.folder, self._head)
+        return write_training(self.folder)
 
     def _remove_samples_from(self, step: int) -> None:
         later = (found for found in stored.sample_steps(self.folder) if found >= step)
