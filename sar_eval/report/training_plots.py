@@ -279,7 +279,8 @@ def _running_mean(values: NDArray[np.float64], limit: float) -> NDArray[np.float
 
     Values above the limit, which are off the axis, do not enter it: one alone would lift a whole stretch.
     """
-    if len(values) < SMOOTHED_FROM or np.abs(np.diff(values)).sum() <= SMOOTH * np.ptp(values):
+    seen = np.minimum(values, limit)
+    if len(values) < SMOOTHED_FROM or np.abs(np.diff(seen)).sum() <= SMOOTH * np.ptp(seen):
         return None
     half = len(values) // 24
     counted = values <= limit
