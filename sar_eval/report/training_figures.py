@@ -32,18 +32,24 @@ class Family:
     shares: bool = False
 
 
-# In the order of the page; `train/journal.py` says how they are measured.
 _REWARDS, _POLICY, _OPTIMISER, OTHERS = SECTIONS
 FAMILIES = {
     REWARD: Family(_REWARDS, "Reward", "weighted sum of all rewards, mean of the step's pictures"),
     "varied": Family(_REWARDS, "Groups with variance", "share of groups whose rewards differ", True),
     "lost": Family(_REWARDS, "Pictures without a reward", "share: failed draws and judges' errors"),
+    "kept": Family(_REWARDS, "Pictures trained on", "share of those drawn", True),
+    "advantage": Family(_REWARDS, "Advantage", "mean |advantage| of the pictures trained on"),
     "kl": Family(_POLICY, "KL to the reference", "nats a token"),
     "entropy": Family(_POLICY, "Entropy", "nats a token"),
+    "entropy_weight": Family(_POLICY, "Weight of the entropy", "in the loss"),
+    "ratio": Family(_POLICY, "Ratio", "new to old probability of a token, mean"),
     "ratio_max": Family(_POLICY, "Largest ratio", "new to old probability of a token"),
     "clip_share": Family(_POLICY, "Clipped tokens", "share of the tokens"),
     "gap": Family(_POLICY, "Trainer against engine", "mean |difference| of log-probs, nats a token"),
+    "gap_max": Family(_POLICY, "Largest gap", "of a token's log-prob, trainer against engine, in nats"),
     "diversity": Family(_POLICY, "Token diversity", "share of places at which two of a group differ"),
+    "distinct_codes": Family(_POLICY, "Distinct codes", "of a picture, mean"),
+    "out_of_range": Family(_POLICY, "Text tokens drawn", "in all pictures of the step"),
     "grad_norm": Family(_OPTIMISER, "Gradient norm", "before clipping"),
     "loss": Family(_OPTIMISER, "Loss", "mean of the step's tokens"),
     "learning_rate": Family(_OPTIMISER, "Learning rate", "at the step"),

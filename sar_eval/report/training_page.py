@@ -59,16 +59,14 @@ class HoldoutLine:
     verdict: str
 
 
-def write_training(folder: Path) -> Path:
-    """Write the page from the journal in a training run's folder, and return its path.
+def write_training_page(folder: Path) -> None:
+    """Write the page from the journal in a training run's folder.
 
     Raises:
         BadInput: there is no journal, or a file of it is damaged.
         StorageFailed: the page cannot be written.
     """
-    path = folder / PAGE
-    write_bytes(path, _page(folder).encode())
-    return path
+    write_bytes(folder / PAGE, _page(folder).encode())
 
 
 def _page(folder: Path) -> str:

@@ -98,7 +98,7 @@ def _frame(step: int, row: SampleRow) -> Frame:
         step=step,
         picture=_picture(row),
         prompt=row.prompt,
-        reward=_number(row.reward) or "no reward",
+        reward=_number(row.reward),
         advantage=_number(row.advantage, sign=True),
         scores=tuple(_scores(row)),
     )

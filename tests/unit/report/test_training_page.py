@@ -13,12 +13,18 @@ import pytest
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.report.training_figures import curves, plots
-from sar_eval.report.training_page import write_training
+from sar_eval.report.training_page import write_training_page
 from sar_eval.report.training_plots import BINS, Across, intervals, lines, spread, stacked, written
 from sar_eval.report.training_samples import FRAMES, read_page_samples
 from sar_eval.storage import training_journal as stored
 from sar_eval.storage.training_journal import HoldoutRow, StepRow
 from tests.training_journals import HOSTILE, sample, write_journal
+
+
+def page_of(folder: Path) -> str:
+    """The page of a journal."""
+    write_training_page(folder)
+    return (folder / "training.html").read_text()
 
 
 def points(text: str) -> list[tuple[float, float]]:
@@ -125,7 +131,7 @@ def test_every_figure_has_a_plot(tmp_path: Path) -> None:
 
 
 def test_the_page_says_first_what_must_be_known(tmp_path: Path) -> None:
-    page = write_training(write_journal(tmp_path, 30)).read_text()
+    page = page_of(write_journal(tmp_path, 30))
     banners = re.findall(r'role="note" dir="auto"><p>(.*?)</p>', page)
     assert [banner.partition(" &lt;/script")[0] for banner in banners] == [
         "Stopped at step 30: a hold-out judge fell",
@@ -140,11 +146,11 @@ def test_the_page_says_first_what_must_be_known(tmp_path: Path) -> None:
 def test_groups_without_variance_are_told(tmp_path: Path) -> None:
     stored.write_head(tmp_path, stored.JournalHead())
     stored.write_steps(tmp_path, [StepRow(n, {"varied": 0.1}) for n in range(1, 21)])
-    assert "Only 10% of the last groups had any variance" in write_training(tmp_path).read_text()
+    assert "Only 10% of the last groups had any variance" in page_of(tmp_path)
 
 
 def test_text_of_a_run_stays_text_and_nothing_is_loaded(tmp_path: Path) -> None:
-    page = write_training(write_journal(tmp_path, 30)).read_text()
+    page = page_of(write_journal(tmp_path, 30))
     assert HOSTILE not in page
     assert "<script" not in page
     assert "49" not in re.findall(r"recipe.*?</div>", page)[0]
@@ -156,14 +162,14 @@ def test_text_of_a_run_stays_text_and_nothing_is_loaded(tmp_path: Path) -> None:
 
 def test_an_empty_journal_and_one_of_a_single_step_have_a_page(tmp_path: Path) -> None:
     stored.write_head(tmp_path, stored.JournalHead())
-    assert "No step is recorded yet" in write_training(tmp_path).read_text()
+    assert "No step is recorded yet" in page_of(tmp_path)
     stored.write_steps(tmp_path, [StepRow(1, {"reward": 0.5, "seconds/train": 0.0})])
-    assert "Seconds a step" in write_training(tmp_path).read_text()
+    assert "Seconds a step" in page_of(tmp_path)
 
 
 def test_no_journal_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no file .*journal\.json"):
-        write_training(tmp_path)
+        write_training_page(tmp_path)
 
 
 def test_filmstrips_are_spread_over_the_steps(tmp_path: Path) -> None:
