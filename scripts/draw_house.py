@@ -14,7 +14,8 @@ GROUND = (
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (
     (("cli", "commands, terminal"),),
-    (("stages", "one verb, one file"), ("report", "the HTML page"), ("train", "demo checkpoints")),
+    (("train", "pretraining, fine-tuning, GRPO, DPO: what makes checkpoints"),),
+    (("stages", "one verb, one file"), ("report", "HTML pages")),
     (
         ("engines", "draw"),
         ("judges", "give verdicts"),

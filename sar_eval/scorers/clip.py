@@ -1,4 +1,4 @@
-"""CLIPScore in four forms: Hessel's, torchmetrics', ImageReward's (as Infinity reports), SimpleAR's reward.
+"""CLIPScore: Hessel's, torchmetrics', ImageReward's (as in Infinity), SimpleAR's reward, and it repaired.
 
 All are a cosine of CLIP's picture and text; they differ in network, text, resizing and scale:
 
@@ -11,6 +11,8 @@ All are a cosine of CLIP's picture and text; they differ in network, text, resiz
 - `simplear` (https://github.com/wdrink/SimpleAR, `llava_trainer_grpo.py`): LAION's ViT-H/14, the picture
   squashed to a square without antialiasing, letters of the prompt's end lost with its markers, the cosine
   itself. The trainer reads the decoder's output; here it is the stored picture.
+- `vit-h`: the same network and number as open_clip means them, so with its own transform (bicubic, with
+  antialiasing) and the whole prompt: what to reward instead of `simplear`. No official code has this form.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ FORMS = {
         float,
         prefix="A photo of ",
     ),
+    "vit-h": Form(LAION_H14, {"": "openai"}, "", open_clip_tokens, float, prefix=""),
 }
 
 
@@ -119,6 +122,7 @@ class Clip:
             "torchmetrics": _facts("torchmetrics", "100 cosine", 0.0, 100.0),
             "imagereward": _facts("imagereward", "cosine", -1.0, 1.0),
             "simplear": _facts("simplear", "cosine", -1.0, 1.0),
+            "vit-h": _facts("vit-h", "cosine", -1.0, 1.0),
         }
     )
     path_options = ("weights", "config")  # the version has digests of both
@@ -136,7 +140,7 @@ class Clip:
         """Check the options and find the weights, which are loaded on enter.
 
         Args:
-            variant: "hessel", "torchmetrics", "imagereward" or "simplear".
+            variant: "hessel", "torchmetrics", "imagereward", "simplear" or "vit-h".
             device: torch device.
             dtype: of the network; use float32 for figures to publish.
             weights: a file or a folder; "" for the fetched one.
@@ -144,7 +148,8 @@ class Clip:
                 Face's); "" for the published one.
             options: of one variant. torchmetrics: `processor`, "pillow" (transformers 4) or "torchvision"
                 (transformers 5). simplear: `decoder_dtype`, "float32" or "bfloat16", in which the picture
-                is squashed (bfloat16 is the trainer's default); `prefix` before the prompt.
+                is squashed (bfloat16 is the trainer's default). simplear and vit-h: `prefix` of the
+                prompt.
 
         Raises:
             BadInput: an unknown option or variant, or missing weights.

@@ -1,6 +1,7 @@
 """The scorers hps, clip, aesthetic and pickscore on tiny CLIPs, alone and together."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ def test_the_version_names_all_that_changes_numbers(options, tmp_path, tiny_clip
         clip("simplear", **plain).version,
         clip("simplear", decoder_dtype="bfloat16", **plain).version,
         clip("simplear", prefix="", **plain).version,
+        clip("vit-h", **plain).version,
         clip("torchmetrics", **plain).version,
         clip("torchmetrics", processor="torchvision", **plain).version,
         aesthetic(**options["aesthetic"]).version,
@@ -172,6 +174,24 @@ def test_wrong_options_are_named(options, name, chosen, message) -> None:
     own = options["clip:hessel" if name == "clip" else name]
     with pytest.raises(BadInput, match=message.replace(".", r"\.")):
         discover.load("scorers", name)(**{**own, **chosen})
+
+
+def test_vit_h_is_open_clips_own_cosine(options, pictures) -> None:
+    """Its transform, tokenizer and network, on prompts that `simplear` would shorten."""
+    import open_clip
+    from open_clip.transform import image_transform
+
+    prompts, own = ["two dogs", "a bento", "2 < 3"], options["clip:simplear"]
+    network = open_clip.CLIP(**json.loads((Path(own["config"])).read_text())).eval()
+    network.load_state_dict(load_file(own["weights"]))
+    transform = image_transform(32, is_train=False)
+    pixels = torch.stack([transform(Image.open(path)) for path in pictures])
+    with torch.no_grad():
+        images = network.encode_image(pixels, normalize=True)
+        texts = network.encode_text(open_clip.SimpleTokenizer()(prompts), normalize=True)
+    with ScorerSet(["clip:vit-h"], options={"clip:vit-h": own}) as scorers:
+        scored = [item.scores["clip:vit-h"] for item in scorers.score(pictures, prompts)]
+    assert scored == pytest.approx((images * texts).sum(1).tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
