@@ -196,7 +196,7 @@ class GrpoRecipe(msgspec.Struct, frozen=True, kw_only=True):
         tables = {
             name: getattr(self, name) for name in ("prompts", "options", "rewards", "holdout", "engine")
         }
-        found: dict[str, Json] = msgspec.to_builtins(tables)
+        found: dict[str, Json] = msgspec.json.decode(msgspec.json.encode(tables))
         return {"name": self.name, "protocol": dict(self.protocol), **found}
 
 
