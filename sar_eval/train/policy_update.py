@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +107,10 @@ class PolicyUpdate:
             importance_cap=options.importance_cap,
         )
 
+    def restore_entropy(self, coefficient: float, entropy: float) -> None:
+        """Go on with the weight of the entropy that a state has."""
+        self.entropy = replace(self.entropy, coefficient=coefficient, entropy=entropy)
+
     def __call__(self, samples: Sequence[Sample], counts: Sequence[int]) -> UpdateResult:
         """Take the optimiser steps of a rollout.
 
@@ -183,13 +187,12 @@ class PolicyUpdate:
     ) -> float:
         """One step on `total` pictures of all ranks; the norm of its gradient. NaN takes no step."""
         self.optimizer.zero_grad()
-        waiting = list(batches) or [
-            None
-        ]  # a rank without pictures still takes part in the sum of gradients
+        # A rank without pictures still takes part in the sum of gradients.
+        waiting: Sequence[_Batch | None] = batches or (None,)
         for number, batch in enumerate(waiting, 1):
             is_last = number == len(waiting)
             with nullcontext() if is_last else self.accelerator.no_sync(self.policy):
-                loss = self._nothing() if batch is None else self._loss(batch, totals, is_first)
+                loss = self._nothing() if batch is None else self._loss(batch, totals, is_first=is_first)
                 # Ranks take the mean of their gradients; what is wanted is the sum over all pictures.
                 tokens = max(1, total) * (1 if batch is None else batch.codes.shape[1])
                 self.accelerator.backward(loss * (self.accelerator.num_processes / tokens))
@@ -209,14 +212,15 @@ class PolicyUpdate:
         scores = self.policy(
             [prompt], torch.zeros((1, 1), dtype=torch.int64, device=self.accelerator.device)
         )
-        return (scores.log_probs * 0).sum()
+        nothing: Tensor = (scores.log_probs * 0).sum()
+        return nothing
 
     @property
     def _bare(self) -> GuidedPolicy:
         policy: GuidedPolicy = self.accelerator.unwrap_model(self.policy)
         return policy
 
-    def _loss(self, batch: _Batch, totals: _Totals, is_first: bool) -> Tensor:
+    def _loss(self, batch: _Batch, totals: _Totals, *, is_first: bool) -> Tensor:
         """Sum of the tokens' losses of a batch."""
         scores = self.policy(batch.prompts, batch.codes)
         old = scores.log_probs.detach() if batch.old is None else batch.old
@@ -253,13 +257,14 @@ class PolicyUpdate:
 
     def _figures(self, joined: _Totals, norms: Sequence[float]) -> dict[str, float]:
         tokens = max(1.0, joined.sums["tokens"])
-        means = {name: joined.sums[name] / tokens for name in ("loss", "ratio", "clipped", "kl", "entropy")}
+        means = {name: joined.sums[name] / tokens for name in ("loss", "ratio", "kl", "entropy")}
         return {
             **means,
+            "clip_share": joined.sums["clipped"] / tokens,
             "ratio_max": joined.maxima["ratio"],
             "gap": joined.sums["gap"] / max(1.0, joined.sums["gap_tokens"]),
             "gap_max": joined.maxima["gap"],
-            "gradient_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
+            "grad_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
             "entropy_weight": self.entropy.applied,
         }
 
