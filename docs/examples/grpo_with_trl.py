@@ -47,10 +47,8 @@ class PictureTrainer(GRPOTrainer):
             **kwargs,
         )
         # TRL itself would load a reference by the architecture's name, which transformers does not know.
-        self.beta, self.ref_model = (
-            BETA,
-            load_policy(engine.checkpoint, PROTOCOL, device=str(self.model.device)).model,
-        )
+        self.ref_model = load_policy(engine.checkpoint, PROTOCOL, device=str(self.model.device)).model
+        self.beta = BETA
         # In place of TRL's head, which knows one branch; as `forward`, so that DDP sees the pass.
         for network in (self.model, self.ref_model):
             network.forward = self.policy(network).forward
@@ -118,7 +116,8 @@ def reward(scores: list[float | None], **_: Any) -> list[float | None]:
 def main(out: Path, steps: int) -> None:
     """Train demo:pretrain on prompts of its world, and save the result."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # it knows that rollout_func is experimental
-    engine = discover.load("engines", "native")("demo:pretrain", PROTOCOL)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    engine = discover.load("engines", "native")("demo:pretrain", PROTOCOL, device=device)
     config = GRPOConfig(
         output_dir=str(out / "trl"),
         max_steps=steps,
@@ -136,10 +135,10 @@ def main(out: Path, steps: int) -> None:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device == "cpu",
     )
     prompts = load_suite(shipped("prompts") / "shapes-train.jsonl").prompts
-    with engine, discover.load("judges", "shapes")() as judge:
+    with engine, discover.load("judges", "shapes-soft")() as judge:
         trainer = PictureTrainer(engine, judge, prompts, args=config)
         trainer.train()
     tokenizer, visual_tokenizer = trainer.processing_class, engine.checkpoint.visual_folder
