@@ -123,14 +123,14 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
 
 
 def _train(setup: GrpoSetup, out: Path, anyway: bool) -> None:
-    from sar_eval.report.training_page import write_page
+    from sar_eval.report.training_page import write_training_page
     from sar_eval.train.grpo_run import is_begun, refuse_finished, train_grpo
 
     refuse_finished(out)
     if _is_main_process() and not is_begun(out):
         _probe(setup, refuse=not anyway)
     with _showing(out) as show:
-        outcome = train_grpo(setup, out, write_page, show)
+        outcome = train_grpo(setup, out, write_training_page, show)
     if not _is_main_process():
         return
     say(f"checkpoint in {out} after {outcome.step} steps; the journal is {out / 'training.html'}")
