@@ -233,7 +233,7 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> Gr
         prompts=file.prompts,
         protocol=_protocol(file.protocol, str(path)),
         options=file.grpo,
-        rewards=tuple(reward_specs(file.rewards, str(path))),
+        rewards=tuple(reward_specs(file.rewards, str(path), path.parent)),
         holdout=file.holdout,
         engine=file.engine,
     )
