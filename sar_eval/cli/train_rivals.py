@@ -80,7 +80,7 @@ class HowToPrefer:
         "Where the checkpoint that drew a run is now, if neither --ckpt nor where the run says.", "run"
     )
     train_on_test: bool = option(
-        "Take prompts of evaluation suites, too; dpo.json then says so.", "run", default=False
+        "Take prompts of evaluation suites, too; settings.json then says so.", "run", default=False
     )
 
     def options(self) -> DpoOptions:
@@ -109,22 +109,21 @@ def select(runs: Runs, selecting: HowToSelect) -> None:
     checkpoint = found.checkpoint
     say(
         f"{len(found.chosen)} rows of tokens in {selecting.out}; next: sar-eval train sft --ckpt "
-        f"{checkpoint.name} --data {selecting.out} --tokenizer {checkpoint.visual_folder} --steps N --out DIR"
+        f"{checkpoint.name} --data {selecting.out} --tokenizer {checkpoint.visual_folder} --steps N "
+        "--out DIR"
     )
 
 
 @with_options()
-def dpo(runs: Runs, preferring: HowToPrefer) -> None:
+def dpo(runs: Runs, wanted: HowToPrefer) -> None:
     """Train on the best and the worst picture of each prompt of judged runs (DPO)."""
     need_train()
     from sar_eval.train.dpo import dpo as run
 
-    with showing("dpo", preferring.out) as show:
-        facts = run(
-            runs, preferring.ckpt, preferring.out, preferring.options(), preferring.run_ckpt or (), show
-        )
+    with showing("dpo", wanted.out) as show:
+        facts = run(runs, wanted.ckpt, wanted.out, wanted.options(), wanted.run_ckpt or (), show)
     _warn_of_test(int(facts["prompts_of_a_test"]))
-    say(f"checkpoint in {preferring.out}, trained on {facts['pairs']} pairs")
+    say(f"checkpoint in {wanted.out}, trained on {facts['pairs']} pairs")
 
 
 def _warn_of_test(number: int) -> None:
