@@ -254,12 +254,9 @@ def count_tested(runs: Sequence[JudgedRun], train_on_test: bool) -> int:
     Raises:
         BadInput: naming some of them.
     """
-    seen: dict[str, tuple[Prompt, Path]] = {}
-    for draw in (draw for run in runs for draw in run.draws):
-        seen.setdefault(draw.prompt, (draw.draw.prompt, draw.run))
-    return sum(
-        refuse_test_prompts(
-            [prompt for prompt, path in seen.values() if path == run.path], str(run.path), train_on_test
-        )
-        for run in runs
-    )
+    number, seen = 0, set[str]()
+    for run in runs:
+        fresh = {draw.prompt: draw.draw.prompt for draw in run.draws if draw.prompt not in seen}
+        number += refuse_test_prompts(fresh.values(), str(run.path), train_on_test)
+        seen |= fresh.keys()
+    return number
