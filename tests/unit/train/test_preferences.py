@@ -1,6 +1,7 @@
 """Which pictures become pairs, and the loss of preferring the better one."""
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,13 +78,12 @@ class _Totals:
 def test_the_loss_is_trls(name: str) -> None:
     """On the same log-probabilities of 3 pairs of 5 tokens after prompts of 2."""
     trainer = pytest.importorskip("trl.trainer.dpo_trainer").DPOTrainer
-    from collections import defaultdict
-
     generator = torch.Generator().manual_seed(0)
-    log_probs = torch.randn(6, 6, generator=generator)
-    reference = torch.randn(6, generator=generator)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1]] * 6)
-    outputs = {n: log_probs for n in ("log_probs", "entropy", "mean_logits", "is_top1")}
+    log_probs = torch.randn(6, 6, generator=generator) * mask[:, 1:]  # as TRL's models return them
+    reference = torch.randn(6, generator=generator)
+    outputs = {"log_probs": log_probs, "entropy": log_probs, "mean_logits": log_probs}
+    outputs |= {"is_top1": log_probs > 0}
     trl = SimpleNamespace(
         model=SimpleNamespace(training=True),
         accelerator=_Totals(),
@@ -100,8 +100,6 @@ def test_the_loss_is_trls(name: str) -> None:
         _total_train_tokens=0,
         _tp_size=1,
     )
-    log_probs = log_probs * mask[:, 1:]  # TRL masks what is no completion in the model's outputs
-    outputs["log_probs"], outputs["is_top1"] = log_probs, log_probs > 0
     inputs = {
         "input_ids": mask,
         "attention_mask": mask,
