@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sar_eval.cli.options import with_options
-from sar_eval.cli.terminal import console, say
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.cli.terminal import say
+from sar_eval.cli.train_progress import showing
+from sar_eval.errors import BadInput
 from sar_eval.options import option
 
 if TYPE_CHECKING:
     from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
-    help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft, select, dpo.", no_args_is_help=True
+    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, select, dpo, grpo; scenes first.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
@@ -191,45 +191,3 @@ def need_train() -> None:
 
     for package in ("transformers", "accelerate"):
         need(package, extra="train", what="sar-eval train")
-
-
-@contextmanager
-def showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
-    """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
-    from rich.progress import Progress
-
-    screen = console(stderr=True)
-    try:
-        if screen.is_terminal:
-            with Progress(console=screen) as progress:
-                yield _bar(progress, what)
-        else:
-            yield _lines(screen, what)
-    except KeyboardInterrupt as error:
-        raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
-
-
-def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
-    bar = progress.add_task(what, total=None)
-
-    def show(step: int, steps: int | None, loss: float) -> None:
-        label = f"{what}  loss {loss:.4f}" if loss else what
-        progress.update(bar, completed=step, total=steps, description=label)
-
-    return show
-
-
-def _lines(screen: Any, what: str) -> Callable[[int, int | None, float], None]:
-    import time
-
-    last = 0.0
-
-    def show(step: int, steps: int | None, loss: float) -> None:
-        nonlocal last
-        if time.monotonic() - last > 20 or step == steps:
-            last = time.monotonic()
-            total = f"/{steps}" if steps else ""
-            tail = f"  loss {loss:.4f}" if loss else ""
-            screen.print(f"{what}: {step}{total}{tail}", soft_wrap=True)
-
-    return show

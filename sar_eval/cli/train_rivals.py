@@ -10,7 +10,8 @@ import typer
 
 from sar_eval.cli.options import with_options
 from sar_eval.cli.terminal import say
-from sar_eval.cli.train import MAX_BATCH, MAX_SEED, need_train, showing
+from sar_eval.cli.train import MAX_BATCH, MAX_SEED, need_train
+from sar_eval.cli.train_progress import showing
 from sar_eval.options import option
 from sar_eval.types import Json
 

@@ -13,7 +13,7 @@ from sar_eval import discover
 from sar_eval.documents import convert, read_toml
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
-from sar_eval.options import check_name, check_storable, check_value, declared, merged
+from sar_eval.options import check_name, check_storable, check_value, declared
 from sar_eval.recipe import PROTOCOL_KEYS, shipped
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import suite_path
@@ -30,7 +30,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the recipe: unknown keys, other types and values out of range are refused."""
 
 
-class PromptsTable(_Table):
+class PromptsTable(_Table, frozen=True):
     """`[prompts]`: what is drawn in training.
 
     Attributes:
@@ -44,7 +44,7 @@ class PromptsTable(_Table):
     exclude: tuple[str, ...] = ()
 
 
-class GrpoOptions(_Table):
+class GrpoOptions(_Table, frozen=True):
     """`[grpo]`: the algorithm.
 
     Attributes:
@@ -115,7 +115,7 @@ class GrpoOptions(_Table):
     train_on_test: bool = False
 
 
-class HoldoutTable(_Table):
+class HoldoutTable(_Table, frozen=True):
     """`[holdout]`: how the policy is watched.
 
     Attributes:
@@ -137,7 +137,7 @@ class HoldoutTable(_Table):
     images_of_the_protocol: bool = False
 
 
-class EngineTable(_Table):
+class EngineTable(_Table, frozen=True):
     """`[engine]`: what draws the rollouts.
 
     Attributes:
@@ -155,7 +155,7 @@ class EngineTable(_Table):
     options: dict[str, Any] = {}
 
 
-class _RecipeFile(_Table):
+class _RecipeFile(_Table, frozen=True):
     prompts: PromptsTable
     grpo: GrpoOptions
     rewards: dict[str, dict[str, Any]]
@@ -205,7 +205,7 @@ def recipe_paths() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped("benchmarks") / "grpo").glob("*.toml"))}
 
 
-def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None = None) -> GrpoRecipe:
+def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> GrpoRecipe:
     """A shipped recipe by name, or a TOML file by path.
 
     Args:
@@ -221,7 +221,7 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None
     path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None or not path.is_file():
         raise discover.unknown("GRPO recipe", name, list(known))
-    data = merged(read_toml(path), dict(changes or {}))
+    data = _merged(read_toml(path), changes or {})
     check_storable(data, str(path))
     file = convert(data, _RecipeFile, str(path))
     _check_numbers(file, str(path))
@@ -237,6 +237,17 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None
         holdout=file.holdout,
         engine=file.engine,
     )
+
+
+def _merged(tables: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Tables with some values replaced, at any depth."""
+    found = dict(tables)
+    for name, value in changes.items():
+        within = found.get(name)
+        found[name] = (
+            _merged(within if isinstance(within, dict) else {}, value) if isinstance(value, dict) else value
+        )
+    return found
 
 
 def _protocol(table: Mapping[str, Json], where: str) -> dict[str, Json]:

@@ -33,7 +33,7 @@ class Watch:
         every: int,
         prompts: Sequence[Prompt],
         training: dict[str, Json],
-        write_page: Callable[[Path], None],
+        write_page: Callable[[Path], object],
     ) -> None:
         """Watch without a hold-out; see `add_holdout`.
 
@@ -133,7 +133,7 @@ class Watch:
         return verdict.stop
 
     def _draw_holdout(self, trainer: GrpoTrainer, engine: Any) -> HoldoutResult:
-        assert self._holdout is not None  # noqa: S101 - the caller has looked
+        assert self._holdout is not None
         drawing = engine
         if self._engine is not None:
             drawing = self._engine
@@ -146,7 +146,7 @@ class Watch:
         return result
 
     def _rows(self) -> list[Any]:
-        assert self._holdout is not None  # noqa: S101 - the caller has looked
+        assert self._holdout is not None
         return [row for result in self._results for row in self._holdout.rows(self._results[0], result)]
 
     def _verdict(self, trainer: GrpoTrainer, journal: Journal | None) -> HoldoutVerdict:
