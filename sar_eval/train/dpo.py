@@ -195,7 +195,8 @@ class _Training:
         disable_progress_bar()  # transformers' own
         self.checkpoint, self.protocol, self.pairs = checkpoint, protocol, pairs
         self.out, self.options, self.progress = out, options, progress
-        self.accelerator = Accelerator(mixed_precision="bf16" if options.bfloat16 else "no")
+        precision = "bf16" if options.bfloat16 else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
         if options.batch_size < self.accelerator.num_processes:
             raise BadInput(
                 f"--batch-size {options.batch_size} for {self.accelerator.num_processes} processes: at "

@@ -54,7 +54,9 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model.safetensors")
 
 
-def test_three_steps_raise_the_margin_of_the_pairs(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_three_steps_raise_the_margin_of_the_pairs(
+    run: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
     """The implicit rewards start at exactly 0; afterwards every chosen picture has gained on its rejected one."""
     dpo([run], str(tiny_checkpoint), tmp_path / "out", OPTIONS)
     first, *_, last = curve = _curve(tmp_path / "out")
@@ -64,7 +66,9 @@ def test_three_steps_raise_the_margin_of_the_pairs(run: Path, tmp_path: Path, ti
     assert last["accuracy"] == 1
     assert last["margin"] == pytest.approx(last["chosen"] - last["rejected"])
     draws = {draw.draw.key: draw for draw in read_judged_run(run).draws}
-    gains = {key: _log_prob(tmp_path / "out", d) - _log_prob(tiny_checkpoint, d) for key, d in draws.items()}
+    gains = {
+        key: _log_prob(tmp_path / "out", d) - _log_prob(tiny_checkpoint, d) for key, d in draws.items()
+    }
     for chosen, rejected in (("a/1", "a/0"), ("a/2", "a/3"), ("b/1", "b/3"), ("b/2", "b/0")):
         assert gains[chosen] > gains[rejected] + 1
 
@@ -95,7 +99,9 @@ def test_the_result_is_a_checkpoint_that_says_what_made_it(
         dpo([run], str(tiny_checkpoint), out, OPTIONS)
 
 
-def test_the_size_of_a_forward_pass_changes_nothing(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_the_size_of_a_forward_pass_changes_nothing(
+    run: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
     for micro in (1, 4):
         dpo([run], str(tiny_checkpoint), tmp_path / f"{micro}", replace(OPTIONS, micro=micro))
     one, four = _curve(tmp_path / "1"), _curve(tmp_path / "4")
@@ -153,7 +159,11 @@ def test_other_losses_and_modes_train(
     run: Path, tmp_path: Path, tiny_checkpoint: Path, loss: str, policy: str
 ) -> None:
     options = replace(
-        OPTIONS, loss=loss, policy=policy, bfloat16=policy == "detached", gradient_checkpointing=loss == "ipo"
+        OPTIONS,
+        loss=loss,
+        policy=policy,
+        bfloat16=policy == "detached",
+        gradient_checkpointing=loss == "ipo",
     )
     dpo([run], str(tiny_checkpoint), tmp_path / "out", options)
     assert _curve(tmp_path / "out")[-1]["margin"] > 0
@@ -169,16 +179,17 @@ def test_settings_that_no_training_can_use_are_refused(
         ({"min_margin": -1.0}, "--min-margin is -1.0"),
         ({"policy": "free"}, "policy is 'free'"),
         ({"policy": "unguided"}, r"policy 'unguided' with protocol\.guidance 2"),
-        ({"min_margin": 0.95}, "of 8 pictures no two of a prompt have scores that differ by --min-margin 0.95"),
+        (
+            {"min_margin": 0.95},
+            "of 8 pictures no two of a prompt have scores that differ by --min-margin 0.95",
+        ),
     ]:
         with pytest.raises(BadInput, match=message):
             dpo([run], str(tiny_checkpoint), tmp_path / "out", replace(OPTIONS, **options))
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_that_do_not_go_together_are_refused(
-    run: Path, tmp_path: Path, tiny_checkpoint: Path
-) -> None:
+def test_runs_that_do_not_go_together_are_refused(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     cool = replace(PROTOCOL, temperature=0.5)
     other = judged_run(tmp_path / "cool", tiny_checkpoint, SCORES, protocol=cool)
     greedy = judged_run(tmp_path / "greedy", tiny_checkpoint, SCORES, protocol=replace(cool, temperature=0))

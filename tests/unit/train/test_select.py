@@ -82,7 +82,12 @@ def test_runs_are_put_together_by_prompt(run: Path, tmp_path: Path, tiny_checkpo
 
 
 def test_a_picture_is_taken_once(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
-    assert _chosen([run, run], tmp_path / "twice", top=9)[:4] == ["run/a/1", "run/a/2", "run/a/3", "run/a/0"]
+    assert _chosen([run, run], tmp_path / "twice", top=9)[:4] == [
+        "run/a/1",
+        "run/a/2",
+        "run/a/3",
+        "run/a/0",
+    ]
     same = judged_run(tmp_path / "same", tiny_checkpoint, SCORES, codes=lambda _: (7,) * 16)
     assert _chosen([same], tmp_path / "once", top=9) == ["same/a/1", "same/b/2"]
 
@@ -200,9 +205,7 @@ def test_verdicts_under_two_options_are_refused(run: Path) -> None:
         read_judged_run(run)
 
 
-def test_runs_that_do_not_go_together_are_refused(
-    run: Path, tmp_path: Path, tiny_checkpoint: Path
-) -> None:
+def test_runs_that_do_not_go_together_are_refused(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     judged_otherwise = judged_run(tmp_path / "judge", tiny_checkpoint, SCORES, judge_version="9")
     small = judged_run(
         tmp_path / "small",
