@@ -165,9 +165,9 @@ def _pairs(runs: Sequence[JudgedRun], options: DpoOptions) -> list[Pair]:
     pairs = preference_pairs(runs, options.pairs_per_prompt, options.min_margin)
     if not pairs:
         raise BadInput(
-            f"of {sum(len(run.draws) for run in runs)} pictures no two of a prompt have scores that "
-            f"differ by --min-margin {options.min_margin:g}, or at all: draw more of each prompt (-n), at a higher "
-            "temperature, or take a judge with finer scores"
+            f"of {sum(len(run.draws) for run in runs)} pictures no two of a prompt have scores "
+            f"that differ by --min-margin {options.min_margin:g}, or at all: draw more of each prompt (-n), "
+            "at a higher temperature, or take a judge with finer scores"
         )
     return pairs
 

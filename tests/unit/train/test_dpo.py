@@ -1,4 +1,4 @@
-"""Direct preference optimisation on a tiny checkpoint: what it does to its pairs, resumes, and what is refused."""
+"""Direct preference optimisation on a tiny checkpoint: its pairs, resuming, and what is refused."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
 def test_three_steps_raise_the_margin_of_the_pairs(
     run: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    """The implicit rewards start at exactly 0; afterwards every chosen picture has gained on its rejected one."""
+    """The implicit rewards start at exactly 0; then every chosen picture gains on its rejected one."""
     dpo([run], str(tiny_checkpoint), tmp_path / "out", OPTIONS)
     first, *_, last = curve = _curve(tmp_path / "out")
     assert [line["step"] for line in curve] == [1, 2, 3]
