@@ -166,8 +166,8 @@ def _pairs(runs: Sequence[JudgedRun], options: DpoOptions) -> list[Pair]:
     if not pairs:
         raise BadInput(
             f"of {sum(len(run.draws) for run in runs)} pictures no two of a prompt have scores "
-            f"that differ by --min-margin {options.min_margin:g}, or at all: draw more of each prompt (-n), "
-            "at a higher temperature, or take a judge with finer scores"
+            f"that differ by --min-margin {options.min_margin:g}, or at all: draw more of each prompt "
+            "(-n), at a higher temperature, or take a judge with finer scores"
         )
     return pairs
 
