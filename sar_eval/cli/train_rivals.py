@@ -32,8 +32,8 @@ class HowToSelect:
     by: str = option(
         "Whose score counts: a judge, or scorer/NAME; by default the run's judge.", "run", default=""
     )
-    ckpt: list[str] | None = option(
-        "Where the checkpoint that drew is now, if not where the run says; may be repeated.", "run"
+    run_ckpt: list[str] | None = option(
+        "Where the checkpoint that drew a run is now, if not where the run says; may be repeated.", "run"
     )
     train_on_test: bool = option(
         "Take prompts of evaluation suites, too; selection.json then says so.", "run", default=False
@@ -103,7 +103,7 @@ def select(runs: Runs, selecting: HowToSelect) -> None:
     """Write the best pictures of each prompt of judged runs as token shards, for `train sft` (RAFT)."""
     from sar_eval.train.select import select as run
 
-    found = run(runs, selecting.out, selecting.options(), selecting.ckpt or ())
+    found = run(runs, selecting.out, selecting.options(), selecting.run_ckpt or ())
     for name, value in found.facts().items():
         say(f"{name.replace('_', ' '):20s} {_shown(value):>8s}")
     _warn_of_test(found.tested)

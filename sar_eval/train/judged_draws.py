@@ -192,12 +192,17 @@ def _find_drawer(spec: _Spec, path: Path, others: Sequence[str]) -> Checkpoint:
     """
     visual = str(spec.engine_options.get("visual_tokenizer", ""))
     for name in (*others, spec.checkpoint):
-        found = find_checkpoint(name, visual)
+        try:
+            found = find_checkpoint(name, visual)
+        except BadInput as error:
+            raise BadInput(
+                f"the checkpoint that drew {path}: {error}; if it was moved, say with --run-ckpt where it is"
+            ) from error
         if found.digest == spec.checkpoint_digest:
             return found
     raise BadInput(
         f"{path} was drawn by {spec.checkpoint} when its files had the digest {spec.checkpoint_digest}; "
-        f"now {found.folder} has {found.digest}: say with --ckpt where the checkpoint is that drew it"
+        f"now {found.folder} has {found.digest}: say with --run-ckpt where the one is that drew it"
     )
 
 
