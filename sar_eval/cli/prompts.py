@@ -20,6 +20,7 @@ SUITE_SAMPLERS = {
     "geneval": "sar_eval.suites.geneval.suite",
     "geneval-train": "sar_eval.suites.geneval.training",
     "shapes": "sar_eval.suites.shapes.suite",
+    "shapes-train": "sar_eval.suites.shapes.train_suite",
     "dpg-shapes": "sar_eval.suites.shapes.questions",
 }
 
@@ -30,7 +31,9 @@ app = typer.Typer(help="Make and check prompt suites.", no_args_is_help=True)
 
 @app.command()
 def make(
-    suite: Annotated[str, typer.Argument(help="One of geneval, geneval-train, shapes and dpg-shapes.")],
+    suite: Annotated[
+        str, typer.Argument(help="One of geneval, geneval-train, shapes, shapes-train and dpg-shapes.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     seed: Annotated[int, typer.Option(help="Seed of the sampler.", min=0)] = 43,
     per_task: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sar_eval.cli import train_rivals
 from sar_eval.cli.options import with_options
 from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
-    help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft.", no_args_is_help=True
+    help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft, select, dpo.", no_args_is_help=True
 )
 
 Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
@@ -132,6 +133,7 @@ class DecoderTraining:
     learning_rate: float | None = option(
         "Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run", above=0
     )
+    warmup: int = option("Steps of the rate's linear warm-up.", "run", default=200, low=0)
     seed: int = option("Seed of weights, order and noise.", "run", default=0, low=0, high=MAX_SEED)
     save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
     stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)
@@ -144,6 +146,7 @@ class DecoderTraining:
             self.steps,
             self.batch_size,
             learning_rate if self.learning_rate is None else self.learning_rate,
+            self.warmup,
             seed=self.seed,
             save_every=self.save_every,
             stop_at=self.stop_at,
@@ -165,15 +168,17 @@ def pretrain(training: DecoderTraining) -> None:
 @app.command()
 @with_options()
 def sft(
-    ckpt: Annotated[Path, typer.Option("--ckpt", help="Checkpoint folder to start from.")],
+    ckpt: Annotated[str, typer.Option("--ckpt", help="Checkpoint to start from: a folder, or demo:NAME.")],
     training: DecoderTraining,
 ) -> None:
     """Fine-tune a checkpoint on a small clean set of token shards."""
     _need_train()
+    from sar_eval.families.locate import locate
     from sar_eval.train.sft import sft as run
 
+    folder = locate(ckpt).folder
     with _showing("sft", training.out) as show:
-        run(ckpt, training.data, training.tokenizer, training.out, training.options(5e-4), show)
+        run(folder, training.data, training.tokenizer, training.out, training.options(5e-4), show)
     say(f"checkpoint in {training.out}")
 
 

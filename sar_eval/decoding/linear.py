@@ -21,8 +21,22 @@ class Linear:
         self.bias = bias
         half = weight.dtype in (torch.bfloat16, torch.float16)
         self.packed = half and weight.device.type == "cpu" and can_pack(weight.dtype)
-        # The operator of torch.compile's CPU backend for frozen weights; 8 is a hint at the batch size.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 8) if self.packed else weight
+        self.dtype = weight.dtype
+        self.weight = _pack(weight) if self.packed else weight
+
+    @torch.no_grad()
+    def load(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Replace the values by those of tensors of the same shape, of any dtype, on any device.
+
+        In place, because CUDA graphs hold the addresses; packed weights, which are on the CPU, are packed
+        anew.
+        """
+        if self.packed:
+            self.weight = _pack(weight.to("cpu", self.dtype))
+        else:
+            self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`."""
@@ -30,6 +44,12 @@ class Linear:
             return F.linear(x, self.weight, self.bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return product
+
+
+def _pack(weight: Tensor) -> Tensor:
+    # The operator of torch.compile's CPU backend for frozen weights; 8 is a hint at the batch size.
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 8)
+    return packed
 
 
 @cache

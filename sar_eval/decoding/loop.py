@@ -8,13 +8,13 @@ on the CPU it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sar_eval.decoding.linear import Linear
-from sar_eval.decoding.sampling import sample
+from sar_eval.decoding.sampling import sample, sample_and_score
 from sar_eval.decoding.transformer import Decoder, KVCache
 from sar_eval.types import DrawProtocol
 
@@ -31,6 +31,8 @@ class DecodeOutput:
         out_of_range: int64 `[B]`, number of text tokens sampled (`full_vocab`), which become code 0.
         steps: forwards after the prompt, a list of B.
         errors: why a draw has no tokens, a list of B with "" where it has; empty where all have.
+        log_probs, conditional: float32 `[B, N]`, as in `sampling.Scored`; None where they were not asked
+            for, `conditional` also where the engine does not know it.
     """
 
     codes: Tensor
@@ -38,6 +40,8 @@ class DecodeOutput:
     out_of_range: Tensor
     steps: list[int]
     errors: Sequence[str] = ()
+    log_probs: Tensor | None = None
+    conditional: Tensor | None = None
 
 
 class Vocabulary:
@@ -46,6 +50,7 @@ class Vocabulary:
     Attributes:
         visual_ids: ids of the visual tokens.
         first_id: id of the first token that may be sampled; an index into the logits plus this is its id.
+        end_id: the id after the last one.
         head: the rows of the head.
         noise_ids: int32 `[V]`, visual code or, for text tokens, a negative number.
     """
@@ -54,11 +59,16 @@ class Vocabulary:
         """Select the rows of the head; `full_vocab` also samples from text tokens."""
         whole = (0, decoder.config.vocab_size)
         first, end = whole if full_vocab else (visual_ids.start, visual_ids.stop)
-        self.visual_ids, self.first_id = visual_ids, first
+        self.visual_ids, self.first_id, self.end_id = visual_ids, first, end
         self.head = Linear(decoder.head[first:end])
         # Relative to the first visual id, so that a visual token's noise is the same with and without text.
         ids = torch.arange(first, end, device=decoder.head.device)
         self.noise_ids = (ids - visual_ids.start).to(torch.int32)
+
+    def load_weights(self, decoder: Decoder) -> None:
+        """Take the rows of the head again, after the decoder has loaded other weights."""
+        if self.head.packed:  # else they are the decoder's own memory
+            self.head.load(decoder.head[self.first_id : self.end_id])
 
     def to_codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of token ids `[B, N]`, clamped as the reference does, and how many were clamped `[B]`."""
@@ -108,6 +118,7 @@ class BatchDecoder:
         batch_size: int,
         max_prompt_length: int,
         image_tokens: int,
+        scored: bool = False,
     ) -> None:
         """Allocate the buffers.
 
@@ -118,10 +129,11 @@ class BatchDecoder:
             batch_size: B, in draws; with guidance there are 2B rows.
             max_prompt_length: tokens of the longest prompt.
             image_tokens: N, tokens of an image.
+            scored: also compute the log-probabilities of the tokens.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
-        self.image_tokens = image_tokens
+        self.image_tokens, self.scored = image_tokens, scored
         self.branches = 1 if protocol.guidance == 1 else 2
         device, rows = decoder.norm.device, batch_size * self.branches
 
@@ -133,7 +145,12 @@ class BatchDecoder:
         self.step, self.failed_at = zeros(1), zeros(batch_size)
         self.sampled_ids = zeros(batch_size, image_tokens)
         self.input_ids, self.positions = zeros(rows, 1), zeros(rows, 1)
-        self.sample = torch.compile(sample, dynamic=False) if decoder.compiled else sample
+        # Of the log-probabilities under what was sampled from, and of the conditional ones.
+        self.log_probs = torch.zeros((2, batch_size, image_tokens if scored else 0), device=device)
+        self.sample, self.sample_and_score = sample, sample_and_score
+        if decoder.compiled:
+            self.sample = torch.compile(sample, dynamic=False)
+            self.sample_and_score = torch.compile(sample_and_score, dynamic=False)
         on_gpu = device.type == "cuda"
         self.advance: Callable[[int], None] = CudaGraphStep(self._step) if on_gpu else self._step
 
@@ -142,9 +159,14 @@ class BatchDecoder:
         """Bytes of the KV cache."""
         return self.cache.keys.nbytes + self.cache.values.nbytes
 
-    def fits(self, batch_size: int, max_prompt_length: int) -> bool:
-        """Whether a batch of that size can be decoded with these buffers."""
-        return batch_size == self.batch_size and max_prompt_length <= self.max_prompt_length
+    def fits(self, batch_size: int, max_prompt_length: int, scored: bool = False) -> bool:
+        """Whether a batch of that size can be decoded with these buffers.
+
+        One without log-probabilities can be decoded with them: a trainer that also evaluates need not
+        capture its graphs again.
+        """
+        enough = max_prompt_length <= self.max_prompt_length and scored <= self.scored
+        return batch_size == self.batch_size and enough
 
     def run(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> DecodeOutput:
         """Decode B draws.
@@ -164,7 +186,11 @@ class BatchDecoder:
             self.advance(self._attended_length(longest + step))
         codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids)
         steps = [self.image_tokens - 1] * self.batch_size
-        return DecodeOutput(codes, self.failed_at.cpu(), out_of_range, steps)
+        output = DecodeOutput(codes, self.failed_at.cpu(), out_of_range, steps)
+        if not self.scored:
+            return output
+        log_probs, conditional = self.log_probs.to("cpu", copy=True)
+        return replace(output, log_probs=log_probs, conditional=conditional)
 
     def _attended_length(self, filled: int) -> int:
         """Slots that attention reads: the filled ones, on a GPU rounded up so that few graphs suffice."""
@@ -182,7 +208,12 @@ class BatchDecoder:
         """Sample from hidden states `[rows, hidden]` and update the state of the batch."""
         logits = self.vocabulary.head(hidden)
         keys = self.keys.index_select(0, self.step)[0]
-        indices, finite = self.sample(logits, keys, self.vocabulary.noise_ids, self.protocol)
+        arguments = (logits, keys, self.vocabulary.noise_ids, self.protocol)
+        if self.scored:
+            indices, finite, *log_probs = self.sample_and_score(*arguments)
+            self.log_probs.index_copy_(2, self.step, torch.stack(log_probs)[..., None])
+        else:
+            indices, finite = self.sample(*arguments)
         ids = indices + self.vocabulary.first_id
         self.sampled_ids.index_copy_(1, self.step, ids[:, None])
         first_failure = ~finite & (self.failed_at < 0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from sar_eval.decoding.guidance import apply_guidance
 from sar_eval.decoding.noise import gumbel
 from sar_eval.types import DrawProtocol
+
+CHUNK_SCORES = 2**18  # scores sampled at once on the CPU: 1 MB a tensor (`benchmarks/speed/sampling.py`)
 
 
 def apply_top_k_top_p(scores: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -24,6 +29,23 @@ def apply_top_k_top_p(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     return scores
 
 
+class Scored(NamedTuple):
+    """One sampled token of each of B draws, with its log-probabilities.
+
+    Attributes:
+        indices: into the vocabulary, int64 `[B]`.
+        finite: whether the scores were finite, boolean `[B]`.
+        log_probs: float32 `[B]`, under the distribution that was sampled from.
+        conditional: float32 `[B]`, under the prompted branch alone, at the same temperature, without top-k
+            and top-p.
+    """
+
+    indices: Tensor
+    finite: Tensor
+    log_probs: Tensor
+    conditional: Tensor
+
+
 def sample(
     logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
 ) -> tuple[Tensor, Tensor]:
@@ -38,13 +60,24 @@ def sample(
     Returns:
         Indices into V int64 `[B]`, and whether the scores were finite, boolean `[B]`.
     """
-    if logits.device.type != "cpu":
-        return _sample(logits, keys, noise_ids, protocol)
-    # One draw at a time fits the CPU's cache, and its sums are the same in a batch of any size.
-    samples = [
-        _sample(logits[i :: len(keys)], keys[i : i + 1], noise_ids, protocol) for i in range(len(keys))
+    chunks = [
+        _choose(process_logits(rows, protocol), chunk_keys, noise_ids, protocol)
+        for rows, chunk_keys in _chunks(logits, keys)
     ]
-    return torch.cat([indices for indices, _ in samples]), torch.cat([finite for _, finite in samples])
+    indices, finite = _joined(chunks)
+    return indices, finite
+
+
+def sample_and_score(logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol) -> Scored:
+    """`sample`, with the log-probabilities of the tokens; at temperature 0, those of temperature 1."""
+    chunks: list[tuple[Tensor, ...]] = []
+    for rows, chunk_keys in _chunks(logits, keys):
+        scores = process_logits(rows, protocol)
+        indices, finite = _choose(scores, chunk_keys, noise_ids, protocol)
+        prompted = rows[: len(indices)].float() / (protocol.temperature or 1)
+        log_probs = log_probabilities(scores, indices), log_probabilities(prompted, indices)
+        chunks.append((indices, finite, *log_probs))
+    return Scored(*_joined(chunks))
 
 
 def process_logits(logits: Tensor, protocol: DrawProtocol) -> Tensor:
@@ -68,10 +101,32 @@ def log_probabilities(scores: Tensor, indices: Tensor) -> Tensor:
     return scores.gather(-1, indices[:, None])[:, 0] - scores.logsumexp(-1)
 
 
-def _sample(
-    logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
+def _chunks(logits: Tensor, keys: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and keys of some draws at a time: on the CPU as many as fit its cache, on a GPU all.
+
+    A draw's sums are over its own row alone, so its token is the same in a chunk of any size.
+    """
+    number, vocab_size = len(keys), logits.shape[-1]
+    if logits.device.type != "cpu" or number * vocab_size <= CHUNK_SCORES:
+        yield logits, keys
+        return
+    size = max(1, CHUNK_SCORES // vocab_size)
+    by_branch = logits.unflatten(0, (-1, number))
+    for start in range(0, number, size):
+        yield by_branch[:, start : start + size].flatten(0, 1), keys[start : start + size]
+
+
+def _joined(chunks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What was computed chunk by chunk, for all draws."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+
+
+def _choose(
+    scores: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
 ) -> tuple[Tensor, Tensor]:
-    scores = process_logits(logits, protocol)
+    """The index of the greatest score with noise `[B]`, and whether it is finite."""
     if protocol.temperature != 0:
         scores = scores + gumbel(keys, noise_ids)
     best = scores.max(-1)

@@ -10,8 +10,9 @@ import contextlib
 import inspect
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sar_eval.decoding.loop import DecodeOutput
+    from sar_eval.decoding.rollouts import Rollout
 
 Result = TypeVar("Result")
+# Makes of a wave's draws, their generations and their tokens (None if it has none) what a caller wants.
+Finish = Callable[[list[Draw], list[Generation], "DecodeOutput | None"], list[Result]]
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -117,6 +121,29 @@ class TokenEngine:
         """Decode the visual codes of a wave."""
         raise NotImplementedError
 
+    def decode_with_log_probs(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave and their log-probabilities.
+
+        Raises:
+            BadInput: this engine has none.
+        """
+        del draws
+        raise BadInput(f"{type(self).__name__} gives no log-probabilities: train with native or vllm")
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the decoder's weights, between two waves, by those of a trainer.
+
+        Args:
+            weights: by the Hugging Face names of the checkpoint, all of them, of any dtype and on any
+                device. They are collected before the first is copied.
+
+        Raises:
+            BadInput: a tensor is missing, unknown, or of another shape, and nothing was copied; or this
+                engine cannot replace its weights.
+        """
+        del weights
+        raise BadInput(f"{type(self).__name__} cannot replace its weights: train with native or vllm")
+
     def wave_limit(self, draws: Sequence[Draw]) -> int:
         """Maximum number of these draws in one wave."""
         del draws
@@ -137,15 +164,45 @@ class TokenEngine:
 
         A thread encodes the images; after the last wave other draws may be begun.
         """
-        errors = {draw.key: self._length_error(draw) for draw in draws}
-        yield _completed([Generation(d.key, d.seed, error=errors[d.key]) for d in draws if errors[d.key]])
-        for wave, output, seconds in self._waves(deque(draw for draw in draws if not errors[draw.key])):
-            if isinstance(output, str):
-                yield _completed([Generation(draw.key, draw.seed, error=output) for draw in wave])
-            else:
-                yield self.image_executor.submit(self._generations, wave, output, seconds)
+        return self._begin(draws, self.decode_tokens, lambda wave, generations, output: generations)
 
-    def _waves(self, waiting: deque[Draw]) -> Iterator[tuple[list[Draw], DecodeOutput | str, float]]:
+    def roll(self, draws: Sequence[Draw]) -> Iterator[Future[list[Rollout]]]:
+        """As `begin`, with the log-probabilities of the tokens, for a policy-gradient trainer.
+
+        The tokens are those that `begin` draws.
+
+        Raises:
+            BadInput: this engine, or one with these options, has no log-probabilities.
+        """
+        # Here, not in the thread of the images: a text tokenizer is not to be used by two threads.
+        ids = self.prompt_ids(draws)
+        prompts = {draw.key: tuple(map(tuple, ids[n :: len(draws)])) for n, draw in enumerate(draws)}
+        return self._begin(draws, self.decode_with_log_probs, partial(_rollouts, prompts))
+
+    def _begin(
+        self,
+        draws: Sequence[Draw],
+        decode: Callable[[Sequence[Draw]], DecodeOutput],
+        finish: Finish[Result],
+    ) -> Iterator[Future[list[Result]]]:
+        """Yield a future of what `finish` makes of each wave."""
+        errors = {draw.key: self._length_error(draw) for draw in draws}
+        too_long = [draw for draw in draws if errors[draw.key]]
+        yield _completed(finish(too_long, [_failed(draw, errors[draw.key]) for draw in too_long], None))
+        for wave, output, seconds in self._waves(deque(d for d in draws if not errors[d.key]), decode):
+            if isinstance(output, str):
+                yield _completed(finish(wave, [_failed(draw, output) for draw in wave], None))
+            else:
+                yield self.image_executor.submit(self._finished, wave, output, seconds, finish)
+
+    def _finished(
+        self, wave: list[Draw], output: DecodeOutput, seconds: float, finish: Finish[Result]
+    ) -> list[Result]:
+        return finish(wave, self._generations(wave, output, seconds), output)
+
+    def _waves(
+        self, waiting: deque[Draw], decode: Callable[[Sequence[Draw]], DecodeOutput]
+    ) -> Iterator[tuple[list[Draw], DecodeOutput | str, float]]:
         """Waves with their output and seconds per draw, or with the error of a draw too large for memory.
 
         Waves are of equal size, which is halved when memory runs out.
@@ -155,7 +212,7 @@ class TokenEngine:
             size = -(-len(waiting) // -(-len(waiting) // limit))
             wave = [waiting.popleft() for _ in range(size)]
             started = time.perf_counter()
-            output = self._none_if_out_of_memory(partial(self.decode_tokens, wave))
+            output = self._none_if_out_of_memory(partial(decode, wave))
             if output is not None:
                 yield wave, output, (time.perf_counter() - started) / size
             elif size > 1:
@@ -197,7 +254,7 @@ class TokenEngine:
             files = self._encode(output.codes)
         if files is None:
             error = f"out of memory while its tokens were decoded to pixels on {self.device}"
-            return [Generation(draw.key, draw.seed, error=error) for draw in wave]
+            return [_failed(draw, error) for draw in wave]
         seconds += (time.perf_counter() - started) / len(wave)
         return [self._generation(output, n, draw, files[n], seconds) for n, draw in enumerate(wave)]
 
@@ -220,14 +277,12 @@ class TokenEngine:
         self, output: DecodeOutput, n: int, draw: Draw, image: bytes | None, seconds: float
     ) -> Generation:
         if output.errors and output.errors[n]:
-            return Generation(draw.key, draw.seed, error=output.errors[n])
+            return _failed(draw, output.errors[n])
         failed_at = int(output.failed_at[n])
         if failed_at >= 0:
-            error = f"the scores of visual token {failed_at} are NaN or infinite"
-            return Generation(draw.key, draw.seed, error=error)
+            return _failed(draw, f"the scores of visual token {failed_at} are NaN or infinite")
         if image is None:
-            error = "the image decoder gave NaN or infinite values for its tokens"
-            return Generation(draw.key, draw.seed, error=error)
+            return _failed(draw, "the image decoder gave NaN or infinite values for its tokens")
         return Generation(
             draw.key,
             draw.seed,
@@ -272,7 +327,31 @@ class TokenEngine:
         )
 
 
-def _completed(generations: list[Generation]) -> Future[list[Generation]]:
-    future: Future[list[Generation]] = Future()
-    future.set_result(generations)
+def _completed(results: list[Result]) -> Future[list[Result]]:
+    future: Future[list[Result]] = Future()
+    future.set_result(results)
     return future
+
+
+def _failed(draw: Draw, error: str) -> Generation:
+    return Generation(draw.key, draw.seed, error=error)
+
+
+def _rollouts(
+    prompts: Mapping[str, tuple[tuple[int, ...], ...]],
+    wave: list[Draw],
+    generations: list[Generation],
+    output: DecodeOutput | None,
+) -> list[Rollout]:
+    """The generations of a wave with its log-probabilities, which a failed draw has not."""
+    from sar_eval.decoding.rollouts import Rollout
+
+    rollouts = []
+    for n, (draw, generation) in enumerate(zip(wave, generations, strict=True)):
+        rollout = Rollout(draw, generation, prompts[draw.key])
+        if output is not None and output.log_probs is not None and generation.error is None:
+            rollout = replace(rollout, log_probs=output.log_probs[n].numpy())
+            if output.conditional is not None:
+                rollout = replace(rollout, conditional=output.conditional[n].numpy())
+        rollouts.append(rollout)
+    return rollouts

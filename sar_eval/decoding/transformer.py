@@ -6,7 +6,7 @@ names there; a test compares the logits with transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MethodType
 from typing import Any
 
@@ -51,6 +51,23 @@ class Decoder:
         exponents = torch.arange(0, config.head_dim, 2, device=self.norm.device).float() / config.head_dim
         self.inverse_frequencies = 1.0 / config.rope_theta**exponents
 
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights into the tensors that are there, whose addresses CUDA graphs hold.
+
+        Args:
+            weights: as for the constructor, of any dtype and on any device.
+
+        Raises:
+            BadInput: a tensor is missing or has another shape; some others have then been copied.
+        """
+        self.embedding.copy_(_weight(weights, "model.embed_tokens.weight", self.embedding.shape))
+        if not self.config.tie_word_embeddings:
+            self.head.copy_(_weight(weights, "lm_head.weight", self.head.shape))
+        self.norm.copy_(_weight(weights, "model.norm.weight", self.norm.shape))
+        for layer in self.layers:
+            layer.load_weights(weights)
+
     def compile(self) -> None:
         """Compile everything but attention for steps of one token; one compilation serves all layers."""
         before = torch.compile(_Layer._before_attention, dynamic=False)
@@ -88,26 +105,43 @@ class Decoder:
 
 class _Layer:
     def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor], prefix: str) -> None:
-        self.config = config
-        hidden, mlp = config.hidden_size, (config.intermediate_size, config.hidden_size)
-        query = config.num_attention_heads * config.head_dim
+        self.config, self.prefix = config, prefix
         key = config.num_key_value_heads * config.head_dim
-        self.qkv_sizes = [query, key, key]
-        names = [f"{prefix}self_attn.{n}_proj" for n in "qkv"]
-        sizes = list(zip(names, self.qkv_sizes, strict=True))
-        weight = torch.cat([_weight(weights, f"{name}.weight", (size, hidden)) for name, size in sizes])
-        bias = torch.cat([_weight(weights, f"{name}.bias", (size,)) for name, size in sizes])
-        self.qkv = Linear(weight, bias)
-        self.out = Linear(_weight(weights, f"{prefix}self_attn.o_proj.weight", (hidden, query)))
-        gate_up = [_weight(weights, f"{prefix}mlp.{name}_proj.weight", mlp) for name in ("gate", "up")]
-        self.gate_up = Linear(torch.cat(gate_up))
-        self.down = Linear(_weight(weights, f"{prefix}mlp.down_proj.weight", mlp[::-1]))
-        self.attention_norm = _weight(weights, f"{prefix}input_layernorm.weight", (hidden,))
-        self.mlp_norm = _weight(weights, f"{prefix}post_attention_layernorm.weight", (hidden,))
+        self.qkv_sizes = [config.num_attention_heads * config.head_dim, key, key]
+        products = [Linear(*product) for product in self._products(weights)]
+        self.qkv, self.out, self.gate_up, self.down = products
+        self.attention_norm, self.mlp_norm = self._norms(weights)
         self.compiled: tuple[Callable[..., Any], Callable[..., Any]] = (
             self._before_attention,
             self._after_attention,
         )
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        products = (self.qkv, self.out, self.gate_up, self.down)
+        for product, (weight, bias) in zip(products, self._products(weights), strict=True):
+            product.load(weight, bias)
+        for norm, weight in zip((self.attention_norm, self.mlp_norm), self._norms(weights), strict=True):
+            norm.copy_(weight)
+
+    def _products(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of the four products: queries, keys and values are one, gate and up another."""
+        query, hidden, inner = self.qkv_sizes[0], self.config.hidden_size, self.config.intermediate_size
+        qkv = [(f"self_attn.{n}_proj", size) for n, size in zip("qkv", self.qkv_sizes, strict=True)]
+        yield (
+            torch.cat([self._named(weights, f"{name}.weight", size, hidden) for name, size in qkv]),
+            torch.cat([self._named(weights, f"{name}.bias", size) for name, size in qkv]),
+        )
+        yield self._named(weights, "self_attn.o_proj.weight", hidden, query), None
+        gate_up = [self._named(weights, f"mlp.{n}_proj.weight", inner, hidden) for n in ("gate", "up")]
+        yield torch.cat(gate_up), None
+        yield self._named(weights, "mlp.down_proj.weight", hidden, inner), None
+
+    def _norms(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        names = ("input_layernorm.weight", "post_attention_layernorm.weight")
+        return [self._named(weights, name, self.config.hidden_size) for name in names]
+
+    def _named(self, weights: Mapping[str, Tensor], name: str, *size: int) -> Tensor:
+        return _weight(weights, self.prefix + name, size)
 
     def forward(
         self,

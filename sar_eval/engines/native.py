@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
@@ -10,6 +10,8 @@ from sar_eval.errors import BadInput
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sar_eval.decoding.loop import DecodeOutput
 
 MAX_WAVE = 128  # draws; beyond this the KV caches outweigh the weights, and a larger wave gains little
@@ -95,6 +97,19 @@ class NativeEngine(TokenEngine):
 
     def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
         """Decode the visual codes of a wave."""
+        return self._decode(draws, scored=False)
+
+    def decode_with_log_probs(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave and their log-probabilities.
+
+        Raises:
+            BadInput: with speculation.
+        """
+        if self.speculate:
+            raise BadInput("speculation gives no log-probabilities: leave out speculate=true")
+        return self._decode(draws, scored=True)
+
+    def _decode(self, draws: Sequence[Draw], scored: bool) -> DecodeOutput:
         import torch
 
         from sar_eval.decoding.loop import BatchDecoder
@@ -108,10 +123,15 @@ class NativeEngine(TokenEngine):
         with torch.inference_mode():
             if self.speculate:
                 return SpeculativeDecoder(*common, prompts, keys, self.window).run()
-            if self.batch is None or not self.batch.fits(len(draws), length):
+            if self.batch is None or not self.batch.fits(len(draws), length, scored):
                 self.batch = None  # release the old buffers before new ones are allocated
-                self.batch = BatchDecoder(*common, len(draws), length, self.image_tokens)
+                self.batch = BatchDecoder(*common, len(draws), length, self.image_tokens, scored)
             return self.batch.run(prompts, keys)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy a trainer's weights into the tensors that are there (see `TokenEngine`)."""
+        self.decoder.load_weights(self.checkpoint.checked_weights(dict(weights), "the new weights"))
+        self.vocabulary.load_weights(self.decoder)
 
 
 ENGINE = NativeEngine

@@ -144,15 +144,16 @@ class Checkpoint:
         """
         if self.headers is None:
             return None
-        found = self.match_names({name: entry.shape for name, (_, entry) in self.headers.items()})
+        shapes = {name: entry.shape for name, (_, entry) in self.headers.items()}
+        found = self.match_names(shapes, str(self.folder))
         types = {name: self.headers[theirs][1].dtype for name, theirs in found.stored.items()}
         refuse_types(types, str(self.folder))
         return found
 
-    def match_names(self, shapes: Mapping[str, Shape]) -> TensorNames:
+    def match_names(self, shapes: Mapping[str, Shape], where: str) -> TensorNames:
         """See `match_tensors`."""
         config = self.decoder_config
-        return match_tensors(shapes, config, max(_padded_sizes(config.vocab_size)), str(self.folder))
+        return match_tensors(shapes, config, max(_padded_sizes(config.vocab_size)), where)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -199,15 +200,28 @@ class Checkpoint:
         stored: dict[str, Tensor] = {}
         for path in self.weight_files.paths:
             stored |= read_tensors(path, self.weight_files.named_in(path))
-        matched = self.tensor_names or self.match_names({n: tuple(t.shape) for n, t in stored.items()})
+        weights = self.checked_weights(stored, str(self.folder))
+        return {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+
+    def checked_weights(self, stored: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """The decoder's tensors among those of its files, or of a trainer, by Hugging Face name.
+
+        Args:
+            stored: tensors by name.
+            where: they come from, for messages.
+
+        Raises:
+            BadInput: they are not those of the decoder.
+        """
+        matched = self.match_names({name: tuple(t.shape) for name, t in stored.items()}, where)
         weights = {name: stored[theirs] for name, theirs in matched.stored.items()}
-        refuse_types({name: str(tensor.dtype) for name, tensor in weights.items()}, str(self.folder))
+        refuse_types({name: str(tensor.dtype) for name, tensor in weights.items()}, where)
         if matched.has_head:
-            _check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), self.folder)
+            _check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), where)
         rows = self.decoder_config.vocab_size
         for name in {EMBEDDING, HEAD} & weights.keys():
             weights[name] = weights[name][:rows]
-        return {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+        return weights
 
 
 def visual_setting(folder: Path, key: str) -> int:
@@ -249,7 +263,7 @@ def _check(checkpoint: Checkpoint) -> None:
     _check_vocabulary(checkpoint)
     names = checkpoint.tensor_names
     if names is not None and names.has_head:
-        _check_tie(_same_bytes(checkpoint, names.stored[EMBEDDING], names.stored[HEAD]), folder)
+        _check_tie(_same_bytes(checkpoint, names.stored[EMBEDDING], names.stored[HEAD]), str(folder))
 
 
 def _check_vocabulary(checkpoint: Checkpoint) -> None:
@@ -271,10 +285,10 @@ def _padded_sizes(used: int) -> set[int]:
     return {used, *(-(-used // multiple) * multiple for multiple in PADDING)}
 
 
-def _check_tie(equal: bool, folder: Path) -> None:
+def _check_tie(equal: bool, where: str) -> None:
     if not equal:
         raise BadInput(
-            f"{folder}: config.json says tie_word_embeddings true, but {HEAD} differs from {EMBEDDING} and "
+            f"{where}: config.json says tie_word_embeddings true, but {HEAD} differs from {EMBEDDING} and "
             "would be ignored. Set it to false if the head was trained, or save the checkpoint again"
         )
 
@@ -304,12 +318,26 @@ def _notes(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{checkpoint.folder}: {loaded} is loaded, and not {', '.join(files.unused[:5])}"
     if names is not None and names.prefix:
         yield f"{checkpoint.folder}: the prefix {names.prefix} of all tensors' names is left out"
+    if warning := _trained_on_test(checkpoint):
+        yield warning
     used, rows = checkpoint.decoder_config.vocab_size, _rows(checkpoint)
     if rows > used:
         yield f"{checkpoint.folder}: {used} of {rows} rows of the vocabulary are used, the rest is padding"
     if (tokenizer := tokenizer_files(checkpoint.folder))[0].name != "tokenizer.json":
         made_of = ", ".join(path.name for path in tokenizer)
         yield f"{checkpoint.folder}: the text tokenizer is made of {made_of}"
+
+
+def _trained_on_test(checkpoint: Checkpoint) -> str:
+    """What `sar_eval.json` says of training on a benchmark's own prompts; "" if nothing."""
+    path = checkpoint.folder / "sar_eval.json"
+    training = (_read_object(path) if path.is_file() else {}).get("training")
+    tested = training.get("test_prompts") if isinstance(training, dict) else 0
+    if not isinstance(tested, int) or tested < 1:
+        return ""
+    return (
+        f"{checkpoint.folder} was trained on {tested} prompts of a test suite: its scores there mean little"
+    )
 
 
 def _rows(checkpoint: Checkpoint) -> int:

@@ -22,6 +22,8 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_SCHEMA = pa.schema([("image", IMAGE), ("caption", pa.string())])
 FORMATS = ("PNG", "JPEG", "WEBP")  # of a captioned image
 TOKEN_SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("caption", pa.string())])
+# Of `train select`: where a row is from, which training does not read.
+SELECTED_SCHEMA = pa.schema([*TOKEN_SCHEMA, ("score", pa.float64()), ("draw", pa.string())])
 
 
 def write_shards(

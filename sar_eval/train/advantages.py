@@ -97,9 +97,10 @@ def has_variance(rewards: Tensor) -> Tensor:
 def keep_best_and_worst(rewards: Tensor, keep: int) -> Tensor:
     """Choose the pictures of each group that differ most: half the best, half the worst.
 
-    The subset of highest variance is always some of the best and some of the worst, and of rewards 0 and 1
-    half of each, if there are as many (PODS, https://arxiv.org/abs/2504.13818). Of equal rewards the first
-    are the best. An odd `keep` has one more of the best. A group with no more than `keep` rewards keeps all.
+    The subset of highest variance is always some of the best and some of the worst, and of rewards 0 and
+    1 half of each, if there are as many (PODS, https://arxiv.org/abs/2504.13818). Of equal rewards the
+    first are the best. An odd `keep` has one more of the best. A group with no more than `keep` rewards
+    keeps all.
 
     Args:
         rewards: `[P, G]`.

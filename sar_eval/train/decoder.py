@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.state import check_state, make_folder
+from sar_eval.types import Json
 
 TrainingProgress = Callable[[int, int, float], None]  # called with step, steps and loss
 
@@ -298,10 +299,18 @@ def attention_implementation() -> str:
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def save_checkpoint(model: Any, tokenizer: Any, visual_tokenizer: Path, side: int, out: Path) -> None:
+def save_checkpoint(
+    model: Any,
+    tokenizer: Any,
+    visual_tokenizer: Path,
+    side: int,
+    out: Path,
+    training: Mapping[str, Json] | None = None,
+) -> None:
     """Write the decoder in bfloat16 safetensors, its tokenizer, and the path of the visual tokenizer.
 
-    `side` is the number of visual tokens along one side of a training image.
+    `side` is the number of visual tokens along one side of a training image; `training` says in
+    `sar_eval.json` what made it, for those who use it.
     """
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -309,6 +318,8 @@ def save_checkpoint(model: Any, tokenizer: Any, visual_tokenizer: Path, side: in
     config["architectures"] = ["SimpARForCausalLM"]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     resolution = side * VisualTokenizer(visual_tokenizer).downsample
-    visual = {"visual_tokenizer": os.path.relpath(visual_tokenizer, out), "resolution": resolution}
-    (out / "sar_eval.json").write_text(json.dumps(visual, indent=2) + "\n")
+    facts = {"visual_tokenizer": os.path.relpath(visual_tokenizer, out), "resolution": resolution}
+    if training:
+        facts["training"] = dict(training)
+    (out / "sar_eval.json").write_text(json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(out / "state", ignore_errors=True)

@@ -80,7 +80,12 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the loss of each token.
 
-    It is token weight x importance weight x (clipped ratio x -advantage) + beta x divergence.
+    It is token weight x importance weight x (clipped ratio x -advantage) + beta x ratio x divergence. The
+    ratio of the token makes the mean over the old policy's samples one over the policy's, and so the
+    gradient that of the divergence itself, in the first update as well (DeepSeek-V3.2,
+    https://arxiv.org/abs/2512.02556; TRL's `use_bias_correction_kl`, which is its default). The estimator
+    alone, as in the first GRPO, pulls elsewhere: "k3" to a smaller KL(reference || policy), and "js"
+    hardly at all where the reference is small.
 
     Args:
         log_probs: `[B, N]`, of the policy that is trained, with gradient.
@@ -95,12 +100,13 @@ def policy_loss(
 
     Returns:
         The loss `[B, N]`, 0 outside the mask, and without gradient `ratio`, `clipped` (1 where clipping
-        stops or cuts the gradient, else 0) and `kl`, each `[B, N]`.
+        stops or cuts the gradient, else 0) and `kl` (ratio x divergence), each `[B, N]`.
     """
     mask = torch.ones_like(log_probs, dtype=torch.bool) if mask is None else mask.bool()
     # Before any arithmetic: a masked NaN would come back in the gradient as 0 x NaN.
     log_probs = log_probs.where(mask, 0.0)
-    ratio = _ratio((log_probs - old_log_probs.detach()).where(mask, 0.0), mask, options.level)
+    log_ratio = (log_probs - old_log_probs.detach()).where(mask, 0.0)
+    ratio = _ratio(log_ratio, mask, options.level)
     loss, clipped = _surrogate(log_probs, ratio, advantages[:, None], options)
     if token_weights is not None:
         loss = loss * token_weights.where(mask, 0.0)
@@ -108,7 +114,7 @@ def policy_loss(
         loss = loss * importance_weights(old_log_probs, engine_log_probs, options.importance_cap)
     kl = torch.zeros_like(log_probs)
     if reference is not None and options.kl != "off":
-        kl = divergence(log_probs, reference.detach().where(mask, 0.0), options.kl)
+        kl = log_ratio.exp() * divergence(log_probs, reference.detach().where(mask, 0.0), options.kl)
         loss = loss + options.beta * kl
     diagnostics = {"ratio": ratio, "clipped": clipped.to(ratio.dtype), "kl": kl}
     return loss.where(mask, 0.0), {
@@ -137,14 +143,12 @@ def importance_weights(trainer: Tensor, engine: Tensor, cap: float) -> Tensor:
 def divergence(log_probs: Tensor, reference: Tensor, kind: Divergence) -> Tensor:
     """Estimate at each sampled token how far the policy p has gone from the reference q, with r = q / p.
 
-    "k3" is r - log r - 1 (http://joschu.net/blog/kl-approx.html), whose mean over p is KL(p || q). It is
-    differentiated as it stands, as GRPO does; the mean of that gradient is the gradient of KL(q || p).
+    "k3" is r - log r - 1 (http://joschu.net/blog/kl-approx.html), whose mean over p is KL(p || q).
 
     "js" is f(r) = (r log r - (1 + r) log((1 + r) / 2)) / 2, whose mean over p is the Jensen-Shannon
-    divergence, between 0 and log 2: with m = (p + q) / 2, p log(p / m) / 2 + q log(q / m) / 2 = p f(r) (Lin
-    1991, doi:10.1109/18.61115; f-GAN, https://arxiv.org/abs/1606.00709, has twice that). Differentiated as
-    it stands it would hardly hold back what the reference never draws, since r f'(r) goes to 0 with r.
-    So its gradient here is that of the mean: d(p f(q / p)) / dp = f - r f' = -log((1 + r) / 2) / 2.
+    divergence, between 0 and log 2 (Lin 1991, doi:10.1109/18.61115): with m = (p + q) / 2,
+    p log(p / m) / 2 + q log(q / m) / 2 = p (r log(2 r / (1 + r)) - log((1 + r) / 2)) / 2 = p f(r). The f of
+    f-GAN (https://arxiv.org/abs/1606.00709) is twice that.
 
     Args:
         log_probs: log p `[B, N]`, with gradient.
@@ -159,11 +163,10 @@ def divergence(log_probs: Tensor, reference: Tensor, kind: Divergence) -> Tensor
     log_ratio = reference - log_probs
     if kind == "k3":
         return log_ratio.exp() - log_ratio - 1
-    log_ratio = log_ratio.detach()
-    log_mean = F.softplus(log_ratio) - math.log(2)  # log((1 + r) / 2)
-    # r log r - r log((1 + r) / 2) as one product: for a large r the two nearly cancel.
-    value = (log_ratio.exp() * (math.log(2) - F.softplus(-log_ratio)) - log_mean) / 2
-    return value - log_mean / 2 * (log_probs - log_probs.detach())
+    # log(2 r / (1 + r)) and log((1 + r) / 2), without the overflow of 1 + r.
+    log_q_over_m = math.log(2) - F.softplus(-log_ratio)
+    log_m_over_p = F.softplus(log_ratio) - math.log(2)
+    return (log_ratio.exp() * log_q_over_m - log_m_over_p) / 2
 
 
 def _ratio(log_ratio: Tensor, mask: Tensor, level: Level) -> Tensor:

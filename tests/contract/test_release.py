@@ -143,7 +143,9 @@ def test_every_extra_is_pinned() -> None:
     pinned = {_normal(line.split("==")[0]) for line in pins}
     trackers = ("wandb", "trackio", "mlflow", "tensorboard")
     requirements = PROJECT["dependencies"] + [
-        r for name in ("scorers", "dpg", "train", *trackers, "dev", "docs") for r in _requirements(name)
+        r
+        for name in ("scorers", "dpg", "train", "trl", *trackers, "dev", "docs")
+        for r in _requirements(name)
     ]
     assert _names(requirements) - {"sar-eval"} - pinned == set()
 

@@ -25,21 +25,42 @@ def make_suite(seed: int = 43, per_task: int = 60) -> list[Json]:
         BadInput: a task has fewer than `per_task` distinct prompts.
     """
     rng = random.Random(seed)
-    return [row for task in TASKS for row in _task_rows(task, per_task, rng)]
+    return [row for task in TASKS for row in task_rows(task, per_task, rng)]
 
 
-def _task_rows(task: str, number: int, rng: random.Random) -> list[Json]:
+def task_rows(
+    task: str,
+    number: int,
+    rng: random.Random,
+    without: frozenset[str] = frozenset(),
+    *,
+    fewer: bool = False,
+) -> list[Json]:
+    """Distinct prompts of one task.
+
+    Args:
+        task: its name.
+        number: of prompts.
+        rng: where they come from.
+        without: texts that are left out.
+        fewer: give what there is of an exhausted task instead of an error.
+
+    Raises:
+        BadInput: the task is exhausted.
+    """
     quota = {"unseen": round(number * UNSEEN_SHARE) if task in SPLIT_TASKS else 0}
     quota["seen"] = number - quota["unseen"]
     rows: dict[str, Json] = {}
     repeats = 0
     while any(quota.values()):
         if repeats == MAX_REPEATS:
+            if fewer:
+                break
             raise BadInput(_exhausted_message(task, quota, rows.values()))
         repeats += 1
         checks = sample_checks(task, rng)
         split = "unseen" if needs_held_out(checks) else "seen"
-        if quota[split] and checks["prompt"] not in rows:
+        if quota[split] and checks["prompt"] not in rows and checks["prompt"] not in without:
             quota[split] -= 1
             repeats = 0
             rows[checks["prompt"]] = {

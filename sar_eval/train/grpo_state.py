@@ -1,0 +1,97 @@
+"""The states that a training run resumes from: one file a step, whole or absent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sar_eval.documents import read_json, shorten
+from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.storage.files import write_json, write_stream
+from sar_eval.train.state import AGAIN, check_torch_file
+from sar_eval.types import Json
+
+KEPT = 2  # states; should the newest be damaged, there is one before it
+NAME = re.compile(r"step-(\d{6,})\.pt")
+
+
+class TrainingState:
+    """The folder `state` of a training run."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / "state"
+
+    def newest(self) -> int:
+        """The last step that was saved, 0 for none."""
+        return max(self._steps(), default=0)
+
+    def _steps(self) -> list[int]:
+        found = (NAME.fullmatch(path.name) for path in self.folder.glob("step-*.pt"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}.pt"
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write a state aside and rename it when it is whole; older ones are removed.
+
+        Raises:
+            StorageFailed: it cannot be written; earlier states stay.
+        """
+        try:
+            with write_stream(self._path(step)) as file:
+                torch.save(dict(state), file)
+        except RuntimeError as error:  # torch's own writer, where its file cannot take more
+            raise StorageFailed(
+                f"cannot write {self._path(step)}: {error}. Make room and run the same command again: it "
+                f"goes on from step {self.newest()}"
+            ) from error
+        for old in self._steps()[:-KEPT]:
+            self._path(old).unlink(missing_ok=True)
+
+    def load(self, step: int, device: str) -> dict[str, Any]:
+        """A saved state, its tensors on a device.
+
+        Raises:
+            BadInput: the file is damaged.
+        """
+        path = self._path(step)
+        check_torch_file(path)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read ({error}): {AGAIN}") from error
+        return state
+
+    def check_settings(self, settings: Mapping[str, Json]) -> None:
+        """Write the run's settings, or hold them against those that it began with.
+
+        Raises:
+            BadInput: naming the first that differs, and both values.
+        """
+        path = self.folder.parent / "settings.json"
+        if path.is_file():
+            _refuse_others(read_json(path), settings, path)
+            return
+        write_json(path, settings)
+
+
+def _refuse_others(stored: Json, settings: Mapping[str, Json], path: Path) -> None:
+    before, now = _flat(stored), _flat(settings)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise BadInput(
+                f"{path} says {name} = {shorten(before.get(name))}, asked for is {shorten(now.get(name))}: "
+                "go on with the same settings, or take another --out"
+            )
+
+
+def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
+    """Every value that is no table, by its dotted name."""
+    if not isinstance(value, dict):
+        dotted = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
+    return {name: each for key, item in dotted.items() for name, each in _flat(item, key).items()}

@@ -1,0 +1,165 @@
+"""The journal that a reinforcement-learning run keeps: figures of each step, pictures, hold-out results.
+
+Every file is a function of what was recorded: a run that was interrupted and resumed writes what one
+without interruption writes, seconds aside. Figures are named by what the page draws of them:
+
+`reward` is the mean of the mixed reward, `reward/NAME` that of one reward as its judge gives it; `varied`
+the share of groups whose rewards differ, `varied/NAME` by reward; `kl` and `entropy` in nats a token;
+`ratio_max` and `clip_share` of the loss; `grad_norm` before clipping; `gap` the mean |difference| of the
+trainer's and the engine's log-probabilities, in nats a token; `diversity` the share of places at which two
+pictures of a group differ; `lost` the share of pictures without a reward; `seconds/STAGE`. Any other name
+gets a plot of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from sar_eval.storage import training_journal as stored
+from sar_eval.storage.training_journal import HoldoutRow, Kind, SampleRow, StepRow
+from sar_eval.types import Draw, Generation, Json
+
+
+class _OfStep(Protocol):
+    @property
+    def step(self) -> int: ...
+
+
+T = TypeVar("T", bound=_OfStep)
+
+
+class Journal:
+    """The journal in a training run's folder; only the main process writes it.
+
+    A journal has no future: what is written at a step replaces what is there of this step and later ones.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Json], notes: Sequence[str] = ()) -> None:
+        """Begin a journal, or go on with the one that is there: see `resume`.
+
+        Args:
+            folder: of the training run; need not exist.
+            settings: what the page shows of them; tables of tables are shown as groups.
+            notes: what a reader must know first: trained on the test, placebo, one judge for everything.
+
+        Raises:
+            BadInput: a file of an earlier journal is damaged.
+        """
+        self.folder = folder
+        stored.remove_temporaries(folder)
+        self._head = stored.JournalHead(settings=dict(settings), notes=tuple(notes))
+        if stored.is_training(folder):
+            self._head = replace(self._head, halt=stored.read_head(folder).halt)
+        self._rows = stored.read_steps(folder)
+        self._holdout = stored.read_holdout(folder)
+
+    def resume(self, step: int) -> None:
+        """Go on after a step, 0 for none: drop everything later. Step 0's hold-out and pictures stay.
+
+        Raises:
+            StorageFailed: a file cannot be written.
+        """
+        halt = self._head.halt
+        self._head = replace(self._head, halt=halt if halt and halt.step <= step else None)
+        stored.write_head(self.folder, self._head)
+        self._rows = [row for row in self._rows if row.step <= step]
+        stored.write_steps(self.folder, self._rows)
+        self._holdout = [row for row in self._holdout if row.step <= step]
+        stored.write_holdout(self.folder, self._holdout)
+        self._remove_samples_from(step + 1)
+
+    def record(self, step: int, values: Mapping[str, float], skipped: str = "") -> None:
+        """Write the figures of a step.
+
+        Args:
+            step: counted from 1.
+            values: by name, as the module's text lists them; NaN is stored, and left out of the curves.
+            skipped: why the step changed no weight; "" if it did.
+
+        Raises:
+            StorageFailed: the file cannot be written.
+        """
+        row = StepRow(step, {name: float(value) for name, value in values.items()}, skipped)
+        self._rows = [*_before(self._rows, step), row]
+        stored.write_steps(self.folder, self._rows)
+
+    def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
+        """Write the pictures of a step (0: before the first).
+
+        Raises:
+            StorageFailed: the file cannot be written.
+        """
+        self._remove_samples_from(step)
+        stored.write_samples(self.folder, step, rows)
+
+    def holdout(self, rows: Sequence[HoldoutRow]) -> None:
+        """Write the results of the hold-out judges at one step (0: before the first).
+
+        Raises:
+            StorageFailed: the file cannot be written.
+        """
+        for step in sorted({row.step for row in rows}):
+            new = [row for row in rows if row.step == step]
+            self._holdout = [*_before(self._holdout, step), *new]
+        stored.write_holdout(self.folder, self._holdout)
+
+    def halt(self, step: int, why: str) -> None:
+        """Write why the run ends before its last step, for the top of the page.
+
+        Raises:
+            StorageFailed: the file cannot be written.
+        """
+        self._head = replace(self._head, halt=stored.Halt(step=step, why=why))
+        stored.write_head(self.folder, self._head)
+
+    def rows(self) -> list[StepRow]:
+        """The figures of all steps, in order."""
+        return list(self._rows)
+
+    def holdout_rows(self) -> list[HoldoutRow]:
+        """The results of the hold-out judges, in order of steps."""
+        return list(self._holdout)
+
+    def _remove_samples_from(self, step: int) -> None:
+        later = (found for found in stored.sample_steps(self.folder) if found >= step)
+        stored.remove_samples(self.folder, later)
+
+
+def sample_row(
+    kind: Kind,
+    drawn: tuple[Draw, Generation],
+    scores: Mapping[str, float | None],
+    reward: float | None = None,
+    advantage: float | None = None,
+) -> SampleRow:
+    """A picture with its rewards as the journal stores it.
+
+    Args:
+        kind: "watch", or "best" or "worst" of the step.
+        drawn: what was asked for, and what came of it.
+        scores, reward, advantage: see `SampleRow`.
+    """
+    draw, generation = drawn
+    return SampleRow(
+        kind=kind,
+        prompt_id=draw.prompt.id,
+        prompt=draw.prompt.text,
+        index=draw.index,
+        seed=draw.seed,
+        tokens=generation.tokens,
+        image=generation.image,
+        scores=scores,
+        reward=reward,
+        advantage=advantage,
+        error=generation.error,
+    )
+
+
+def _before(rows: Iterable[T], step: int) -> list[T]:
+    """The rows of earlier steps; `rows` are in order of steps."""
+    found = list(rows)
+    return found[: bisect_left(found, step, key=lambda row: row.step)]

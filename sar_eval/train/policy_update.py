@@ -1,0 +1,274 @@
+"""Update a policy on judged pictures: micro-batches, ranks, clipping, and steps that are not taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sar_eval.decoding.rollouts import Rollout
+from sar_eval.train.advantages import contrast_weights
+from sar_eval.train.engine_gap import EngineGap
+from sar_eval.train.grpo_recipe import GrpoOptions
+from sar_eval.train.losses import EntropyControl, LossOptions, policy_loss
+from sar_eval.train.policy import GuidedPolicy
+
+
+class Sample(NamedTuple):
+    """A picture to learn from."""
+
+    rollout: Rollout
+    advantage: float
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Pictures of one forward pass, on the trainer's device; all but `prompts` are `[B, N]` or `[B]`."""
+
+    prompts: list[tuple[tuple[int, ...], ...]]
+    codes: Tensor
+    advantages: Tensor
+    engine: Tensor  # log-probabilities that the engine says the codes have
+    weights: Tensor | None  # of tokens
+    old: Tensor | None = (
+        None  # log-probabilities before the first update; None if there is one update alone
+    )
+    reference: Tensor | None = None
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums and maxima over the tokens of a rank, to be joined with those of the other ranks."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor, *, maximum: bool = False) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + float(values.double().sum())
+        if maximum:
+            self.maxima[name] = max(self.maxima.get(name, 0.0), float(values.max()))
+
+
+SUMS = ("tokens", "loss", "ratio", "clipped", "kl", "entropy", "gap", "gap_tokens")
+MAXIMA = ("ratio", "gap")
+
+
+@dataclass(slots=True)
+class UpdateResult:
+    """What a rollout's update was like, over all ranks.
+
+    Attributes:
+        values: figures by name, means over tokens.
+        skipped: why an optimiser step was not taken, "" if all were.
+    """
+
+    values: dict[str, float]
+    skipped: str = ""
+
+
+class PolicyUpdate:
+    """Optimiser steps on the samples of a rollout; every rank calls it with samples of its own."""
+
+    def __init__(
+        self,
+        policy: Any,
+        optimizer: Any,
+        accelerator: Any,
+        options: GrpoOptions,
+        gap: EngineGap,
+        reference: GuidedPolicy | None = None,
+    ) -> None:
+        """Use a policy and its optimiser, both prepared by accelerate.
+
+        Args:
+            policy: a `GuidedPolicy`, perhaps wrapped for several ranks.
+            optimizer: of its parameters.
+            accelerator: accelerate's.
+            options: of the recipe.
+            gap: judges how far the engine's log-probabilities are off.
+            reference: what the divergence is measured from.
+        """
+        self.policy, self.optimizer, self.accelerator = policy, optimizer, accelerator
+        self.options, self.gap, self.reference = options, gap, reference
+        self.entropy = EntropyControl(options.entropy, options.entropy_target or None, low=-1.0)
+        self.loss_options = LossOptions(
+            loss=options.loss,
+            level=options.level,
+            clip_low=options.clip_low,
+            clip_high=options.clip_high,
+            kl=options.kl,
+            beta=options.beta,
+            importance_cap=options.importance_cap,
+        )
+
+    def __call__(self, samples: Sequence[Sample], counts: Sequence[int]) -> UpdateResult:
+        """Take the optimiser steps of a rollout.
+
+        Args:
+            samples: of this rank.
+            counts: how many samples each rank has, this one included.
+
+        Raises:
+            StaleEngine: the pictures are not from these weights; nothing was updated.
+        """
+        minibatches = self._minibatches(samples, counts)
+        batches = [(list(self._batches(own)), total) for own, total in minibatches]
+        self._score_before([batch for own, _ in batches for batch in own], len(minibatches))
+        totals, norms = _Totals(), list[float]()
+        for own, total in batches * self.options.updates:
+            norms.append(self._optimiser_step(own, total, totals, is_first=not norms))
+        values = self._figures(self._joined(totals), norms)
+        self.entropy = self.entropy.after(values["entropy"])
+        failed = [norm for norm in norms if not math.isfinite(norm)]
+        return UpdateResult(values, f"the gradient's norm is {failed[0]}" if failed else "")
+
+    def _minibatches(
+        self, samples: Sequence[Sample], counts: Sequence[int]
+    ) -> list[tuple[Sequence[Sample], int]]:
+        """This rank's share of each optimiser step, and how many samples all ranks have in it."""
+        size = self.options.minibatch or sum(counts)
+        number = max(1, -(-sum(counts) // max(1, size)))
+
+        def cut(count: int) -> list[int]:
+            return [count * n // number for n in range(number + 1)]
+
+        own = cut(len(samples))
+        totals = [sum(cut(count)[n + 1] - cut(count)[n] for count in counts) for n in range(number)]
+        return [(samples[own[n] : own[n + 1]], totals[n]) for n in range(number)]
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[_Batch]:
+        """Samples as tensors, `micro` at a time."""
+        for start in range(0, len(samples), self.options.micro):
+            yield self._batch(samples[start : start + self.options.micro])
+
+    def _batch(self, samples: Sequence[Sample]) -> _Batch:
+        device, rollouts = self.accelerator.device, [sample.rollout for sample in samples]
+
+        def stacked(arrays: list[np.ndarray[Any, Any]]) -> Tensor:
+            return torch.from_numpy(np.stack(arrays)).to(device)
+
+        drawn = stacked([rollout.log_probs for rollout in rollouts])
+        biased = self.options.policy == "conditional"
+        engine = stacked([rollout.conditional for rollout in rollouts]) if biased else drawn
+        weights = None
+        if self.options.token_weights == "contrast":
+            conditional = stacked([rollout.conditional for rollout in rollouts])
+            weights = contrast_weights(drawn, conditional, self.options.contrast)
+        return _Batch(
+            [rollout.prompts for rollout in rollouts],
+            torch.tensor([rollout.generation.tokens for rollout in rollouts], device=device),
+            torch.tensor([sample.advantage for sample in samples], device=device),
+            engine,
+            weights,
+        )
+
+    def _score_before(self, batches: Sequence[_Batch], minibatches: int) -> None:
+        """The reference's log-probabilities, and the policy's before the first of several steps."""
+        several = minibatches * self.options.updates > 1
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in batches:
+                if several:
+                    batch.old = self.policy(batch.prompts, batch.codes, entropy=False).log_probs
+                if self.reference is not None:
+                    batch.reference = self.reference(batch.prompts, batch.codes, entropy=False).log_probs
+
+    def _optimiser_step(
+        self, batches: Sequence[_Batch], total: int, totals: _Totals, *, is_first: bool
+    ) -> float:
+        """One step on `total` pictures of all ranks; the norm of its gradient. NaN takes no step."""
+        self.optimizer.zero_grad()
+        waiting = list(batches) or [
+            None
+        ]  # a rank without pictures still takes part in the sum of gradients
+        for number, batch in enumerate(waiting, 1):
+            is_last = number == len(waiting)
+            with nullcontext() if is_last else self.accelerator.no_sync(self.policy):
+                loss = self._nothing() if batch is None else self._loss(batch, totals, is_first)
+                # Ranks take the mean of their gradients; what is wanted is the sum over all pictures.
+                tokens = max(1, total) * (1 if batch is None else batch.codes.shape[1])
+                self.accelerator.backward(loss * (self.accelerator.num_processes / tokens))
+        if is_first:
+            joined = self._joined(totals)
+            self.gap.check(joined.sums["gap"] / max(1.0, joined.sums["gap_tokens"]))
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        norm = float(self.accelerator.clip_grad_norm_(parameters, self.options.max_grad_norm))
+        if math.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 that all parameters take part in."""
+        prompt = ((0,),) * (2 if self._bare.sampling.guidance != 1 else 1)
+        scores = self.policy(
+            [prompt], torch.zeros((1, 1), dtype=torch.int64, device=self.accelerator.device)
+        )
+        return (scores.log_probs * 0).sum()
+
+    @property
+    def _bare(self) -> GuidedPolicy:
+        policy: GuidedPolicy = self.accelerator.unwrap_model(self.policy)
+        return policy
+
+    def _loss(self, batch: _Batch, totals: _Totals, is_first: bool) -> Tensor:
+        """Sum of the tokens' losses of a batch."""
+        scores = self.policy(batch.prompts, batch.codes)
+        old = scores.log_probs.detach() if batch.old is None else batch.old
+        loss, diagnostics = policy_loss(
+            scores.log_probs,
+            old,
+            batch.advantages.to(scores.log_probs.dtype),
+            options=self.loss_options,
+            reference=batch.reference,
+            token_weights=batch.weights,
+            engine_log_probs=batch.engine,
+        )
+        if (weight := self.entropy.applied) != 0:
+            loss = loss - weight * scores.entropy
+        totals.add("tokens", torch.ones_like(loss))
+        totals.add("loss", loss.detach())
+        totals.add("entropy", scores.entropy.detach())
+        for name in ("clipped", "kl"):
+            totals.add(name, diagnostics[name])
+        totals.add("ratio", diagnostics["ratio"], maximum=True)
+        if is_first:  # before any update, so that only rounding lies between trainer and engine
+            totals.add("gap", (scores.log_probs.detach() - batch.engine).abs(), maximum=True)
+            totals.add("gap_tokens", torch.ones_like(batch.engine))
+        return loss.sum()
+
+    def _joined(self, totals: _Totals) -> _Totals:
+        """The totals of all ranks."""
+        row = [totals.sums.get(name, 0.0) for name in SUMS] + [totals.maxima.get(n, 0.0) for n in MAXIMA]
+        rows = self.accelerator.gather(
+            torch.tensor([row], dtype=torch.float64, device=self.accelerator.device)
+        )
+        sums, maxima = rows[:, : len(SUMS)].sum(0).tolist(), rows[:, len(SUMS) :].amax(0).tolist()
+        return _Totals(dict(zip(SUMS, sums, strict=True)), dict(zip(MAXIMA, maxima, strict=True)))
+
+    def _figures(self, joined: _Totals, norms: Sequence[float]) -> dict[str, float]:
+        tokens = max(1.0, joined.sums["tokens"])
+        means = {name: joined.sums[name] / tokens for name in ("loss", "ratio", "clipped", "kl", "entropy")}
+        return {
+            **means,
+            "ratio_max": joined.maxima["ratio"],
+            "gap": joined.sums["gap"] / max(1.0, joined.sums["gap_tokens"]),
+            "gap_max": joined.maxima["gap"],
+            "gradient_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
+            "entropy_weight": self.entropy.applied,
+        }
+
+
+def learning_rate(options: GrpoOptions, step: int) -> float:
+    """Rate of a step, counted from 0: a linear warm-up, then constant, or a cosine down to a tenth."""
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / (options.warmup + 1)
+    if options.schedule == "constant":
+        return options.learning_rate
+    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    return options.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
