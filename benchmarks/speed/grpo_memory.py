@@ -26,7 +26,8 @@ FLOAT32, BFLOAT16 = 4, 2  # bytes
 ADAM = 4 * FLOAT32  # bytes a parameter: weight, gradient and two moments
 PROMPT_TOKENS = 48  # of a branch: the protocol's text and a short prompt
 DOWNSAMPLE = 16  # pixels of a token's side, Cosmos 16 x 16
-SCORE_TENSORS = 5  # of the size of the scores at once: scores, softmax, their gradients, a copy
+# Of the size of the scores at once: scores, log-probabilities, two factors of the entropy, three gradients.
+SCORE_TENSORS = 7
 JUDGE_GB = 5.0  # allowance for the visual decoder and one judge; CLIP's ViT-H/14 is 3.9 GB in float32
 GB = 1e9
 
@@ -59,7 +60,7 @@ class Setup:
 
 
 def layer_parameters(config: DecoderConfig) -> int:
-    """Of all layers: q, k, v with biases, attention's output, the MLP's three, two norms; and the last norm."""
+    """Of all layers: q, k, v with biases, attention's output, three of the MLP, two norms; and the last norm."""
     hidden, key_width = config.hidden_size, config.num_key_value_heads * config.head_dim
     query_width = config.num_attention_heads * config.head_dim
     attention = (hidden + 1) * (query_width + 2 * key_width) + query_width * hidden
@@ -77,9 +78,9 @@ def trainer_bytes(config: DecoderConfig) -> int:
     return ADAM * (layer_parameters(config) + table_parameters(config))
 
 
-def copy_bytes(config: DecoderConfig) -> int:
-    """A bfloat16 copy of the weights: the reference's, or the engine's."""
-    return BFLOAT16 * (layer_parameters(config) + table_parameters(config))
+def copy_bytes(config: DecoderConfig, precision: int) -> int:
+    """A copy of the weights: the reference's in float32, the engine's in bfloat16."""
+    return precision * (layer_parameters(config) + table_parameters(config))
 
 
 def passing_bytes(config: DecoderConfig, codes: int, precision: int) -> int:
@@ -94,7 +95,7 @@ def passing_bytes(config: DecoderConfig, codes: int, precision: int) -> int:
 
 def fixed_bytes(config: DecoderConfig, codes: int, precision: int) -> float:
     """All that does not grow with pictures: trainer, its passing tensors, reference, engine, judge."""
-    held = trainer_bytes(config) + 2 * copy_bytes(config)
+    held = trainer_bytes(config) + copy_bytes(config, FLOAT32) + copy_bytes(config, BFLOAT16)
     return held + passing_bytes(config, codes, precision) + JUDGE_GB * GB
 
 
@@ -199,11 +200,12 @@ def table(config: DecoderConfig, codes: int, card: float, draws: int, sides: lis
 
 def summary(config: DecoderConfig, codes: int) -> str:
     """Where the fixed part comes from."""
-    trainer, copy = trainer_bytes(config) / GB, copy_bytes(config) / GB
+    trainer = trainer_bytes(config) / GB
+    reference, engine = (copy_bytes(config, precision) / GB for precision in (FLOAT32, BFLOAT16))
     return (
         f"{layer_parameters(config) / 1e6:.0f} M parameters in layers, "
-        f"{table_parameters(config) / 1e6:.0f} M in tables: trainer {trainer:.1f} GB, reference and engine "
-        f"{copy:.1f} GB each, passing tensors of a backward pass "
+        f"{table_parameters(config) / 1e6:.0f} M in tables: trainer {trainer:.1f} GB, reference "
+        f"{reference:.1f} GB, engine {engine:.1f} GB, passing tensors of a backward pass "
         f"{passing_bytes(config, codes, BFLOAT16) / GB:.1f} GB (bfloat16), visual decoder and judge "
         f"{JUDGE_GB:.0f} GB allowed for. Keys and values: {kv_bytes(config, BFLOAT16):,} B a token and row."
     )

@@ -36,10 +36,11 @@ def test_parameters_are_those_of_the_network() -> None:
 
 def test_what_is_held_all_the_time() -> None:
     assert memory.trainer_bytes(HALF) / GB == pytest.approx(8.8, abs=0.05)
-    assert memory.copy_bytes(HALF) / GB == pytest.approx(1.1, abs=0.05)
+    assert memory.copy_bytes(HALF, BFLOAT16) / GB == pytest.approx(1.1, abs=0.05)
     untied = DecoderConfig.from_dict(shape_config("0.5B") | {"tie_word_embeddings": False})
     assert memory.trainer_bytes(untied) / GB == pytest.approx(11.9, abs=0.05)
-    assert memory.fixed_bytes(HALF, CODEBOOK_SIZE, BFLOAT16) / GB == pytest.approx(18, abs=0.5)
+    # By hand 18, with a reference in bfloat16; it is float32.
+    assert memory.fixed_bytes(HALF, CODEBOOK_SIZE, BFLOAT16) / GB == pytest.approx(18 + 1.1, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +59,12 @@ def test_what_grows_with_pictures(pixels, cache, kept, recomputed, layer, scores
     loss = memory.picture_bytes(HALF, whole, CODEBOOK_SIZE) - memory.picture_bytes(
         HALF, PLAIN[pixels], CODEBOOK_SIZE
     )
-    assert loss == 5 * memory.scores_bytes(whole, CODEBOOK_SIZE)
+    assert loss == 7 * memory.scores_bytes(whole, CODEBOOK_SIZE)
 
 
-def test_a_chunk_is_a_third_of_a_gigabyte() -> None:
-    assert memory.chunk_bytes() / GB == pytest.approx(0.33, abs=0.01)
+def test_a_chunk_is_half_a_gigabyte() -> None:
+    """By hand 0.33 with five tensors of 256 places; there are two more, for the entropy."""
+    assert memory.chunk_bytes() / GB == pytest.approx(0.33 * 7 / 5, abs=0.01)
 
 
 def test_compute() -> None:
