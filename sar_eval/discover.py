@@ -1,9 +1,11 @@
 """Find an engine, judge, answerer, scorer, benchmark or tracker by its name, importing nothing else.
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
-docstring the listing, `JUDGE` in it the class. Third-party packages come through the entry-point
-groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`, `sar_eval.scorers`,
-`sar_eval.benchmarks` and `sar_eval.trackers`; `path/to/file.py:NAME` names an object in any file.
+docstring the listing, `JUDGE` in it the class. `shapes_soft.py` is listed as `shapes-soft`, as words of
+the command line are written; `-` and `_` find the same, whatever the kind. Third-party packages come
+through the entry-point groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`,
+`sar_eval.scorers`, `sar_eval.benchmarks` and `sar_eval.trackers`; `path/to/file.py:NAME` names an object
+in any file.
 """
 
 from __future__ import annotations
@@ -59,6 +61,13 @@ def names(kind: str) -> dict[str, str]:
     return _built_in(kind) | {entry.name: f"from {entry.value}" for entry in _entries(kind)}
 
 
+def listed(kind: str, name: str) -> str | None:
+    """How `names` spells a name that may be written with `-` or `_`; None if nothing is called so."""
+    known = names(kind)
+    alike = (other for other in known if _dashed(other) == _dashed(name))
+    return name if name in known else next(alike, None)
+
+
 def load(kind: str, name: str) -> Any:
     """The class behind a name of this kind.
 
@@ -70,10 +79,12 @@ def load(kind: str, name: str) -> Any:
     check_name(name, f"name of {kind}")
     if is_file(name):
         return _from_file(name)
-    if name in _built_in(kind):
-        return getattr(importlib.import_module(f"sar_eval.{kind}.{name}"), KINDS[kind])
+    if _dashed(name) in _built_in(kind):
+        module = importlib.import_module(f"sar_eval.{kind}.{_dashed(name).replace('-', '_')}")
+        return getattr(module, KINDS[kind])
+    spelt = listed(kind, name)
     for entry in _entries(kind):
-        if entry.name == name:
+        if entry.name == spelt:
             with guarded(f"{kind.removesuffix('s')} {name!r} ({entry.value}) cannot be imported"):
                 return entry.load()
     raise unknown(kind.removesuffix("s"), name, list(names(kind)))
@@ -114,8 +125,12 @@ def unknown(what: str, name: str, known: list[str]) -> UnknownName:
 def _built_in(kind: str) -> dict[str, str]:
     """Headlines by name, read once in a process: parsing all files of a kind takes a tenth of a second."""
     paths = [path for path in sorted((PACKAGE / kind).glob("*.py")) if not path.stem.startswith("_")]
-    modules = {path.stem: ast.parse(path.read_text()) for path in paths}
+    modules = {_dashed(path.stem): ast.parse(path.read_text()) for path in paths}
     return {name: _headline(module) for name, module in modules.items() if _defines(module, KINDS[kind])}
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _entries(kind: str) -> list[Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any
@@ -257,6 +258,19 @@ def _digested(prompts: Iterable[Prompt]) -> Iterator[str]:
             if len(rests) < 1000:  # tags and splits are few, or there is nothing to gain
                 rests[labels] = rest
         yield f"[{quoted(p.id)}, {quoted(p.text)}{rest}"
+
+
+def checked_verdict(verdict: Verdict) -> Verdict:
+    """A judge's verdict with a finite score, or with an error: nothing leaves a mean in silence."""
+    if verdict.error is not None:
+        return replace(verdict, score=None, passed=None)
+    if verdict.score is None and verdict.passed is not None:
+        return replace(verdict, score=float(verdict.passed))
+    if verdict.score is None:
+        return replace(verdict, error="the judge gave no score")
+    if not math.isfinite(verdict.score):
+        return replace(verdict, score=None, passed=None, error=f"the judge's score is {verdict.score}")
+    return verdict
 
 
 def safe_id(name: str) -> str:

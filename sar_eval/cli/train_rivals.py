@@ -57,7 +57,9 @@ def select(runs: Runs, selecting: HowToSelect) -> None:
     for name, value in found.facts().items():
         say(f"{name.replace('_', ' '):20s} {_shown(value):>8s}")
     if found.tested:
-        say(f"warning: {found.tested} prompts are of a test: what is trained on them is no result", err=True)
+        say(
+            f"warning: {found.tested} prompts are of a test: what is trained on them is no result", err=True
+        )
     checkpoint = found.checkpoint
     say(
         f"{len(found.chosen)} rows of tokens in {selecting.out}; next: sar-eval train sft --ckpt "

@@ -1,4 +1,4 @@
-"""CLIPScore: Hessel's, torchmetrics', ImageReward's (as Infinity has it), SimpleAR's, and that repaired.
+"""CLIPScore: Hessel's, torchmetrics', ImageReward's (as in Infinity), SimpleAR's reward, and it repaired.
 
 All are a cosine of CLIP's picture and text; they differ in network, text, resizing and scale:
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from sar_eval.stages.resume import (
 from sar_eval.storage.parts import Part, PartTable
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import generation_from_row, verdict_from_row, verdict_row
-from sar_eval.types import Draw, Generation, Prompt, Verdict
+from sar_eval.types import Draw, Generation, Prompt, Verdict, checked_verdict
 
 
 def judge(
@@ -171,24 +170,11 @@ def _collect_verdicts(
             return None
         if verdict.key in found:
             raise ValueError(f"judge gave {verdict.key} twice")
-        found[verdict.key] = _scored(verdict)
+        found[verdict.key] = checked_verdict(verdict)
 
 
 def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, SarEvalError) else f"{type(error).__name__}: {error}"
-
-
-def _scored(verdict: Verdict) -> Verdict:
-    """A verdict with a score that is a number, or with an error: nothing leaves the mean in silence."""
-    if verdict.error is not None:
-        return replace(verdict, score=None, passed=None)
-    if verdict.score is None and verdict.passed is not None:
-        return replace(verdict, score=float(verdict.passed))
-    if verdict.score is None:
-        return replace(verdict, error="the judge gave no score")
-    if not math.isfinite(verdict.score):
-        return replace(verdict, score=None, passed=None, error=f"the judge's score is {verdict.score}")
-    return verdict
 
 
 def _store_failure(spec: RunSpec, folder: RunFolder, block: int, error: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,7 +152,7 @@ class GrpoTrainer:
         synchronised = time.perf_counter()
         self._synchronise(engine)
         self.step = number
-        self.watch.remember(self.step, draws, judged, ranking, positions)
+        self.watch.remember(draws, judged, ranking, positions)
         self._move_reference()
         figures |= ranking.figures | {
             "learning_rate": learning_rate(self.options, number - 1),

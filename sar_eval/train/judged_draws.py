@@ -178,7 +178,9 @@ def _read_spec(manifest: Manifest, path: Path) -> _Spec:
     for name in names_of("protocol"):
         check_value(name, getattr(spec.protocol, name), where)
     if spec.protocol.prefixes and spec.protocol.prefixes not in PREFIX_SETS:
-        raise BadInput(f"{where}: no set of prefixes is called {shorten(spec.protocol.prefixes)}: {RESTORE}")
+        raise BadInput(
+            f"{where}: no set of prefixes is called {shorten(spec.protocol.prefixes)}: {RESTORE}"
+        )
     return spec
 
 
@@ -256,6 +258,8 @@ def count_tested(runs: Sequence[JudgedRun], train_on_test: bool) -> int:
     for draw in (draw for run in runs for draw in run.draws):
         seen.setdefault(draw.prompt, (draw.draw.prompt, draw.run))
     return sum(
-        refuse_test_prompts([prompt for prompt, path in seen.values() if path == run.path], str(run.path), train_on_test)
+        refuse_test_prompts(
+            [prompt for prompt, path in seen.values() if path == run.path], str(run.path), train_on_test
+        )
         for run in runs
     )

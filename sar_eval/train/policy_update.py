@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +106,10 @@ class PolicyUpdate:
             beta=options.beta,
             importance_cap=options.importance_cap,
         )
+
+    def restore_entropy(self, coefficient: float, entropy: float) -> None:
+        """Go on with the weight of the entropy that a state has."""
+        self.entropy = replace(self.entropy, coefficient=coefficient, entropy=entropy)
 
     def __call__(self, samples: Sequence[Sample], counts: Sequence[int]) -> UpdateResult:
         """Take the optimiser steps of a rollout.
@@ -253,13 +257,14 @@ class PolicyUpdate:
 
     def _figures(self, joined: _Totals, norms: Sequence[float]) -> dict[str, float]:
         tokens = max(1.0, joined.sums["tokens"])
-        means = {name: joined.sums[name] / tokens for name in ("loss", "ratio", "clipped", "kl", "entropy")}
+        means = {name: joined.sums[name] / tokens for name in ("loss", "ratio", "kl", "entropy")}
         return {
             **means,
+            "clip_share": joined.sums["clipped"] / tokens,
             "ratio_max": joined.maxima["ratio"],
             "gap": joined.sums["gap"] / max(1.0, joined.sums["gap_tokens"]),
             "gap_max": joined.maxima["gap"],
-            "gradient_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
+            "grad_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
             "entropy_weight": self.entropy.applied,
         }
 

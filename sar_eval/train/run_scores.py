@@ -100,7 +100,8 @@ def _numbers(table: PartTable) -> Iterator[tuple[dict[str, Any], dict[str, Json]
     for row in table.rows(("key", "evidence", "image_digest")):
         evidence = parse_json(row["evidence"] or "{}", f"evidence of {row['key']} in {table.folder}")
         scores, versions = (
-            evidence.get(name) or {} if isinstance(evidence, dict) else {} for name in ("scores", "versions")
+            evidence.get(name) or {} if isinstance(evidence, dict) else {}
+            for name in ("scores", "versions")
         )
         if not isinstance(scores, dict) or not isinstance(versions, dict):
             raise BadInput(f"{table.folder}: evidence of {row['key']} is none of the judge score: {AGAIN}")

@@ -1,0 +1,370 @@
+"""Rewards in processes of their own: right, and whatever a judge does, one verdict a picture."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sar_eval.errors import BadInput, Incomplete, UnknownName
+from sar_eval.images.files import encode_png
+from sar_eval.train.rewards import (
+    RewardPool,
+    RewardSpec,
+    check_losses,
+    lost_share,
+    reward_specs,
+    scores,
+)
+from sar_eval.types import Generation, Prompt, Verdict
+
+ROOT = Path(__file__).parents[3]
+# A judge whose behaviour is each prompt's text: a number is its score.
+FAULTY = '''"""Does what the prompt says."""
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from sar_eval.errors import BadInput, DeviceLost
+from sar_eval.types import Verdict
+
+
+class Faulty:
+    version = "7"
+
+    def __init__(self, device="cpu", folder="", start=""):
+        self.folder, self.start, self.device = Path(folder), start, device
+
+    def __enter__(self):
+        if self.start == "bad":
+            raise BadInput("no such weights")
+        if self.start == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("this judge prints")
+        (self.folder / f"{os.getpid()}.started").touch()
+        return self
+
+    def __exit__(self, *error):
+        (self.folder / f"{os.getpid()}.closed").touch()
+
+    def judge(self, items):
+        for prompt, generation in items:
+            yield from self.one(prompt.text, generation.key)
+
+    def one(self, text, key):
+        once = self.folder / f"{key.replace('/', '-')}.once"
+        first = not once.exists()
+        if text.startswith("once "):
+            once.touch()
+            text = text.removeprefix("once ") if first else "1"
+        if text == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "lose":
+            raise DeviceLost("an illegal memory access")
+        if text == "exit":
+            sys.exit(0)
+        if text == "hang":
+            time.sleep(600)
+        if text == "raise":
+            raise ZeroDivisionError("three")
+        if text == "child":
+            subprocess.Popen(["sleep", "600"], pass_fds=[])
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "forget":
+            return
+        if text == "other":
+            key, text = "nobody/0", "1"
+        if text == "text":
+            yield "no verdict"
+        if text == "unplain":
+            yield Verdict(key, "faulty", "7", 1.0, evidence=self)
+            return
+        if text == "threads":
+            text = os.environ["OMP_NUM_THREADS"]
+        if text == "torch":
+            text = str(float("torch" in sys.modules))
+        if text == "rank":
+            text = str(float("RANK" in os.environ))
+        score = {"none": None, "passed": None, "word": "good"}.get(text, text)
+        score = float(score) if score not in (None, "good") else score
+        yield Verdict(key, "faulty", "7", score, True if text == "passed" else None)
+        if text == "2":
+            yield Verdict(key, "faulty", "7", score)
+
+
+JUDGE = Faulty
+'''
+
+
+@pytest.fixture
+def judge_file(tmp_path: Path) -> str:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    return f"{tmp_path / 'faulty.py'}:JUDGE"
+
+
+@pytest.fixture
+def faulty(judge_file: str, tmp_path: Path) -> RewardSpec:
+    return RewardSpec("faulty", judge_file, timeout_s=20.0, options={"folder": str(tmp_path)})
+
+
+PICTURE = encode_png(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+
+
+def _items(*texts: str) -> list[tuple[Prompt, Generation]]:
+    return [
+        (Prompt(f"p{n}", text), Generation(f"p{n}/0", n, image=PICTURE)) for n, text in enumerate(texts)
+    ]
+
+
+def _judged(spec: RewardSpec, *texts: str) -> list[Verdict]:
+    with RewardPool([spec]) as pool:
+        return pool.submit(_items(*texts))[0].result(60)
+
+
+def _said(verdicts: Sequence[Verdict]) -> list[float | str | None]:
+    return [v.score if v.error is None else v.error for v in verdicts]
+
+
+def _with(spec: RewardSpec, **changes: object) -> RewardSpec:
+    return RewardSpec(**{name: getattr(spec, name) for name in spec.__dataclass_fields__} | changes)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_item_gets_its_verdict_in_order(faulty: RewardSpec, workers: int) -> None:
+    items = _items(*map(str, range(20, 27)))
+    with RewardPool([_with(faulty, workers=workers), _with(faulty, name="again")]) as pool:
+        first, second = pool.submit(items), pool.submit(items[:2])  # more workers than items
+        empty = pool.submit([])
+        assert pool.versions == {"faulty": "7", "again": "7"}
+        for future in first:
+            assert scores(future.result(60)) == [20.0, 21, 22, 23, 24, 25, 26]
+            assert [v.key for v in future.result()] == [g.key for _, g in items]
+        assert [scores(future.result(60)) for future in second] == [[20.0, 21.0]] * 2
+        assert [future.result(60) for future in empty] == [[], []]
+    folder = Path(str(faulty.options["folder"]))
+    assert len(list(folder.glob("*.closed"))) == len(list(folder.glob("*.started"))) == workers + 1
+
+
+def test_draws_of_one_key_and_draws_that_failed(faulty: RewardSpec) -> None:
+    (one, drawn), (two, _) = _items("1", "3")
+    failed = Generation("f/0", 0, error="out of memory")
+    with RewardPool([faulty]) as pool:
+        found = pool.submit([(one, drawn), (two, drawn), (one, failed)])[0].result(60)
+    assert _said(found) == [1.0, 3.0, "not drawn: out of memory"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("die", "was ended by SIGKILL"),
+        ("exit", "ended with exit code 0"),
+        ("lose", "an illegal memory access"),
+        ("raise", "ZeroDivisionError: three"),
+        ("text", "TypeError: the judge gave a str in place of a verdict"),
+        ("child", "was ended by SIGKILL"),
+        ("other", "a verdict for 'nobody/0', which it was not asked for"),
+    ],
+)
+def test_a_picture_that_breaks_the_judge_costs_one_reward(
+    faulty: RewardSpec, fault: str, error: str
+) -> None:
+    found = _judged(faulty, "1", fault, "0.5", "0.25")
+    assert error in (found[1].error or "")
+    assert _said([found[0], *found[2:]]) == [1.0, 0.5, 0.25]
+    assert (found[1].key, found[1].score) == ("p1/0", None)
+
+
+@pytest.mark.parametrize("fault", ["die", "raise", "lose"])
+def test_what_fails_once_is_judged_again(faulty: RewardSpec, fault: str) -> None:
+    assert _said(_judged(faulty, "0.5", f"once {fault}", "0.25")) == [0.5, 1.0, 0.25]
+
+
+def test_a_hanging_judge_is_ended_after_its_time(faulty: RewardSpec) -> None:
+    start = time.monotonic()
+    found = _judged(_with(faulty, timeout_s=1.0), "1", "once hang", "hang", "0.5")
+    assert _said(found) == [1.0, 1.0, "the judge said nothing for 1 s (timeout_s)", 0.5]
+    assert time.monotonic() - start < 20
+
+
+def test_a_judge_that_always_fails_is_given_up(faulty: RewardSpec) -> None:
+    start = time.monotonic()
+    with RewardPool([_with(faulty, timeout_s=1.0)]) as pool:
+        found = pool.submit(_items(*["hang"] * 50))[0].result(60)
+        assert lost_share(found) == 1.0
+        assert scores(pool.submit(_items("1", "0.5"))[0].result(60)) == [1.0, 0.5]  # the next ones are
+    assert time.monotonic() - start < 20
+
+
+def test_garbage_is_an_error_of_its_picture(faulty: RewardSpec) -> None:
+    found = _said(_judged(faulty, "nan", "inf", "none", "passed", "forget", "unplain", "0.5"))
+    assert found[:5] == [
+        "the judge's score is nan",
+        "the judge's score is inf",
+        "the judge gave no score",
+        1.0,
+        "the judge gave no verdict",
+    ]
+    assert "not plain" in str(found[5])
+    assert found[6] == 0.5
+
+
+def test_a_second_verdict_is_an_error(faulty: RewardSpec) -> None:
+    assert _said(_judged(faulty, "1", "2"))[1] == "the judge gave a second verdict for 'p1/0'"
+    assert "not plain: could not convert" in str(_said(_judged(faulty, "word"))[0])
+
+
+def test_a_worker_killed_while_idle_is_started_again(faulty: RewardSpec) -> None:
+    with RewardPool([faulty]) as pool:
+        first = pool._rewards[0].workers[0]._process
+        assert first is not None
+        os.kill(first.pid, signal.SIGINT)  # ignored
+        assert scores(pool.submit(_items("1"))[0].result(60)) == [1.0]
+        assert pool._rewards[0].workers[0]._process is first
+        os.kill(first.pid, signal.SIGKILL)
+        assert scores(pool.submit(_items("1", "0.5"))[0].result(60)) == [1.0, 0.5]
+        assert pool._rewards[0].workers[0]._process is not first
+
+
+@pytest.mark.parametrize(("start", "why"), [("bad", "no such weights"), ("die", "ended by SIGKILL")])
+def test_a_judge_that_cannot_start_is_refused(faulty: RewardSpec, start: str, why: str) -> None:
+    broken = _with(faulty, name="broken", options={**faulty.options, "start": start})
+    with (
+        pytest.raises(BadInput, match=rf"reward 'broken' cannot start: .*{why}"),
+        RewardPool([faulty, broken]),
+    ):
+        pass
+    with pytest.raises(BadInput, match=r"cannot be made with the options.*nonsense"):
+        _judged(_with(faulty, options={"nonsense": 1}), "1")
+
+
+def test_a_worker_has_one_thread_no_torch_and_no_rank(
+    faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert _said(_judged(faulty, "threads", "torch", "rank")) == [1.0, 0.0, 0.0]
+
+
+def test_work_is_left_when_the_pool_closes(faulty: RewardSpec) -> None:
+    start = time.monotonic()
+    with RewardPool([faulty]) as pool:
+        future = pool.submit(_items("hang", "1"))[0]
+    assert lost_share(future.result(1)) == 1.0
+    assert time.monotonic() - start < 15
+
+
+TRAINER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_rewards import _items
+from sar_eval.train.rewards import RewardPool, RewardSpec
+# No `if __name__ == "__main__"`: a spawn of multiprocessing would run this again.
+spec = RewardSpec("faulty", {judge!r}, workers=2, options={{"folder": {folder!r}}})
+with RewardPool([spec]) as pool:
+    pool.submit(_items({texts}))
+    print("ready", *(w._process.pid for w in pool._rewards[0].workers), flush=True)
+    time.sleep(600)
+"""
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("texts", ["", "'hang', 'hang'"])
+def test_no_worker_outlives_a_killed_trainer(judge_file: str, tmp_path: Path, texts: str) -> None:
+    code = TRAINER.format(
+        tests=str(Path(__file__).parent), judge=judge_file, folder=str(tmp_path), texts=texts
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as trainer:
+        try:
+            assert trainer.stdout is not None
+            word, *pids = trainer.stdout.readline().split()  # what the judge prints is not here
+        finally:
+            trainer.kill()
+    assert (word, len(pids)) == ("ready", 2)
+    end = time.monotonic() + 10
+    while any(_is_alive(int(pid)) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [pid for pid in pids if _is_alive(int(pid))] == []
+
+
+def test_a_scorer_is_a_reward() -> None:
+    (spec,) = reward_specs({"colourfulness": {}}, "mine.toml")
+    assert (spec.judge, spec.options) == ("score", {"scorers": ["colourfulness"]})
+    (verdict,) = _judged(spec, "whatever")
+    assert verdict.error is None
+    assert verdict.score == verdict.evidence["scores"]["colourfulness"] > 0
+
+
+def test_tables_become_specs(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("JUDGE = SCORER = None\n")
+    tables = {
+        "shapes": {"weight": 0.5, "workers": 2, "options": {"threshold": 0.6}},
+        "clip:simplear": {"device": "cuda:1", "normalise": True, "quantise": 0.5, "weight": -1},
+        "mine": {"judge": "mine.py:JUDGE", "timeout_s": 5},
+        "own": {"judge": "mine.py:SCORER", "options": {"dtype": "bfloat16"}},
+    }
+    shapes, clip, mine, own = reward_specs(tables, "mine.toml", tmp_path)
+    assert shapes == RewardSpec("shapes", "shapes", 0.5, workers=2, options={"threshold": 0.6})
+    assert clip == RewardSpec(
+        "clip:simplear", "score", -1.0, True, 0.5, 1, "cuda:1", options={"scorers": ["clip:simplear"]}
+    )
+    assert mine == RewardSpec("mine", f"{tmp_path}/mine.py:JUDGE", timeout_s=5.0)
+    assert own.options == {"scorers": [f"{tmp_path}/mine.py:SCORER"], "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"weigth": 1}, "rewards.shapes has no option 'weigth'"),
+        ({"weight": True}, "rewards.shapes.weight is True: a number"),
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"weight": 0}, "the weights of all rewards are 0"),
+        ({"quantise": -1}, "quantise is -1: a number from 0 to"),
+        ({"timeout_s": 0}, "timeout_s is 0: a number from 1 to"),
+        ({"workers": 0}, "workers 0 of mine.toml: rewards.shapes"),
+        ({"normalise": 1}, "normalise is 1: true or false"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "cuda:x"}, "device is 'cuda:x'"),
+        ({"options": 3}, "options is 3: a table"),
+        ({"judge": 3}, "judge is 3: the name"),
+        ({"judge": "hps", "options": {"scorers": "clip"}}, "hps is itself the scorer"),
+    ],
+)
+def test_wrong_tables_are_named(table: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message.replace("(", r"\(")):
+        reward_specs({"shapes": table}, "mine.toml")
+
+
+def test_unknown_rewards_get_a_suggestion() -> None:
+    with pytest.raises(UnknownName, match=r"mine\.toml: rewards\.shape: unknown .* mean 'shapes'"):
+        reward_specs({"shape": {}}, "mine.toml")
+    with pytest.raises(UnknownName, match="did you mean 'hps'"):
+        reward_specs({"hpx": {}}, "mine.toml")
+    with pytest.raises(BadInput, match="no table"):
+        reward_specs({}, "mine.toml")
+
+
+def _verdicts(good: int, *errors: str) -> Iterator[Verdict]:
+    yield from (Verdict(f"g/{n}", "j", "1", 0.5) for n in range(good))
+    yield from (Verdict(f"b/{n}", "j", "1", error=error) for n, error in enumerate(errors))
+
+
+def test_a_step_that_loses_too_many_rewards_stops_the_run() -> None:
+    fifth = [*_verdicts(8, "server down", "server down")]
+    assert lost_share(fifth) == 0.2
+    assert lost_share([]) == 0.0
+    assert lost_share([Verdict("a", "j", "1", float("nan"))]) == 1.0
+    check_losses({"vqa": fifth})
+    more = [*_verdicts(7, "server down", "no image", "server down")]
+    with pytest.raises(Incomplete, match=r"'vqa' has no score for 3 of 10 .* \(30%.*2 times: .server down"):
+        check_losses({"shapes": fifth, "vqa": more})
