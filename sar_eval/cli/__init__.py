@@ -25,6 +25,8 @@ from sar_eval.cli import (
     score,
     track,
     train,
+    train_grpo,
+    train_rivals,
 )
 
 app = typer.Typer(
@@ -47,6 +49,8 @@ inspect.register(app)
 doctor.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
+train_rivals.register(train.app)
+train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
 
 

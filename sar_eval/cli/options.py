@@ -243,12 +243,13 @@ def named_options(flag: str, words: list[str] | None) -> dict[str, Any]:
         within = options.setdefault(table, {}) if table else options
         if not isinstance(within, dict):
             raise BadInput(f"{flag} {table} is an option, and a table in {name}")
-        within[own] = _value(value, f"{flag} {name}")
+        within[own] = toml_value(value, f"{flag} {name}")
         check_storable(within[own], f"{flag} {name}")
     return options
 
 
-def _value(text: str, where: str) -> Any:
+def toml_value(text: str, where: str) -> Any:
+    """A word's value as TOML reads it; what is no TOML is text."""
     try:
         parsed = parse_toml(f"value = {text}", where)
     except BadInput as error:

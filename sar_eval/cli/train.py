@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli import train_rivals
 from sar_eval.cli.options import with_options
-from sar_eval.cli.terminal import console, say
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.cli.terminal import say
+from sar_eval.cli.train_progress import showing
+from sar_eval.errors import BadInput
 from sar_eval.options import option
 
 if TYPE_CHECKING:
     from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
-    help="Train checkpoints: scenes, tokenizer, tokenize, pretrain, sft, select, dpo.", no_args_is_help=True
+    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, select, dpo, grpo; scenes first.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
@@ -71,7 +70,7 @@ def tokenizer(
     save_every: SaveEvery = 500,
 ) -> None:
     """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
-    _need_train()
+    need_train()
     if not 0 < learning_rate < math.inf:
         raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
@@ -84,7 +83,7 @@ def tokenizer(
         seed=seed,
         save_every=save_every,
     )
-    with _showing("tokenizer", out) as show:
+    with showing("tokenizer", out) as show:
         train_tokenizer(data, out, options, lambda step, loss: show(step, steps, loss))
 
 
@@ -109,7 +108,7 @@ def tokenize(
     """Turn captioned images into captioned visual tokens, once, ahead of training."""
     from sar_eval.train.tokenize import tokenize as run
 
-    with _showing("tokenize", out) as show:
+    with showing("tokenize", out) as show:
         rows = run(
             data,
             tokenizer,
@@ -157,10 +156,10 @@ class DecoderTraining:
 @with_options()
 def pretrain(training: DecoderTraining) -> None:
     """Train a decoder of the demo's shape from random weights on token shards."""
-    _need_train()
+    need_train()
     from sar_eval.train.pretrain import pretrain as run
 
-    with _showing("pretrain", training.out) as show:
+    with showing("pretrain", training.out) as show:
         run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
     say(f"checkpoint in {training.out}")
 
@@ -172,60 +171,23 @@ def sft(
     training: DecoderTraining,
 ) -> None:
     """Fine-tune a checkpoint on a small clean set of token shards."""
-    _need_train()
+    need_train()
     from sar_eval.families.locate import locate
     from sar_eval.train.sft import sft as run
 
     folder = locate(ckpt).folder
-    with _showing("sft", training.out) as show:
+    with showing("sft", training.out) as show:
         run(folder, training.data, training.tokenizer, training.out, training.options(5e-4), show)
     say(f"checkpoint in {training.out}")
 
 
-def _need_train() -> None:
+def need_train() -> None:
+    """Refuse to begin without the packages that training needs.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
     from sar_eval.discover import need
 
     for package in ("transformers", "accelerate"):
         need(package, extra="train", what="sar-eval train")
-
-
-@contextmanager
-def _showing(what: str, out: Path) -> Iterator[Callable[[int, int | None, float], None]]:
-    """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
-    from rich.progress import Progress
-
-    screen = console(stderr=True)
-    try:
-        if screen.is_terminal:
-            with Progress(console=screen) as progress:
-                yield _bar(progress, what)
-        else:
-            yield _lines(screen, what)
-    except KeyboardInterrupt as error:
-        raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
-
-
-def _bar(progress: Any, what: str) -> Callable[[int, int | None, float], None]:
-    bar = progress.add_task(what, total=None)
-
-    def show(step: int, steps: int | None, loss: float) -> None:
-        label = f"{what}  loss {loss:.4f}" if loss else what
-        progress.update(bar, completed=step, total=steps, description=label)
-
-    return show
-
-
-def _lines(screen: Any, what: str) -> Callable[[int, int | None, float], None]:
-    import time
-
-    last = 0.0
-
-    def show(step: int, steps: int | None, loss: float) -> None:
-        nonlocal last
-        if time.monotonic() - last > 20 or step == steps:
-            last = time.monotonic()
-            total = f"/{steps}" if steps else ""
-            tail = f"  loss {loss:.4f}" if loss else ""
-            screen.print(f"{what}: {step}{total}{tail}", soft_wrap=True)
-
-    return show

@@ -147,7 +147,7 @@ class GrpoTrainer:
         groups = self._gathered(groups_of(judged, positions, self.options.group))
         check_losses(all_verdicts(groups))
         ranking = rank_pictures(groups, rewards.specs, self.options, number)
-        trained = time.perf_counter()
+        learning = time.perf_counter()
         figures, skipped = self._learn(judged, ranking, positions)
         synchronised = time.perf_counter()
         self._synchronise(engine)
@@ -158,9 +158,9 @@ class GrpoTrainer:
             "learning_rate": learning_rate(self.options, number - 1),
             "seconds/rollout": judged.drawing_s,
             "seconds/judge": judged.judging_s,
-            "seconds/train": synchronised - trained,
+            "seconds/train": synchronised - learning,
             "seconds/sync": time.perf_counter() - synchronised,
-            "seconds/other": trained - started - judged.drawing_s - judged.judging_s,
+            "seconds/other": learning - started - judged.drawing_s - judged.judging_s,
         }
         if journal is not None:
             journal.record(number, figures, skipped)
@@ -189,7 +189,7 @@ class GrpoTrainer:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped and skipped != EQUAL else 0
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise Incomplete(
-                f"{MAX_SKIPPED} steps in a row were skipped, the last (step {self.step}) because {skipped}: "
+                f"{MAX_SKIPPED} steps in a row were skipped, the last (step {self.step}) as {skipped}: "
                 "lower grpo.learning_rate, raise grpo.beta, or take grpo.precision float32; the state of "
                 f"step {self.state.newest()} is kept"
             )

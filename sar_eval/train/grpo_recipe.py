@@ -13,7 +13,7 @@ from sar_eval import discover
 from sar_eval.documents import convert, read_toml
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
-from sar_eval.options import check_name, check_storable, check_value, declared, merged
+from sar_eval.options import check_name, check_storable, check_value, declared
 from sar_eval.recipe import PROTOCOL_KEYS, shipped
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import suite_path
@@ -205,7 +205,7 @@ def recipe_paths() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped("benchmarks") / "grpo").glob("*.toml"))}
 
 
-def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None = None) -> GrpoRecipe:
+def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> GrpoRecipe:
     """A shipped recipe by name, or a TOML file by path.
 
     Args:
@@ -221,7 +221,7 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None
     path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None or not path.is_file():
         raise discover.unknown("GRPO recipe", name, list(known))
-    data = merged(read_toml(path), dict(changes or {}))
+    data = _merged(read_toml(path), changes or {})
     check_storable(data, str(path))
     file = convert(data, _RecipeFile, str(path))
     _check_numbers(file, str(path))
@@ -237,6 +237,17 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Mapping[str, Json]] | None
         holdout=file.holdout,
         engine=file.engine,
     )
+
+
+def _merged(tables: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
+    """Tables with some values replaced, at any depth."""
+    found = dict(tables)
+    for name, value in changes.items():
+        within = found.get(name)
+        found[name] = (
+            _merged(within if isinstance(within, dict) else {}, value) if isinstance(value, dict) else value
+        )
+    return found
 
 
 def _protocol(table: Mapping[str, Json], where: str) -> dict[str, Json]:

@@ -133,7 +133,7 @@ class Watch:
         return verdict.stop
 
     def _draw_holdout(self, trainer: GrpoTrainer, engine: Any) -> HoldoutResult:
-        assert self._holdout is not None  # noqa: S101 - the caller has looked
+        assert self._holdout is not None
         drawing = engine
         if self._engine is not None:
             drawing = self._engine
@@ -146,7 +146,7 @@ class Watch:
         return result
 
     def _rows(self) -> list[Any]:
-        assert self._holdout is not None  # noqa: S101 - the caller has looked
+        assert self._holdout is not None
         return [row for result in self._results for row in self._holdout.rows(self._results[0], result)]
 
     def _verdict(self, trainer: GrpoTrainer, journal: Journal | None) -> HoldoutVerdict:

@@ -33,6 +33,8 @@ def load_policy(
         BadInput: the weights do not fit `config.json`, or see `policy.check_protocol`.
     """
     model = load_transformers(checkpoint, device, "float32")
+    if model.config.tie_word_embeddings:  # one parameter: two of one storage would both be updated
+        model.lm_head.weight = model.model.embed_tokens.weight
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     if gradient_checkpointing:

@@ -1,0 +1,152 @@
+"""`train grpo`: reinforcement learning with any judge or scorer as the reward."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sar_eval.cli.options import Ckpt, keep_offline, toml_value, with_options
+from sar_eval.cli.terminal import say
+from sar_eval.cli.train import need_train
+from sar_eval.cli.train_progress import showing
+from sar_eval.errors import BadInput
+from sar_eval.options import option
+from sar_eval.types import Json
+
+if TYPE_CHECKING:
+    from sar_eval.train.grpo_run import GrpoSetup
+
+PROBED = 24  # prompts; with 8 draws each a few seconds for the demo, and a minute on a card
+PROBE_DRAWS = 8
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="shapes or another shipped recipe, or a TOML file.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToTrain:
+    """What `train grpo` is asked for beside its recipe."""
+
+    out: Path | None = option("The folder to write.", "run")
+    probe: bool = option(
+        "Only look: draw some pictures of some prompts, and say whether there is anything to learn.",
+        "run",
+        default=False,
+    )
+    anyway: bool = option("Train though the probe advises against it.", "run", default=False)
+    steps: int | None = option("Rollouts, each with an update; instead of the recipe's.", "run", low=1)
+    seed: int | None = option("Seed; instead of the recipe's.", "run", low=0)
+    set: list[str] | None = option(
+        "Another value of the recipe, as grpo.learning_rate=1e-4; may be repeated.",
+        "run",
+        metavar="TABLE.KEY=VALUE",
+    )
+    placebo: bool = option(
+        "Permute the rewards within each group: whatever comes of it, is noise.", "run", default=False
+    )
+    train_on_test: bool = option(
+        "Take prompts of evaluation suites, too; every output then says so.", "run", default=False
+    )
+    local_only: bool = option("Never ask the hub: folders and its cache.", "run", default=False)
+
+    def changes(self) -> dict[str, Json]:
+        """Tables of the recipe with their new values."""
+        found: dict[str, Json] = {}
+        for word in self.set or ():
+            _put(found, word)
+        flags = {"steps": self.steps, "seed": self.seed}
+        flags |= {name: True for name in ("placebo", "train_on_test") if getattr(self, name)}
+        asked = {name: value for name, value in flags.items() if value is not None}
+        return found | {"grpo": {**found.get("grpo", {}), **asked}} if asked else found
+
+
+def _put(tables: dict[str, Json], word: str) -> None:
+    """Put the value of `grpo.steps=10` or `rewards.shapes-soft.weight=0` into its table."""
+    name, equals, value = word.partition("=")
+    *path, key = name.split(".")
+    if not equals or not path or not all([*path, key]):
+        raise BadInput(f"--set {word}: TABLE.KEY=VALUE, as grpo.learning_rate=1e-4")
+    for table in path:
+        tables = tables.setdefault(table, {})
+        if not isinstance(tables, dict):
+            raise BadInput(f"--set {word}: {table} has a value of its own, it is no table")
+    tables[key] = toml_value(value, f"--set {name}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(grpo)
+
+
+@with_options()
+def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain) -> None:
+    """Reinforcement learning (GRPO) with judges and scorers as rewards; see docs/rl.md."""
+    need_train()
+    keep_offline(training.local_only)
+    from sar_eval.train.grpo_recipe import load_grpo_recipe
+    from sar_eval.train.grpo_run import GrpoSetup
+
+    if training.out is None and not training.probe:
+        raise BadInput("--out is missing: the folder to write the checkpoint to (--probe needs none)")
+    setup = GrpoSetup.of(load_grpo_recipe(recipe, training.changes()), ckpt)
+    for note in (*setup.checkpoint.notes, *setup.prompts.notes):
+        say(note, err=True)
+    if training.probe:
+        _probe(setup)
+    elif training.out is not None:
+        _train(setup, training.out, training.anyway)
+
+
+def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
+    """Print what a few draws say.
+
+    Raises:
+        BadInput: there is too little to learn from.
+    """
+    from sar_eval.cli.train_probe import print_probe
+    from sar_eval.train.grpo_run import probe_setup
+    from sar_eval.train.probe_advice import advice, check_variance
+
+    started = time.perf_counter()
+    result = probe_setup(setup, PROBED, PROBE_DRAWS)
+    rewards = setup.recipe.rewards
+    print_probe(result, advice(result, setup.protocol, rewards), time.perf_counter() - started)
+    if refuse:
+        check_variance(result, setup.protocol, rewards)
+
+
+def _train(setup: GrpoSetup, out: Path, anyway: bool) -> None:
+    from sar_eval.report.training_page import write_training_page
+    from sar_eval.train.grpo_run import is_begun, refuse_finished, train_grpo
+
+    refuse_finished(out)
+    if _is_main_process() and not is_begun(out):
+        _probe(setup, refuse=not anyway)
+    with _showing(out) as show:
+        outcome = train_grpo(setup, out, write_training_page, show)
+    if not _is_main_process():
+        return
+    say(f"checkpoint in {out} after {outcome.step} steps; the journal is {out / 'training.html'}")
+    if outcome.best_step is not None:
+        say(f"on the hold-out, step {outcome.best_step} was best: {out / 'best'}")
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _showing(out: Path) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A bar on a terminal, a line now and then elsewhere, with the reward; of the main process alone."""
+    if not _is_main_process():
+        yield lambda step, steps, figures: None
+        return
+    with showing("grpo", out) as show:
+        yield lambda step, steps, figures: show(step, steps, f"reward {figures['reward']:.3f}")
