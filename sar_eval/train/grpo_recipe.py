@@ -30,7 +30,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the recipe: unknown keys, other types and values out of range are refused."""
 
 
-class PromptsTable(_Table):
+class PromptsTable(_Table, frozen=True):
     """`[prompts]`: what is drawn in training.
 
     Attributes:
@@ -44,7 +44,7 @@ class PromptsTable(_Table):
     exclude: tuple[str, ...] = ()
 
 
-class GrpoOptions(_Table):
+class GrpoOptions(_Table, frozen=True):
     """`[grpo]`: the algorithm.
 
     Attributes:
@@ -115,7 +115,7 @@ class GrpoOptions(_Table):
     train_on_test: bool = False
 
 
-class HoldoutTable(_Table):
+class HoldoutTable(_Table, frozen=True):
     """`[holdout]`: how the policy is watched.
 
     Attributes:
@@ -137,7 +137,7 @@ class HoldoutTable(_Table):
     images_of_the_protocol: bool = False
 
 
-class EngineTable(_Table):
+class EngineTable(_Table, frozen=True):
     """`[engine]`: what draws the rollouts.
 
     Attributes:
@@ -155,7 +155,7 @@ class EngineTable(_Table):
     options: dict[str, Any] = {}
 
 
-class _RecipeFile(_Table):
+class _RecipeFile(_Table, frozen=True):
     prompts: PromptsTable
     grpo: GrpoOptions
     rewards: dict[str, dict[str, Any]]

@@ -193,7 +193,7 @@ class PolicyUpdate:
         for number, batch in enumerate(waiting, 1):
             is_last = number == len(waiting)
             with nullcontext() if is_last else self.accelerator.no_sync(self.policy):
-                loss = self._nothing() if batch is None else self._loss(batch, totals, is_first)
+                loss = self._nothing() if batch is None else self._loss(batch, totals, is_first=is_first)
                 # Ranks take the mean of their gradients; what is wanted is the sum over all pictures.
                 tokens = max(1, total) * (1 if batch is None else batch.codes.shape[1])
                 self.accelerator.backward(loss * (self.accelerator.num_processes / tokens))
@@ -213,14 +213,15 @@ class PolicyUpdate:
         scores = self.policy(
             [prompt], torch.zeros((1, 1), dtype=torch.int64, device=self.accelerator.device)
         )
-        return (scores.log_probs * 0).sum()
+        nothing: Tensor = (scores.log_probs * 0).sum()
+        return nothing
 
     @property
     def _bare(self) -> GuidedPolicy:
         policy: GuidedPolicy = self.accelerator.unwrap_model(self.policy)
         return policy
 
-    def _loss(self, batch: _Batch, totals: _Totals, is_first: bool) -> Tensor:
+    def _loss(self, batch: _Batch, totals: _Totals, *, is_first: bool) -> Tensor:
         """Sum of the tokens' losses of a batch."""
         scores = self.policy(batch.prompts, batch.codes)
         old = scores.log_probs.detach() if batch.old is None else batch.old
