@@ -233,6 +233,8 @@ def _environment(call: JudgeCall) -> dict[str, str]:
     kind, _, card = call.device.partition(":")
     if kind == "cpu":
         kept["OMP_NUM_THREADS"] = "1"  # engine, trainer and judges take turns on the same cores
+    else:
+        card = card or os.environ.get("LOCAL_RANK", "")  # "cuda" is the card of the rank that asks
     if card:
         # The judge sees its own card only: no library of its can put a context on the trainer's.
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

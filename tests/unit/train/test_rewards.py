@@ -13,6 +13,8 @@ import pytest
 
 from sar_eval.errors import BadInput, Incomplete, UnknownName
 from sar_eval.images.files import encode_png
+from sar_eval.train import reward_process
+from sar_eval.train.reward_worker import JudgeCall
 from sar_eval.train.rewards import (
     RewardPool,
     RewardSpec,
@@ -320,6 +322,27 @@ def test_tables_become_specs(tmp_path: Path) -> None:
     )
     assert mine == RewardSpec("mine", f"{tmp_path}/mine.py:JUDGE", timeout_s=5.0)
     assert own.options == {"scorers": [f"{tmp_path}/mine.py:SCORER"], "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "rank", "card"),
+    [
+        ("cuda", None, None, None),
+        ("cuda", None, "3", "3"),
+        ("cuda", "4,5,6,7", "3", "7"),
+        ("cuda:1", "4,5,6,7", "3", "5"),
+        ("cpu", "4,5", "1", "4,5"),
+    ],
+)
+def test_every_rank_judges_on_its_own_card(device, visible, rank, card, monkeypatch) -> None:
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", rank)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    environment = reward_process._environment(JudgeCall("shapes", device, {}, 1.0, 1))
+    assert environment.get("CUDA_VISIBLE_DEVICES") == card
+    assert "LOCAL_RANK" not in environment
 
 
 @pytest.mark.parametrize(
