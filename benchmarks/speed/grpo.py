@@ -1,4 +1,4 @@
-"""Seconds of a GRPO step by stage, from real steps of a recipe, and what its choices cost against each other.
+"""Seconds of a GRPO step by stage, from real steps of a recipe, and what its choices cost side by side.
 
     python -m benchmarks.speed.grpo                                       # the demo, on any machine
     python -m benchmarks.speed.grpo simplear-0.5b-clip --ckpt path/to/checkpoint --steps 4
@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from sar_eval.cli.train_grpo import HowToTrain
 from sar_eval.runtime.slots import cores
 from sar_eval.storage.training_journal import read_steps
 from sar_eval.train.grpo_recipe import GrpoOptions, GrpoRecipe, load_grpo_recipe
@@ -134,22 +135,6 @@ def table(measured: Sequence[Measured]) -> str:
     return "\n".join(lines + [each.row(measured[0]) for each in measured])
 
 
-def changes_of(words: Sequence[str]) -> Changes:
-    """Values by table and key, of `grpo.prompts=4`.
-
-    Raises:
-        SystemExit: a word of another form.
-    """
-    found: dict[str, dict[str, Json]] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        table_name, dot, key = name.partition(".")
-        if not (equals and dot and key):
-            raise SystemExit(f"--set {word}: TABLE.KEY=VALUE, as grpo.prompts=4")
-        found.setdefault(table_name, {})[key] = msgspec.toml.decode(f"value = {value}")["value"]
-    return found
-
-
 def machine() -> str:
     """What the figures are of."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {cores()} cores"
@@ -169,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 2 or options.rounds < 1:
         parser.error("--steps must be 2 or more (the first is left out), --rounds 1 or more")
-    changes = changes_of(options.set)
+    changes = HowToTrain(set=options.set).changes()
     measured = measure_all(options.recipe, options.ckpt, options.steps, options.rounds, changes)
     print(f"\n{machine()}; {options.recipe} from {options.ckpt}, {measured[0].images} images a step\n")
     print(table(measured))
