@@ -60,7 +60,7 @@ class Setup:
 
 
 def layer_parameters(config: DecoderConfig) -> int:
-    """Of all layers: q, k, v with biases, attention output, the MLP's three, norms; and of the last norm."""
+    """Of all layers: q, k, v with biases, attention output, the MLP's three, norms; and the last norm."""
     hidden, key_width = config.hidden_size, config.num_key_value_heads * config.head_dim
     query_width = config.num_attention_heads * config.head_dim
     attention = (hidden + 1) * (query_width + 2 * key_width) + query_width * hidden
