@@ -148,7 +148,7 @@ class GrpoSetup:
 def train_grpo(
     setup: GrpoSetup,
     out: Path,
-    write_page: Callable[[Path], None],
+    write_page: Callable[[Path], object],
     progress: Progress = lambda step, steps, figures: None,
 ) -> Outcome:
     """Train, and write a checkpoint folder with its journal; goes on where an earlier call stopped.
@@ -185,7 +185,7 @@ def train_grpo(
     return outcome
 
 
-def _watch(setup: GrpoSetup, out: Path, write_page: Callable[[Path], None], stack: ExitStack) -> Watch:
+def _watch(setup: GrpoSetup, out: Path, write_page: Callable[[Path], object], stack: ExitStack) -> Watch:
     table, holdout = setup.recipe.holdout, setup.holdout
     every = WATCH_EVERY if table is None else table.every
     watch = Watch(out, every, setup.prompts.prompts, setup.training(), write_page)
