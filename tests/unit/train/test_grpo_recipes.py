@@ -3,11 +3,11 @@
 from itertools import product
 
 import pytest
+from sar_eval.train.holdout import Holdout
 
 from sar_eval import discover
 from sar_eval.recipe import load_recipe
 from sar_eval.train.grpo_recipe import GrpoRecipe, load_grpo_recipe, recipe_paths
-from sar_eval.train.holdout import Holdout
 from sar_eval.train.policy import check_protocol
 from sar_eval.train.train_prompts import TrainPrompts
 
