@@ -8,7 +8,6 @@ from benchmarks.speed.grpo import (
     STAGES,
     Measured,
     measure,
-    measure_all,
     medians,
     recipe_of,
     table,
