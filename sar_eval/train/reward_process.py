@@ -234,11 +234,10 @@ def _environment(call: JudgeCall) -> dict[str, str]:
     if kind == "cpu":
         kept["OMP_NUM_THREADS"] = "1"  # engine, trainer and judges take turns on the same cores
     else:
-        card = card or os.environ.get("LOCAL_RANK", "")  # "cuda" is the card of the rank that asks
-    if card:
-        # The judge sees its own card only: no library of its can put a context on the trainer's.
+        # The judge sees its own card only: no library of its can put a context on another.
+        number = int(card or os.environ.get("LOCAL_RANK", "0"))
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        kept["CUDA_VISIBLE_DEVICES"] = visible[int(card)] if int(card) < len(visible) else card
+        kept["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
     return kept
 
 

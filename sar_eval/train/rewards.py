@@ -43,7 +43,7 @@ class RewardSpec:
         normalise: whether a group's scores get mean 0 and standard deviation 1 before they are added.
         quantise: scores are rounded to multiples of this; 0 leaves them.
         workers: processes, among which the pictures of a submission are divided.
-        device: "cpu", "cuda" or "cuda:1".
+        device: "cpu", "cuda" (the rank's own card) or "cuda:1", as the trainer counts its cards.
         timeout_s: the longest wait for the next verdict, in seconds.
         options: of the judge.
     """
