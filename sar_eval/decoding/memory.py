@@ -41,7 +41,7 @@ def free_bytes(device: str) -> int:
 
 
 def _free_bytes(device: str) -> int:
-    return int(torch.cuda.mem_get_info()[0]) if device != "cpu" else free_memory()
+    return int(torch.cuda.mem_get_info(device)[0]) if device != "cpu" else free_memory()
 
 
 def max_draws(free: int, per_draw: int) -> int:

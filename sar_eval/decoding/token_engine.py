@@ -107,7 +107,7 @@ class TokenEngine:
         """The name of the GPU, or `cpu`."""
         import torch
 
-        return "cpu" if self.device == "cpu" else torch.cuda.get_device_name()
+        return "cpu" if self.device == "cpu" else torch.cuda.get_device_name(self.device)
 
     def load(self) -> None:
         """Load the decoder."""
@@ -250,7 +250,7 @@ class TokenEngine:
         started = time.perf_counter()
         # A separate stream, so that the next wave's forwards do not wait for these images.
         on_gpu = self.device != "cpu"
-        with torch.cuda.stream(torch.cuda.Stream()) if on_gpu else contextlib.nullcontext():
+        with torch.cuda.stream(torch.cuda.Stream(self.device)) if on_gpu else contextlib.nullcontext():
             files = self._encode(output.codes)
         if files is None:
             error = f"out of memory while its tokens were decoded to pixels on {self.device}"

@@ -3,11 +3,12 @@
 from itertools import product
 
 import pytest
-from sar_eval.train.holdout import Holdout
 
 from sar_eval import discover
 from sar_eval.recipe import load_recipe
 from sar_eval.train.grpo_recipe import GrpoRecipe, load_grpo_recipe, recipe_paths
+from sar_eval.train.grpo_run import own_device
+from sar_eval.train.holdout import Holdout
 from sar_eval.train.policy import check_protocol
 from sar_eval.train.train_prompts import TrainPrompts
 
@@ -65,3 +66,13 @@ def test_both_resolutions_differ_in_nothing_else(kind: str) -> None:
     large, small = (load_grpo_recipe(f"simplear-0.5b-{kind}{size}") for size in ("", "-512"))
     assert setting(large) == setting(small)
     assert (large.options.gradient_checkpointing, small.options.gradient_checkpointing) == (True, False)
+
+
+def test_a_rank_names_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_device() == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_device() == "cuda:3"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert own_device() == "cpu"
