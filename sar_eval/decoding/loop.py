@@ -152,7 +152,7 @@ class BatchDecoder:
             self.sample = torch.compile(sample, dynamic=False)
             self.sample_and_score = torch.compile(sample_and_score, dynamic=False)
         on_gpu = device.type == "cuda"
-        self.advance: Callable[[int], None] = CudaGraphStep(self._step) if on_gpu else self._step
+        self.advance: Callable[[int], None] = CudaGraphStep(self._step, device) if on_gpu else self._step
 
     @property
     def cache_bytes(self) -> int:
@@ -226,9 +226,9 @@ class BatchDecoder:
 class CudaGraphStep:
     """A step as CUDA graphs, one per length, captured when the length is first used."""
 
-    def __init__(self, step: Callable[[int], None]) -> None:
+    def __init__(self, step: Callable[[int], None], device: torch.device) -> None:
         self.step, self.graphs = step, dict[int, torch.cuda.CUDAGraph]()
-        self.warmed_up = False
+        self.device, self.stream, self.warmed_up = device, torch.cuda.Stream(device), False
 
     def __call__(self, length: int) -> None:
         """Run the step."""
@@ -244,6 +244,7 @@ class CudaGraphStep:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         # Another thread encodes images meanwhile; its CUDA calls must not invalidate the capture.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        capture = torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self.device), capture:
             self.step(length)
         return graph

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,8 +58,10 @@ class TokenEngine:
         """Find and check the checkpoint; weights are loaded by `__enter__`.
 
         Raises:
-            BadInput: the resolution does not fit the checkpoint, or `dtype` or format is unknown.
+            BadInput: the resolution does not fit the checkpoint, or device, `dtype` or format is unknown.
         """
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+            raise BadInput(f"unknown device {device!r}: cpu, cuda, or cuda:NUMBER")
         if dtype not in DTYPES:
             raise BadInput(f"unknown dtype {dtype!r}: {', '.join(DTYPES)}")
         check_format(image_format)
@@ -88,6 +91,7 @@ class TokenEngine:
     def __enter__(self) -> Self:
         from sar_eval.families.cosmos import VisualTokenizer
 
+        self._check_card()
         # Before the decoder, whose planning then sees the memory that is left.
         self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
         self.visual_tokenizer.load_decoder()
@@ -101,6 +105,13 @@ class TokenEngine:
         self.image_executor.shutdown()
         self.unload()
         del self.visual_tokenizer, self.image_executor
+
+    def _check_card(self) -> None:
+        import torch
+
+        number = self.device.partition(":")[2]
+        if number and int(number) >= torch.cuda.device_count():
+            raise BadInput(f"device {self.device}: torch finds {torch.cuda.device_count()} GPUs here")
 
     @cached_property
     def device_name(self) -> str:

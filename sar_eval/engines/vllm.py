@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
@@ -13,6 +13,8 @@ from sar_eval.types import Draw, DrawProtocol
 from sar_eval.vllm_guided.start import installed_version
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sar_eval.decoding.loop import DecodeOutput
     from sar_eval.vllm_guided.driver import ImageOutput, ImageRequest, VllmDriver
     from sar_eval.vllm_guided.guidance_check import Deviation
@@ -29,30 +31,6 @@ RESERVED_OPTIONS = (  # vLLM's options that this engine sets itself, or that pai
     *("enable_batch_sharded_sampling", "distributed_executor_backend", "max_num_scheduled_tokens"),
     *("max_num_active_seqs", "long_prefill_token_threshold"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """The tokens of an image with their log-probabilities, for a policy-gradient trainer.
-
-    Attributes:
-        key: of the draw.
-        prompt_ids: token ids of the prompt; empty where the prompt is too long.
-        completion_ids: sampled token ids, in the checkpoint's numbering.
-        log_probabilities: of the sampled tokens under the distribution they were sampled from (with
-            guidance, temperature, top-k and top-p).
-        conditional: of the same tokens under the prompted branch alone, at the same temperature, without
-            top-k and top-p. Empty where guidance is off and top-k or top-p are used: a request returns
-            one number per token.
-        error: why there are no tokens.
-    """
-
-    key: str
-    prompt_ids: tuple[int, ...] = ()
-    completion_ids: tuple[int, ...] = ()
-    log_probabilities: tuple[float, ...] = ()
-    conditional: tuple[float, ...] = ()
-    error: str = ""
 
 
 class VllmEngine(TokenEngine):
@@ -141,7 +119,7 @@ class VllmEngine(TokenEngine):
         from sar_eval.vllm_guided.driver import VllmDriver
         from sar_eval.vllm_guided.start import start_engine
 
-        engine = start_engine(self.engine_args(), self.device)
+        engine = start_engine(self.engine_args(), self.device.partition(":")[0])
         self.driver: VllmDriver = VllmDriver(engine, self.layout, self.image_tokens, self.waves)
         try:
             self.deviation = self.check_guidance()
@@ -172,6 +150,8 @@ class VllmEngine(TokenEngine):
             defaults |= {"enforce_eager": True, "kv_cache_memory_bytes": self._cache_bytes(rows)}
         else:
             defaults |= {"gpu_memory_utilization": GPU_MEMORY_UTILIZATION}
+        if number := self.device.partition(":")[2]:
+            defaults |= {"device_ids": [int(number) + n for n in range(self.gpus(self.options))]}
         layout = self.layout
         fixed = {
             "model": str(self.checkpoint.folder),
@@ -255,11 +235,50 @@ class VllmEngine(TokenEngine):
 
     def decode_tokens(self, draws: Sequence[Draw]) -> DecodeOutput:
         """Decode the visual codes of a wave."""
+        return self._decode_output(self.driver.generate(self.requests(draws)))
+
+    def decode_with_log_probs(self, draws: Sequence[Draw]) -> DecodeOutput:
+        """Decode the visual codes of a wave and their log-probabilities.
+
+        A request of vLLM returns one number per token, so with guidance off there are no conditional ones
+        unless they are the same, that is without top-k and top-p.
+        """
+        outputs = self.driver.generate(self.requests(draws, return_log_probabilities=True))
+        last = 0 if self._branches == 1 else 1
+        same = last == 0 and not self.protocol.top_k and self.protocol.top_p == 1
+        return replace(
+            self._decode_output(outputs),
+            log_probs=self._log_probs(outputs, 0),
+            conditional=self._log_probs(outputs, last) if last or same else None,
+        )
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Have vLLM load a trainer's weights into its running model (see `TokenEngine`).
+
+        vLLM copies them into the memory that its CUDA graphs use, and packs or quantises them as at the
+        start. What its prefix cache holds was computed with the old ones and is dropped.
+
+        Raises:
+            BadInput: vLLM's core is another process.
+            DeviceLost: vLLM failed.
+        """
+        if not self.driver.in_process:
+            raise BadInput(
+                "vLLM's core runs in a process of its own, which takes no weights: leave out "
+                "VLLM_ENABLE_V1_MULTIPROCESSING=1"
+            )
+        new = self.checkpoint.checked_weights(dict(weights), "the new weights")
+        # With several GPUs the tensors go to other processes, on which this process's device means nothing.
+        several = self.gpus(self.options) > 1
+        self.driver.load_weights(
+            [(name, tensor.detach().cpu() if several else tensor.detach()) for name, tensor in new.items()]
+        )
+
+    def _decode_output(self, outputs: Sequence[ImageOutput]) -> DecodeOutput:
         import torch
 
         from sar_eval.decoding.loop import DecodeOutput
 
-        outputs = self.driver.generate(self.requests(draws))
         codes = [self._codes(output) for output in outputs]
         return DecodeOutput(
             torch.tensor([image_codes for image_codes, _ in codes]),
@@ -276,26 +295,15 @@ class VllmEngine(TokenEngine):
         out_of_range = sum(token >= codebook_size for token in output.tokens)
         return codes + [0] * (self.image_tokens - len(codes)), out_of_range
 
-    def rollouts(self, draws: Sequence[Draw]) -> list[Rollout]:
-        """Sample tokens with their log-probabilities, without images; for a policy-gradient trainer."""
-        errors = [self._length_error(draw) for draw in draws]
-        valid = [draw for draw, error in zip(draws, errors, strict=True) if not error]
-        requests = self.requests(valid, return_log_probabilities=True)
-        sampled = iter(zip(requests, self.driver.generate(requests), strict=True))
-        return [
-            Rollout(draw.key, error=error) if error else self._rollout(draw.key, *next(sampled))
-            for draw, error in zip(draws, errors, strict=True)
-        ]
+    def _log_probs(self, outputs: Sequence[ImageOutput], row: int) -> Tensor:
+        """Log-probabilities `[B, N]` of one row of each image, NaN where it is unfinished."""
+        import torch
 
-    def _rollout(self, key: str, request: ImageRequest, output: ImageOutput) -> Rollout:
-        prompt = request.prompts[0]
-        if error := output.error or ("its scores are NaN or infinite" if output.failed_at >= 0 else ""):
-            return Rollout(key, prompt, error=error)
-        sampled_from, conditional = tuple(output.log_probabilities[0]), tuple(output.log_probabilities[-1])
-        if len(request.prompts) == 1:
-            conditional = () if request.top_k or request.top_p < 1 else sampled_from
-        ids = tuple(self.layout.to_checkpoint_ids(output.tokens))
-        return Rollout(key, prompt, ids, sampled_from, conditional)
+        table = torch.full((len(outputs), self.image_tokens), torch.nan)
+        for n, output in enumerate(outputs):
+            values = output.log_probabilities[row] if row < len(output.log_probabilities) else []
+            table[n, : len(values)] = torch.tensor(values)
+        return table
 
 
 def _refuse_stray_files(checkpoint: Checkpoint) -> None:

@@ -4,11 +4,8 @@ Every file is a function of what was recorded: a run that was interrupted and re
 without interruption writes, seconds aside. Figures are named by what the page draws of them:
 
 `reward` is the mean of the mixed reward, `reward/NAME` that of one reward as its judge gives it; `varied`
-the share of groups whose rewards differ, `varied/NAME` by reward; `kl` and `entropy` in nats a token;
-`ratio_max` and `clip_share` of the loss; `grad_norm` before clipping; `gap` the mean |difference| of the
-trainer's and the engine's log-probabilities, in nats a token; `diversity` the share of places at which two
-pictures of a group differ; `lost` the share of pictures without a reward; `seconds/STAGE`. Any other name
-gets a plot of its own.
+the share of groups whose rewards differ, `varied/NAME` by reward; `seconds/STAGE`; the others are listed in
+`report/training_figures.py`, with their units. A name that is not there gets a plot, too.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from sar_eval.report.training_page import write_training_page
 from sar_eval.storage import training_journal as stored
 from sar_eval.storage.training_journal import HoldoutRow, Kind, SampleRow, StepRow
 from sar_eval.types import Draw, Generation, Json
@@ -123,6 +121,15 @@ class Journal:
     def holdout_rows(self) -> list[HoldoutRow]:
         """The results of the hold-out judges, in order of steps."""
         return list(self._holdout)
+
+    def write_page(self) -> None:
+        """Draw `training.html` anew from what is stored.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
+        stored.write_head(self.folder, self._head)
+        write_training_page(self.folder)
 
     def _remove_samples_from(self, step: int) -> None:
         later = (found for found in stored.sample_steps(self.folder) if found >= step)

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sar_eval.errors import DeviceLost
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.vllm_guided.pairing import Branch, TokenLayout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_STALLED_ROUNDS = 3  # rounds without a new token, of an image in a wave of its own
 MAX_RESTARTS = 100  # of one image in all
@@ -162,6 +165,26 @@ class VllmDriver:
                     outputs[n].error = f"its two rows were out of sync {MAX_RESTARTS} times"
             waiting.extendleft(n for n in reversed(unfinished) if not outputs[n].error)
         return outputs
+
+    @property
+    def in_process(self) -> bool:
+        """Whether vLLM's core runs in this process."""
+        return getattr(self.engine.engine_core, "resources", None) is None
+
+    def load_weights(self, weights: list[tuple[str, Tensor]]) -> None:
+        """Replace the model's weights by tensors with the checkpoint's names, in each of its processes.
+
+        Raises:
+            DeviceLost: vLLM failed, in this call or an earlier one, after which it is not usable.
+        """
+        if self._failure:
+            raise DeviceLost(self._failure)
+        try:
+            self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self.engine.reset_prefix_cache()
+        except Exception as error:
+            self._failure = f"vLLM failed to load new weights: {_summary(error)}"
+            raise DeviceLost(self._failure) from error
 
     def _is_unfinished(self, output: ImageOutput) -> bool:
         return len(output.tokens) < self.image_tokens and output.failed_at < 0 and not output.error

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sar_eval.decoding.noise import noise_keys_at
-from sar_eval.decoding.sampling import log_probabilities, process_logits, sample
+from sar_eval.decoding.sampling import sample, sample_and_score
 from sar_eval.types import DrawProtocol
 
 
@@ -223,11 +223,13 @@ class PairSampler:
         keys = noise_keys_at(seeds, [row.branch.start + row.num_tokens for row in prompted])
         row_indices = self._to_device(torch.tensor(indices))
         token_logits = self._without_markers(logits.index_select(0, row_indices))
-        tokens, finite = sample(token_logits, self._to_device(keys), self.noise_ids, protocol)
-        values = torch.zeros(len(indices), device=self.device)
+        arguments = (token_logits, self._to_device(keys), self.noise_ids, protocol)
         if return_log_probabilities:
-            values = self._log_probabilities(token_logits, tokens, protocol)
-            values = values.masked_fill(~finite.repeat(2)[: len(indices)], 0)
+            tokens, finite, *log_probs = sample_and_score(*arguments)
+            values = torch.cat(log_probs)[: len(indices)].masked_fill(~finite.repeat(2)[: len(indices)], 0)
+        else:
+            tokens, finite = sample(*arguments)
+            values = torch.zeros(len(indices), device=self.device)
         columns = torch.where(tokens < self.layout.codebook_size, tokens, tokens + 2)
         columns = torch.where(finite, columns, self.layout.not_finite_id)
         return row_indices, columns.repeat(len(indices) // len(prompted)), values
@@ -237,13 +239,6 @@ class PairSampler:
         codes = self.layout.codebook_size
         visual = logits[:, :codes]
         return torch.cat([visual, logits[:, codes + 2 :]], 1) if self.layout.full_vocab else visual
-
-    def _log_probabilities(self, logits: Tensor, tokens: Tensor, protocol: DrawProtocol) -> Tensor:
-        sampled_from = log_probabilities(process_logits(logits, protocol), tokens)
-        if protocol.guidance == 1:
-            return sampled_from
-        conditional = logits[: len(tokens)] / (protocol.temperature or 1)
-        return torch.cat([sampled_from, log_probabilities(conditional, tokens)])
 
     def _force(self, logits: Tensor, out_of_sync: list[int], forced: list[Forced]) -> None:
         if out_of_sync:

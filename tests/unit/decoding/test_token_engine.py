@@ -96,8 +96,17 @@ def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPa
             done.extend(self.calls)
 
     @contextmanager
-    def capture(graph: Graph, pool: str | None, capture_error_mode: str) -> Iterator[None]:
+    def on_device(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    @contextmanager
+    def capture(
+        graph: Graph, pool: str | None, stream: torch.device, capture_error_mode: str
+    ) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
+        assert [stream] == current == [second]  # the engine's own card, not the process's first
         pools.append(pool)
         before = len(done)
         yield
@@ -106,9 +115,13 @@ def test_a_captured_step_is_replayed_for_its_length(monkeypatch: pytest.MonkeyPa
 
     done: list[int] = []
     pools: list[str | None] = []
+    current: list[torch.device] = []
+    second = torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    step = CudaGraphStep(done.append)
+    monkeypatch.setattr(torch.cuda, "device", on_device)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
+    step = CudaGraphStep(done.append, second)
     for length in (256, 256, 256, 512, 512, 256):
         step(length)
     assert done == [256, 256, 256, 512, 512, 256]
@@ -358,6 +371,7 @@ def test_webp_is_the_same_image(tiny_checkpoint: Path) -> None:
         ({"image_format": "jpeg"}, "unknown image format 'jpeg': png or webp"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"window": 0}, "window is 0"),
+        ({"device": "gpu:1"}, "unknown device 'gpu:1': cpu, cuda, or cuda:NUMBER"),
     ],
 )
 def test_invalid_options_are_refused(
@@ -365,6 +379,20 @@ def test_invalid_options_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         NativeEngine(str(tiny_checkpoint), PROTOCOL, **options)
+
+
+def test_a_card_that_is_not_there_is_refused(tiny_checkpoint: Path) -> None:
+    with (
+        pytest.raises(BadInput, match=r"device cuda:99: torch finds \d+ GPUs here"),
+        NativeEngine(str(tiny_checkpoint), PROTOCOL, device="cuda:99"),
+    ):
+        pass
+
+
+def test_memory_is_that_of_the_engines_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"cuda": (3, 9), "cuda:1": (5, 9)}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free.__getitem__)
+    assert (free_bytes("cuda"), free_bytes("cuda:1")) == (3, 5)
 
 
 def test_an_image_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
