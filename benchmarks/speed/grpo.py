@@ -4,15 +4,14 @@
     python -m benchmarks.speed.grpo simplear-0.5b-clip --ckpt path/to/checkpoint --steps 4
 
 Every variant starts from the same checkpoint and does the same steps through `train grpo`'s own loop; the
-stages' seconds are those of its journal. The first step is left out (buffers, CUDA graphs, clocks), the
-hold-out too, and groups without variance stay in, so that all variants train on the same number of
-pictures. Ratios are of this very run; absolute figures depend on the machine and what else it does.
+stages' seconds are those of its journal, the least of all steps. The first step of a run is left out
+(buffers, CUDA graphs, clocks), the hold-out too, and groups without variance stay in, so that all variants
+train on the same number of pictures. Ratios are of this very run; absolute figures depend on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ class Measured:
     Attributes:
         variant: its name.
         images: drawn in a step.
-        seconds: by stage, medians over all steps but the first of each round.
+        seconds: by stage; of one step, or the least of several.
         peak: bytes of the trainer's process on its card, the engine's included; 0 on the CPU.
     """
 
@@ -69,20 +68,27 @@ def variants(options: GrpoOptions, guidance: float) -> Iterator[tuple[str, Chang
     """The recipe as it is, then what differs from it in one choice."""
     yield f"recipe ({options.policy})", {}
     if guidance != 1:
-        for mode in ("guided", "detached", "conditional"):
-            if mode != options.policy:
-                yield mode, {"grpo": {"policy": mode}}
+        others = [mode for mode in ("guided", "detached", "conditional") if mode != options.policy]
+        yield from ((mode, {"grpo": {"policy": mode}}) for mode in others)
         yield "unguided", {"grpo": {"policy": "unguided"}, "protocol": {"guidance": 1.0}}
-    half = options.group // 4 * 2  # an even number
-    for keep in (0, half):
-        if keep != options.keep and (keep or options.keep) and half:
-            yield f"keep {keep or options.group} of {options.group}", {"grpo": {"keep": keep}}
-    for micro in (max(1, options.micro // 2), options.micro * 2):
-        yield f"micro {micro}", {"grpo": {"micro": micro}}
+    yield from _batches(options)
     if options.beta > 0:
         yield "no reference", {"grpo": {"beta": 0.0, "kl": "off"}}
     other = not options.gradient_checkpointing
     yield f"checkpointing {'on' if other else 'off'}", {"grpo": {"gradient_checkpointing": other}}
+
+
+def _batches(options: GrpoOptions) -> Iterator[tuple[str, Changes]]:
+    """Other numbers of pictures: of a group that are trained on, of a forward pass."""
+    group, kept = options.group, options.keep or options.group
+    half = group // 4 * 2  # an even number
+    for keep in sorted({group, half} - {0, kept}):
+        yield f"keep {keep} of {group}", {"grpo": {"keep": keep % group}}
+    trained = options.prompts * kept
+    now = min(options.micro, trained)
+    for micro in (now // 2, now * 2):
+        if 1 <= micro <= trained:
+            yield f"micro {micro}", {"grpo": {"micro": micro}}
 
 
 def recipe_of(name: str, steps: int, changes: Changes) -> GrpoRecipe:
@@ -108,9 +114,9 @@ def measure(variant: str, recipe: GrpoRecipe, ckpt: str) -> list[Measured]:
     ]
 
 
-def medians(steps: Sequence[Measured]) -> Measured:
-    """Of a variant's steps, stage by stage."""
-    seconds = {stage: statistics.median(step.seconds[stage] for step in steps) for stage in STAGES}
+def fastest(steps: Sequence[Measured]) -> Measured:
+    """The least of a variant's steps, stage by stage: what else the machine does only adds to it."""
+    seconds = {stage: min(step.seconds[stage] for step in steps) for stage in STAGES}
     return Measured(steps[0].variant, steps[0].images, seconds, max(step.peak for step in steps))
 
 
@@ -125,7 +131,7 @@ def measure_all(name: str, ckpt: str, steps: int, rounds: int, changes: Changes)
             began = time.perf_counter()
             found[variant] += measure(variant, recipe_of(name, steps, both), ckpt)
             print(f"{variant}: {time.perf_counter() - began:.0f} s", flush=True)
-    return [medians(steps) for steps in found.values()]
+    return [fastest(steps) for steps in found.values()]
 
 
 def table(measured: Sequence[Measured]) -> str:
