@@ -121,6 +121,7 @@ class HoldoutTable(_Table, frozen=True):
     Attributes:
         benchmark: recipe of the benchmark: its prompts, protocol and judge.
         judges: further judges or scorers of the same pictures.
+        device: of all these judges: "cpu", "cuda" (each rank's own) or a card, as "cuda:1".
         images_per_prompt: of the hold-out's pictures.
         max_prompts: prompts of it that are drawn, evenly from its tags; 0 for all.
         every: steps between evaluations; the first and the last are always made.
@@ -130,6 +131,7 @@ class HoldoutTable(_Table, frozen=True):
 
     benchmark: str
     judges: tuple[str, ...] = ()
+    device: str = "cpu"
     images_per_prompt: Positive = 1
     max_prompts: Whole = 0
     every: Positive = 10
