@@ -119,7 +119,7 @@ def _x_axis(series: Sequence[Series]) -> tuple[_Across, tuple[tuple[float, str],
     across = _Across(series)
     if across.by_step and not across.is_even:
         ticks = [
-            (across.x(tick), f"{tick:,.0f}") for tick in _nice(across.first, across.last, 9, whole=True)
+            (across.x(tick), f"{tick:,.0f}") for tick in nice(across.first, across.last, 9, whole=True)
         ]
         return across, tuple(ticks or [(across.x(across.first), f"{across.first:,.0f}")]), "training step"
     labels: dict[float, str] = {}
@@ -183,12 +183,12 @@ class _Up:
 
 def _y_axis(curves: Sequence[Curve]) -> tuple[_Up, tuple[tuple[float, str], ...]]:
     up = _Up(curves)
-    ticks = _nice(up.low, up.high, TICKS)
+    ticks = nice(up.low, up.high, TICKS)
     places = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 3
     return up, tuple((up.y(tick), f"{tick:.{places}f}") for tick in ticks)
 
 
-def _nice(low: float, high: float, number: int, whole: bool = False) -> list[float]:
+def nice(low: float, high: float, number: int, whole: bool = False) -> list[float]:
     """About so many round numbers in [low, high]: multiples of 1, 2 or 5 times a power of ten."""
     if high <= low:
         return []

@@ -112,8 +112,8 @@ class PictureFiles:
             if not (full.is_file() and full.read_bytes() == data):
                 small.unlink(missing_ok=True)
                 full.unlink(missing_ok=True)
-                if thumbnail := _thumbnail(data):
-                    small.write_bytes(thumbnail)
+                if small_data := thumbnail(data):
+                    small.write_bytes(small_data)
                 full.write_bytes(data)  # last: only a whole one means that the thumbnail is up to date
             shown = [small, full] if small.is_file() else [full]
         self.names |= {path.name for path in shown}
@@ -161,7 +161,7 @@ def _read_header(data: bytes | None) -> tuple[str, tuple[int, int]] | str:
     return found if found[0] in FORMATS else "unreadable image"
 
 
-def _thumbnail(data: bytes) -> bytes | None:
+def thumbnail(data: bytes) -> bytes | None:
     """A WebP of at most `THUMBNAIL_SIDE` pixels a side; None if the image is as small, or truncated."""
     sink = io.BytesIO()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class GrpoSetup:
         protocol: of the rollouts.
         prompts: to train on.
         holdout: None without one.
-        device: of the trainer, "cpu" or "cuda".
+        device: of the trainer: "cpu", "cuda", or under torchrun this rank's card, as "cuda:3".
     """
 
     recipe: GrpoRecipe
@@ -80,8 +81,7 @@ class GrpoSetup:
                 f"{recipe.path}: grpo.prompts is {options.prompts}, and {recipe.suite} has "
                 f"{len(prompts.prompts)} to train on: a step takes each prompt once"
             )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(recipe, found, protocol, prompts, holdout, device)
+        return cls(recipe, found, protocol, prompts, holdout, own_device())
 
     def engine(self, protocol: DrawProtocol) -> Any:
         """The recipe's engine for a protocol, not yet entered.
@@ -145,10 +145,18 @@ class GrpoSetup:
         return found
 
 
+def own_device() -> str:
+    """Of this process. A rank names its card: in threads of the engine "cuda" would be the first one."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{rank}" if rank else "cuda"
+
+
 def train_grpo(
     setup: GrpoSetup,
     out: Path,
-    write_page: Callable[[Path], None],
+    write_page: Callable[[Path], object],
     progress: Progress = lambda step, steps, figures: None,
 ) -> Outcome:
     """Train, and write a checkpoint folder with its journal; goes on where an earlier call stopped.
@@ -185,7 +193,7 @@ def train_grpo(
     return outcome
 
 
-def _watch(setup: GrpoSetup, out: Path, write_page: Callable[[Path], None], stack: ExitStack) -> Watch:
+def _watch(setup: GrpoSetup, out: Path, write_page: Callable[[Path], object], stack: ExitStack) -> Watch:
     table, holdout = setup.recipe.holdout, setup.holdout
     every = WATCH_EVERY if table is None else table.every
     watch = Watch(out, every, setup.prompts.prompts, setup.training(), write_page)

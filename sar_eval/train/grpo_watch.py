@@ -33,7 +33,7 @@ class Watch:
         every: int,
         prompts: Sequence[Prompt],
         training: dict[str, Json],
-        write_page: Callable[[Path], None],
+        write_page: Callable[[Path], object],
     ) -> None:
         """Watch without a hold-out; see `add_holdout`.
 

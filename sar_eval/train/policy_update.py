@@ -187,9 +187,8 @@ class PolicyUpdate:
     ) -> float:
         """One step on `total` pictures of all ranks; the norm of its gradient. NaN takes no step."""
         self.optimizer.zero_grad()
-        waiting = list(batches) or [
-            None
-        ]  # a rank without pictures still takes part in the sum of gradients
+        # A rank without pictures still takes part in the sum of gradients.
+        waiting: Sequence[_Batch | None] = batches or (None,)
         for number, batch in enumerate(waiting, 1):
             is_last = number == len(waiting)
             with nullcontext() if is_last else self.accelerator.no_sync(self.policy):

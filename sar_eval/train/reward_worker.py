@@ -30,7 +30,7 @@ class JudgeCall:
 
     Attributes:
         judge: its name, or `path.py:JUDGE`.
-        device: "cpu", "cuda" or "cuda:1", as the trainer counts its cards.
+        device: "cpu", "cuda" (the rank's own card) or "cuda:1", as the trainer counts its cards.
         options: of the judge.
         timeout_s: the longest wait for the next verdict, in seconds.
         sharing: how many workers share the device's memory.

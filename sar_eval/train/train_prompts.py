@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -131,6 +132,16 @@ def suite_path(name: str, beside: Path) -> Path:
     if suite is None:
         raise BadInput(f"the benchmark {name!r} has no prompts of its own: name a prompt file")
     return suite
+
+
+def evenly_by_tag(prompts: Sequence[Prompt], number: int) -> tuple[Prompt, ...]:
+    """The first of each tag, as many of one as of another as far as there are; in file order."""
+    seen: Counter[str] = Counter()
+    places = []
+    for position, prompt in enumerate(prompts):
+        places.append((seen[prompt.tag], position))
+        seen[prompt.tag] += 1
+    return tuple(prompts[position] for position in sorted(p for _, p in sorted(places)[:number]))
 
 
 @cache

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import pytest
 
 from sar_eval.errors import BadInput, Incomplete, UnknownName
 from sar_eval.images.files import encode_png
+from sar_eval.train.reward_process import _environment
+from sar_eval.train.reward_worker import JudgeCall
 from sar_eval.train.rewards import (
     RewardPool,
     RewardSpec,
@@ -71,7 +73,8 @@ class Faulty:
         if text == "raise":
             raise ZeroDivisionError("three")
         if text == "child":
-            subprocess.Popen(["sleep", "600"], pass_fds=[])
+            sleeper = subprocess.Popen(["sleep", "600"])
+            (self.folder / f"{sleeper.pid}.sleeper").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if text == "forget":
             return
@@ -132,7 +135,7 @@ def _with(spec: RewardSpec, **changes: object) -> RewardSpec:
     return RewardSpec(**{name: getattr(spec, name) for name in spec.__dataclass_fields__} | changes)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_every_item_gets_its_verdict_in_order(faulty: RewardSpec, workers: int) -> None:
     items = _items(*map(str, range(20, 27)))
     with RewardPool([_with(faulty, workers=workers), _with(faulty, name="again")]) as pool:
@@ -160,11 +163,10 @@ def test_draws_of_one_key_and_draws_that_failed(faulty: RewardSpec) -> None:
     ("fault", "error"),
     [
         ("die", "was ended by SIGKILL"),
-        ("exit", "ended with exit code 0"),
-        ("lose", "an illegal memory access"),
+        pytest.param("exit", "ended with exit code 0", marks=pytest.mark.slow),
+        pytest.param("lose", "an illegal memory access", marks=pytest.mark.slow),
         ("raise", "ZeroDivisionError: three"),
         ("text", "TypeError: the judge gave a str in place of a verdict"),
-        ("child", "was ended by SIGKILL"),
         ("other", "a verdict for 'nobody/0', which it was not asked for"),
     ],
 )
@@ -177,18 +179,22 @@ def test_a_picture_that_breaks_the_judge_costs_one_reward(
     assert (found[1].key, found[1].score) == ("p1/0", None)
 
 
-@pytest.mark.parametrize("fault", ["die", "raise", "lose"])
+@pytest.mark.parametrize(
+    "fault",
+    ["die", pytest.param("raise", marks=pytest.mark.slow), pytest.param("lose", marks=pytest.mark.slow)],
+)
 def test_what_fails_once_is_judged_again(faulty: RewardSpec, fault: str) -> None:
     assert _said(_judged(faulty, "0.5", f"once {fault}", "0.25")) == [0.5, 1.0, 0.25]
 
 
 def test_a_hanging_judge_is_ended_after_its_time(faulty: RewardSpec) -> None:
     start = time.monotonic()
-    found = _judged(_with(faulty, timeout_s=1.0), "1", "once hang", "hang", "0.5")
-    assert _said(found) == [1.0, 1.0, "the judge said nothing for 1 s (timeout_s)", 0.5]
+    found = _judged(_with(faulty, timeout_s=1.0), "1", "hang", "0.5")
+    assert _said(found) == [1.0, "the judge said nothing for 1 s (timeout_s)", 0.5]
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_a_judge_that_always_fails_is_given_up(faulty: RewardSpec) -> None:
     start = time.monotonic()
     with RewardPool([_with(faulty, timeout_s=1.0)]) as pool:
@@ -240,6 +246,76 @@ def test_a_judge_that_cannot_start_is_refused(faulty: RewardSpec, start: str, wh
         _judged(_with(faulty, options={"nonsense": 1}), "1")
 
 
+def test_what_a_judge_started_ends_with_it(faulty: RewardSpec, tmp_path: Path) -> None:
+    _judged(faulty, "1", "child")
+    sleepers = [int(path.stem) for path in tmp_path.glob("*.sleeper")]
+    assert len(sleepers) == 2
+    assert _still_alive(sleepers) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_takes_no_items_is_ended(faulty: RewardSpec) -> None:
+    large = Generation("p0/0", 0, image=bytes(5_000_000))  # more than a pipe holds
+    with RewardPool([_with(faulty, timeout_s=1.0)]) as pool:
+        process = pool._rewards[0].workers[0]._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        assert scores(pool.submit([(Prompt("p0", "0.5"), large)])[0].result(60)) == [0.5]
+
+
+def test_a_package_s_judge_is_a_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "installed_judge.py").write_text(FAULTY)
+    info = tmp_path / "installed_judge-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-judge\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sar_eval.judges]\ntheir_judge = installed_judge:JUDGE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"folder": str(tmp_path)}
+    for name in ("their_judge", "their-judge"):
+        (spec,) = reward_specs({name: {"options": options}}, "mine.toml")
+        assert _said(_judged(spec, "0.5")) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "rank", "card"),
+    [
+        ("cuda", None, None, "0"),
+        ("cuda", None, "2", "2"),
+        ("cuda", "4,5,6", "2", "6"),
+        ("cuda:1", "4,5,6", "2", "5"),
+        ("cuda:1", None, None, "1"),
+        ("cpu", "4,5", "1", "4,5"),
+    ],
+)
+def test_a_worker_sees_its_own_card(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, rank: str | None, card: str
+) -> None:
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", rank)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    found = _environment(JudgeCall("any", device, sharing=3))
+    assert found["CUDA_VISIBLE_DEVICES"] == card
+    assert "LOCAL_RANK" not in found
+    assert found["SAR_EVAL_WORKERS_PER_DEVICE"] == "3"
+
+
+def test_a_card_that_is_not_there_is_named(faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(BadInput, match=r"'faulty' cannot start: there is no card 2: CUDA_VIS.* is '4,5'"):
+        _judged(_with(faulty, device="cuda:2"), "1")
+
+
+def test_a_process_that_cannot_be_started_is_an_error(
+    faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RewardPool([faulty]) as pool:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        assert "cannot start again" in str(_said(pool.submit(_items("die"))[0].result(60))[0])
+    with pytest.raises(BadInput, match="its process cannot be started"):
+        _judged(faulty, "1")
+
+
 def test_a_worker_has_one_thread_no_torch_and_no_rank(
     faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +346,14 @@ with RewardPool([spec]) as pool:
 """
 
 
+def _still_alive(pids: Iterable[int]) -> list[int]:
+    """Those that are not gone within ten seconds: a kill takes a moment."""
+    left, end = list(pids), time.monotonic() + 10
+    while (left := [pid for pid in left if _is_alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    return left
+
+
 def _is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -278,23 +362,32 @@ def _is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("texts", ["", "'hang', 'hang'"])
-def test_no_worker_outlives_a_killed_trainer(judge_file: str, tmp_path: Path, texts: str) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=lambda end: end.name)
+@pytest.mark.parametrize("texts", ["", pytest.param("'hang', 'hang'", marks=pytest.mark.slow)])
+def test_no_worker_outlives_the_trainer(
+    judge_file: str, tmp_path: Path, texts: str, end: signal.Signals
+) -> None:
     code = TRAINER.format(
         tests=str(Path(__file__).parent), judge=judge_file, folder=str(tmp_path), texts=texts
     )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as trainer:
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as trainer:
         try:
             assert trainer.stdout is not None
             word, *pids = trainer.stdout.readline().split()  # what the judge prints is not here
+            os.killpg(trainer.pid, end)  # as a terminal's Ctrl-C does
+            errors = trainer.communicate(timeout=20)[1]
         finally:
             trainer.kill()
     assert (word, len(pids)) == ("ready", 2)
-    end = time.monotonic() + 10
-    while any(_is_alive(int(pid)) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert [pid for pid in pids if _is_alive(int(pid))] == []
+    assert _still_alive(map(int, pids)) == []
+    assert errors.count("KeyboardInterrupt") == (end == signal.SIGINT)  # the trainer's alone
 
 
 def test_a_scorer_is_a_reward() -> None:

@@ -1,0 +1,111 @@
+"""Which plots a training page has: what each figure of the journal means, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sar_eval.report.training_plots import Across, Plot, Points, intervals, lines, stacked
+from sar_eval.storage.training_journal import HoldoutRow, StepRow
+
+REWARD, SECONDS = "reward", "seconds"  # families that have a plot of their own kind
+RAW = "as its judge gives it, mean of the step's pictures"
+SECTIONS = ("Reward", "Policy", "Optimiser and time", "Other figures")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What a figure and those called `NAME/...` mean.
+
+    Attributes:
+        section: of the page.
+        title, about: in words, with the unit.
+        shares: they lie between 0 and 1.
+    """
+
+    section: str
+    title: str
+    about: str
+    shares: bool = False
+
+
+_REWARDS, _POLICY, _OPTIMISER, OTHERS = SECTIONS
+FAMILIES = {
+    REWARD: Family(_REWARDS, "Reward", "weighted sum of all rewards, mean of the step's pictures"),
+    "varied": Family(_REWARDS, "Groups with variance", "share of groups whose rewards differ", True),
+    "lost": Family(_REWARDS, "Pictures without a reward", "share: failed draws and judges' errors"),
+    "kept": Family(_REWARDS, "Pictures trained on", "share of those drawn", True),
+    "advantage": Family(_REWARDS, "Advantage", "mean |advantage| of the pictures trained on"),
+    "kl": Family(_POLICY, "KL to the reference", "nats a token"),
+    "entropy": Family(_POLICY, "Entropy", "nats a token"),
+    "entropy_weight": Family(_POLICY, "Weight of the entropy", "in the loss"),
+    "ratio": Family(_POLICY, "Ratio", "new to old probability of a token, mean"),
+    "ratio_max": Family(_POLICY, "Largest ratio", "new to old probability of a token"),
+    "clip_share": Family(_POLICY, "Clipped tokens", "share of the tokens"),
+    "gap": Family(_POLICY, "Trainer against engine", "mean |difference| of log-probs, nats a token"),
+    "gap_max": Family(_POLICY, "Largest gap", "of a token's log-prob, trainer against engine, in nats"),
+    "diversity": Family(_POLICY, "Token diversity", "share of places at which two of a group differ"),
+    "distinct_codes": Family(_POLICY, "Distinct codes", "of a picture, mean"),
+    "out_of_range": Family(_POLICY, "Text tokens drawn", "in all pictures of the step"),
+    "grad_norm": Family(_OPTIMISER, "Gradient norm", "before clipping"),
+    "loss": Family(_OPTIMISER, "Loss", "mean of the step's tokens"),
+    "learning_rate": Family(_OPTIMISER, "Learning rate", "at the step"),
+    SECONDS: Family(_OPTIMISER, "Seconds a step", "by stage"),
+}
+
+
+def across_of(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> Across:
+    """The steps that any plot has."""
+    numbers = [row.step for row in steps] + [row.step for row in holdout] or [0]
+    return Across(min(numbers), max(numbers), tuple(row.step for row in steps if row.skipped))
+
+
+def plots(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> dict[str, list[Plot]]:
+    """The plots of each section that has any, in the order of the page."""
+    across, found = across_of(steps, holdout), curves(steps)
+    families: dict[str, dict[str, Points]] = {}
+    for name, points in found.items():
+        family, _, rest = name.partition("/")
+        families.setdefault(family, {})[rest] = points
+    sections: dict[str, list[Plot]] = {name: [] for name in SECTIONS}
+    for name in sorted(families, key=_place):
+        section = FAMILIES[name].section if name in FAMILIES else OTHERS
+        sections[section] += _family(name, families[name], across)
+    if any(row.value is not None for row in holdout):
+        about = "mean of the hold-out suite, with 95% intervals"
+        sections = {"Hold-out": [intervals("Hold-out judges", about, holdout, across)], **sections}
+    return {name: drawn for name, drawn in sections.items() if drawn}
+
+
+def curves(steps: Sequence[StepRow]) -> dict[str, Points]:
+    """Every figure over the steps that have it as a finite number."""
+    names = sorted({name for row in steps for name in row.values})
+    numbers = np.array([row.step for row in steps], float)
+    found = {}
+    for name in names:
+        values = np.array([row.values.get(name, math.nan) for row in steps], float)
+        there = np.isfinite(values)
+        if there.any():
+            found[name] = (numbers[there], values[there])
+    return found
+
+
+def _place(family: str) -> tuple[int, str]:
+    known = list(FAMILIES)
+    return known.index(family) if family in FAMILIES else len(known), family
+
+
+def _family(name: str, found: Mapping[str, Points], across: Across) -> Iterator[Plot]:
+    family = FAMILIES.get(name, Family(OTHERS, name.replace("_", " "), ""))
+    if name == SECONDS:
+        yield stacked(family.title, family.about, found, across)
+    elif name == REWARD:  # judges have scales of their own
+        for rest, points in found.items():
+            title = f"Reward: {rest}" if rest else family.title
+            yield lines(title, RAW if rest else family.about, {"": points}, across)
+    else:
+        named = {rest or "mixed": points for rest, points in found.items()} if len(found) > 1 else found
+        yield lines(family.title, family.about, named, across, family.shares)
