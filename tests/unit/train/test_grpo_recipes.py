@@ -31,6 +31,15 @@ def test_the_reference_s_setting_has_its_names() -> None:
     assert set(SIMPLEAR) < recipe_paths().keys()
 
 
+def test_what_is_kept_of_the_reference() -> None:
+    """config_grpo_clip.yaml at d56b6e5, and the defaults of its trl where it sets nothing."""
+    options = load_grpo_recipe("simplear-0.5b-clip").options
+    assert (options.group, options.learning_rate, options.updates) == (4, 1e-6, 1)
+    assert (options.schedule, options.warmup / options.steps) == ("cosine", 0.1)
+    assert (options.kl, options.beta, options.clip_low, options.clip_high) == ("k3", 0.04, 0.2, 0.2)
+    assert (options.precision, options.loss, options.scale) == ("bfloat16", "clip", "group")
+
+
 @pytest.mark.parametrize("name", SIMPLEAR)
 def test_simplears_are_drawn_as_geneval_is(name: str) -> None:
     """Rollouts and hold-out share one engine, and the prompts are none of the benchmark's."""
