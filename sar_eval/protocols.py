@@ -148,6 +148,12 @@ class Tracker(Protocol):
     Made with the words of `--tracker-option` as keyword arguments, before anything is drawn: the
     constructor checks them, and that the tracker's package is installed, and writes nothing. Keys come
     from the environment variables that the package reads; no option takes one.
+
+    Optional, used where it is defined:
+
+    - `follow(training)`: a context manager that takes a `TrackedTraining` and gives a `StepLog`, to show
+      the figures of a training step by step. Entering it begins or goes on with a run there, leaving it
+      ends that.
     """
 
     def log(self, run: TrackedRun) -> str:

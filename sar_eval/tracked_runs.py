@@ -1,9 +1,9 @@
-"""A scored run as experiment trackers show it: plain, frozen, standard library only."""
+"""Scored runs and trainings as experiment trackers show them: plain, frozen, standard library only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,37 @@ class TrackedPicture:
         """Everything but the image, as the row of a table."""
         names = ("key", "task", "verdict", "score", "reason", "prompt")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedTraining:
+    """A training as trackers follow it.
+
+    Attributes:
+        project: what the tracker shows it under (an experiment, a folder).
+        name: the training's name there.
+        step: the last one that was finished before; 0 if the training begins.
+        config: its settings; JSON-shaped.
+    """
+
+    project: str
+    name: str
+    step: int
+    config: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class StepLog:
+    """A tracker that follows a training.
+
+    Attributes:
+        where: the figures are (an address, a path).
+        log: takes a step and its figures, `train/reward/shapes` and so on, all of them finite. It is
+            called for a step more than once, with other figures: those of the hold-out come later.
+    """
+
+    where: str
+    log: Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,11 +86,11 @@ def track(
     name, shown = tracker
     run = describe(spec, folder, summary, how)
     try:
-        with discover.guarded(f"tracker {name!r} failed"), _nobody_to_ask():
+        with discover.guarded(f"tracker {name!r} failed"), nobody_to_ask():
             return shown.log(run)
     except BadInput as error:
         raise TrackerFailed(
-            f"{_without_secrets(str(error))}; the run and its score are stored: log them again with "
+            f"{without_secrets(str(error))}; the run and its score are stored: log them again with "
             f"`sar-eval track {folder.path} --to {name}`"
         ) from error
 
@@ -109,10 +109,10 @@ def describe(spec: RunSpec, folder: RunFolder, summary: Summary, how: HowToShow)
     return TrackedRun(
         project=how.project,
         name=how.name or folder.path.resolve().name,
-        benchmark=_as_key(spec.benchmark),
+        benchmark=as_key(spec.benchmark),
         step=step_in(spec.checkpoint) if how.step is None else how.step,
         config=_config(spec, folder, summary),
-        figures=_figures(_as_key(spec.benchmark), summary.metrics),
+        figures=_figures(as_key(spec.benchmark), summary.metrics),
         pictures=_read(inventory, _choose(inventory, how.pictures)),
         report=tuple(path for path in report if path.exists()) if report[0].is_file() else (),
     )
@@ -139,7 +139,7 @@ def _figures(benchmark: str, metrics: Iterable[Metric]) -> dict[str, float]:
     for metric in metrics:
         if metric.value is None:  # a task or split without prompts
             continue
-        name = f"{benchmark}/{_as_key(metric.name)}"
+        name = f"{benchmark}/{as_key(metric.name)}"
         values = {"": metric.value, "_low": metric.low, "_high": metric.high, "_n": metric.n}
         found = {f"{name}{end}": float(value) for end, value in values.items() if value is not None}
         if doubled := found.keys() & figures.keys():
@@ -148,7 +148,7 @@ def _figures(benchmark: str, metrics: Iterable[Metric]) -> dict[str, float]:
     return figures
 
 
-def _as_key(name: str) -> str:
+def as_key(name: str) -> str:
     """A metric's name with what all trackers allow, of which MLflow allows least (no `..`, no `//`)."""
     parts = re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:200].split("/")
     return "/".join(part.strip(" .") or "_" for part in parts)
@@ -222,7 +222,7 @@ def _read(inventory: Inventory, chosen: Sequence[tuple[int, str]]) -> Iterator[T
 
 
 @contextmanager
-def _nobody_to_ask() -> Iterator[None]:
+def nobody_to_ask() -> Iterator[None]:
     """No input: a tracker that would ask for a key fails, as nobody may be there after a long run."""
     before = sys.stdin
     with Path(os.devnull).open() as nothing:
@@ -233,7 +233,7 @@ def _nobody_to_ask() -> Iterator[None]:
             sys.stdin = before
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """A message without the keys that a tracker's package reads."""
     for variable in SECRETS:
         text = redactor(os.environ.get(variable, ""))(text)

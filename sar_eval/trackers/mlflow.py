@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.discover import need
 from sar_eval.images.files import decode_image, encode_png
+from sar_eval.tracked_runs import StepLog
+from sar_eval.types import Json
 
 if TYPE_CHECKING:
-    from sar_eval.tracked_runs import TrackedRun
-from sar_eval.types import Json
+    from sar_eval.tracked_runs import TrackedRun, TrackedTraining
 
 BATCH_METRICS, BATCH_PARAMS, MAX_PARAM = 1000, 100, 500  # what every server takes at once; characters
 
@@ -38,13 +40,9 @@ class Mlflow:
 
     def log(self, run: TrackedRun) -> str:
         """Log everything in a new run, or in that of `run_id`, which stays open."""
-        client = self.mlflow.MlflowClient(tracking_uri=self.tracking_uri or None)
+        client = self._client()
         run_id = self.run_id or _begin(client, run)
-        now, step = int(time.time() * 1000), run.step or 0
-        metric = self.mlflow.entities.Metric
-        metrics = [metric(name, value, now, step) for name, value in run.figures.items()]
-        for start in range(0, len(metrics), BATCH_METRICS):
-            client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+        self._log_figures(client, run_id, run.step or 0, run.figures)
         client.log_dict(run_id, dict(run.config), f"{run.place}/config.json")
         _log_pictures(client, run_id, run)
         for path in run.report:
@@ -56,8 +54,34 @@ class Mlflow:
             client.set_terminated(run_id)
         return f"run {run_id} of experiment {run.project}"
 
+    @contextmanager
+    def follow(self, training: TrackedTraining) -> Iterator[StepLog]:
+        """A point of each figure at its step; a training that goes on has a new run, unless `run_id`."""
+        client = self._client()
+        run_id = self.run_id or _begin(client, training)
+        status = "FAILED"
 
-def _begin(client: Any, run: TrackedRun) -> str:
+        def log(step: int, figures: Mapping[str, float]) -> None:
+            self._log_figures(client, run_id, step, figures)
+
+        try:
+            yield StepLog(f"run {run_id} of experiment {training.project}", log)
+            status = "FINISHED"
+        finally:
+            if not self.run_id:
+                client.set_terminated(run_id, status)
+
+    def _client(self) -> Any:
+        return self.mlflow.MlflowClient(tracking_uri=self.tracking_uri or None)
+
+    def _log_figures(self, client: Any, run_id: str, step: int, figures: Mapping[str, float]) -> None:
+        now, metric = int(time.time() * 1000), self.mlflow.entities.Metric
+        metrics = [metric(name, value, now, step) for name, value in figures.items()]
+        for start in range(0, len(metrics), BATCH_METRICS):
+            client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+
+
+def _begin(client: Any, run: TrackedRun | TrackedTraining) -> str:
     """A new run with the settings as parameters, which cannot change later: another run keeps its own."""
     from mlflow.entities import Param
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
 from sar_eval.images.files import decode_image
+from sar_eval.tracked_runs import StepLog
 from sar_eval.trackers._artifacts import report_artifact
 
 if TYPE_CHECKING:
-    from sar_eval.tracked_runs import TrackedRun
+    from sar_eval.tracked_runs import TrackedRun, TrackedTraining
+    from sar_eval.types import Json
 
 MODES = ("", "online", "offline")
 COLUMNS = ("key", "task", "verdict", "score", "reason", "prompt", "image")
@@ -47,6 +51,23 @@ class Wandb:
 
     def log(self, run: TrackedRun) -> str:
         """Log everything in one run of wandb's, and finish it."""
+        with self._begin(run, {run.benchmark: dict(run.config)}) as there:
+            self._log(there, run)
+            return _where(there)
+
+    @contextmanager
+    def follow(self, training: TrackedTraining) -> Iterator[StepLog]:
+        """A row for each step; a training that goes on has a new run, unless `run_id` names one."""
+        with self._begin(training, {"train": dict(training.config)}) as there:
+            for family in ("train/*", "holdout/*"):  # wandb's own step only grows: see `_log`
+                there.define_metric(family, step_metric=STEP)
+
+            def log(step: int, figures: Mapping[str, float]) -> None:
+                there.log({**figures, STEP: step})
+
+            yield StepLog(_where(there), log)
+
+    def _begin(self, shown: TrackedRun | TrackedTraining, config: Mapping[str, Json]) -> Any:
         settings = self.wandb.Settings(
             silent=True,  # nothing on the terminal, where the summary is
             console="off",
@@ -55,11 +76,8 @@ class Wandb:
             x_disable_stats=True,  # the machine's load and names say nothing of the checkpoint
             x_disable_machine_info=True,
         )
-        config = {run.benchmark: dict(run.config)}
-        names = {"project": run.project, "name": run.name}
-        with self.wandb.init(**names, config=config, settings=settings, **self.options) as there:
-            self._log(there, run)
-            return str(there.settings.sync_dir if there.offline else there.url)
+        names = {"project": shown.project, "name": shown.name}
+        return self.wandb.init(**names, config=config, settings=settings, **self.options)
 
     def _log(self, there: Any, run: TrackedRun) -> None:
         step = {} if run.step is None else {STEP: run.step}
@@ -75,6 +93,10 @@ class Wandb:
         there.log({**run.figures, **shown, **step})
         if run.report:
             there.log_artifact(report_artifact(self.wandb.Artifact, run))
+
+
+def _where(there: Any) -> str:
+    return str(there.settings.sync_dir if there.offline else there.url)
 
 
 TRACKER = Wandb

@@ -11,7 +11,7 @@ the share of groups whose rewards differ, `varied/NAME` by reward; `seconds/STAG
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -28,6 +28,7 @@ class _OfStep(Protocol):
 
 
 T = TypeVar("T", bound=_OfStep)
+Listener = Callable[[int, Mapping[str, float]], None]
 
 
 class Journal:
@@ -36,18 +37,26 @@ class Journal:
     A journal has no future: what is written at a step replaces what is there of this step and later ones.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Json], notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Json],
+        notes: Sequence[str] = (),
+        listener: Listener = lambda step, figures: None,
+    ) -> None:
         """Begin a journal, or go on with the one that is there: see `resume`.
 
         Args:
             folder: of the training run; need not exist.
             settings: what the page shows of them; tables of tables are shown as groups.
             notes: what a reader must know first: trained on the test, placebo, one judge for everything.
+            listener: is told a step and its figures, `train/reward` or `holdout/JUDGE` and so on, once they
+                are stored.
 
         Raises:
             BadInput: a file of an earlier journal is damaged.
         """
-        self.folder = folder
+        self.folder, self._listener = folder, listener
         stored.remove_temporaries(folder)
         self._head = stored.JournalHead(settings=dict(settings), notes=tuple(notes))
         if stored.is_training(folder):
@@ -84,6 +93,7 @@ class Journal:
         row = StepRow(step, {name: float(value) for name, value in values.items()}, skipped)
         self._rows = [*_before(self._rows, step), row]
         stored.write_steps(self.folder, self._rows)
+        self._listener(step, {f"train/{name}": value for name, value in row.values.items()})
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
         """Write the pictures of a step (0: before the first).
@@ -95,15 +105,18 @@ class Journal:
         stored.write_samples(self.folder, step, rows)
 
     def holdout(self, rows: Sequence[HoldoutRow]) -> None:
-        """Write the results of the hold-out judges at one step (0: before the first).
+        """Write the results of the hold-out judges at a step (0: before the first), or at several.
 
         Raises:
             StorageFailed: the file cannot be written.
         """
+        known = set(self._holdout)
         for step in sorted({row.step for row in rows}):
-            new = [row for row in rows if row.step == step]
-            self._holdout = [*_before(self._holdout, step), *new]
+            self._holdout = [*_before(self._holdout, step), *(row for row in rows if row.step == step)]
         stored.write_holdout(self.folder, self._holdout)
+        for row in self._holdout:
+            if row not in known:
+                self._listener(row.step, _figures(row))
 
     def halt(self, step: int, why: str) -> None:
         """Write why the run ends before its last step, for the top of the page.
@@ -164,6 +177,12 @@ def sample_row(
         advantage=advantage,
         error=generation.error,
     )
+
+
+def _figures(row: HoldoutRow) -> dict[str, float]:
+    """What a listener is told of a hold-out result: `holdout/JUDGE` and the ends of its interval."""
+    ends = {"": row.value, "_low": row.low, "_high": row.high}
+    return {f"holdout/{row.judge}{end}": value for end, value in ends.items() if value is not None}
 
 
 def _before(rows: Iterable[T], step: int) -> list[T]:

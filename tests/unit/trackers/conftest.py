@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sar_eval.images.files import encode_png
-from sar_eval.tracked_runs import TrackedPicture, TrackedRun
+from sar_eval.tracked_runs import TrackedPicture, TrackedRun, TrackedTraining
 from tests.unit.trackers.network import refuse
 
 HOSTILE = "# <script>alert(1)</script>\n[a](javascript:b) of a star"
@@ -42,6 +42,12 @@ def tracked(tmp_path) -> TrackedRun:
     return TrackedRun(
         "my project", "sft", "shapes", 2000, config, FIGURES, iter(pictures), (report, assets)
     )
+
+
+@pytest.fixture
+def followed() -> TrackedTraining:
+    """A training that goes on after its second step."""
+    return TrackedTraining("my project", "grpo", 2, {"grpo": {"steps": 4}, "recipe": HOSTILE})
 
 
 @pytest.fixture(autouse=True)

@@ -19,22 +19,26 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    """A new store, which takes ten seconds to be made."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
 @pytest.fixture
-def client(tmp_path, monkeypatch):
-    """A client of a new store; artifacts go into the test's folder."""
+def client(tmp_path, monkeypatch, uri):
+    """A client of the store; artifacts go into the test's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return MlflowClient(tracking_uri=uri)
 
 
-def test_everything_is_read_back_from_a_new_run_and_from_one_that_is_there(
-    tmp_path, client, tracked
-) -> None:
+def test_everything_is_read_back_from_a_new_run_and_from_one_that_is_there(client, uri, tracked) -> None:
     from sar_eval.trackers.mlflow import Mlflow
 
-    uri, pictures = f"sqlite:///{tmp_path / 'mlflow.db'}", list(tracked.pictures)
+    pictures = list(tracked.pictures)
     where = Mlflow(tracking_uri=uri).log(replace(tracked, pictures=iter(pictures)))
     run_id = where.split()[1]
     run = client.get_run(run_id)
@@ -63,3 +67,22 @@ def test_everything_is_read_back_from_a_new_run_and_from_one_that_is_there(
     assert Mlflow(tracking_uri=uri, run_id=run_id).log(later) == where
     assert [p.step for p in client.get_metric_history(run_id, "shapes/overall")] == [2000, 3000]
     assert client.get_run(run_id).data.params == run.data.params
+
+
+def test_a_training_is_a_curve_and_ends_as_it_ended(client, uri, followed) -> None:
+    from sar_eval.trackers.mlflow import Mlflow
+
+    tracker = Mlflow(tracking_uri=uri)
+    with tracker.follow(followed) as following:
+        for step in (3, 4):
+            following.log(step, {"train/reward": step / 8, "train/reward/shapes": 0.5})
+    run_id = following.where.split()[1]
+    run = client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("grpo", "FINISHED")
+    assert run.data.params["grpo.steps"] == "4"
+    points = client.get_metric_history(run_id, "train/reward")
+    assert sorted((point.step, point.value) for point in points) == [(3, 0.375), (4, 0.5)]
+
+    with pytest.raises(ZeroDivisionError), tracker.follow(followed) as failing:
+        raise ZeroDivisionError
+    assert client.get_run(failing.where.split()[1]).info.status == "FAILED"

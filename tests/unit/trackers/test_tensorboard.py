@@ -1,6 +1,7 @@
 """What the tracker tensorboard writes, read by TensorBoard's own reader."""
 
 import io
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -34,3 +35,24 @@ def test_figures_pictures_and_report_are_read_back(tmp_path, tracked) -> None:
     assert all(line.startswith("    ") for line in text.splitlines())  # a code block: no Markdown in it
     assert (folder / "shapes-step-2000" / "report.html").read_text() == "<p>the report</p>"
     assert (folder / "shapes-step-2000" / "report_assets" / "index.js").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="needs the extra tensorboard")
+def test_a_training_is_a_curve_also_after_it_went_on_from_an_earlier_step(tmp_path, followed) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from sar_eval.trackers.tensorboard import TensorBoard
+
+    tracker = TensorBoard(folder=str(tmp_path))
+    for begin, value in ((replace(followed, step=0), 0.25), (followed, 0.75)):
+        with tracker.follow(begin) as following:
+            for step in range(begin.step + 1, 5):
+                following.log(step, {"train/reward": value, "train/kl": 0.5})
+    folder = tmp_path / "my_project" / "grpo"
+    assert following.where == f"{folder} (tensorboard --logdir {tmp_path})"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    points = [(point.step, point.value) for point in events.Scalars("train/reward")]
+    assert points == [(1, 0.25), (2, 0.25), (3, 0.75), (4, 0.75)]
+    assert len(events.Scalars("train/kl")) == 4

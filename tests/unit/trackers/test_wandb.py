@@ -25,6 +25,17 @@ from tests.unit.trackers.network import forbid
 forbid()
 print(Wandb(mode="offline", folder=sys.argv[2], run_id="train1").log(pickle.load(open(sys.argv[1], "rb"))))
 """
+FOLLOW = """
+import pickle, sys
+from sar_eval.trackers.wandb import Wandb
+from tests.unit.trackers.network import forbid
+forbid()
+tracker = Wandb(mode="offline", folder=sys.argv[2], run_id="train1")
+with tracker.follow(pickle.load(open(sys.argv[1], "rb"))) as following:
+    for step in (3, 4):
+        following.log(step, {"train/reward": step / 8})
+print(following.where)
+"""
 BLOCK, HEADER = 32 * 1024, 7  # bytes of LevelDB's log format, which a .wandb file has after its own header
 
 
@@ -49,7 +60,16 @@ def _records(path: Path) -> Iterator[Any]:
 
 def _history(records: list[Any]) -> dict[str, Any]:
     """The one logged row."""
-    [row] = [record.history for record in records if record.HasField("history")]
+    [row] = _rows(records)
+    return row
+
+
+def _rows(records: list[Any]) -> list[dict[str, Any]]:
+    """All logged rows."""
+    return [_row(record.history) for record in records if record.HasField("history")]
+
+
+def _row(row: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in row.item:
         *path, last = item.nested_key or [item.key]
@@ -60,19 +80,36 @@ def _history(records: list[Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("wandb") is None, reason="needs the extra wandb")
-def test_everything_is_read_back_and_no_key_is_stored(tmp_path, tracked) -> None:
-    (tmp_path / "run.pickle").write_bytes(pickle.dumps(replace(tracked, pictures=list(tracked.pictures))))
+def _write(script: str, shown: Any, tmp_path: Path) -> tuple[Path, list[Any]]:
+    """Run a script in a process of its own: the folder that wandb wrote, and the records in it."""
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(shown))
     home = tmp_path / "home"
     home.mkdir()
-    command = [sys.executable, "-c", SCRIPT, tmp_path / "run.pickle", tmp_path]
+    command = [sys.executable, "-c", script, tmp_path / "run.pickle", tmp_path]
     environment = {**os.environ, "WANDB_API_KEY": KEY, "HOME": str(home), "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     [folder] = (tmp_path / "wandb").glob("offline-run-*-train1")
     assert done.stdout.strip() == str(folder)
+    return folder, list(_records(folder / "run-train1.wandb"))
 
-    records = list(_records(folder / "run-train1.wandb"))
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("wandb") is None, reason="needs the extra wandb")
+def test_a_training_is_a_row_for_each_step(tmp_path, followed) -> None:
+    _, records = _write(FOLLOW, followed, tmp_path)
+    rows = [(row["training_step"], row["train/reward"]) for row in _rows(records)]
+    assert rows == [(3, 0.375), (4, 0.5)]
+    axes = {r.metric.glob_name: r.metric.step_metric for r in records if r.HasField("metric")}
+    assert axes["train/*"] == axes["holdout/*"] == "training_step"
+    [run] = [record.run for record in records if record.HasField("run")]
+    config = {entry.key: json.loads(entry.value_json) for entry in run.config.update}
+    assert config["train"] == followed.config
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("wandb") is None, reason="needs the extra wandb")
+def test_everything_is_read_back_and_no_key_is_stored(tmp_path, tracked) -> None:
+    folder, records = _write(SCRIPT, replace(tracked, pictures=list(tracked.pictures)), tmp_path)
     row = _history(records)
     assert {name: row[name] for name in FIGURES} == FIGURES
     assert row["training_step"] == 2000

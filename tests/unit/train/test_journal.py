@@ -91,3 +91,25 @@ def test_a_damaged_file_stops_the_resume(tmp_path: Path) -> None:
     (tmp_path / "holdout.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadInput, match="holdout"):
         Journal(tmp_path, SETTINGS)
+
+
+def test_a_listener_hears_everything_once(tmp_path: Path) -> None:
+    heard = []
+    journal = Journal(
+        tmp_path, SETTINGS, listener=lambda step, figures: heard.append((step, dict(figures)))
+    )
+    journal.resume(0)
+    journal.record(1, {"reward": 0.5})
+    first = HoldoutRow(step=0, judge="shapes", value=0.25, low=0.2, high=0.3, n=8)
+    journal.holdout([first])
+    journal.holdout([first, HoldoutRow(step=1, judge="shapes", value=None, n=0)])
+    assert heard == [
+        (1, {"train/reward": 0.5}),
+        (0, {"holdout/shapes": 0.25, "holdout/shapes_low": 0.2, "holdout/shapes_high": 0.3}),
+        (1, {}),
+    ]
+    heard.clear()
+    again = Journal(tmp_path, SETTINGS, listener=lambda step, figures: heard.append(step))
+    again.resume(0)
+    again.holdout([first])
+    assert heard == []
