@@ -196,7 +196,7 @@ def _find_drawer(spec: _Spec, path: Path, others: Sequence[str]) -> Checkpoint:
             found = find_checkpoint(name, visual)
         except BadInput as error:
             raise BadInput(
-                f"the checkpoint that drew {path}: {error}; if it was moved, say with --run-ckpt where it is"
+                f"the checkpoint that drew {path}: {error}; if it was moved, say where with --run-ckpt"
             ) from error
         if found.digest == spec.checkpoint_digest:
             return found

@@ -1,7 +1,10 @@
 """GRPO as a whole: it learns what it is rewarded for, and nothing else; it resumes; ranks agree."""
 
 import json
+import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.errors import BadInput, GateFailed, Incomplete
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.train import grpo as grpo_module
 from sar_eval.train.engine_gap import StaleEngine
@@ -200,6 +203,84 @@ def _wait_for_state(out: Path, step: int) -> None:
     while TrainingState(out).newest() < step:
         assert time.monotonic() < end, "no state was written"
         time.sleep(0.05)
+
+
+def _train_in_process(recipe_folder: Path, checkpoint: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    train(setup_of(checkpoint, recipe_folder, steps=12), out)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment_change_nothing(tiny_checkpoint, tmp_path, one_thread) -> None:
+    """Weights, figures and pictures are those of a run that nobody killed; seconds aside."""
+    train(setup_of(tiny_checkpoint, tmp_path / "recipe", steps=12), tmp_path / "whole")
+    context, rng, kills = multiprocessing.get_context("forkserver"), random.Random(1), 0
+    context.set_forkserver_preload(["tests.grpo_runs"])
+    arguments = (tmp_path / "recipe", tiny_checkpoint, tmp_path / "out")
+    longest = 4.0
+    while True:
+        process = context.Process(target=_train_in_process, args=arguments)
+        process.start()
+        process.join(rng.uniform(0.3, longest) if kills < 20 else 200)
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            if kills >= 20:
+                break
+            shutil.rmtree(tmp_path / "out")  # it was done too soon: the rest is killed in another run
+            longest *= 0.8
+            continue
+        process.kill()
+        process.join(60)
+        kills += 1
+    pd.testing.assert_frame_equal(_steps(tmp_path / "whole"), _steps(tmp_path / "out"))
+    ours, theirs = _weights(tmp_path / "whole"), _weights(tmp_path / "out")
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+ODD = f"{Path(__file__).parents[1] / 'odd_codes.py'}:JUDGE"
+
+
+@pytest.mark.slow
+def test_a_reward_that_is_hacked_stops_the_run_and_the_best_weights_are_kept(tmp_path, one_thread) -> None:
+    """What is rewarded is the share of even codes; the hold-out's further judge wants odd ones."""
+    more = f'''[holdout]
+benchmark = "shapes"
+judges = ["{ODD}"]
+max_prompts = 24
+every = 4
+images_of_the_protocol = true
+'''
+    options = {"steps": 20, "group": 8, "warmup": 1, "micro": 32}
+    out = tmp_path / "out"
+    with pytest.raises(GateFailed, match="while the hold-out fell"):
+        train(setup_of("demo:pretrain", tmp_path / "recipe", more, **options), out)
+    steps = len(_steps(out))
+    assert steps < 20
+    assert not (out / "sar_eval.json").exists()
+    best = json.loads((out / "best" / "sar_eval.json").read_text())["training"]
+    assert best["step"] < steps
+    assert find_checkpoint(str(out / "best")).digest
+    with pytest.raises(BadInput, match="stopped by its guard"):
+        train(setup_of("demo:pretrain", tmp_path / "recipe", more, **options), out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["state", "steps.parquet", "samples"])
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
+    tiny_checkpoint, tmp_path, faulty_disk, where
+) -> None:
+    recipe, out = write_recipe(tmp_path / "recipe"), tmp_path / "out"
+    words = _command(recipe, tiny_checkpoint, out)
+    after = 2 if where != "samples" else 0
+    environment = faulty_disk("fsync", "ENOSPC", where, after)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _steps(out)["step"].tolist() == [1, 2, 3, 4]
 
 
 def test_test_prompts_are_refused_and_marked_where_allowed(tiny_checkpoint, tmp_path) -> None:

@@ -187,7 +187,7 @@ def test_what_is_no_more_the_run_is_refused(run: Path, tmp_path: Path, tiny_chec
     with pytest.raises(BadInput, match="is of another run"):
         read_judged_run(run)
     folder.write_manifest(replace(manifest, spec=replace(spec, checkpoint="/gone").to_json()))
-    with pytest.raises(BadInput, match="the checkpoint that drew .*/gone.*say with --run-ckpt where it is"):
+    with pytest.raises(BadInput, match=r"the checkpoint that drew .*/gone.*say where with --run-ckpt"):
         read_judged_run(run)
     assert read_judged_run(run, checkpoints=[str(tiny_checkpoint)]).checkpoint.folder == tiny_checkpoint
 
