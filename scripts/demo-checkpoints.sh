@@ -16,12 +16,16 @@ scenes tok-grainy 20000 12 grainy
 scenes tok-tidy 20000 13 tidy
 scenes noisy 100000 21 noisy
 scenes tidy 80000 22 tidy
+scenes short 20000 22 tidy
 test -f tokenizer/decoder.jit || sar-eval train tokenizer \
     --data scenes-tok-clean --data scenes-tok-grainy --data scenes-tok-tidy --out tokenizer --steps 4000
 tokens noisy
 tokens tidy
+tokens short
 finished pretrain || sar-eval train pretrain --data tokens-noisy --tokenizer tokenizer --out pretrain \
     --steps 3000 --stop-at 1500
 finished sft || sar-eval train sft --ckpt pretrain --data tokens-tidy --tokenizer tokenizer --out sft \
     --steps 2000 --learning-rate 1.5e-3
-echo "checkpoints in $work: copy tokenizer, pretrain and sft to sar_eval/demo to ship them"
+finished sft-short || sar-eval train sft --ckpt pretrain --data tokens-short --tokenizer tokenizer --out sft-short \
+    --steps 100 --learning-rate 5e-4
+echo "checkpoints in $work: copy tokenizer, pretrain, sft and sft-short to sar_eval/demo to ship them"

@@ -112,13 +112,14 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
     """
     from sar_eval.cli.train_probe import print_probe
     from sar_eval.train.grpo_run import probe_setup
-    from sar_eval.train.probe_advice import advice, check_variance
+    from sar_eval.train.probe_advice import REFUSE_BELOW, advice, check_variance
 
     started = time.perf_counter()
-    result = probe_setup(setup, PROBED, PROBE_DRAWS)
-    rewards = setup.recipe.rewards
-    print_probe(result, advice(result, setup.protocol, rewards), time.perf_counter() - started)
-    if refuse:
+    result, rewards = probe_setup(setup, PROBED, PROBE_DRAWS), setup.recipe.rewards
+    refused = refuse and result.varied < REFUSE_BELOW
+    words = [] if refused else advice(result, setup.protocol, rewards)  # the error says the same
+    print_probe(result, words, time.perf_counter() - started)
+    if refused:
         check_variance(result, setup.protocol, rewards)
 
 

@@ -30,7 +30,6 @@ from tests.doc_commands import (
 
 COMMANDS = commands()
 RUN_PAGES = sorted({c.page for c in COMMANDS if not why_not_run(c)})
-NOT_YET = ("sar-eval train grpo",)  # README says that these are missing
 
 
 def _links(page: Path) -> list[str]:
@@ -132,17 +131,13 @@ def _unknown_words(text: str) -> list[str]:
 
 @pytest.mark.parametrize(("page", "text"), [(p, t) for p, t in inline_commands() if p != GENERATED])
 def test_commands_in_running_text_exist(page: Path, text: str) -> None:
-    assert text in NOT_YET or _unknown_words(text) == []
+    assert _unknown_words(text) == []
 
 
 def test_unknown_words_in_running_text_are_noticed() -> None:
     assert _unknown_words("sar-eval train sft|soft") == ["soft"]
     assert _unknown_words("sar-eval list --yaml") == ["--yaml"]
     assert _unknown_words("sar-eval doctor dpg [--weights FOLDER]") == []
-
-
-def test_what_is_missing_is_missing() -> None:
-    assert all(_unknown_words(text) for text in NOT_YET)
 
 
 def test_every_reason_not_to_run_is_used_and_true() -> None:
