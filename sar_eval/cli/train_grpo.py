@@ -94,11 +94,12 @@ def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain, results: Results)
     need_train()
     keep_offline(training.local_only)
     from sar_eval.stages.track import make_trackers
-    from sar_eval.train.grpo_recipe import load_grpo_recipe
-    from sar_eval.train.grpo_run import GrpoSetup
 
     options = named_options("--tracker-option", results.tracker_option)
     trackers = make_trackers(results.track or (), options)
+    from sar_eval.train.grpo_recipe import load_grpo_recipe
+    from sar_eval.train.grpo_run import GrpoSetup
+
     if training.out is None and not training.probe:
         raise BadInput("--out is missing: the folder to write the checkpoint to (--probe needs none)")
     setup = GrpoSetup.of(load_grpo_recipe(recipe, training.changes()), ckpt)

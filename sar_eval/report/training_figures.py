@@ -122,7 +122,7 @@ def _meaning(name: str) -> Family:
 
 def _in_words(name: str, found: Mapping[str, Points]) -> str:
     values = (f"{rest} {written(points[1][-1])}".strip() for rest, points in found.items())
-    return f"{_meaning(name).title.lower()} {', '.join(values)}"
+    return f"{_meaning(name).title} {', '.join(values)}"
 
 
 def _family(name: str, found: Mapping[str, Points], across: Across) -> Iterator[Plot]:

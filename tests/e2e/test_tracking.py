@@ -146,6 +146,7 @@ def test_a_finished_run_is_shown_later_by_the_step_in_its_name(
     assert len(list(folder.glob(EVENTS))) == 1
 
 
+@pytest.mark.slow  # torch
 def test_a_training_is_followed_by_trackers_that_can(sar_eval_here, tmp_path: Path) -> None:
     run = ("train", "grpo", "shapes", "--ckpt", "demo:pretrain", "--out", tmp_path / "grpo")
     code, shown = sar_eval_here(*run, "--track", "tensorbord")

@@ -127,7 +127,7 @@ def test_every_figure_has_a_plot(tmp_path: Path) -> None:
         "Optimiser and time": ["Gradient norm", "Seconds a step"],
         "Other figures": [],
     }
-    assert found["Reward"].constant == ["groups with variance 0.750, shapes 0.500"]
+    assert found["Reward"].constant == ["Groups with variance 0.750, shapes 0.500"]
     assert found["Other figures"].constant == [f"odd {HOSTILE} 1.00"]
     assert len(found["Policy"].plots[0].skips) == 1
 
