@@ -10,6 +10,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # Pattern in the repository to folder in the package; `recipe.shipped` looks there first.
 SHIPPED = {
     "benchmarks/*.toml": "sar_eval/recipes",
+    "benchmarks/grpo/*.toml": "sar_eval/recipes/grpo",
     "prompts/*": "sar_eval/prompt_files",
     "reports/published.json": "sar_eval/suites",
 }

@@ -135,6 +135,9 @@ NOT_RUN = {
     r"sar-eval (gate|baseline save) .*": (
         "needs finished runs; tests/cli/test_gate.py stores some, tests/e2e/test_gate_in_ci.py draws some"
     ),
+    r"sar-eval train grpo simplear-.*|python -m benchmarks\.speed\.grpo .*": (
+        "needs SimpleAR's weights and a card; tests/unit/train/test_grpo_recipes.py loads the recipes"
+    ),
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 

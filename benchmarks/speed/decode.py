@@ -39,25 +39,11 @@ from sar_eval.types import DrawProtocol
 
 TEXT_VOCAB_SIZE = 151_672  # Qwen2.5's tokenizer with SimpleAR's special tokens
 CODEBOOK_SIZE = 64_000  # Cosmos' codes
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 SHAPES = {
-    "0.5B": {
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-    },
-    "1.5B": {
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-    },
-    "tiny": {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    },
+    "0.5B": dict(zip(SIZES, (896, 4864, 24, 14), strict=True)),
+    "1.5B": dict(zip(SIZES, (1536, 8960, 28, 12), strict=True)),
+    "tiny": dict(zip(SIZES, (128, 256, 2, 2), strict=True)),
 }
 PROMPT_LENGTH, NEGATIVE_LENGTH = 24, 30  # tokens, about those of a GenEval prompt in the protocol
 PROTOCOL = DrawProtocol("speed", 1024, guidance=6.0)
@@ -96,9 +82,9 @@ class RandomCheckpoint(Checkpoint):
         return [1, *(3 + ord(letter) for letter in text), 2]
 
 
-def make_checkpoint(name: str, folder: Path | None = None) -> RandomCheckpoint:
-    """Random weights of a shape in bfloat16, or those that another process saved in a folder."""
-    config = SHAPES[name] | {
+def shape_config(name: str) -> dict[str, Any]:
+    """The `config.json` of a shape."""
+    return SHAPES[name] | {
         "model_type": "qwen2",
         "num_key_value_heads": 2,
         "vocab_size": TEXT_VOCAB_SIZE + CODEBOOK_SIZE,
@@ -107,6 +93,11 @@ def make_checkpoint(name: str, folder: Path | None = None) -> RandomCheckpoint:
         "max_position_embeddings": 32_768,
         "tie_word_embeddings": True,
     }
+
+
+def make_checkpoint(name: str, folder: Path | None = None) -> RandomCheckpoint:
+    """Random weights of a shape in bfloat16, or those that another process saved in a folder."""
+    config = shape_config(name)
     checkpoint = RandomCheckpoint(name, folder or Path(), Path())
     checkpoint.__dict__ |= {"weights": {} if folder else random_weights(config), "config": config}
     return checkpoint

@@ -175,7 +175,7 @@ def sft(
     from sar_eval.families.locate import locate
     from sar_eval.train.sft import sft as run
 
-    folder = locate(ckpt).folder
+    folder = locate(ckpt).folder if ckpt.startswith("demo:") else Path(ckpt)
     with showing("sft", training.out) as show:
         run(folder, training.data, training.tokenizer, training.out, training.options(5e-4), show)
     say(f"checkpoint in {training.out}")

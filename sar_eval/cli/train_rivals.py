@@ -32,8 +32,8 @@ class HowToSelect:
     by: str = option(
         "Whose score counts: a judge, or scorer/NAME; by default the run's judge.", "run", default=""
     )
-    ckpt: list[str] | None = option(
-        "Where the checkpoint that drew is now, if not where the run says; may be repeated.", "run"
+    run_ckpt: list[str] | None = option(
+        "Where the checkpoint that drew a run is now, if not where the run says; may be repeated.", "run"
     )
     train_on_test: bool = option(
         "Take prompts of evaluation suites, too; selection.json then says so.", "run", default=False
@@ -81,7 +81,7 @@ class HowToPrefer:
         "Where the checkpoint that drew a run is now, if neither --ckpt nor where the run says.", "run"
     )
     train_on_test: bool = option(
-        "Take prompts of evaluation suites, too; dpo.json then says so.", "run", default=False
+        "Take prompts of evaluation suites, too; settings.json then says so.", "run", default=False
     )
 
     def options(self) -> DpoOptions:
@@ -103,29 +103,28 @@ def select(runs: Runs, selecting: HowToSelect) -> None:
     """Write the best pictures of each prompt of judged runs as token shards, for `train sft` (RAFT)."""
     from sar_eval.train.select import select as run
 
-    found = run(runs, selecting.out, selecting.options(), selecting.ckpt or ())
+    found = run(runs, selecting.out, selecting.options(), selecting.run_ckpt or ())
     for name, value in found.facts().items():
         say(f"{name.replace('_', ' '):20s} {_shown(value):>8s}")
     _warn_of_test(found.tested)
     checkpoint = found.checkpoint
     say(
         f"{len(found.chosen)} rows of tokens in {selecting.out}; next: sar-eval train sft --ckpt "
-        f"{checkpoint.name} --data {selecting.out} --tokenizer {checkpoint.visual_folder} --steps N --out DIR"
+        f"{checkpoint.name} --data {selecting.out} --tokenizer {checkpoint.visual_folder} --steps N "
+        "--out DIR"
     )
 
 
 @with_options()
-def dpo(runs: Runs, preferring: HowToPrefer) -> None:
+def dpo(runs: Runs, wanted: HowToPrefer) -> None:
     """Train on the best and the worst picture of each prompt of judged runs (DPO)."""
     need_train()
     from sar_eval.train.dpo import dpo as run
 
-    with showing("dpo", preferring.out) as show:
-        facts = run(
-            runs, preferring.ckpt, preferring.out, preferring.options(), preferring.run_ckpt or (), show
-        )
+    with showing("dpo", wanted.out) as show:
+        facts = run(runs, wanted.ckpt, wanted.out, wanted.options(), wanted.run_ckpt or (), show)
     _warn_of_test(int(facts["prompts_of_a_test"]))
-    say(f"checkpoint in {preferring.out}, trained on {facts['pairs']} pairs")
+    say(f"checkpoint in {wanted.out}, trained on {facts['pairs']} pairs")
 
 
 def _warn_of_test(number: int) -> None:

@@ -105,7 +105,7 @@ def check_judgeable(spec: RunSpec, prompts: Iterable[Prompt]) -> None:
 
 
 def with_judge(spec: RunSpec) -> RunSpec:
-    """The spec with what its judge says of itself: version, and options that no verdict depends on.
+    """The spec with what its judge says of itself: name, version, options that no verdict depends on.
 
     Raises:
         BadInput, UnknownName: there is no such judge, or it does not take its options.
@@ -116,6 +116,7 @@ def with_judge(spec: RunSpec) -> RunSpec:
     with discover.guarded(f"judge {spec.judge!r} does not say what it is"):
         return replace(
             spec,
+            judge=discover.listed("judges", spec.judge) or spec.judge,  # one name, one digest
             judge_version=_version(judge, f"judge {spec.judge!r}"),
             judge_speed_options=tuple(getattr(judge, "speed_options", ())),
             judge_path_options=tuple(getattr(judge, "path_options", ())),

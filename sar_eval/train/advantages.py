@@ -38,7 +38,8 @@ def mix_rewards(
         scores: `[K, P, G]`.
         weights: K factors.
         normalise: K times, whether to take (score - mean) / (deviation + EPSILON) within each group first,
-            so that rewards on different scales weigh what `weights` says.
+            so that rewards on different scales weigh what `weights` says. Scores that are nearly equal
+            become as loud as any; `quantise` keeps them quiet.
         quantise: K times, the step that scores are rounded to before anything else, in the reward's unit,
             so that differences which mean nothing are none; 0 leaves them as they are.
 

@@ -6,6 +6,7 @@ top-k and top-p of the runs (see `policy`). The reference is the checkpoint that
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
-from sar_eval.storage.files import write_json
 from sar_eval.train.curve import trim_curve
-from sar_eval.train.decoder import TrainingProgress, save_checkpoint
+from sar_eval.train.decoder import TrainingProgress
 from sar_eval.train.grpo_state import TrainingState
 from sar_eval.train.judged_draws import (
     JudgedDraw,
@@ -34,7 +33,7 @@ from sar_eval.train.judged_draws import (
     read_judged_runs,
 )
 from sar_eval.train.policy import check_protocol
-from sar_eval.train.policy_model import load_policy
+from sar_eval.train.policy_model import load_policy, save_policy
 from sar_eval.train.preferences import Pair, PreferenceLossName, preference_loss, preference_pairs
 from sar_eval.train.state import make_folder
 from sar_eval.types import DrawProtocol, Json
@@ -102,26 +101,27 @@ def dpo(
 ) -> dict[str, Json]:
     """Train on pairs of judged runs and write a checkpoint folder to `out`; goes on from `out/state`.
 
-    Under `accelerate launch` or `torchrun` every process calls this; the first one writes. `out/loss.jsonl`
-    has, step by step, the loss, the share of pairs whose chosen picture has the larger implicit reward, the
-    mean margin of these rewards and both of them; `out/dpo.json` says what it was trained on.
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes.
+    `out/loss.jsonl` has, step by step and before each of them, the loss, the share of pairs whose chosen
+    picture has the larger implicit reward, the mean margin of these rewards, and both of them.
+    `out/settings.json` says what it was trained on, and the checkpoint's `sar_eval.json` as well.
 
     Args:
         paths: run folders, all drawn under one protocol.
-        name: of the checkpoint to start from, which is the reference as well. Pictures that another one drew
-            are off-policy, which DPO allows, if the visual codes are the same.
+        name: of the checkpoint to start from, which is the reference as well. Pictures that another one
+            drew are off-policy, which DPO allows, if the visual codes are the same.
         out: the folder to write.
         options: of the training.
         checkpoints: where the runs' checkpoints are now (see `judged_draws.read_judged_runs`).
         progress: called after each step.
 
     Returns:
-        What `dpo.json` says.
+        What `settings.json` says.
 
     Raises:
-        BadInput: see `read_judged_runs`; protocols or visual codes differ; prompts of an evaluation suite; no
-            pairs; `out` is a finished checkpoint or was begun with other settings; or the gradient is no number
-            three steps in a row.
+        BadInput: see `read_judged_runs`; protocols or visual codes differ; prompts of an evaluation suite;
+            no pairs; `out` is a finished checkpoint or was begun with other settings; or the gradient is no
+            number three steps in a row.
     """
     if (out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
         raise BadInput(f"{out} is already a finished checkpoint: use another --out")
@@ -138,6 +138,7 @@ def dpo(
         "protocol": asdict(protocol),
         "runs": [run.facts() for run in runs],
         "pairs": len(pairs),
+        "pairs_digest": _digest(pairs),
         "prompts_of_a_test": tested,
     }
     make_folder(out)
@@ -164,11 +165,19 @@ def _pairs(runs: Sequence[JudgedRun], options: DpoOptions) -> list[Pair]:
     pairs = preference_pairs(runs, options.pairs_per_prompt, options.min_margin)
     if not pairs:
         raise BadInput(
-            f"no prompt has two scored pictures whose scores differ by --min-margin {options.min_margin:g} "
-            f"(and at all), of {sum(len(run.draws) for run in runs)} pictures: draw more of each prompt (-n), "
-            "at a higher temperature, or take a judge with finer scores"
+            f"of {sum(len(run.draws) for run in runs)} pictures no two of a prompt have scores "
+            f"that differ by --min-margin {options.min_margin:g}, or at all: draw more of each prompt "
+            "(-n), at a higher temperature, or take a judge with finer scores"
         )
     return pairs
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    """Of the pictures' codes and scores: verdicts may change between two starts."""
+    total = hashlib.sha256()
+    for draw in (draw for pair in pairs for draw in (pair.chosen, pair.rejected)):
+        total.update(draw.codes.tobytes() + f"{draw.texts} {draw.score}".encode())
+    return total.hexdigest()[:16]
 
 
 class _Training:
@@ -186,11 +195,12 @@ class _Training:
         disable_progress_bar()  # transformers' own
         self.checkpoint, self.protocol, self.pairs = checkpoint, protocol, pairs
         self.out, self.options, self.progress = out, options, progress
-        self.accelerator = Accelerator(mixed_precision="bf16" if options.bfloat16 else "no")
+        precision = "bf16" if options.bfloat16 else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
         if options.batch_size < self.accelerator.num_processes:
             raise BadInput(
-                f"--batch-size {options.batch_size} for {self.accelerator.num_processes} processes: at least "
-                "one pair each"
+                f"--batch-size {options.batch_size} for {self.accelerator.num_processes} processes: at "
+                "least one pair each"
             )
         device = str(self.accelerator.device)
         bare = load_policy(checkpoint, protocol, options.policy, device, options.gradient_checkpointing)
@@ -218,8 +228,8 @@ class _Training:
                 self._log(line)
             if skipped == SKIPPED_IN_A_ROW:
                 raise BadInput(
-                    f"the gradient's norm was {line['gradient_norm']} in steps {step - 1} to {step + 1}: take a "
-                    "lower --learning-rate and another --out"
+                    f"the gradient's norm was {line['gradient_norm']} in steps {step - 1} to {step + 1}: "
+                    "take a lower --learning-rate and another --out"
                 )
             if (step + 1) % self.options.save_every == 0:
                 self._save_state(step + 1)
@@ -328,13 +338,10 @@ class _Training:
 
     def _finish(self, facts: dict[str, Json]) -> None:
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        write_json(self.out / "dpo.json", facts)
-        # Not AutoTokenizer: for `model_type: qwen2` it builds Qwen2's own class, which adds a token.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(self.checkpoint.folder)
-        model = self.accelerator.unwrap_model(self.policy).model
-        save_checkpoint(model, tokenizer, self.checkpoint.visual_folder, math.isqrt(self.tokens), self.out)
+        if self.accelerator.is_main_process:
+            policy = self.accelerator.unwrap_model(self.policy)
+            training = {"by": "dpo", **facts}
+            save_policy(policy, self.checkpoint, self.protocol.resolution, self.out, training)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -121,6 +121,7 @@ class HoldoutTable(_Table, frozen=True):
     Attributes:
         benchmark: recipe of the benchmark: its prompts, protocol and judge.
         judges: further judges or scorers of the same pictures.
+        device: of all these judges: "cpu", "cuda" (each rank's own) or a card, as "cuda:1".
         images_per_prompt: of the hold-out's pictures.
         max_prompts: prompts of it that are drawn, evenly from its tags; 0 for all.
         every: steps between evaluations; the first and the last are always made.
@@ -130,6 +131,7 @@ class HoldoutTable(_Table, frozen=True):
 
     benchmark: str
     judges: tuple[str, ...] = ()
+    device: str = "cpu"
     images_per_prompt: Positive = 1
     max_prompts: Whole = 0
     every: Positive = 10
@@ -196,7 +198,7 @@ class GrpoRecipe(msgspec.Struct, frozen=True, kw_only=True):
         tables = {
             name: getattr(self, name) for name in ("prompts", "options", "rewards", "holdout", "engine")
         }
-        found: dict[str, Json] = msgspec.to_builtins(tables)
+        found: dict[str, Json] = msgspec.json.decode(msgspec.json.encode(tables))
         return {"name": self.name, "protocol": dict(self.protocol), **found}
 
 
@@ -233,7 +235,7 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> Gr
         prompts=file.prompts,
         protocol=_protocol(file.protocol, str(path)),
         options=file.grpo,
-        rewards=tuple(reward_specs(file.rewards, str(path))),
+        rewards=tuple(reward_specs(file.rewards, str(path), path.parent)),
         holdout=file.holdout,
         engine=file.engine,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class GrpoSetup:
         protocol: of the rollouts.
         prompts: to train on.
         holdout: None without one.
-        device: of the trainer, "cpu" or "cuda".
+        device: of the trainer: "cpu", "cuda", or under torchrun this rank's card, as "cuda:3".
     """
 
     recipe: GrpoRecipe
@@ -80,8 +81,7 @@ class GrpoSetup:
                 f"{recipe.path}: grpo.prompts is {options.prompts}, and {recipe.suite} has "
                 f"{len(prompts.prompts)} to train on: a step takes each prompt once"
             )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(recipe, found, protocol, prompts, holdout, device)
+        return cls(recipe, found, protocol, prompts, holdout, own_device())
 
     def engine(self, protocol: DrawProtocol) -> Any:
         """The recipe's engine for a protocol, not yet entered.
@@ -143,6 +143,14 @@ class GrpoSetup:
         elif rewarded_alone(self.holdout.judges, self.recipe.rewards):
             found.append("The judge that evaluates is also rewarded, and no other judge watches.")
         return found
+
+
+def own_device() -> str:
+    """Of this process. A rank names its card: in threads of the engine "cuda" would be the first one."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{rank}" if rank else "cuda"
 
 
 def train_grpo(

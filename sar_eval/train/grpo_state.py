@@ -93,5 +93,6 @@ def _refuse_others(stored: Json, settings: Mapping[str, Json], path: Path) -> No
 def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
     """Every value that is no table, by its dotted name."""
     if not isinstance(value, dict):
-        dotted = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
+        return {prefix: value}
+    dotted = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
     return {name: each for key, item in dotted.items() for name, each in _flat(item, key).items()}

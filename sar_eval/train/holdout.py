@@ -92,7 +92,7 @@ class Holdout:
             Path(str(recipe.suite)),
             evenly_by_tag(prompts, table.max_prompts or len(prompts)),
             rollouts if table.images_of_the_protocol else own,
-            _judges(recipe, table.judges, where),
+            _judges(recipe, table, where),
             table.images_per_prompt,
             seed,
         )
@@ -201,12 +201,14 @@ def _own_protocol(recipe: Recipe, native_resolution: int) -> DrawProtocol:
     return DrawProtocol(**{"name": "custom", "resolution": native_resolution, **recipe.protocol})
 
 
-def _judges(recipe: Recipe, more: Sequence[str], where: str) -> tuple[RewardSpec, ...]:
+def _judges(recipe: Recipe, table: HoldoutTable, where: str) -> tuple[RewardSpec, ...]:
     """The benchmark's judge with the benchmark's options, then further judges or scorers with none."""
-    own = str(recipe.settings.get("judge", ""))
-    if not own and not more:
+    own, device = str(recipe.settings.get("judge", "")), {"device": table.device}
+    if not own and not table.judges:
         raise BadInput(f"{where}: the benchmark {recipe.name!r} has no judge: name one in holdout.judges")
-    tables: dict[str, dict[str, Any]] = {name: {} for name in more}
+    tables: dict[str, dict[str, Any]] = {name: dict(device) for name in table.judges}
     if own:
-        tables = {own: {"options": dict(recipe.judge_options)}} | {n: {} for n in more if n != own}
+        tables = {own: {**device, "options": dict(recipe.judge_options)}} | {
+            name: options for name, options in tables.items() if name != own
+        }
     return tuple(reward_specs(tables, f"{where}: holdout"))

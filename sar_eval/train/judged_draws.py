@@ -1,4 +1,4 @@
-"""The draws of judged runs with their visual codes and scores: what selection and preferences choose from."""
+"""The draws of judged runs with their visual codes and scores, for best-of-N and preferences."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class JudgedRun:
     def facts(self) -> dict[str, Json]:
         """What training writes down of where its pictures are from."""
         return {
-            "run": str(self.path),
+            "run": self.path.resolve().name,
             "digest": self.digest,
             "checkpoint": self.checkpoint.name,
             "by": self.by,
@@ -138,9 +138,9 @@ def check_codebook(run: JudgedRun, checkpoint: Checkpoint, name: str) -> None:
     theirs, ours = (VisualTokenizer(c.visual_folder) for c in (run.checkpoint, checkpoint))
     if (theirs.codebook_size, theirs.encoder_digest) != (ours.codebook_size, ours.encoder_digest):
         raise BadInput(
-            f"{run.path} has codes of the visual tokenizer in {theirs.folder} ({theirs.codebook_size} codes, "
-            f"encoder {theirs.encoder_digest}), and {name} uses {ours.folder} ({ours.codebook_size} codes, "
-            f"encoder {ours.encoder_digest}): the same code is another piece of a picture there"
+            f"{run.path} has codes of {theirs.folder} ({theirs.codebook_size} codes, encoder "
+            f"{theirs.encoder_digest}), and {name} uses {ours.folder} ({ours.codebook_size} codes, encoder "
+            f"{ours.encoder_digest}): the same code is another piece of a picture there"
         )
 
 
@@ -192,12 +192,17 @@ def _find_drawer(spec: _Spec, path: Path, others: Sequence[str]) -> Checkpoint:
     """
     visual = str(spec.engine_options.get("visual_tokenizer", ""))
     for name in (*others, spec.checkpoint):
-        found = find_checkpoint(name, visual)
+        try:
+            found = find_checkpoint(name, visual)
+        except BadInput as error:
+            raise BadInput(
+                f"the checkpoint that drew {path}: {error}; if it was moved, say where with --run-ckpt"
+            ) from error
         if found.digest == spec.checkpoint_digest:
             return found
     raise BadInput(
         f"{path} was drawn by {spec.checkpoint} when its files had the digest {spec.checkpoint_digest}; "
-        f"now {found.folder} has {found.digest}: say with --ckpt where the checkpoint is that drew it"
+        f"now {found.folder} has {found.digest}: say with --run-ckpt where the one is that drew it"
     )
 
 
@@ -223,13 +228,13 @@ def _check_codes(rows: Sequence[dict[str, Any]], spec: _Spec, checkpoint: Checkp
         if not codes.size:
             raise BadInput(
                 f"{path}: {row['key']} is a picture without tokens (engine {spec.engine or 'unknown'}): "
-                "training needs pictures that `sar-eval run` or `generate` drew token by token; to train on "
-                "pictures of other origin use `sar-eval train tokenize`"
+                "training needs pictures that `sar-eval run` or `generate` drew token by token; for others "
+                "there is `sar-eval train tokenize`"
             )
         if codes.size != number or codes.min() < 0 or codes.max() >= checkpoint.codebook_size:
             raise BadInput(
-                f"{path}: {row['key']} has {codes.size} codes from {codes.min()} to {codes.max()}; the run's "
-                f"protocol and checkpoint make {number} from 0 to {checkpoint.codebook_size - 1}: "
+                f"{path}: {row['key']} has {codes.size} codes from {codes.min()} to {codes.max()}; the "
+                f"run's protocol and checkpoint make {number} from 0 to {checkpoint.codebook_size - 1}: "
                 f"`sar-eval verify {path}`"
             )
 
@@ -254,12 +259,9 @@ def count_tested(runs: Sequence[JudgedRun], train_on_test: bool) -> int:
     Raises:
         BadInput: naming some of them.
     """
-    seen: dict[str, tuple[Prompt, Path]] = {}
-    for draw in (draw for run in runs for draw in run.draws):
-        seen.setdefault(draw.prompt, (draw.draw.prompt, draw.run))
-    return sum(
-        refuse_test_prompts(
-            [prompt for prompt, path in seen.values() if path == run.path], str(run.path), train_on_test
-        )
-        for run in runs
-    )
+    number, seen = 0, set[str]()
+    for run in runs:
+        fresh = {draw.prompt: draw.draw.prompt for draw in run.draws if draw.prompt not in seen}
+        number += refuse_test_prompts(fresh.values(), str(run.path), train_on_test)
+        seen |= fresh.keys()
+    return number

@@ -25,9 +25,9 @@ class Pair:
 def preference_pairs(runs: Sequence[JudgedRun], per_prompt: int = 1, min_margin: float = 0.0) -> list[Pair]:
     """The best with the worst of each prompt, the second best with the second worst, and so on.
 
-    Each picture is in one pair at most, and equal scores go by the order of the runs and of their draws. Each
-    picture keeps its own two texts: where the protocol draws a prefix for each, the two of a pair may differ in
-    it, and the partition function that DPO cancels is then that of the prompt only roughly.
+    Each picture is in one pair at most, and equal scores go by the order of the runs and of their draws.
+    Each picture keeps its own two texts: where the protocol draws a prefix for each, the two of a pair may
+    differ in it, and the partition function that DPO cancels is then the same only roughly.
 
     Args:
         runs: of one judge.
@@ -67,10 +67,10 @@ def preference_loss(
     With h = log(policy / reference) of the chosen picture less that of the rejected one,
 
         dpo: -log sigmoid(beta h)              Rafailov et al. 2023, arXiv 2305.18290, equation 7
-        ipo: (h / tokens - 1 / (2 beta))^2     Azar et al. 2023, arXiv 2310.12036, with TRL's mean over tokens
+        ipo: (h / tokens - 1 / (2 beta))^2     Azar et al. 2023, arXiv 2310.12036, as TRL has it
 
-    Both equal TRL 1.16's `sigmoid` and `ipo`. All pictures have equally many tokens, so a DPO that divides by
-    the length (`sigmoid_norm`) is this one with beta / tokens.
+    Both equal TRL 1.16's `sigmoid` and `ipo`. All pictures have equally many tokens, so a DPO that divides
+    by the length (`sigmoid_norm`) is this one with beta / tokens.
 
     Args:
         log_ratios: float32 `[2, B]`, sums over a picture's tokens of log policy - log reference; the chosen

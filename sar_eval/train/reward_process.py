@@ -30,8 +30,11 @@ START_TIMEOUT_S = 1800.0  # a judge that loads its weights from a slow disk
 CLOSE_TIMEOUT_S = 10.0  # for an idle judge to free its device
 GIVE_UP_AFTER = 2  # items in a row that fail alone: then it is the judge, and not the items
 # What a launcher tells the ranks of the trainer: a judge that reads it would wait for the other ranks.
-LAUNCHER_PREFIXES = ("TORCHELASTIC_", "GROUP_", "ROLE_", "MASTER_", "ACCELERATE_")
-LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+LAUNCHER_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_")
+LAUNCHER_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+)
 COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
     "from sar_eval.train.reward_worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
@@ -54,19 +57,28 @@ class RewardProcess:
         self._ending = threading.Lock()  # a process is signalled before it is reaped, never after
 
     def launch(self) -> None:
-        """Start the process; its judge loads meanwhile (see `wait_until_ready`)."""
-        ours, theirs = Pipe()
+        """Start the process; its judge loads meanwhile (see `wait_until_ready`).
+
+        Raises:
+            BadInput: there is no such card, or no process can be started.
+        """
+        environment = _environment(self.call)
+        self._connection, theirs = Pipe()
         number = theirs.fileno()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, str(number), str(os.getpid()), json.dumps(sys.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # a judge may print: standard output is the trainer's
-            pass_fds=[number],
-            env=_environment(self.call),
-            start_new_session=True,  # Ctrl-C reaches the trainer alone, and a kill all that the judge began
-        )
-        theirs.close()
-        self._connection = ours
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", COMMAND, str(number), str(os.getpid()), json.dumps(sys.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # a judge may print: standard output is the trainer's
+                pass_fds=[number],
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the trainer's, and a kill takes what the judge started
+            )
+        except OSError as error:
+            self._connection.close()
+            raise BadInput(f"its process cannot be started: {error}") from error
+        finally:
+            theirs.close()
         if self._closed:  # meanwhile, by the main thread
             self.kill()
 
@@ -218,12 +230,17 @@ class RewardProcess:
         status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         code = 0 if status is None else status.si_status
         if status is not None and status.si_code != os.CLD_EXITED:
-            return f"the judge's worker was ended by {signal.Signals(code).name}"
+            known = code in set(signal.Signals)
+            return f"the judge's worker was ended by {signal.Signals(code).name if known else code}"
         return f"the judge's worker ended with exit code {code}"
 
 
 def _environment(call: JudgeCall) -> dict[str, str]:
-    """The trainer's environment, less what makes a process one of its ranks."""
+    """The trainer's environment, less what makes a process one of its ranks.
+
+    Raises:
+        BadInput: the call names a card that is not there.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -236,8 +253,11 @@ def _environment(call: JudgeCall) -> dict[str, str]:
     else:
         # The judge sees its own card only: no library of its can put a context on another.
         number = int(card or os.environ.get("LOCAL_RANK", "0"))
-        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        kept["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        cards = None if shown is None else [name for name in shown.split(",") if name]
+        if cards is not None and number >= len(cards):
+            raise BadInput(f"there is no card {number}: CUDA_VISIBLE_DEVICES is {shown!r}")
+        kept["CUDA_VISIBLE_DEVICES"] = str(number) if cards is None else cards[number]
     return kept
 
 

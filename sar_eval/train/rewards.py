@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -179,12 +179,23 @@ class _Reward:
         self.collector = ThreadPoolExecutor(1, f"rewards {spec.name}")
         self.last: list[Future[Any]] = []  # of each worker: whether it is at work
 
+    def launch(self) -> None:
+        with self._named():
+            for worker in self.workers:
+                worker.launch()
+
     def wait_until_ready(self) -> None:
-        for worker in self.workers:
-            try:
+        with self._named():
+            for worker in self.workers:
                 worker.wait_until_ready()
-            except BadInput as error:
-                raise BadInput(f"reward {self.spec.name!r} cannot start: {error}") from error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in an error whose it is."""
+        try:
+            yield
+        except BadInput as error:
+            raise BadInput(f"reward {self.spec.name!r} cannot start: {error}") from error
 
     def submit(self, items: Sequence[Item]) -> Future[list[Verdict]]:
         """Divide the items in turn, so that every worker gets some of each prompt's group."""
@@ -230,8 +241,7 @@ class RewardPool:
             self._rewards = [_Reward(spec) for spec in self.specs]
             for reward in self._rewards:
                 stack.callback(reward.close)
-                for worker in reward.workers:
-                    worker.launch()
+                reward.launch()
             for reward in self._rewards:
                 reward.wait_until_ready()
             self._stack = stack.pop_all()

@@ -1,7 +1,7 @@
 """Best-of-N: the best pictures of judged runs as token shards, for `train sft`.
 
-Drawing, selecting and fine-tuning, over and over, is RAFT (Dong et al. 2023, arXiv 2304.06767): the rival that
-every claim of a policy gradient has to beat at an equal number of pictures.
+Drawing, selecting and fine-tuning, over and over, is RAFT (Dong et al. 2023, arXiv 2304.06767): the rival
+that every claim of a policy gradient has to beat at an equal number of pictures.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def select(
 ) -> Selection:
     """Write the best pictures of judged runs to token shards in `out`.
 
-    A row's caption is the text that the engine gave the checkpoint for that very picture: the protocol's prefix
-    and the prompt. `train sft` trains on `<|t2i|> caption <|soi|> codes`, the sequence that was sampled, so a
-    later run under the same protocol asks for what was trained. The negative prompt is no part of it: a guided
-    picture distils the guidance into the prompted branch.
+    A row's caption is the text that the engine gave the checkpoint for that very picture: the protocol's
+    prefix and the prompt. `train sft` trains on `<|t2i|> caption <|soi|> codes`, the sequence that was
+    sampled, so a later run under the same protocol asks for what was trained. The negative prompt is no
+    part of it: a guided picture distils the guidance into the prompted branch.
 
     `out/selection.json` says what was selected from which runs.
 

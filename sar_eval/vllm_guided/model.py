@@ -47,7 +47,7 @@ class VisualDecoder(Qwen2ForCausalLM):
             if name == "model.embed_tokens.weight":
                 table = self.layout.reorder_rows(tensor)
                 yield name, table
-                if tied and not self.layout.full_vocab:
+                if tied:  # also where vLLM ties them: on the CPU the head has a packed copy of its own
                     yield "lm_head.weight", table[: self.layout.columns]
             elif name != "lm_head.weight":
                 yield name, tensor

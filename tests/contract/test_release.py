@@ -64,6 +64,7 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     ("pattern", "inside"),
     [
         ("benchmarks/*.toml", "sar_eval/recipes"),
+        ("benchmarks/grpo/*.toml", "sar_eval/recipes/grpo"),
         ("prompts/*", "sar_eval/prompt_files"),
         ("reports/published.json", "sar_eval/suites"),
     ],

@@ -62,3 +62,25 @@ def test_an_addition_says_itself_which_extra_it_needs(tmp_path: Path) -> None:
     )
     with pytest.raises(MissingExtra, match=r"judge mine needs: pip install 'sar-eval\[mine\]'"):
         discover.load("judges", f"{tmp_path / 'mine.py'}:JUDGE")
+
+
+def test_dash_and_underscore_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "added.py").write_text("ONE, TWO = 'one', 'two'\n")
+    info = tmp_path / "added-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: added\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[sar_eval.judges]\nmy_judge = added:ONE\n[sar_eval.trackers]\na_b = added:ONE\na-b = added:TWO\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {discover.load("judges", name) for name in ("my_judge", "my-judge")} == {"one"}
+    assert [discover.load("trackers", name) for name in ("a_b", "a-b")] == [
+        "one",
+        "two",
+    ]  # as written first
+    assert discover.listed("judges", "my-judge") == "my_judge"
+    assert discover.listed("judges", "shapes_soft") == "shapes-soft"
+    assert discover.listed("judges", "nobody") is None
+    fold = discover.load("benchmarks", "wise_legacy")
+    assert fold is discover.load("benchmarks", "wise-legacy")
+    assert {"wise-legacy", "oneig-text"} <= set(discover.names("benchmarks"))

@@ -1,4 +1,4 @@
-"""The engine vllm: its self-check, rollouts, failures, and runs on the command line."""
+"""The engine vllm: its self-check, failures, and runs on the command line."""
 
 import json
 import os
@@ -19,51 +19,12 @@ import pytest
 import torch
 
 from sar_eval.decoding.load import load_decoder
-from sar_eval.decoding.loop import Vocabulary
-from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.simplear import find_checkpoint
-from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
+from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided.guidance_check import GuidanceCheckFailed
 from sar_eval.vllm_guided.pairing import PairSampler
 from tests.vllm.engines import codes, demo_engine, demo_requests, native_codes
-
-TEXTS = ("a photo of one red ring", "a photo of two blue stars", "a photo of a star above a ring")
-
-
-def _draws() -> list[Draw]:
-    return [make_draw(Prompt(f"p{n}", text), 0, 5) for n, text in enumerate(TEXTS)]
-
-
-def _plain_logits(engine: VllmEngine, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
-    """Logits `[N, V]` of every visual token of an image, from one forward of plain PyTorch."""
-    checkpoint = engine.checkpoint
-    decoder = load_decoder(checkpoint, "cpu", "float32")
-    vocabulary = Vocabulary(decoder, checkpoint.visual_ids, full_vocab=False)
-    ids = [*prompt, *completion[:-1]]
-    cache = decoder.new_cache(1, len(ids))
-    with torch.inference_mode():
-        hidden = decoder.forward(torch.tensor([ids]), torch.arange(len(ids))[None], cache, len(ids))
-        return vocabulary.head(hidden[0, len(prompt) - 1 :]).float()
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_rollouts_have_the_log_probabilities_of_plain_pytorch(guidance: float) -> None:
-    with demo_engine(guidance) as engine:
-        rollouts = engine.rollouts(_draws())
-        negative = engine.requests(_draws())[0].prompts[-1]
-        first = engine.checkpoint.text_vocab_size
-        for draw, rollout in zip(_draws(), rollouts, strict=True):
-            assert (rollout.key, rollout.error, len(rollout.completion_ids)) == (draw.key, "", 64)
-            visual_codes = torch.tensor(rollout.completion_ids)[:, None] - first
-            prompted = _plain_logits(engine, rollout.prompt_ids, rollout.completion_ids)
-            other = _plain_logits(engine, negative, rollout.completion_ids)
-            guided = prompted if guidance == 1 else other + guidance * (prompted - other)
-            for logits, returned in ((guided, rollout.log_probabilities), (prompted, rollout.conditional)):
-                expected = logits.log_softmax(-1).gather(1, visual_codes)[:, 0]
-                torch.testing.assert_close(torch.tensor(returned), expected, atol=2e-4, rtol=0)
-        again = engine.decode_tokens(_draws()).codes
-    assert [[i - first for i in r.completion_ids] for r in rollouts] == again.tolist()
 
 
 def test_an_engine_without_guidance_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,27 +93,6 @@ def test_a_request_that_vllm_refuses_fails_its_image_alone() -> None:
     assert outputs[1].error == "token id 1000000 of its prompt is not in the vocabulary"
     assert outputs[2].tokens == again[0].tokens
     assert len(outputs[2].tokens) == 64
-
-
-def test_a_prompt_too_long_has_no_rollout() -> None:
-    with demo_engine(1.0) as engine:
-        draws = [*_draws()[:1], make_draw(Prompt("long", "a red ring " * 200), 0, 5)]
-        first, second = engine.rollouts(draws)
-    assert (first.error, len(first.completion_ids)) == ("", 64)
-    assert second.error.startswith("the prompt takes ")
-    assert second.completion_ids == ()
-
-
-def test_top_k_without_guidance_leaves_conditional_empty() -> None:
-    protocol = DrawProtocol("test", 64, guidance=1.0, top_k=3)
-    engine = VllmEngine("demo:sft", protocol)
-    engine.load()
-    try:
-        [rollout] = engine.rollouts(_draws()[:1])
-    finally:
-        engine.unload()
-    assert len(rollout.log_probabilities) == 64
-    assert rollout.conditional == ()
 
 
 @pytest.mark.parametrize("scheduling", [True, False], ids=["asynchronous", "synchronous"])

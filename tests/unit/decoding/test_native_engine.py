@@ -1,5 +1,6 @@
 """The engine native: parity with transformers, and tokens that do not depend on the batch."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -9,15 +10,17 @@ import torch
 from PIL import Image
 from transformers import Qwen2ForCausalLM
 
+from sar_eval.decoding import sampling
 from sar_eval.decoding.guidance import apply_guidance
 from sar_eval.decoding.noise import gumbel, gumbel_from_bits, noise_keys
-from sar_eval.decoding.sampling import apply_top_k_top_p, sample
+from sar_eval.decoding.sampling import apply_top_k_top_p, process_logits, sample, sample_and_score
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
 
 PROTOCOL = DrawProtocol("test", 32, guidance=2.0)
+SAMPLERS = (sample, sample_and_score)
 TEXTS = ["a photo of a red star", "a ring", "a sketch of two blue circles and a green heart", "a cross"]
 
 
@@ -82,6 +85,49 @@ def test_noise_is_a_pure_function_and_standard_gumbel() -> None:
 def test_noise_is_finite_for_every_hash() -> None:
     extremes = torch.tensor([0, -1, 2**31 - 1, -(2**31), 511, 512], dtype=torch.int32)
     assert gumbel_from_bits(extremes).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("threads", "vocab_size"), [(2, 2561), pytest.param(2, 40_001, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"guidance": 1.0},
+        {"temperature": 0.0},
+        {"top_k": 40, "temperature": 0.7},
+        {"top_p": 0.6},
+        {"top_k": 300, "top_p": 0.9, "guidance": 1.0},
+    ],
+    ids=str,
+)
+def test_a_batch_samples_what_each_draw_samples_alone(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, float], threads: int, vocab_size: int
+) -> None:
+    """Bit for bit on the CPU: scores after top-k and top-p, and so tokens; in chunks of any size."""
+    protocol = dataclasses.replace(PROTOCOL, **changes)
+    branches, number = 1 if protocol.guidance == 1 else 2, 7 if vocab_size > 9999 else 13  # in parallel
+    logits = 3 * torch.randn(branches * number, vocab_size, generator=torch.Generator().manual_seed(1))
+    logits[2, 5] = torch.nan
+    logits[:, 100:200] = logits[:, :1]  # ties, which sorting and the maximum must break alike
+    ids = torch.arange(vocab_size, dtype=torch.int32)
+    keys = noise_keys(list(range(number)), 1, torch.device("cpu"))[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = [sample(logits[n::number], keys[n : n + 1], ids, protocol) for n in range(number)]
+        scores = torch.cat([process_logits(logits[n::number], protocol) for n in range(number)])
+        assert torch.equal(process_logits(logits, protocol).nan_to_num(7), scores.nan_to_num(7))
+        for chunk in (1, 3, number):
+            monkeypatch.setattr(sampling, "CHUNK_SCORES", chunk * vocab_size)
+            for indices, finite, *_ in (f(logits, keys, ids, protocol) for f in SAMPLERS):
+                assert indices.tolist() == [int(each) for each, _ in alone]
+                assert (
+                    finite.tolist() == [bool(each) for _, each in alone] == [n != 2 for n in range(number)]
+                )
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

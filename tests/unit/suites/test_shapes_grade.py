@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,8 @@ from sar_eval import discover
 from sar_eval.images.files import encode_png
 from sar_eval.judges.shapes import ShapesJudge
 from sar_eval.judges.shapes_soft import ShapesSoftJudge
+from sar_eval.spec import RunSpec
+from sar_eval.stages.resolve import with_judge
 from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import Scene, Shape, arrange_scene, sample_checks
 from sar_eval.suites.shapes.vocabulary import BACKGROUND, COLORS, PALETTE, SHAPES, TASKS
@@ -178,6 +181,12 @@ def test_either_spelling_finds_it(name: str) -> None:
     assert discover.listed("judges", name) == "shapes-soft"
     assert "shapes-soft" in discover.names("judges")
     assert "shapes_soft" not in discover.names("judges")
+
+
+def test_either_spelling_is_one_judge_of_a_run(spec: RunSpec) -> None:
+    specs = [with_judge(replace(spec, judge=n, judge_options={})) for n in ("shapes-soft", "shapes_soft")]
+    assert specs[0] == specs[1]
+    assert specs[0].judge == "shapes-soft"
 
 
 @pytest.mark.parametrize("color", COLORS)

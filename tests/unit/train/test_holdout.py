@@ -48,6 +48,17 @@ def test_the_benchmark_gives_suite_protocol_and_judge() -> None:
     assert len(_read().prompts) == 360
 
 
+def test_all_judges_are_on_the_device_that_is_asked_for() -> None:
+    assert {judge.device for judge in _read(judges=("colourfulness",)).judges} == {"cpu"}
+    moved = _read(judges=("colourfulness",), device="cuda:1").judges
+    assert [(judge.name, judge.device) for judge in moved] == [
+        ("shapes", "cuda:1"),
+        ("colourfulness", "cuda:1"),
+    ]
+    with pytest.raises(BadInput, match="device is 'gpu'"):
+        _read(device="gpu")
+
+
 def test_an_engine_of_another_protocol_is_told_apart() -> None:
     own = _read()
     assert own.draws_like(replace(own.protocol, name="of another name"))

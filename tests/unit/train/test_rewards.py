@@ -300,6 +300,22 @@ def test_a_worker_sees_its_own_card(
     assert found["SAR_EVAL_WORKERS_PER_DEVICE"] == "3"
 
 
+def test_a_card_that_is_not_there_is_named(faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(BadInput, match=r"'faulty' cannot start: there is no card 2: CUDA_VIS.* is '4,5'"):
+        _judged(_with(faulty, device="cuda:2"), "1")
+
+
+def test_a_process_that_cannot_be_started_is_an_error(
+    faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RewardPool([faulty]) as pool:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        assert "cannot start again" in str(_said(pool.submit(_items("die"))[0].result(60))[0])
+    with pytest.raises(BadInput, match="its process cannot be started"):
+        _judged(faulty, "1")
+
+
 def test_a_worker_has_one_thread_no_torch_and_no_rank(
     faulty: RewardSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,20 +362,32 @@ def _is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("texts", ["", "'hang', 'hang'"])
-def test_no_worker_outlives_a_killed_trainer(judge_file: str, tmp_path: Path, texts: str) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=lambda end: end.name)
+@pytest.mark.parametrize("texts", ["", pytest.param("'hang', 'hang'", marks=pytest.mark.slow)])
+def test_no_worker_outlives_the_trainer(
+    judge_file: str, tmp_path: Path, texts: str, end: signal.Signals
+) -> None:
     code = TRAINER.format(
         tests=str(Path(__file__).parent), judge=judge_file, folder=str(tmp_path), texts=texts
     )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as trainer:
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as trainer:
         try:
             assert trainer.stdout is not None
             word, *pids = trainer.stdout.readline().split()  # what the judge prints is not here
+            os.killpg(trainer.pid, end)  # as a terminal's Ctrl-C does
+            errors = trainer.communicate(timeout=20)[1]
         finally:
             trainer.kill()
     assert (word, len(pids)) == ("ready", 2)
     assert _still_alive(map(int, pids)) == []
+    assert errors.count("KeyboardInterrupt") == (end == signal.SIGINT)  # the trainer's alone
 
 
 def test_a_scorer_is_a_reward() -> None:

@@ -1,0 +1,65 @@
+"""States: whole or absent, the two newest kept, the settings they were made with."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.storage import files
+from sar_eval.train.grpo_state import TrainingState
+
+
+def test_the_two_newest_states_are_kept(tmp_path) -> None:
+    state = TrainingState(tmp_path)
+    assert state.newest() == 0
+    for step in (1, 2, 10):
+        state.save(step, {"step": step, "policy": {"w": torch.full((2,), float(step))}})
+    assert sorted(path.name for path in state.folder.iterdir()) == ["step-000002.pt", "step-000010.pt"]
+    assert state.newest() == 10
+    loaded = state.load(10, "cpu")
+    assert loaded["step"] == 10
+    assert loaded["policy"]["w"].tolist() == [10.0, 10.0]
+
+
+def test_what_a_kill_left_half_written_is_no_state(tmp_path) -> None:
+    state = TrainingState(tmp_path)
+    state.save(3, {"step": 3})
+    (state.folder / "step-000004.pt.77.tmp").write_bytes(b"half")
+    assert state.newest() == 3
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, -20])
+def test_a_damaged_state_is_named(tmp_path, kept_bytes) -> None:
+    state = TrainingState(tmp_path)
+    state.save(3, {"step": 3, "w": torch.zeros(100)})
+    path = state.folder / "step-000003.pt"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(BadInput, match=r"step-000003\.pt.*remove it"):
+        state.load(3, "cpu")
+
+
+def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch) -> None:
+    state = TrainingState(tmp_path)
+    state.save(1, {"step": 1})
+
+    def full(temporary: Path, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "publish", full)
+    with pytest.raises(StorageFailed, match="step-000002"):
+        state.save(2, {"step": 2})
+    assert state.newest() == 1
+    assert state.load(1, "cpu") == {"step": 1}
+    assert [path.name for path in state.folder.iterdir()] == ["step-000001.pt"]
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path) -> None:
+    state, settings = TrainingState(tmp_path), {"options": {"steps": 3, "beta": 0.0}, "rewards": [1]}
+    state.check_settings(settings)
+    state.check_settings(settings)
+    with pytest.raises(BadInput, match=r"options\.beta = 0\.0, asked for is 0\.1"):
+        state.check_settings({**settings, "options": {"steps": 3, "beta": 0.1}})
+    with pytest.raises(BadInput, match=r"rewards = \[1\]"):
+        state.check_settings({"options": settings["options"]})
