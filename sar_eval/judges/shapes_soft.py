@@ -65,7 +65,7 @@ def _verdict(prompt: Prompt, generation: Generation) -> Verdict:
         VERSION,
         score=found.score,
         reason=_reason(found),
-        evidence={"items": list(found.items), "surplus": found.surplus},
+        evidence={"boxes": list(found.boxes), "items": list(found.items), "surplus": found.surplus},
     )
 
 

@@ -34,12 +34,15 @@ class Grade:
 
     Attributes:
         score: 0 (nothing of it) to 1 (all of it).
-        items: for each entry of `include`, what was found for it.
+        items: for each entry of `include`, how well its relation holds, and its value.
+        boxes: the regions given to an entry (its number is `item`), as reports draw them; `score` is the
+            overlap with the outline, `color_match` 1 for the asked colour or where none is.
         surplus: regions that no entry asked for.
     """
 
     score: float
     items: tuple[Json, ...]
+    boxes: tuple[Json, ...]
     surplus: int
 
 
@@ -56,11 +59,12 @@ def grade(checks: Mapping[str, Any], regions: Sequence[Region]) -> Grade:
     for number, (entry, own) in enumerate(zip(wanted, given, strict=True)):
         relation = _relation(entry, own, given, regions)
         value = relation * sum(float(values[number][index]) for index in own) / entry["count"]
-        items.append(_item(entry, own, regions, relation, value))
+        items.append({"asked": entry, "relation": round(relation, 4), "value": value})
     asked = sum(entry["count"] for entry in wanted)
     surplus = len(regions) - sum(map(len, given))
     mean = sum(item["value"] for item in items) / len(items)
-    return Grade(min(1.0, mean * asked / (asked + surplus)), tuple(items), surplus)
+    boxes = [_box(n, wanted[n], regions[index]) for n, own in enumerate(given) for index in own]
+    return Grade(min(1.0, mean * asked / (asked + surplus)), tuple(items), tuple(boxes), surplus)
 
 
 def _values(entry: Json, regions: Sequence[Region]) -> NDArray[np.float64]:
@@ -119,16 +123,11 @@ def _centre(region: Region) -> tuple[float, float]:
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
-def _item(
-    entry: Json, own: Sequence[int], regions: Sequence[Region], relation: float, value: float
-) -> dict[str, Json]:
-    """One entry of the evidence."""
-    found = [
-        {
-            "box": list(regions[index].box),
-            "overlap": round(regions[index].overlaps()[entry["class"]], 4),
-            "color": round(_color_value(entry, regions[index]), 4),
-        }
-        for index in own
-    ]
-    return {"asked": entry, "found": found, "relation": round(relation, 4), "value": value}
+def _box(item: int, entry: Json, region: Region) -> dict[str, Json]:
+    return {
+        "item": item,
+        "name": entry["class"],
+        "box": list(region.box),
+        "score": round(region.overlaps()[entry["class"]], 4),
+        "color_match": round(_color_value(entry, region), 4),
+    }

@@ -145,8 +145,11 @@ def test_the_evidence_says_what_was_found() -> None:
     (verdict,) = _judge(LEFT, _pixels("red ring", "blue heart", "green star"))
     ring, heart = verdict.evidence["items"]
     assert verdict.evidence["surplus"] == 1
-    assert ring["found"][0]["box"] == pytest.approx([4, 4, 24, 24], abs=1)
-    assert ring["found"][0]["overlap"] > 0.9
+    first, second = verdict.evidence["boxes"]
+    assert [(box["item"], box["name"]) for box in (first, second)] == [(0, "ring"), (1, "heart")]
+    assert first["box"] == pytest.approx([4, 4, 24, 24], abs=1)
+    assert first["score"] > 0.9
+    assert first["color_match"] == 1  # none is asked
     assert (ring["relation"], heart["relation"]) == (1.0, pytest.approx(0, abs=0.01))
     assert heart["value"] == pytest.approx(0, abs=0.01)
     assert verdict.reason == f"ring {ring['value']:.2f}, heart 0.00, 1 too many"
