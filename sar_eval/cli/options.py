@@ -83,7 +83,7 @@ class Results:
     """Where results go besides the run folder."""
 
     track: list[str] | None = option(
-        "Show the scored run in this tracker, too; may be repeated. See `sar-eval list`.",
+        "Show the run in this tracker, too; may be repeated. See `sar-eval list`.",
         "run",
         panel=RESULTS,
         metavar="TRACKER",

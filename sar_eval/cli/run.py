@@ -221,11 +221,21 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a run's report.html."""
+    """Write a run's report.html, or the training.html of a folder of `train grpo`."""
     from sar_eval.report.page import write_report
+    from sar_eval.report.training_page import write_training_page
     from sar_eval.stages.beside import scorer_measures
     from sar_eval.stages.summarize import summarize as summarize_stage
+    from sar_eval.storage.training_journal import is_training
 
+    if is_training(run_folder):
+        if benchmark or images is not None or image:
+            raise BadInput(
+                f"{run_folder} is a training run: its page has no --benchmark, --images or --image"
+            )
+        write_training_page(run_folder)
+        say(run_folder / "training.html")
+        return
     folder, spec = session.open_run(run_folder, named=benchmark is not None)
     spec = session.with_fold(spec, folder, benchmark)
     with folder.lock():

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli.options import Ckpt, keep_offline, toml_value, with_options
+from sar_eval.cli.options import Ckpt, Results, keep_offline, named_options, toml_value, with_options
 from sar_eval.cli.terminal import say
+from sar_eval.cli.track import FOR_THE_HUB
 from sar_eval.cli.train import need_train
 from sar_eval.cli.train_progress import showing
 from sar_eval.errors import BadInput
@@ -21,7 +22,9 @@ from sar_eval.options import option
 from sar_eval.types import Json
 
 if TYPE_CHECKING:
+    from sar_eval.protocols import Tracker
     from sar_eval.train.grpo_run import GrpoSetup
+    from sar_eval.train.journal import Listener
 
 PROBED = 24  # prompts; with 8 draws each a few seconds for the demo, and a minute on a card
 PROBE_DRAWS = 8
@@ -85,11 +88,15 @@ def register(app: typer.Typer) -> None:
     app.command()(grpo)
 
 
-@with_options()
-def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain) -> None:
+@with_options(without=["step", *FOR_THE_HUB])
+def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain, results: Results) -> None:
     """Reinforcement learning (GRPO) with judges and scorers as rewards; see docs/rl.md."""
     need_train()
     keep_offline(training.local_only)
+    from sar_eval.stages.track import make_trackers
+
+    options = named_options("--tracker-option", results.tracker_option)
+    trackers = make_trackers(results.track or (), options)
     from sar_eval.train.grpo_recipe import load_grpo_recipe
     from sar_eval.train.grpo_run import GrpoSetup
 
@@ -101,7 +108,8 @@ def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain) -> None:
     if training.probe:
         _probe(setup)
     elif training.out is not None:
-        _train(setup, training.out, training.anyway)
+        follow = _following(trackers, setup, training.out, results)
+        _train(setup, training.out, training.anyway, follow)
 
 
 def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
@@ -123,20 +131,40 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
         check_variance(result, setup.protocol, rewards)
 
 
-def _train(setup: GrpoSetup, out: Path, anyway: bool) -> None:
+def _train(setup: GrpoSetup, out: Path, anyway: bool, follow: AbstractContextManager[Listener]) -> None:
     from sar_eval.report.training_page import write_training_page
     from sar_eval.train.grpo_run import is_begun, refuse_finished, train_grpo
 
     refuse_finished(out)
     if _is_main_process() and not is_begun(out):
         _probe(setup, refuse=not anyway)
-    with _showing(out) as show:
-        outcome = train_grpo(setup, out, write_training_page, show)
+    with follow as listener:
+        with _showing(out) as show:
+            outcome = train_grpo(setup, out, write_training_page, show, listener)
+        if not _is_main_process():
+            return
+        say(f"checkpoint in {out} after {outcome.step} steps; the journal is {out / 'training.html'}")
+        if outcome.best_step is not None:
+            say(f"on the hold-out, step {outcome.best_step} was best: {out / 'best'}")
+
+
+def _following(
+    trackers: Mapping[str, Tracker], setup: GrpoSetup, out: Path, results: Results
+) -> AbstractContextManager[Listener]:
+    """What tells trackers of every step; of the main process alone.
+
+    Raises:
+        BadInput: one of them shows finished runs alone.
+    """
+    from sar_eval.stages.track_training import TrainingTrackers
+    from sar_eval.tracked_runs import TrackedTraining
+    from sar_eval.train.grpo_state import TrainingState
+
     if not _is_main_process():
-        return
-    say(f"checkpoint in {out} after {outcome.step} steps; the journal is {out / 'training.html'}")
-    if outcome.best_step is not None:
-        say(f"on the hold-out, step {outcome.best_step} was best: {out / 'best'}")
+        return nullcontext(lambda step, figures: None)
+    name, step = results.name or out.resolve().name, TrainingState(out).newest()
+    training = TrackedTraining(results.project, name, step, setup.settings())
+    return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
 
 
 def _is_main_process() -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from sar_eval.report.training_plots import Across, Plot, Points, intervals, lines, stacked
+from sar_eval.report.training_plots import Across, Plot, Points, intervals, lines, stacked, written
 from sar_eval.storage.training_journal import HoldoutRow, StepRow
 
 REWARD, SECONDS = "reward", "seconds"  # families that have a plot of their own kind
 RAW = "as its judge gives it, mean of the step's pictures"
+ROUNDING = 1e-6  # of a float32, relative
+HOLDOUT = "Hold-out"
 SECTIONS = ("Reward", "Policy", "Optimiser and time", "Other figures")
 
 
@@ -57,27 +59,43 @@ FAMILIES = {
 }
 
 
+@dataclass(slots=True)
+class Section:
+    """A part of the page: plots, and in words the figures that never changed, which need none."""
+
+    plots: list[Plot] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
+
+
 def across_of(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> Across:
     """The steps that any plot has."""
     numbers = [row.step for row in steps] + [row.step for row in holdout] or [0]
     return Across(min(numbers), max(numbers), tuple(row.step for row in steps if row.skipped))
 
 
-def plots(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> dict[str, list[Plot]]:
-    """The plots of each section that has any, in the order of the page."""
+def sections(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> dict[str, Section]:
+    """The sections that have figures, in the order of the page."""
     across, found = across_of(steps, holdout), curves(steps)
     families: dict[str, dict[str, Points]] = {}
     for name, points in found.items():
         family, _, rest = name.partition("/")
         families.setdefault(family, {})[rest] = points
-    sections: dict[str, list[Plot]] = {name: [] for name in SECTIONS}
-    for name in sorted(families, key=_place):
-        section = FAMILIES[name].section if name in FAMILIES else OTHERS
-        sections[section] += _family(name, families[name], across)
+    parts = {name: Section() for name in (HOLDOUT, *SECTIONS)}
     if any(row.value is not None for row in holdout):
         about = "mean of the hold-out suite, with 95% intervals"
-        sections = {"Hold-out": [intervals("Hold-out judges", about, holdout, across)], **sections}
-    return {name: drawn for name, drawn in sections.items() if drawn}
+        parts[HOLDOUT].plots.append(intervals("Hold-out judges", about, holdout, across))
+    for name in sorted(families, key=_place):
+        part = parts[FAMILIES[name].section if name in FAMILIES else OTHERS]
+        if name not in (REWARD, SECONDS) and all(map(is_constant, families[name].values())):
+            part.constant.append(_in_words(name, families[name]))
+        else:
+            part.plots += _family(name, families[name], across)
+    return {name: part for name, part in parts.items() if part.plots or part.constant}
+
+
+def is_constant(points: Points) -> bool:
+    """Whether a figure is the same at every step, rounding aside."""
+    return bool(np.ptp(points[1]) <= ROUNDING * abs(points[1]).max())
 
 
 def curves(steps: Sequence[StepRow]) -> dict[str, Points]:
@@ -98,8 +116,17 @@ def _place(family: str) -> tuple[int, str]:
     return known.index(family) if family in FAMILIES else len(known), family
 
 
+def _meaning(name: str) -> Family:
+    return FAMILIES.get(name, Family(OTHERS, name.replace("_", " "), ""))
+
+
+def _in_words(name: str, found: Mapping[str, Points]) -> str:
+    values = (f"{rest} {written(points[1][-1])}".strip() for rest, points in found.items())
+    return f"{_meaning(name).title} {', '.join(values)}"
+
+
 def _family(name: str, found: Mapping[str, Points], across: Across) -> Iterator[Plot]:
-    family = FAMILIES.get(name, Family(OTHERS, name.replace("_", " "), ""))
+    family = _meaning(name)
     if name == SECONDS:
         yield stacked(family.title, family.about, found, across)
     elif name == REWARD:  # judges have scales of their own

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sar_eval.report.document import render
-from sar_eval.report.training_figures import REWARD, curves, plots
+from sar_eval.report.training_figures import REWARD, curves, is_constant, sections
 from sar_eval.report.training_plots import BINS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Points, spread, written
 from sar_eval.report.training_samples import read_page_samples
 from sar_eval.storage.files import write_bytes
@@ -75,7 +75,7 @@ def _page(folder: Path) -> str:
         "name": folder.resolve().name,
         "warnings": list(_warnings(head, steps, holdout)),
         "tiles": list(_tiles(steps, holdout)),
-        "sections": plots(steps, holdout),
+        "sections": sections(steps, holdout),
         "steps": steps,
         "skipped": [row for row in steps if row.skipped],
         "holdout": [_line(row) for row in _chosen(holdout)],
@@ -114,7 +114,7 @@ def _tiles(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> Iterator[
         fell = row.change_high is not None and row.change_high < 0
         yield Tile(f"Hold-out: {row.judge}", written(row.value or 0.0), _change(row) or "step 0", fell)
     others = {"varied": "Groups with variance", "kl": "KL to the reference", "entropy": "Entropy"}
-    for name in [name for name in others if name in found][: TILES - len(judged)]:
+    for name in [n for n in others if n in found and not is_constant(found[n])][: TILES - len(judged)]:
         yield _tile(others[name], found[name])
 
 

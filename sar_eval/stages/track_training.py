@@ -66,7 +66,7 @@ class TrainingTrackers:
             raise
         return self
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         """Send figures of a step everywhere, but those that are no number: not every tracker takes them."""
         finite = {as_key(name): value for name, value in figures.items() if math.isfinite(value)}
         for name, log in list(self._logs.items()):

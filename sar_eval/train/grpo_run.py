@@ -22,7 +22,7 @@ from sar_eval.train.grpo_state import TrainingState
 from sar_eval.train.grpo_watch import Watch
 from sar_eval.train.holdout import Holdout
 from sar_eval.train.holdout_verdict import rewarded_alone
-from sar_eval.train.journal import Journal
+from sar_eval.train.journal import Journal, Listener
 from sar_eval.train.policy import check_protocol
 from sar_eval.train.policy_model import save_policy
 from sar_eval.train.probe import ProbeResult, probe
@@ -158,6 +158,7 @@ def train_grpo(
     out: Path,
     write_page: Callable[[Path], object],
     progress: Progress = lambda step, steps, figures: None,
+    listener: Listener = lambda step, figures: None,
 ) -> Outcome:
     """Train, and write a checkpoint folder with its journal; goes on where an earlier call stopped.
 
@@ -182,7 +183,9 @@ def train_grpo(
         rewards = stack.enter_context(RewardPool(setup.recipe.rewards))
         engine = stack.enter_context(setup.engine(setup.protocol))
         watch = _watch(setup, out, write_page, stack)
-        journal = Journal(out, setup.settings(), setup.notes()) if accelerator.is_main_process else None
+        journal = None
+        if accelerator.is_main_process:
+            journal = Journal(out, setup.settings(), setup.notes(), listener)
         trainer = GrpoTrainer(
             setup.recipe, setup.checkpoint, setup.prompts, out, accelerator, watch, progress
         )

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sar_eval.report.training_page import write_training_page
 from sar_eval.storage import training_journal as stored
 from sar_eval.storage.training_journal import HoldoutRow, Kind, SampleRow, StepRow
 from sar_eval.types import Draw, Generation, Json
@@ -130,19 +129,6 @@ class Journal:
     def rows(self) -> list[StepRow]:
         """The figures of all steps, in order."""
         return list(self._rows)
-
-    def holdout_rows(self) -> list[HoldoutRow]:
-        """The results of the hold-out judges, in order of steps."""
-        return list(self._holdout)
-
-    def write_page(self) -> None:
-        """Draw `training.html` anew from what is stored.
-
-        Raises:
-            StorageFailed: it cannot be written.
-        """
-        stored.write_head(self.folder, self._head)
-        write_training_page(self.folder)
 
     def _remove_samples_from(self, step: int) -> None:
         later = (found for found in stored.sample_steps(self.folder) if found >= step)

@@ -10,6 +10,7 @@ from sar_eval.report import page
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.types import Prompt
 from tests.stored_runs import begin_run, store_generations
+from tests.training_journals import write_journal
 
 PROMPTS = [Prompt(f"p{n}", f"ring {n}") for n in range(6)]
 
@@ -56,3 +57,16 @@ def test_generate_without_a_report(sar_eval_here, tmp_path: Path) -> None:
     assert "report " not in output
     assert sar_eval_here("report", tmp_path / "run")[0] == 0
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_report_of_a_training_is_its_page(sar_eval_here, tmp_path: Path) -> None:
+    folder = write_journal(tmp_path / "grpo", 12)
+    code, shown = sar_eval_here("report", folder)
+    assert code == 0, shown
+    assert shown.strip().replace("\n", "") == str(folder / "training.html")
+    assert "12 steps" in (folder / "training.html").read_text()
+    code, shown = sar_eval_here("report", folder, "--images", 3)
+    assert (code, "is a training run: its page has no" in " ".join(shown.split())) == (2, True)
+    (folder / "steps.parquet").write_bytes(b"PAR1")
+    code, shown = sar_eval_here("report", folder)
+    assert (code, "cannot be read as a part of a journal" in " ".join(shown.split())) == (2, True)

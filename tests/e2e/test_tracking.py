@@ -144,3 +144,13 @@ def test_a_finished_run_is_shown_later_by_the_step_in_its_name(
     folder = tmp_path / "tensorboard" / "sar-eval" / "run"
     assert {step for step, _ in scalars(folder).values()} == {400}
     assert len(list(folder.glob(EVENTS))) == 1
+
+
+@pytest.mark.slow  # torch
+def test_a_training_is_followed_by_trackers_that_can(sar_eval_here, tmp_path: Path) -> None:
+    run = ("train", "grpo", "shapes", "--ckpt", "demo:pretrain", "--out", tmp_path / "grpo")
+    code, shown = sar_eval_here(*run, "--track", "tensorbord")
+    assert (code, "did you mean 'tensorboard'" in shown) == (2, True)
+    code, shown = sar_eval_here(*run, "--track", f"{EXAMPLE}:TRACKER")
+    assert (code, "cannot follow a training" in " ".join(shown.split())) == (2, True)
+    assert not (tmp_path / "grpo").exists()

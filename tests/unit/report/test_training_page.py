@@ -12,7 +12,7 @@ import pytest
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
-from sar_eval.report.training_figures import curves, plots
+from sar_eval.report.training_figures import curves, sections
 from sar_eval.report.training_page import write_training_page
 from sar_eval.report.training_plots import BINS, Across, intervals, lines, spread, stacked, written
 from sar_eval.report.training_samples import FRAMES, read_page_samples
@@ -118,16 +118,18 @@ def test_curves_leave_out_what_is_no_number() -> None:
 
 def test_every_figure_has_a_plot(tmp_path: Path) -> None:
     write_journal(tmp_path, 30)
-    sections = plots(stored.read_steps(tmp_path), stored.read_holdout(tmp_path))
-    titles = {name: [plot.title for plot in drawn] for name, drawn in sections.items()}
+    found = sections(stored.read_steps(tmp_path), stored.read_holdout(tmp_path))
+    titles = {name: [plot.title for plot in part.plots] for name, part in found.items()}
     assert titles == {
         "Hold-out": ["Hold-out judges"],
-        "Reward": ["Reward", "Reward: shapes", "Groups with variance"],
+        "Reward": ["Reward", "Reward: shapes"],
         "Policy": ["KL to the reference"],
         "Optimiser and time": ["Gradient norm", "Seconds a step"],
-        "Other figures": ["odd"],
+        "Other figures": [],
     }
-    assert len(sections["Policy"][0].skips) == 1
+    assert found["Reward"].constant == ["Groups with variance 0.750, shapes 0.500"]
+    assert found["Other figures"].constant == [f"odd {HOSTILE} 1.00"]
+    assert len(found["Policy"].plots[0].skips) == 1
 
 
 def test_the_page_says_first_what_must_be_known(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Follower:
 def test_all_figures_arrive_under_names_that_every_tracker_takes() -> None:
     first, second, told = Follower(), Follower(), []
     with TrainingTrackers({"a": first, "b": second}, TRAINING, told.append) as trackers:
-        trackers.log(1, {"train/reward": 0.5, "train/loss": math.nan, "train/reward/vqa:mplug#1": 1.0})
+        trackers(1, {"train/reward": 0.5, "train/loss": math.nan, "train/reward/vqa:mplug#1": 1.0})
     assert first.got == second.got == [(1, {"train/reward": 0.5, "train/reward/vqa_mplug_1": 1.0})]
     assert told == ["a: project/name", "b: project/name"]
     assert (first.ended, second.ended) == ("well", "well")
@@ -53,7 +53,7 @@ def test_one_that_fails_is_left_out_and_told_at_the_end() -> None:
     trackers = TrainingTrackers({"a": first, "b": second}, TRAINING, told.append)
     trackers.__enter__()
     for step in (1, 2, 3):
-        trackers.log(step, {"train/reward": 0.5})
+        trackers(step, {"train/reward": 0.5})
     with pytest.raises(TrackerFailed, match="'a' failed: ConnectionError: gone") as raised:
         trackers.__exit__(None, None, None)
     assert [step for step, _ in first.got] == [1]
@@ -75,7 +75,7 @@ def test_a_training_that_fails_ends_them_with_its_own_error() -> None:
 
     def train() -> None:
         with trackers:
-            trackers.log(1, {"train/reward": 0.5})
+            trackers(1, {"train/reward": 0.5})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -71,8 +71,7 @@ def test_resume_drops_everything_after_the_step(tmp_path: Path) -> None:
     journal.resume(3)
     assert [row.step for row in journal.rows()] == [1, 2, 3]
     assert read_steps(tmp_path) == journal.rows()
-    assert read_holdout(tmp_path) == journal.holdout_rows()
-    assert {row.step for row in journal.holdout_rows()} == {0, 2}
+    assert {row.step for row in read_holdout(tmp_path)} == {0, 2}
     assert sample_steps(tmp_path) == [0, 2]
     assert read_head(tmp_path).halt is None
 
