@@ -102,7 +102,6 @@ NOT_RUN = {
     r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt runs/.*": (
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"
     ),
-    r"python docs/examples/grpo_with_trl\.py .*": "trains for minutes; tests/e2e/test_trl_example.py takes steps",
     r"torchrun .*|python -m benchmarks\.speed\.grpo.*": (
         "needs cards, or minutes; tests/e2e/test_grpo.py has two ranks"
     ),
