@@ -24,7 +24,7 @@ BASELINES = Path(__file__).parents[2] / "reports" / "baselines"
 
 
 def test_the_checkpoints_are_small() -> None:
-    assert demo_names() == ["demo:pretrain", "demo:sft", "demo:sft-short"]
+    assert demo_names() == ["demo:grpo", "demo:pretrain", "demo:sft", "demo:sft-short"]
     for folder in DEMO.iterdir():
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 5_000_000
 
