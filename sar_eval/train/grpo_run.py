@@ -87,9 +87,13 @@ class GrpoSetup:
         """The recipe's engine for a protocol, not yet entered.
 
         Raises:
-            BadInput, UnknownName: no such engine, or one without log-probabilities.
+            BadInput, UnknownName: no such engine, one without log-probabilities, or vLLM on several ranks.
         """
         table = self.recipe.engine
+        if table.name == "vllm" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise BadInput(  # its core would join the process group of the ranks
+                "engine vllm draws in one process alone: take engine native under torchrun"
+            )
         make = discover.load("engines", table.name)
         if not all(callable(getattr(make, name, None)) for name in ("roll", "load_weights")):
             raise BadInput(f"engine {table.name!r} gives no log-probabilities: train with native or vllm")
