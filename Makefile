@@ -6,10 +6,14 @@ DEMO := build/demo
 
 VLLM := .venv-vllm
 
-.PHONY: demo test lint types tests all-tests docs vllm-tests demo-checkpoints speed clean
+.PHONY: demo demo-rl test lint types tests all-tests docs vllm-tests demo-checkpoints speed clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sar-eval run shapes --ckpt demo:sft
+
+# GRPO on a demo checkpoint, from nothing to a paired comparison; see docs/rl.md.
+demo-rl: $(VENV)/.train
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo-rl.sh
 
 test: $(VENV)/.dev lint types all-tests
 
@@ -57,6 +61,10 @@ $(VENV)/.venv:
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.train: $(VENV)/.demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

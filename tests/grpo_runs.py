@@ -40,9 +40,9 @@ def write_recipe(folder: Path, more: str = "") -> Path:
     return path
 
 
-def setup_of(checkpoint: Path | str, folder: Path, more: str = "", **options) -> GrpoSetup:
-    """The recipe's setup with other values of its table [grpo]."""
-    recipe = load_grpo_recipe(str(write_recipe(folder, more)), {"grpo": options})
+def setup_of(checkpoint: Path | str, folder: Path, more: str = "", tables=None, **options) -> GrpoSetup:
+    """The recipe's setup with other values of its table [grpo], and of others (`tables`)."""
+    recipe = load_grpo_recipe(str(write_recipe(folder, more)), {"grpo": options, **(tables or {})})
     return GrpoSetup.of(recipe, str(checkpoint))
 
 

@@ -40,15 +40,19 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_it_learns_a_rigged_reward_and_a_placebo_does_not(tmp_path, one_thread) -> None:
     """The share of even codes, from a half to nearly all in 20 steps of 32 pictures."""
-    options = {"steps": 20, "group": 8, "warmup": 1, "micro": 32, "save_every": 100}
-    real = setup_of("demo:pretrain", tmp_path / "a", **options)
-    outcome = train(real, tmp_path / "real")
-    assert outcome.step == 20
+    tables = {
+        "prompts": {"suite": "shapes-train.jsonl", "split": "seen"},
+        "protocol": {"temperature": 1.0},
+    }
+    options = {"steps": 20, "group": 8, "micro": 32, "warmup": 1, "learning_rate": 5e-4, "save_every": 100}
+    setup = setup_of("demo:pretrain", tmp_path / "a", tables=tables, **options)
+    train(setup, tmp_path / "real")
     reward = _steps(tmp_path / "real")["reward"]
-    assert reward[:3].mean() < 0.75
+    assert reward[0] < 0.7
     assert reward[-5:].mean() > 0.9
-    train(setup_of("demo:pretrain", tmp_path / "b", placebo=True, **options), tmp_path / "placebo")
-    assert abs(_steps(tmp_path / "placebo")["reward"][-5:].mean() - reward[:3].mean()) < 0.1
+    setup = setup_of("demo:pretrain", tmp_path / "b", tables=tables, placebo=True, **options)
+    train(setup, tmp_path / "placebo")
+    assert _steps(tmp_path / "placebo")["reward"][-5:].mean() < 0.75
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_checkpoint, tmp_path, monkeypatch) -> None:
@@ -189,8 +193,6 @@ def test_two_ranks_give_what_one_gives(tiny_checkpoint, tmp_path, one_thread) ->
     more = '[holdout]\nbenchmark = "shapes"\nmax_prompts = 6\nevery = 2\nimages_of_the_protocol = true\n'
     setup = setup_of(tiny_checkpoint, tmp_path / "recipe", more, prompts=3, beta=0.05, minibatch=6)
     train(setup, tmp_path / "one")
-    done = _torchrun(setup.recipe.path, tiny_checkpoint, tmp_path / "two", 2)
-    assert done.returncode == 2, done.stderr  # of other settings than in the file
     recipe = setup.recipe.path
     changed = "prompts = 3\nbeta = 0.05\nminibatch = 6\n"
     recipe.write_text(recipe.read_text().replace("prompts = 4\n", changed))

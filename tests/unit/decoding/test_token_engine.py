@@ -21,8 +21,6 @@ from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.families.prompting import PRESETS, SIMPLEAR_PREFIXES, prompt_texts
-from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
 
 PROTOCOL = DrawProtocol("test", 32, guidance=3.0, negative_prompt="a cross")
@@ -342,18 +340,6 @@ def test_memory_is_computed_from_the_configuration() -> None:
     assert free_bytes("cpu") > 10**8
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("shape mismatch"), False),
-    ],
-)
-def test_memory_errors_are_distinguished_from_others(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
-
-
 def test_webp_is_the_same_image(tiny_checkpoint: Path) -> None:
     images = {}
     for image_format in ("png", "webp"):
@@ -398,22 +384,3 @@ def test_memory_is_that_of_the_engines_own_card(monkeypatch: pytest.MonkeyPatch)
 def test_an_image_larger_than_the_context_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(BadInput, match="256 visual tokens; the checkpoint has 256 positions"):
         NativeEngine(str(tiny_checkpoint), DrawProtocol("test", 128))
-
-
-def test_random_prefixes_come_from_the_draws_seed() -> None:
-    preset = PRESETS["simplear-paper"]
-    protocol = DrawProtocol("simplear-paper", 1024, **preset)
-    draws = [make_draw(Prompt(f"p{i}", "a dog"), 0, 0) for i in range(400)]
-    texts = [prompt_texts(protocol, draw) for draw in draws]
-    assert texts == [prompt_texts(protocol, draw) for draw in draws]
-    assert {prompt.removesuffix("a dog") for prompt, _ in texts} == set(SIMPLEAR_PREFIXES)
-    assert {n.removesuffix(preset["negative_prompt"]) for _, n in texts} == set(SIMPLEAR_PREFIXES)
-    same = sum(p.removesuffix("a dog") == n.removesuffix(preset["negative_prompt"]) for p, n in texts)
-    assert same < 60  # two prefixes, drawn one without the other
-
-
-def test_the_fixed_prefix_is_not_for_the_negative_prompt() -> None:
-    protocol = DrawProtocol("simplear", 1024, **PRESETS["simplear"])
-    prompt, negative = prompt_texts(protocol, make_draw(Prompt("p", "a dog"), 0, 0))
-    assert prompt == "A highly realistic image of a dog"
-    assert negative.startswith("An image of aerial view, overexposed")
