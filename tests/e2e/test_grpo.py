@@ -319,6 +319,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     assert _steps(out)["step"].tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_test_prompts_are_refused_and_marked_where_allowed(tiny_checkpoint, tmp_path) -> None:
     recipe = write_recipe(tmp_path)
     recipe.write_text(recipe.read_text().replace('"prompts.jsonl"', '"shapes"'))
