@@ -161,6 +161,14 @@ class Checkpoint:
         return tuple(_notes(self))
 
     @cached_property
+    def test_prompts(self) -> int:
+        """Prompts of test suites that it was trained on, as `sar_eval.json` says; 0 if it says nothing."""
+        path = self.folder / "sar_eval.json"
+        training = (_read_object(path) if path.is_file() else {}).get("training")
+        tested = training.get("test_prompts") if isinstance(training, dict) else 0
+        return tested if isinstance(tested, int) and tested > 0 else 0
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over configuration, weights and both tokenizers, 16 hex digits.
 
@@ -318,26 +326,17 @@ def _notes(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{checkpoint.folder}: {loaded} is loaded, and not {', '.join(files.unused[:5])}"
     if names is not None and names.prefix:
         yield f"{checkpoint.folder}: the prefix {names.prefix} of all tensors' names is left out"
-    if warning := _trained_on_test(checkpoint):
-        yield warning
+    if tested := checkpoint.test_prompts:
+        yield (
+            f"{checkpoint.folder} was trained on {tested} prompts of a test suite: its scores there mean "
+            "little"
+        )
     used, rows = checkpoint.decoder_config.vocab_size, _rows(checkpoint)
     if rows > used:
         yield f"{checkpoint.folder}: {used} of {rows} rows of the vocabulary are used, the rest is padding"
     if (tokenizer := tokenizer_files(checkpoint.folder))[0].name != "tokenizer.json":
         made_of = ", ".join(path.name for path in tokenizer)
         yield f"{checkpoint.folder}: the text tokenizer is made of {made_of}"
-
-
-def _trained_on_test(checkpoint: Checkpoint) -> str:
-    """What `sar_eval.json` says of training on a benchmark's own prompts; "" if nothing."""
-    path = checkpoint.folder / "sar_eval.json"
-    training = (_read_object(path) if path.is_file() else {}).get("training")
-    tested = training.get("test_prompts") if isinstance(training, dict) else 0
-    if not isinstance(tested, int) or tested < 1:
-        return ""
-    return (
-        f"{checkpoint.folder} was trained on {tested} prompts of a test suite: its scores there mean little"
-    )
 
 
 def _rows(checkpoint: Checkpoint) -> int:

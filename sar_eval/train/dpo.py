@@ -38,6 +38,7 @@ from sar_eval.train.preferences import Pair, PreferenceLossName, preference_loss
 from sar_eval.train.state import make_folder
 from sar_eval.types import DrawProtocol, Json
 
+MAY_CHANGE = ("options.micro", "options.gradient_checkpointing", "options.save_every")  # of the settings
 SKIPPED_IN_A_ROW = 3  # optimiser steps that are not taken before training stops
 FIGURES = ("loss", "accuracy", "margin", "chosen", "rejected")  # of `loss.jsonl`, means over a step's pairs
 
@@ -215,7 +216,7 @@ class _Training:
         """Train from the newest state, if there is one, to the end, and write the checkpoint."""
         is_main = self.accelerator.is_main_process
         if is_main:
-            self.state.check_settings(facts)
+            self.state.check_settings(facts, MAY_CHANGE)
         reference = self._reference_log_probs()  # before any state is loaded
         start = self._resume()
         if is_main:
@@ -340,7 +341,8 @@ class _Training:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             policy = self.accelerator.unwrap_model(self.policy)
-            training = {"by": "dpo", **facts}
+            tested = max(int(facts["prompts_of_a_test"]), self.checkpoint.test_prompts)
+            training = {"by": "dpo", **facts, "test_prompts": tested}
             save_policy(policy, self.checkpoint, self.protocol.resolution, self.out, training)
 
 

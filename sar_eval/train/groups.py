@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from sar_eval.decoding.rollouts import Rollout
 from sar_eval.train.advantages import group_advantages, has_variance, keep_best_and_worst, mix_rewards
 from sar_eval.train.grpo_recipe import GrpoOptions
+from sar_eval.train.probe import diversity
 from sar_eval.train.rewards import RewardSpec, scores
 from sar_eval.train.rollouts import JudgedRollouts
 from sar_eval.types import Verdict
@@ -25,8 +27,8 @@ class Group:
     Attributes:
         position: of the prompt in the step.
         verdicts: by reward's name, in the order of the draws, without evidence.
-        diversity: share of places at which two pictures differ, mean over pairs.
-        distinct: codes that a picture has, mean over pictures.
+        diversity: share of places at which two pictures differ, mean over pairs; NaN without a pair.
+        distinct: codes that a picture has, mean over pictures; NaN without one.
         out_of_range: text tokens that were drawn.
     """
 
@@ -64,15 +66,18 @@ def groups_of(judged: JudgedRollouts, positions: Sequence[int], size: int) -> li
 
 def _group(judged: JudgedRollouts, position: int, part: slice) -> Group:
     drawn = [r.generation for r in judged.rollouts[part] if r.generation.error is None]
-    codes = [np.array(generation.tokens) for generation in drawn]
-    pairs = [float((a != b).mean()) for a, b in combinations(codes, 2)]
     return Group(
         position,
         {name: [replace(v, evidence=None) for v in every[part]] for name, every in judged.verdicts.items()},
-        float(np.mean(pairs)) if pairs else 0.0,
-        float(np.mean([len(np.unique(each)) for each in codes])) if codes else 0.0,
+        diversity([generation.tokens for generation in drawn]),
+        _mean([len(set(generation.tokens)) for generation in drawn]),
         sum(generation.out_of_range_tokens for generation in drawn),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the numbers among them; NaN if there is none."""
+    return float(torch.tensor(values, dtype=torch.float64).nanmean())
 
 
 def all_verdicts(groups: Sequence[Group]) -> dict[str, list[Verdict]]:
@@ -112,8 +117,10 @@ def rank_pictures(
 
 
 def _permuted(rewards: Tensor, seed: int, step: int, position: int) -> Tensor:
-    order = np.random.default_rng([seed, step, position]).permutation(len(rewards))
-    return rewards[torch.from_numpy(order)]
+    """The rewards of a group in another order; a picture without one, perhaps not even drawn, stays so."""
+    known = rewards[~rewards.isnan()]
+    order = np.random.default_rng([seed, step, position]).permutation(len(known))
+    return rewards.masked_scatter(~rewards.isnan(), known[torch.from_numpy(order)])
 
 
 def _figures(
@@ -130,8 +137,8 @@ def _figures(
         "lost": float(rewards.isnan().double().mean()),
         "kept": float(kept.double().mean()),
         "advantage": float(advantages[kept].abs().mean()) if bool(kept.any()) else 0.0,
-        "diversity": float(np.mean([group.diversity for group in groups])),
-        "distinct_codes": float(np.mean([group.distinct for group in groups])),
+        "diversity": _mean([group.diversity for group in groups]),
+        "distinct_codes": _mean([group.distinct for group in groups]),
         "out_of_range": float(sum(group.out_of_range for group in groups)),
     }
     for spec, values in zip(specs, single, strict=True):
@@ -149,13 +156,50 @@ def best_and_worst(ranking: Ranking, position: int) -> tuple[int, int]:
     return int(best), int(row.nan_to_num(nan=torch.inf).argmin())
 
 
+class Sample(NamedTuple):
+    """A picture to learn from.
+
+    Attributes:
+        rollout: of this rank.
+        advantage: among the pictures of its group that are kept.
+        place: among all pictures that the step keeps, whichever rank drew them.
+    """
+
+    rollout: Rollout
+    advantage: float
+    place: int
+
+
 def samples_of(
     rollouts: Sequence[Rollout], ranking: Ranking, positions: Sequence[int], size: int
-) -> list[tuple[Rollout, float]]:
-    """The rollouts of a rank that are trained on, with their advantages."""
+) -> list[Sample]:
+    """The rollouts of a rank that are trained on."""
+    places = (ranking.kept.flatten().cumsum(0) - 1).view_as(ranking.kept)
     return [
-        (rollouts[number * size + index], float(ranking.advantages[position, index]))
+        Sample(
+            rollouts[number * size + index],
+            float(ranking.advantages[position, index]),
+            int(places[position, index]),
+        )
         for number, position in enumerate(positions)
         for index in range(size)
         if bool(ranking.kept[position, index])
+    ]
+
+
+def minibatches(samples: Sequence[Sample], total: int, size: int) -> list[tuple[list[Sample], int]]:
+    """A rank's share of each optimiser step, and how many pictures all ranks have in it.
+
+    Pictures are divided by their place, so that a step has the same ones whatever the ranks.
+
+    Args:
+        samples: of the rank.
+        total: pictures that the step keeps on all ranks, at least 1.
+        size: of a minibatch at most; 0 for all.
+    """
+    number = -(-total // (size or total))
+    ends = [total * n // number for n in range(number + 1)]
+    return [
+        ([sample for sample in samples if first <= sample.place < end], end - first)
+        for first, end in pairwise(ends)
     ]

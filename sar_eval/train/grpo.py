@@ -27,7 +27,7 @@ from sar_eval.train.grpo_watch import Watch
 from sar_eval.train.journal import Journal
 from sar_eval.train.policy import GuidedPolicy
 from sar_eval.train.policy_model import engine_weights, load_policy
-from sar_eval.train.policy_update import PolicyUpdate, Sample, learning_rate
+from sar_eval.train.policy_update import PolicyUpdate, learning_rate
 from sar_eval.train.rewards import RewardPool, check_losses
 from sar_eval.train.rollouts import JudgedRollouts, draw_and_judge, step_draws
 from sar_eval.train.stop_request import StopRequest
@@ -171,14 +171,11 @@ class GrpoTrainer:
         self, judged: JudgedRollouts, ranking: Ranking, positions: Sequence[int]
     ) -> tuple[dict[str, float], str]:
         """Update the policy; figures, and why a step was skipped."""
-        counts = [
-            int(ranking.kept[rank :: self.accelerator.num_processes].sum())
-            for rank in range(self.accelerator.num_processes)
-        ]
-        if not sum(counts):
+        total = int(ranking.kept.sum())
+        if not total:
             return {}, EQUAL
-        found = samples_of(judged.rollouts, ranking, positions, self.options.group)
-        result = self.update([Sample(*each) for each in found], counts)
+        samples = samples_of(judged.rollouts, ranking, positions, self.options.group)
+        result = self.update(samples, total)
         return result.values, result.skipped
 
     def _gathered(self, groups: list[Group]) -> list[Group]:
@@ -190,8 +187,8 @@ class GrpoTrainer:
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise Incomplete(
                 f"{MAX_SKIPPED} steps in a row were skipped, the last (step {self.step}) as {skipped}: "
-                "lower grpo.learning_rate, raise grpo.beta, or take grpo.precision float32; the state of "
-                f"step {self.state.newest()} is kept"
+                "begin again in another --out with a lower grpo.learning_rate, a higher grpo.beta, or "
+                "grpo.precision float32"
             )
 
     def _synchronise(self, engine: Any) -> None:

@@ -24,6 +24,13 @@ Whole = Annotated[int, Meta(ge=0, le=10**9)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Meta(gt=0, le=10)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
+# Names of settings (see `GrpoRecipe.settings`) that decide about memory, time and when a run stops, and of
+# what is trained about rounding alone: a run may go on with others. `*` is any part.
+MAY_CHANGE = (
+    *("options.micro", "options.gradient_checkpointing", "options.save_every", "options.max_gap"),
+    *("engine.device", "engine.batch_size", "holdout.device"),
+    *("rewards.*.device", "rewards.*.workers", "rewards.*.timeout_s"),
+)
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +64,7 @@ class GrpoOptions(_Table, frozen=True):
         micro: pictures of one forward pass of the trainer on a device.
         learning_rate: peak, after a linear warm-up of `warmup` steps.
         schedule: what follows: constant, or cosine down to a tenth.
+        weight_decay: AdamW's.
         max_grad_norm: gradients are scaled down to it.
         loss, level: clip (PPO's) or cispo; ratios of tokens or of whole pictures (GSPO).
         clip_low, clip_high: how far below and above 1 a ratio counts.
@@ -74,6 +82,7 @@ class GrpoOptions(_Table, frozen=True):
         gradient_checkpointing: compute activations again instead of keeping them.
         max_gap: nats that the engine's log-probabilities may be off on the mean; 0 for the dtype's.
         save_every: steps between states that a run can resume from.
+        seed: of the prompts' order, the draws, the hold-out and the placebo.
         placebo: permute the rewards within each group; nothing may come of it.
         train_on_test: allow prompts that a benchmark tests with; marked in every output.
     """
@@ -194,7 +203,7 @@ class GrpoRecipe(msgspec.Struct, frozen=True, kw_only=True):
         return DrawProtocol(**{"name": "grpo", "resolution": native_resolution, **self.protocol})
 
     def settings(self) -> dict[str, Json]:
-        """Everything that decides what is trained, JSON-shaped."""
+        """Everything that is asked for, JSON-shaped."""
         tables = {
             name: getattr(self, name) for name in ("prompts", "options", "rewards", "holdout", "engine")
         }
@@ -284,6 +293,10 @@ def _check_numbers(file: _RecipeFile, where: str) -> None:
             f"grpo.clip_low is {grpo.clip_low:g}: a ratio cannot lie below 0, take under 1",
         ),
         (grpo.beta > 0 and grpo.kl == "off", f"grpo.beta is {grpo.beta:g} and grpo.kl is off: which?"),
+        (
+            grpo.reference_every > 0 and grpo.beta == 0,
+            f"grpo.reference_every is {grpo.reference_every} and grpo.beta 0, which makes no use of it",
+        ),
         (grpo.warmup >= grpo.steps, f"grpo.warmup is {grpo.warmup} of {grpo.steps} steps"),
     )
     for is_wrong, message in faults:

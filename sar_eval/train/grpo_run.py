@@ -17,7 +17,7 @@ from sar_eval.errors import BadInput, GateFailed
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.storage.training_journal import is_training, read_head
 from sar_eval.train.grpo import GrpoTrainer, Outcome, Progress
-from sar_eval.train.grpo_recipe import GrpoRecipe
+from sar_eval.train.grpo_recipe import MAY_CHANGE, GrpoRecipe
 from sar_eval.train.grpo_state import TrainingState
 from sar_eval.train.grpo_watch import Watch
 from sar_eval.train.holdout import Holdout
@@ -87,9 +87,13 @@ class GrpoSetup:
         """The recipe's engine for a protocol, not yet entered.
 
         Raises:
-            BadInput, UnknownName: no such engine, or one without log-probabilities.
+            BadInput, UnknownName: no such engine, one without log-probabilities, or vLLM on several ranks.
         """
         table = self.recipe.engine
+        if table.name == "vllm" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise BadInput(  # its core would join the process group of the ranks
+                "engine vllm draws in one process alone: take engine native under torchrun"
+            )
         make = discover.load("engines", table.name)
         if not all(callable(getattr(make, name, None)) for name in ("roll", "load_weights")):
             raise BadInput(f"engine {table.name!r} gives no log-probabilities: train with native or vllm")
@@ -103,9 +107,8 @@ class GrpoSetup:
                 **table.options,
             )
 
-    def settings(self, ranks: int = 1) -> dict[str, Json]:
-        """What a resumed run must have the same of."""
-        del ranks  # a run may go on with more cards or fewer
+    def settings(self) -> dict[str, Json]:
+        """What a resumed run must have the same of, but for `MAY_CHANGE`; cards may be more or fewer."""
         return {
             **self.recipe.settings(),
             "checkpoint": self.checkpoint.name,
@@ -121,7 +124,7 @@ class GrpoSetup:
             "start": self.checkpoint.name,
             "seed": options.seed,
             "placebo": options.placebo,
-            "test_prompts": self.prompts.tested,
+            "test_prompts": max(self.prompts.tested, self.checkpoint.test_prompts),
         }
 
     def notes(self) -> list[str]:
@@ -130,6 +133,11 @@ class GrpoSetup:
         if self.prompts.tested:
             found.append(
                 f"{self.prompts.tested} training prompts stand in a test suite: scores there mean little."
+            )
+        if self.checkpoint.test_prompts:
+            found.append(
+                f"The start was trained on {self.checkpoint.test_prompts} prompts of a test suite: scores "
+                "there mean little."
             )
         if options.placebo:
             found.append("Placebo: rewards were permuted within each group, so nothing can be learnt.")
@@ -177,7 +185,7 @@ def train_grpo(
     torch.manual_seed(options.seed)
     state = TrainingState(out)
     if accelerator.is_main_process:
-        state.check_settings(setup.settings())
+        state.check_settings(setup.settings(), MAY_CHANGE)
     accelerator.wait_for_everyone()
     with ExitStack() as stack:
         rewards = stack.enter_context(RewardPool(setup.recipe.rewards))

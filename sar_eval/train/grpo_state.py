@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +68,30 @@ class TrainingState:
             raise BadInput(f"{path} cannot be read ({error}): {AGAIN}") from error
         return state
 
-    def check_settings(self, settings: Mapping[str, Json]) -> None:
-        """Write the run's settings, or hold them against those that it began with.
+    def check_settings(self, settings: Mapping[str, Json], may_change: Sequence[str] = ()) -> None:
+        """Hold the run's settings against those that it began with, and write them.
+
+        Args:
+            settings: tables of tables.
+            may_change: dotted names of those that may be others now; `*` is any part.
 
         Raises:
             BadInput: naming the first that differs, and both values.
         """
         path = self.folder.parent / "settings.json"
-        if path.is_file():
-            _refuse_others(read_json(path), settings, path)
-            return
-        write_json(path, settings)
+        stored = read_json(path) if path.is_file() else None
+        if stored is not None:
+            _refuse_others(stored, settings, path, may_change)
+        if stored != settings:
+            write_json(path, settings)
 
 
-def _refuse_others(stored: Json, settings: Mapping[str, Json], path: Path) -> None:
+def _refuse_others(
+    stored: Json, settings: Mapping[str, Json], path: Path, may_change: Sequence[str]
+) -> None:
     before, now = _flat(stored), _flat(settings)
     for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
+        if before.get(name) != now.get(name) and not any(fnmatchcase(name, each) for each in may_change):
             raise BadInput(
                 f"{path} says {name} = {shorten(before.get(name))}, asked for is {shorten(now.get(name))}: "
                 "go on with the same settings, or take another --out"
@@ -91,7 +99,9 @@ def _refuse_others(stored: Json, settings: Mapping[str, Json], path: Path) -> No
 
 
 def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
-    """Every value that is no table, by its dotted name."""
+    """Every value that is no table, by its dotted name; tables of a list have numbers."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = {str(number): item for number, item in enumerate(value)}
     if not isinstance(value, dict):
         return {prefix: value}
     dotted = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}

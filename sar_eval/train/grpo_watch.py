@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
-from sar_eval.storage.training_journal import SampleRow
+from sar_eval.storage.training_journal import HoldoutRow, SampleRow
 from sar_eval.train.groups import Ranking, best_and_worst
 from sar_eval.train.holdout import Holdout, HoldoutResult, joined, read_results, save_result
 from sar_eval.train.holdout_verdict import HoldoutVerdict, judge_holdout
@@ -16,6 +16,7 @@ from sar_eval.train.journal import Journal, sample_row
 from sar_eval.train.policy_model import engine_weights, replace_policy
 from sar_eval.train.rewards import RewardPool
 from sar_eval.train.rollouts import JudgedRollouts, draw_and_judge
+from sar_eval.train.train_prompts import evenly_by_tag
 from sar_eval.types import Draw, Json, Prompt, draw_seed
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class Watch:
             write_page: draws the journal's page anew.
         """
         self.out, self.every, self.training, self.write_page = out, every, training, write_page
-        self.prompts = watched_prompts(prompts, WATCHED)
+        self.prompts = evenly_by_tag(prompts, WATCHED)
         self.best_step: int | None = None
         self._last: list[SampleRow] = []
         self._holdout: Holdout | None = None
         self._results: list[HoldoutResult] = []
+        self._rows: dict[int, list[HoldoutRow]] = {}  # of each result, by step
 
     def add_holdout(self, holdout: Holdout, judges: RewardPool, engine: Any, stop_if_falls: float) -> None:
         """Evaluate a hold-out at every look.
@@ -96,8 +98,11 @@ class Watch:
             return ""
         halted = self._evaluate(trainer, engine, journal)
         if journal is not None:
-            rows = [*self._watched(engine, rewards, trainer.options.seed), *self._last]
-            journal.samples(step, rows)
+            if not journal.has_samples(
+                step
+            ):  # else it is resumed here, and the step's extremes are unknown
+                rows = [*self._watched(engine, rewards, trainer.options.seed), *self._last]
+                journal.samples(step, rows)
             if halted:
                 journal.halt(step, halted)
             self.write_page(self.out)
@@ -119,7 +124,7 @@ class Watch:
         if not any(result.step == trainer.step for result in self._results):
             self._results.append(self._draw_holdout(trainer, engine))
         if journal is not None:
-            journal.holdout(self._rows())
+            journal.holdout(self._all_rows())
         verdict = self._verdict(trainer, journal)
         self.best_step = verdict.best
         if trainer.accelerator.is_main_process and verdict.best == trainer.step:
@@ -145,9 +150,13 @@ class Watch:
             save_result(self.out / "holdout", result)
         return result
 
-    def _rows(self) -> list[Any]:
+    def _all_rows(self) -> list[HoldoutRow]:
+        """Of all evaluations in their order; the intervals of each are computed once."""
         assert self._holdout is not None
-        return [row for result in self._results for row in self._holdout.rows(self._results[0], result)]
+        for result in self._results:
+            if result.step not in self._rows:
+                self._rows[result.step] = self._holdout.rows(self._results[0], result)
+        return [row for rows in self._rows.values() for row in rows]
 
     def _verdict(self, trainer: GrpoTrainer, journal: Journal | None) -> HoldoutVerdict:
         """The main process's, which has the journal, on every rank."""
@@ -161,19 +170,9 @@ class Watch:
                 for name, weight in weights.items()
                 if weight > 0
             }
-            found = [judge_holdout(self._rows(), courses, self._stop_if_falls)]
+            found = [judge_holdout(self._all_rows(), courses, self._stop_if_falls)]
         verdict: HoldoutVerdict = gather_object(found)[0]
         return verdict
-
-
-def watched_prompts(prompts: Sequence[Prompt], number: int) -> list[Prompt]:
-    """Some prompts, evenly from their tags, the first of each in file order."""
-    by_tag: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        by_tag.setdefault(prompt.tag, []).append(prompt)
-    longest = max(map(len, by_tag.values()))
-    turns = [each[n] for n in range(min(number, longest)) for each in by_tag.values() if n < len(each)]
-    return turns[:number]
 
 
 def _scores(judged: JudgedRollouts, row: int) -> dict[str, float | None]:

@@ -103,6 +103,10 @@ class Journal:
         self._remove_samples_from(step)
         stored.write_samples(self.folder, step, rows)
 
+    def has_samples(self, step: int) -> bool:
+        """Whether the pictures of a step are written."""
+        return step in stored.sample_steps(self.folder)
+
     def holdout(self, rows: Sequence[HoldoutRow]) -> None:
         """Write the results of the hold-out judges at a step (0: before the first), or at several.
 

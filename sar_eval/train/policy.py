@@ -169,6 +169,8 @@ class GuidedPolicy(nn.Module):
         After an update it may have left the set; it then keeps its score, so that the ratio is small
         instead of zero and the gradient finite.
         """
+        if not self.sampling.top_k and self.sampling.top_p == 1:
+            return scores
         with torch.no_grad():
             kept = apply_top_k_top_p(scores, self.sampling.top_k, self.sampling.top_p).isfinite()
             kept.scatter_(1, codes[:, None], value=True)

@@ -72,9 +72,19 @@ def save_policy(
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(checkpoint.folder)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        model = deepcopy(policy.model).to("cpu")
+        model = _on_the_cpu(policy.model)
         side = resolution // checkpoint.downsample
         save_checkpoint(model, tokenizer, checkpoint.visual_folder, side, out, training)
+
+
+def _on_the_cpu(model: Any) -> Any:
+    """A copy in bfloat16 that takes no memory of the model's device."""
+    # What deepcopy finds in its memo, it takes as the copy; tied parameters are one there, too.
+    memo: dict[int, Any] = {
+        id(parameter): torch.nn.Parameter(parameter.detach().to("cpu", torch.bfloat16))
+        for parameter in model.parameters()
+    }
+    return deepcopy(model, memo).to("cpu")
 
 
 def replace_policy(

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sar_eval.decoding.rollouts import Rollout
+from sar_eval.errors import BadInput, Incomplete
+from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.train.advantages import contrast_weights
 from sar_eval.train.engine_gap import EngineGap
+from sar_eval.train.groups import Sample, minibatches
 from sar_eval.train.grpo_recipe import GrpoOptions
 from sar_eval.train.losses import EntropyControl, LossOptions, policy_loss
 from sar_eval.train.policy import GuidedPolicy
-
-
-class Sample(NamedTuple):
-    """A picture to learn from."""
-
-    rollout: Rollout
-    advantage: float
 
 
 @dataclass(slots=True)
@@ -111,40 +108,32 @@ class PolicyUpdate:
         """Go on with the weight of the entropy that a state has."""
         self.entropy = replace(self.entropy, coefficient=coefficient, entropy=entropy)
 
-    def __call__(self, samples: Sequence[Sample], counts: Sequence[int]) -> UpdateResult:
+    def __call__(self, samples: Sequence[Sample], total: int) -> UpdateResult:
         """Take the optimiser steps of a rollout.
 
         Args:
             samples: of this rank.
-            counts: how many samples each rank has, this one included.
+            total: how many all ranks have, at least 1.
 
         Raises:
             StaleEngine: the pictures are not from these weights; nothing was updated.
+            Incomplete: the trainer's device has too little memory.
+            BadInput: see `_conditional`.
         """
-        minibatches = self._minibatches(samples, counts)
-        batches = [(list(self._batches(own)), total) for own, total in minibatches]
-        self._score_before([batch for own, _ in batches for batch in own], len(minibatches))
+        with _enough_memory(self.options.micro):
+            return self._updated(samples, total)
+
+    def _updated(self, samples: Sequence[Sample], total: int) -> UpdateResult:
+        shares = minibatches(samples, total, self.options.minibatch)
+        batches = [(list(self._batches(own)), number) for own, number in shares]
+        self._score_before([batch for own, _ in batches for batch in own], len(batches))
         totals, norms = _Totals(), list[float]()
-        for own, total in batches * self.options.updates:
-            norms.append(self._optimiser_step(own, total, totals, is_first=not norms))
+        for own, number in batches * self.options.updates:
+            norms.append(self._optimiser_step(own, number, totals, is_first=not norms))
         values = self._figures(self._joined(totals), norms)
         self.entropy = self.entropy.after(values["entropy"])
         failed = [norm for norm in norms if not math.isfinite(norm)]
         return UpdateResult(values, f"the gradient's norm is {failed[0]}" if failed else "")
-
-    def _minibatches(
-        self, samples: Sequence[Sample], counts: Sequence[int]
-    ) -> list[tuple[Sequence[Sample], int]]:
-        """This rank's share of each optimiser step, and how many samples all ranks have in it."""
-        size = self.options.minibatch or sum(counts)
-        number = max(1, -(-sum(counts) // max(1, size)))
-
-        def cut(count: int) -> list[int]:
-            return [count * n // number for n in range(number + 1)]
-
-        own = cut(len(samples))
-        totals = [sum(cut(count)[n + 1] - cut(count)[n] for count in counts) for n in range(number)]
-        return [(samples[own[n] : own[n + 1]], totals[n]) for n in range(number)]
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[_Batch]:
         """Samples as tensors, `micro` at a time."""
@@ -159,11 +148,10 @@ class PolicyUpdate:
 
         drawn = stacked([rollout.log_probs for rollout in rollouts])
         biased = self.options.policy == "conditional"
-        engine = stacked([rollout.conditional for rollout in rollouts]) if biased else drawn
+        engine = stacked(_conditional(rollouts)) if biased else drawn
         weights = None
         if self.options.token_weights == "contrast":
-            conditional = stacked([rollout.conditional for rollout in rollouts])
-            weights = contrast_weights(drawn, conditional, self.options.contrast)
+            weights = contrast_weights(drawn, stacked(_conditional(rollouts)), self.options.contrast)
         return _Batch(
             [rollout.prompts for rollout in rollouts],
             torch.tensor([rollout.generation.tokens for rollout in rollouts], device=device),
@@ -267,6 +255,38 @@ class PolicyUpdate:
             "grad_norm": max((norm for norm in norms if math.isfinite(norm)), default=math.nan),
             "entropy_weight": self.entropy.applied,
         }
+
+
+def _conditional(rollouts: Sequence[Rollout]) -> list[NDArray[np.float32]]:
+    """Log-probabilities under the prompted branch alone.
+
+    Raises:
+        BadInput: the engine does not know them.
+    """
+    if any(len(rollout.conditional) != len(rollout.log_probs) for rollout in rollouts):
+        raise BadInput(
+            "the engine gives no log-probabilities of the prompted branch alone, which grpo.policy "
+            "'conditional' and grpo.token_weights 'contrast' need: take engine native, or neither of them"
+        )
+    return [rollout.conditional for rollout in rollouts]
+
+
+@contextmanager
+def _enough_memory(micro: int) -> Iterator[None]:
+    """Say what to change where there is too little.
+
+    Raises:
+        Incomplete: there is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Incomplete(
+            f"the trainer's memory is too small for {micro} pictures a forward pass: lower grpo.micro or "
+            "engine.batch_size, or set grpo.gradient_checkpointing = true, and run the command again"
+        ) from error
 
 
 def learning_rate(options: GrpoOptions, step: int) -> float:

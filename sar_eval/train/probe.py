@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from operator import ne
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from sar_eval.train.judged_waves import Judges, judged
 from sar_eval.train.rewards import RewardSpec, scores
@@ -187,9 +187,8 @@ def expected_share(pass_rate: float, group: int) -> float:
 
 def diversity(codes: Sequence[Sequence[int]]) -> float:
     """Share of places at which two pictures differ, over all pairs; NaN for fewer than two."""
-    pairs = list(combinations(codes, 2))
-    shares = [sum(map(ne, first, second)) / len(first) for first, second in pairs]
-    return _mean(shares)
+    pairs = combinations(np.array(codes), 2)
+    return _mean([float((first != second).mean()) for first, second in pairs])
 
 
 def _groups(pictures: Iterable[Probed]) -> dict[str, list[Probed]]:

@@ -8,12 +8,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sar_eval.decoding.rollouts import Rollout
 from sar_eval.train.judged_waves import judged
-from sar_eval.train.rewards import RewardPool, scores
+from sar_eval.train.rewards import RewardPool
 from sar_eval.types import Draw, Prompt, Verdict, draw_seed
 
 
@@ -32,11 +29,6 @@ class JudgedRollouts:
     verdicts: dict[str, list[Verdict]]
     drawing_s: float
     judging_s: float
-
-    def scores(self, group: int) -> Tensor:
-        """Scores float64 `[K, P, G]` of K rewards for P groups of G draws; NaN where there is none."""
-        found = [scores(verdicts) for verdicts in self.verdicts.values()]
-        return torch.tensor(found, dtype=torch.float64).view(len(found), -1, group)
 
 
 def step_draws(prompts: Sequence[Prompt], group: int, seed: int, step: int) -> list[Draw]:

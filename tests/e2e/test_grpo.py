@@ -21,6 +21,7 @@ from sar_eval.train import grpo as grpo_module
 from sar_eval.train.engine_gap import StaleEngine
 from sar_eval.train.grpo import GrpoTrainer
 from sar_eval.train.grpo_state import TrainingState
+from sar_eval.train.policy import GuidedPolicy
 from tests.grpo_runs import setup_of, train, write_recipe
 
 SECONDS = "seconds/"
@@ -75,6 +76,38 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_checkpoint, tmp
         pd.testing.assert_frame_equal(first, second)
 
 
+def test_a_run_that_goes_on_where_it_was_watched_keeps_that_steps_pictures(
+    tiny_checkpoint, tmp_path
+) -> None:
+    more = '[holdout]\nbenchmark = "shapes"\nmax_prompts = 4\nevery = 2\nimages_of_the_protocol = true\n'
+    setup = setup_of(tiny_checkpoint, tmp_path / "recipe", more)
+
+    def stop(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(setup, tmp_path / "out", stop)
+    watched = tmp_path / "out" / "samples" / "step-000002.parquet"
+    before = pd.read_parquet(watched)
+    assert set(before["kind"]) == {"watch", "best", "worst"}
+    smaller = setup_of(tiny_checkpoint, tmp_path / "recipe", more, micro=4)  # needs less memory
+    train(smaller, tmp_path / "out")
+    pd.testing.assert_frame_equal(before, pd.read_parquet(watched))
+    assert pd.read_parquet(tmp_path / "out" / "holdout.parquet")["step"].tolist() == [0, 2, 4]
+
+
+def test_too_little_memory_says_what_to_change(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    setup = setup_of(tiny_checkpoint, tmp_path)
+
+    def too_large(self, *arguments, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(GuidedPolicy, "forward", too_large)
+    with pytest.raises(Incomplete, match=r"8 pictures a forward pass: lower grpo\.micro"):
+        train(setup, tmp_path / "out")
+
+
 def test_several_updates_a_rollout_leave_the_ratio_of_one(tiny_checkpoint, tmp_path) -> None:
     setup = setup_of(tiny_checkpoint, tmp_path, steps=1, updates=3, minibatch=8, beta=0.1)
     train(setup, tmp_path / "out")
@@ -108,7 +141,7 @@ def test_a_gradient_that_is_no_number_skips_the_step_and_the_third_stops(
     original = grpo_module.samples_of
 
     def spoilt(*arguments):
-        return [(rollout, float("nan")) for rollout, _ in original(*arguments)]
+        return [sample._replace(advantage=float("nan")) for sample in original(*arguments)]
 
     monkeypatch.setattr(grpo_module, "samples_of", spoilt)
     with pytest.raises(Incomplete, match="3 steps in a row were skipped"):
@@ -158,10 +191,11 @@ def _torchrun(recipe: Path, checkpoint: Path, out: Path, ranks: int) -> subproce
 def test_two_ranks_give_what_one_gives(tiny_checkpoint, tmp_path, one_thread) -> None:
     """Groups lie on either rank; gradients are summed over gloo, so weights agree to rounding."""
     more = '[holdout]\nbenchmark = "shapes"\nmax_prompts = 6\nevery = 2\nimages_of_the_protocol = true\n'
-    setup = setup_of(tiny_checkpoint, tmp_path / "recipe", more, prompts=3, beta=0.05)
+    setup = setup_of(tiny_checkpoint, tmp_path / "recipe", more, prompts=3, beta=0.05, minibatch=6)
     train(setup, tmp_path / "one")
     recipe = setup.recipe.path
-    recipe.write_text(recipe.read_text().replace("prompts = 4\n", "prompts = 3\nbeta = 0.05\n"))
+    changed = "prompts = 3\nbeta = 0.05\nminibatch = 6\n"
+    recipe.write_text(recipe.read_text().replace("prompts = 4\n", changed))
     done = _torchrun(recipe, tiny_checkpoint, tmp_path / "two", 2)
     assert done.returncode == 0, done.stderr
     one, two = _steps(tmp_path / "one"), _steps(tmp_path / "two")
@@ -300,6 +334,8 @@ def test_test_prompts_are_refused_and_marked_where_allowed(tiny_checkpoint, tmp_
     made_by = json.loads((tmp_path / "out" / "sar_eval.json").read_text())["training"]
     assert made_by["test_prompts"] == 360
     assert "stand in a test suite" in (tmp_path / "out" / "training.html").read_text()
-    assert any(
-        "was trained on 360 prompts" in note for note in find_checkpoint(str(tmp_path / "out")).notes
-    )
+    marked = find_checkpoint(str(tmp_path / "out"))
+    assert any("was trained on 360 prompts" in note for note in marked.notes)
+    after = setup_of(marked.folder, tmp_path / "next")  # on other prompts: what it knows, it keeps
+    assert after.training()["test_prompts"] == 360
+    assert any("The start was trained on 360" in note for note in after.notes())

@@ -5,10 +5,20 @@ import math
 import pytest
 import torch
 
-from sar_eval.train.groups import Group, all_verdicts, best_and_worst, rank_pictures
+from sar_eval.decoding.rollouts import Rollout
+from sar_eval.train.groups import (
+    Group,
+    all_verdicts,
+    best_and_worst,
+    groups_of,
+    minibatches,
+    rank_pictures,
+    samples_of,
+)
 from sar_eval.train.grpo_recipe import GrpoOptions
 from sar_eval.train.rewards import RewardSpec
-from sar_eval.types import Verdict
+from sar_eval.train.rollouts import JudgedRollouts
+from sar_eval.types import Draw, Generation, Prompt, Verdict
 
 ONE, TWO = RewardSpec("one", "shapes"), RewardSpec("two", "shapes", weight=0.5)
 
@@ -72,6 +82,50 @@ def test_a_placebo_permutes_within_groups_by_seed_and_step() -> None:
     assert torch.equal(ranking.rewards, again.rewards)
     assert not torch.equal(ranking.rewards, other.rewards)
     assert ranking.figures["reward/one"] == other.figures["reward/one"]  # what the judge said stays
+
+
+def test_a_placebo_gives_no_reward_to_a_picture_that_was_not_drawn() -> None:
+    row = [None, *(float(n) for n in range(7))]
+    options = GrpoOptions(steps=1, group=8, placebo=True, warmup=0)
+    for step in range(8):
+        ranking = rank_pictures(_groups({"one": row}), [ONE], options, step)
+        assert ranking.rewards[0].isnan().tolist() == [True] + [False] * 7
+        assert sorted(ranking.rewards[0, 1:].tolist()) == row[1:]
+
+
+def _rollout(*tokens: int, error: str | None = None) -> Rollout:
+    return Rollout(Draw(Prompt("p", "a star"), 0, 0), Generation("p/0", 0, tokens, error=error))
+
+
+def test_a_group_without_two_pictures_has_no_diversity() -> None:
+    rollouts = [_rollout(1, 2), _rollout(1, 3), _rollout(error="lost"), _rollout(error="lost")]
+    first, second = groups_of(JudgedRollouts(rollouts, {}, 0.0, 0.0), (0, 1), 2)
+    assert (first.diversity, first.distinct) == (0.5, 2.0)
+    assert math.isnan(second.diversity)
+    assert math.isnan(second.distinct)
+    ranking = rank_pictures(_groups({"one": [0.0, 1.0]}), [ONE], GrpoOptions(steps=1, group=2, warmup=0), 1)
+    assert ranking.figures["diversity"] == 0.5
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [0, 1, 4, 5, 100])
+def test_the_pictures_of_a_minibatch_do_not_depend_on_the_ranks(ranks, size) -> None:
+    """Each picture is in one minibatch of one rank; which one, its place in the step says."""
+    rows = [{"one": [0.0, 1.0, 2.0, None]}, {"one": [1.0] * 4}, {"one": [3.0, 0.0, 0.0, 1.0]}] * 2
+    options = GrpoOptions(steps=1, group=4, warmup=0)
+    ranking = rank_pictures(_groups(*rows), [ONE], options, 1)
+    rollouts, total, found = [_rollout(n) for n in range(24)], int(ranking.kept.sum()), []
+    for rank in range(ranks):
+        positions = range(6)[rank::ranks]
+        own = [rollout for n in positions for rollout in rollouts[4 * n : 4 * n + 4]]
+        found.append(minibatches(samples_of(own, ranking, positions, 4), total, size))
+    together = [
+        (sorted(s.rollout.generation.tokens[0] for own, _ in each for s in own), each[0][1])
+        for each in zip(*found, strict=True)
+    ]
+    kept = [n for n in range(24) if ranking.kept.flatten()[n]]
+    assert [n for numbers, _ in together for n in numbers] == kept
+    assert all(len(numbers) == of_all <= (size or total) for numbers, of_all in together)
 
 
 def test_verdicts_of_all_groups_are_by_reward() -> None:

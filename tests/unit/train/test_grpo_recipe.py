@@ -61,6 +61,7 @@ def test_a_preset_of_the_protocol_is_taken_over(tmp_path) -> None:
         ({"grpo": {"keep": 1}}, "no other to be better than"),
         ({"grpo": {"clip_low": 1.0}}, "ratio cannot lie below 0"),
         ({"grpo": {"beta": 0.1, "kl": "off"}}, "which"),
+        ({"grpo": {"reference_every": 5}}, "makes no use"),
         ({"grpo": {"warmup": 4}}, "warmup is 4 of 4 steps"),
         ({"protocol": {"temperatur": 1.0}}, "unknown key protocol.temperatur"),
         ({"protocol": {"temperature": -1.0}}, "temperature"),

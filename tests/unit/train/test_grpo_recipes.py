@@ -1,16 +1,19 @@
 """Every shipped GRPO recipe loads, and those of SimpleAR say what they are."""
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from sar_eval import discover
+from sar_eval.errors import BadInput
 from sar_eval.recipe import load_recipe
 from sar_eval.train.grpo_recipe import GrpoRecipe, load_grpo_recipe, recipe_paths
-from sar_eval.train.grpo_run import own_device
+from sar_eval.train.grpo_run import GrpoSetup, own_device
 from sar_eval.train.holdout import Holdout
 from sar_eval.train.policy import check_protocol
 from sar_eval.train.train_prompts import TrainPrompts
+from tests.grpo_runs import write_recipe
 
 SIMPLEAR = [
     f"simplear-0.5b-{kind}{size}" for kind, size in product(("clip", "hps", "geneval"), ("", "-512"))
@@ -75,6 +78,17 @@ def test_both_resolutions_differ_in_nothing_else(kind: str) -> None:
     large, small = (load_grpo_recipe(f"simplear-0.5b-{kind}{size}") for size in ("", "-512"))
     assert setting(large) == setting(small)
     assert (large.options.gradient_checkpointing, small.options.gradient_checkpointing) == (True, False)
+
+
+def test_vllm_is_refused_on_several_ranks(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe(tmp_path, '[engine]\nname = "vllm"\n')
+    recipe = load_grpo_recipe(str(tmp_path / "recipe.toml"))
+    setup = GrpoSetup.of(recipe, str(tiny_checkpoint))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="one process alone"):
+        setup.engine(setup.protocol)
 
 
 def test_a_rank_names_its_card(monkeypatch: pytest.MonkeyPatch) -> None:

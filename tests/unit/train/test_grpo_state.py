@@ -1,6 +1,8 @@
 """States: whole or absent, the two newest kept, the settings they were made with."""
 
 import errno
+import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 
 from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.storage import files
-from sar_eval.train.grpo_state import TrainingState
+from sar_eval.train.grpo_recipe import MAY_CHANGE, load_grpo_recipe
+from sar_eval.train.grpo_state import TrainingState, _flat
 
 
 def test_the_two_newest_states_are_kept(tmp_path) -> None:
@@ -63,3 +66,29 @@ def test_a_run_goes_on_with_its_own_settings_alone(tmp_path) -> None:
         state.check_settings({**settings, "options": {"steps": 3, "beta": 0.1}})
     with pytest.raises(BadInput, match=r"rewards = \[1\]"):
         state.check_settings({"options": settings["options"]})
+
+
+def test_a_run_goes_on_with_less_memory_or_another_device(tmp_path) -> None:
+    state = TrainingState(tmp_path)
+
+    def settings(steps: int, micro: int, device: str) -> dict:
+        return {
+            "options": {"steps": steps, "micro": micro},
+            "rewards": [{"name": "a", "device": "cpu"}, {"name": "b", "device": device}],
+        }
+
+    may_change = ("options.micro", "rewards.*.device")
+    state.check_settings(settings(3, 8, "cuda:1"), may_change)
+    state.check_settings(settings(3, 4, "cpu"), may_change)
+    assert json.loads((tmp_path / "settings.json").read_text()) == settings(3, 4, "cpu")
+    with pytest.raises(BadInput, match=r"options\.micro = 4"):
+        state.check_settings(settings(3, 2, "cpu"))
+    with pytest.raises(BadInput, match=r"options\.steps"):
+        state.check_settings(settings(4, 2, "cpu"), may_change)
+
+
+def test_every_setting_that_may_change_is_one() -> None:
+    recipe = load_grpo_recipe("shapes")
+    names = set(_flat(recipe.settings()))
+    for pattern in MAY_CHANGE:
+        assert any(fnmatchcase(name, pattern) for name in names), pattern
