@@ -133,9 +133,9 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
 
 def _train(setup: GrpoSetup, out: Path, anyway: bool, follow: AbstractContextManager[Listener]) -> None:
     from sar_eval.report.training_page import write_training_page
-    from sar_eval.train.grpo_run import is_begun, refuse_finished, train_grpo
+    from sar_eval.train.grpo_run import check_out, is_begun, train_grpo
 
-    refuse_finished(out)
+    check_out(setup, out)
     if _is_main_process() and not is_begun(out):
         _probe(setup, refuse=not anyway)
     with follow as listener:

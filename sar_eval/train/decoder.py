@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -21,8 +22,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.documents import read_json, shorten
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.storage.files import write_json
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.state import check_state, make_folder
@@ -312,14 +314,22 @@ def save_checkpoint(
     `side` is the number of visual tokens along one side of a training image; `training` says in
     `sar_eval.json` what made it, for those who use it.
     """
-    model.to(torch.bfloat16).save_pretrained(out)
+    try:
+        model.to(torch.bfloat16).save_pretrained(out)
+    except SafetensorError as error:  # its writer in Rust, where the disk takes no more
+        raise StorageFailed(
+            f"cannot write {out / 'model.safetensors'}: {error}. Make room and run the same command again: "
+            "it goes on from the last state"
+        ) from error
     tokenizer.save_pretrained(out)
     config = json.loads((out / "config.json").read_text())
     config["architectures"] = ["SimpARForCausalLM"]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     resolution = side * VisualTokenizer(visual_tokenizer).downsample
-    facts = {"visual_tokenizer": os.path.relpath(visual_tokenizer, out), "resolution": resolution}
+    # `..` is taken of the folder itself, not of a link to it.
+    beside = os.path.relpath(visual_tokenizer.resolve(), out.resolve())
+    facts = {"visual_tokenizer": beside, "resolution": resolution}
     if training:
         facts["training"] = dict(training)
-    (out / "sar_eval.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(out / "sar_eval.json", facts)  # as a whole: it says that the checkpoint is finished
     shutil.rmtree(out / "state", ignore_errors=True)

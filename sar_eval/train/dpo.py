@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
+from sar_eval.storage.lock import check_training_folder, training_lock
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.decoder import TrainingProgress
 from sar_eval.train.grpo_state import TrainingState
@@ -126,6 +128,7 @@ def dpo(
     """
     if (out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
         raise BadInput(f"{out} is already a finished checkpoint: use another --out")
+    check_training_folder(out)
     checkpoint = find_checkpoint(name)
     runs = read_judged_runs(paths, options.by, (name, *checkpoints))
     check_codebook(runs[0], checkpoint, f"--ckpt {name}")
@@ -143,7 +146,9 @@ def dpo(
         "prompts_of_a_test": tested,
     }
     make_folder(out)
-    _Training(checkpoint, protocol, pairs, out, options, progress).run(facts)
+    training = _Training(checkpoint, protocol, pairs, out, options, progress)
+    with training_lock(out) if training.accelerator.is_main_process else nullcontext():
+        training.run(facts)
     return facts
 
 
@@ -217,6 +222,7 @@ class _Training:
         is_main = self.accelerator.is_main_process
         if is_main:
             self.state.check_settings(facts, MAY_CHANGE)
+        self.accelerator.wait_for_everyone()
         reference = self._reference_log_probs()  # before any state is loaded
         start = self._resume()
         if is_main:
@@ -319,9 +325,9 @@ class _Training:
         """Load the newest state, if there is one; the number of steps that are done."""
         step = self.state.newest()
         if step:
-            state = self.state.load(step, str(self.accelerator.device))
-            self.accelerator.unwrap_model(self.policy).load_state_dict(state["policy"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            with self.state.loaded(step, str(self.accelerator.device)) as state:
+                self.accelerator.unwrap_model(self.policy).load_state_dict(state["policy"])
+                self.optimizer.load_state_dict(state["optimizer"])
         return step
 
     def _save_state(self, step: int) -> None:

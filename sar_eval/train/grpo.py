@@ -225,12 +225,15 @@ class GrpoTrainer:
     def _resume(self, journal: Journal | None) -> None:
         self.step = self.state.newest()
         if self.step:
-            state = self.state.load(self.step, str(self.accelerator.device))
-            self.bare_policy.load_state_dict(state["policy"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.reference is not None and state["reference"] is not None:
-                self.reference.load_state_dict(state["reference"])
-            self.update.restore_entropy(*state["entropy"])
-            self.skipped_in_a_row = state["skipped_in_a_row"]
+            with self.state.loaded(self.step, str(self.accelerator.device)) as state:
+                self._restore(state)
         if journal is not None:
             journal.resume(self.step)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.bare_policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.reference is not None and state["reference"] is not None:
+            self.reference.load_state_dict(state["reference"])
+        self.update.restore_entropy(*state["entropy"])
+        self.skipped_in_a_row = state["skipped_in_a_row"]

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from transformers.utils.logging import disable_progress_bar
 
 from sar_eval import discover
 from sar_eval.errors import BadInput, GateFailed
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
+from sar_eval.storage.lock import check_training_folder, training_lock
 from sar_eval.storage.training_journal import is_training, read_head
 from sar_eval.train.grpo import GrpoTrainer, Outcome, Progress
 from sar_eval.train.grpo_recipe import MAY_CHANGE, GrpoRecipe
@@ -113,6 +115,7 @@ class GrpoSetup:
             **self.recipe.settings(),
             "checkpoint": self.checkpoint.name,
             "digest": self.checkpoint.digest,
+            "prompts_digest": self.prompts.digest,
         }
 
     def training(self) -> dict[str, Json]:
@@ -177,17 +180,18 @@ def train_grpo(
         GateFailed: the guard stopped it; the best weights are in `out/best`.
         Incomplete, StaleEngine, StorageFailed: see `GrpoTrainer.run`.
     """
-    refuse_finished(out)
+    check_out(setup, out)
     make_folder(out)
+    disable_progress_bar()  # transformers' own
     options = setup.recipe.options
     precision = "bf16" if options.precision == "bfloat16" else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=setup.device == "cpu")
     torch.manual_seed(options.seed)
-    state = TrainingState(out)
-    if accelerator.is_main_process:
-        state.check_settings(setup.settings(), MAY_CHANGE)
-    accelerator.wait_for_everyone()
     with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(training_lock(out))
+            TrainingState(out).check_settings(setup.settings(), MAY_CHANGE)
+        accelerator.wait_for_everyone()
         rewards = stack.enter_context(RewardPool(setup.recipe.rewards))
         engine = stack.enter_context(setup.engine(setup.protocol))
         watch = _watch(setup, out, write_page, stack)
@@ -222,12 +226,14 @@ def is_begun(out: Path) -> bool:
     return TrainingState(out).newest() > 0
 
 
-def refuse_finished(out: Path) -> None:
-    """Refuse a folder that nothing can be added to.
+def check_out(setup: GrpoSetup, out: Path) -> None:
+    """Refuse a folder that this training cannot go on in; nothing is written.
 
     Raises:
-        BadInput: it is a finished checkpoint, or its run was stopped by the guard.
+        BadInput: it is a finished checkpoint, its run was stopped by the guard or begun with other
+            settings, or it has other things in it.
     """
+    check_training_folder(out)
     if (out / "sar_eval.json").exists():  # written last
         raise BadInput(f"{out} is already a finished checkpoint: use another --out")
     if is_training(out) and (halt := read_head(out).halt):
@@ -235,6 +241,7 @@ def refuse_finished(out: Path) -> None:
             f"{out} was stopped by its guard at step {halt.step}; the best weights are in {out / 'best'}: "
             "use another --out"
         )
+    TrainingState(out).compare_settings(setup.settings(), MAY_CHANGE)
 
 
 def _finish(setup: GrpoSetup, out: Path, trainer: GrpoTrainer, outcome: Outcome) -> None:

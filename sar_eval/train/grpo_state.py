@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, StorageFailed
-from sar_eval.storage.files import write_json, write_stream
+from sar_eval.storage.files import remove_own_temporaries, write_json, write_stream
 from sar_eval.train.state import AGAIN, check_torch_file
 from sar_eval.types import Json
 
@@ -24,7 +26,7 @@ class TrainingState:
     """The folder `state` of a training run."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / "state"
+        self.folder, self.settings_path = out / "state", out / "settings.json"
 
     def newest(self) -> int:
         """The last step that was saved, 0 for none."""
@@ -43,6 +45,7 @@ class TrainingState:
         Raises:
             StorageFailed: it cannot be written; earlier states stay.
         """
+        remove_own_temporaries(self.folder, NAME)  # of a process that was killed here
         try:
             with write_stream(self._path(step)) as file:
                 torch.save(dict(state), file)
@@ -64,9 +67,23 @@ class TrainingState:
         check_torch_file(path)
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read ({error}): {AGAIN}") from error
+        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+            raise BadInput(f"{path} cannot be read ({shorten(str(error), 200)}): {AGAIN}") from error
         return state
+
+    @contextmanager
+    def loaded(self, step: int, device: str) -> Iterator[dict[str, Any]]:
+        """A saved state, for its user to put into place within.
+
+        Raises:
+            BadInput: the file is damaged, or its tensors fit no policy of this training.
+        """
+        state = self.load(step, device)
+        try:
+            yield state
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            why = shorten(str(error), 200)
+            raise BadInput(f"{self._path(step)} is no state of this training ({why}): {AGAIN}") from error
 
     def check_settings(self, settings: Mapping[str, Json], may_change: Sequence[str] = ()) -> None:
         """Hold the run's settings against those that it began with, and write them.
@@ -78,12 +95,22 @@ class TrainingState:
         Raises:
             BadInput: naming the first that differs, and both values.
         """
-        path = self.folder.parent / "settings.json"
-        stored = read_json(path) if path.is_file() else None
-        if stored is not None:
-            _refuse_others(stored, settings, path, may_change)
-        if stored != settings:
-            write_json(path, settings)
+        if self.compare_settings(settings, may_change) != settings:
+            write_json(self.settings_path, settings)
+
+    def compare_settings(self, settings: Mapping[str, Json], may_change: Sequence[str] = ()) -> Json:
+        """Hold the run's settings against those that it began with, if it did, and return those.
+
+        Raises:
+            BadInput: naming the first that differs, and both values.
+        """
+        if not self.settings_path.exists():
+            return None
+        stored = read_json(self.settings_path)
+        if not isinstance(stored, dict):
+            raise BadInput(f"{self.settings_path} is no file of a training's settings: {AGAIN}")
+        _refuse_others(stored, settings, self.settings_path, may_change)
+        return stored
 
 
 def _refuse_others(

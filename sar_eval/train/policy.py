@@ -187,7 +187,7 @@ def check_protocol(protocol: DrawProtocol, mode: str) -> None:
     """Refuse what has no gradient, or another one than is said.
 
     Raises:
-        BadInput: an unknown mode, temperature 0, text tokens, or guidance in the mode `unguided`.
+        BadInput: an unknown mode, temperature 0, top-k 1, text tokens, or guidance in the mode `unguided`.
     """
     if mode not in MODES:
         raise BadInput(f"policy is {mode!r}: {', '.join(MODES)}")
@@ -195,6 +195,8 @@ def check_protocol(protocol: DrawProtocol, mode: str) -> None:
         raise BadInput(
             "protocol.temperature is 0: without chance there is no policy gradient; take 0.5 or 1"
         )
+    if protocol.top_k == 1:
+        raise BadInput("protocol.top_k is 1: one token has no other to be better than; take 0 for all")
     if protocol.full_vocab:
         raise BadInput(
             "protocol.full_vocab samples text tokens, which are no part of a picture: switch it off"

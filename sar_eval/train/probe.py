@@ -17,14 +17,12 @@ import msgspec
 import numpy as np
 
 from sar_eval.train.judged_waves import Judges, judged
-from sar_eval.train.rewards import RewardSpec, scores
+from sar_eval.train.rewards import MIXED, RewardSpec, scores
 from sar_eval.types import Draw, Prompt, Verdict, draw_seed
 
 if TYPE_CHECKING:
     from sar_eval.decoding.rollouts import Rollout
     from sar_eval.decoding.token_engine import TokenEngine
-
-MIXED = "mixed"  # the name of the weighted sum among the rewards
 
 
 class ProbeLine(msgspec.Struct, frozen=True, kw_only=True):

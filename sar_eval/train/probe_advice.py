@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sar_eval.errors import BadInput
-from sar_eval.train.probe import MIXED, ProbeLine, ProbeResult, expected_share
-from sar_eval.train.rewards import MAX_LOST, RewardSpec
+from sar_eval.train.probe import ProbeLine, ProbeResult, expected_share
+from sar_eval.train.rewards import MAX_LOST, MIXED, RewardSpec
 from sar_eval.types import DrawProtocol
 
 REFUSE_BELOW = 0.2  # share of groups with variance
@@ -86,7 +86,7 @@ def _grades(result: ProbeResult, rewards: Sequence[RewardSpec], refuse_below: fl
     unused = [r.name for r in rewards if not r.weight and _varied(result, r.name) >= refuse_below]
     if unused:
         yield f"give {', '.join(unused)} a weight: there, the rewards of a group do differ"
-    elif all(line.expected is not None for line in _whole(result, rewards)):
+    elif all(line.expected is not None and line.prompts for line in _whole(result, rewards)):
         yield (
             "all rewards are right-or-wrong: add one that grades, as [rewards.shapes-soft] for the demo's "
             "world, or a scorer, as [rewards.hps]"

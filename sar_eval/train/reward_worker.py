@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,6 +20,7 @@ from sar_eval.errors import DeviceLost, SarEvalError
 from sar_eval.types import Generation, Json, Prompt, Verdict, checked_verdict
 
 POLL_S = 0.5  # how often either end looks whether the other is still there
+LARGEST_SCORE = 1e30  # sums, weights and squares of scores stay numbers
 
 Item = tuple[Prompt, Generation]
 
@@ -57,7 +58,7 @@ def main(number: int, parent: int) -> None:
     os.set_inheritable(number, False)
     connection = Connection(number)
     os.register_at_fork(after_in_child=connection.close)
-    with suppress(EOFError, ConnectionError):  # the trainer is gone
+    with suppress(EOFError, OSError):  # the trainer is gone, or the judge has closed the pipe
         _run(connection)
 
 
@@ -107,7 +108,8 @@ def _judge(connection: Connection, judge: Any, items: Sequence[Item]) -> tuple[s
         return "lost", str(error)  # another process may find the device well
     except SarEvalError as error:
         return "done", str(error)
-    except Exception as error:  # noqa: BLE001 - a judge may raise anything; the trainer goes on
+    # A judge may raise anything; the trainer goes on. What it must not end with: a traceback of ours.
+    except (Exception, KeyboardInterrupt, GeneratorExit) as error:  # noqa: BLE001
         return "done", " ".join(f"{type(error).__name__}: {error}".split())
     return "done", ""
 
@@ -155,7 +157,7 @@ def _plain(verdict: Verdict) -> Verdict:
     except (TypeError, ValueError, RecursionError) as error:
         why = f"the judge's verdict is not plain: {error}"
         return Verdict(str(verdict.key), str(verdict.judge), str(verdict.judge_version), error=why)
-    return checked_verdict(
+    return _bounded(
         Verdict(
             key=str(verdict.key),
             judge=str(verdict.judge),
@@ -167,3 +169,12 @@ def _plain(verdict: Verdict) -> Verdict:
             error=None if verdict.error is None else str(verdict.error),
         )
     )
+
+
+def _bounded(verdict: Verdict) -> Verdict:
+    """The verdict with a score that can be reckoned with, or an error."""
+    checked = checked_verdict(verdict)
+    if checked.score is None or abs(checked.score) <= LARGEST_SCORE:
+        return checked
+    why = f"the judge's score is {checked.score:g}, beyond {LARGEST_SCORE:g}"
+    return replace(checked, score=None, passed=None, error=why)

@@ -29,6 +29,7 @@ from sar_eval.types import Json, Verdict
 
 MAX_LOST = 0.2  # share of a step's rewards: above it, a run would train on what the judge happens to like
 LARGEST = 1e9  # of a number in a table
+MIXED = "mixed"  # what the weighted sum is called among the rewards
 KEYS = ("judge", "weight", "normalise", "quantise", "workers", "device", "timeout_s", "options")
 
 
@@ -87,6 +88,8 @@ def reward_specs(
 
 def _reward_spec(name: str, table: Mapping[str, Json], where: str, folder: Path | None) -> RewardSpec:
     check_name(name, where)
+    if name in ("", MIXED):
+        raise BadInput(f"{where}: {name!r} is no name of a reward (the weighted sum is called {MIXED!r})")
     if not isinstance(table, Mapping):
         raise BadInput(f"{where} is {shorten(table)}: a table [rewards.{name}]")
     check_names(table, KEYS, where)

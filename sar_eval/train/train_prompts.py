@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import unicodedata
@@ -37,6 +39,12 @@ class TrainPrompts:
     seed: int
     tested: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of what is drawn: ids, texts, tags and their order."""
+        rows = [[p.id, p.text, p.tag] for p in self.prompts]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
     @classmethod
     def read(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, RunLocked
 from sar_eval.storage.files import remove_own_temporaries
-from sar_eval.storage.lock import run_lock
+from sar_eval.storage.lock import run_lock, training_lock
 from sar_eval.storage.run_folder import PART_NAME
 
 PART = "part-000009-0123456789abcdef.parquet"
@@ -108,4 +108,47 @@ def test_a_path_that_cannot_be_a_folder_is_bad_input(tmp_path: Path, out: str) -
 def test_a_folder_of_somebody_else_is_bad_input(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(BadInput, match="cannot be a run folder"), run_lock(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "run.json", "best/x", "samples/x", "state/x", "state"]
+)
+def test_a_folder_with_other_things_is_no_trainings(tmp_path: Path, name: str) -> None:
+    """Training would replace a checkpoint of the same file names, and remove folders called so."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = _tree(tmp_path)
+    refused = pytest.raises(BadInput, match=r"--out .*(no training's folder|Not a directory)")
+    with refused, training_lock(tmp_path):
+        pass
+    assert _tree(tmp_path) == before
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[], [".DS_Store"], ["settings.json.77.tmp"], ["state/lock"], ["settings.json", "model.safetensors"]],
+)
+def test_a_new_folder_or_a_trainings_own_is_trained_in_by_one_process(
+    tmp_path: Path, names: list[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    refused = pytest.raises(RunLocked, match=f"another process works in {out}")
+    with training_lock(out), refused, training_lock(out):
+        pass
+    with training_lock(out):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a loop"])
+def test_what_can_be_no_folder_is_named_as_out(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out"
+    path.symlink_to(path) if kind == "a loop" else path.write_text("mine")
+    refused = pytest.raises(BadInput, match="cannot be the folder to write")
+    with refused, training_lock(path / "within" if kind == "below a file" else path):
         pass

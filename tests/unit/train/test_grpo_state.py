@@ -92,3 +92,45 @@ def test_every_setting_that_may_change_is_one() -> None:
     names = set(_flat(recipe.settings()))
     for pattern in MAY_CHANGE:
         assert any(fnmatchcase(name, pattern) for name in names), pattern
+
+
+@pytest.mark.parametrize("stored", ["[1]", "3", '"text"'])
+def test_settings_that_are_none_are_named(tmp_path, stored) -> None:
+    (tmp_path / "settings.json").write_text(stored)
+    with pytest.raises(BadInput, match=r"settings\.json is no file of a training's settings"):
+        TrainingState(tmp_path).check_settings({"steps": 3})
+
+
+class Foreign:
+    """Not of the classes that a state may have."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"step": 1},  # nothing is in it
+        {"step": 1, "policy": {"w": torch.zeros(3)}},  # of other shapes
+        {"step": 1, "policy": {"v": torch.zeros(2)}},  # of other names
+        {"step": 1, "policy": 7},
+        [1, 2],
+        Foreign(),
+    ],
+)
+def test_a_state_of_something_else_is_named(tmp_path, content) -> None:
+    state, policy = TrainingState(tmp_path), torch.nn.Module()
+    policy.w = torch.nn.Parameter(torch.zeros(2))
+    state.folder.mkdir()
+    torch.save(content, state.folder / "step-000001.pt")
+    refused = pytest.raises(BadInput, match=r"step-000001\.pt (is no state|cannot be read).*remove it")
+    with refused, state.loaded(1, "cpu") as loaded:
+        policy.load_state_dict(loaded["policy"])
+
+
+def test_what_kills_left_is_removed_by_the_next_save(tmp_path) -> None:
+    """Each is as large as a state: a run that is killed often would fill the disk."""
+    state = TrainingState(tmp_path)
+    state.folder.mkdir()
+    for name in ("step-000001.pt.77.tmp", "step-000002.pt.78.tmp", "mine.tmp"):
+        (state.folder / name).write_bytes(b"half")
+    state.save(3, {"step": 3})
+    assert sorted(path.name for path in state.folder.iterdir()) == ["mine.tmp", "step-000003.pt"]

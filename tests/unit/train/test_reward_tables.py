@@ -73,3 +73,9 @@ def test_a_step_that_loses_too_many_rewards_stops_the_run() -> None:
     more = [*_verdicts(7, "server down", "no image", "server down")]
     with pytest.raises(Incomplete, match=r"'vqa' has no score for 3 of 10 .* \(30%.*2 times: .server down"):
         check_losses({"shapes": fifth, "vqa": more})
+
+
+@pytest.mark.parametrize("name", ["", "mixed"])
+def test_names_that_no_reward_can_have(name: str) -> None:
+    with pytest.raises(BadInput, match="is no name of a reward"):
+        reward_specs({name: {"judge": "shapes"}}, "recipe.toml")

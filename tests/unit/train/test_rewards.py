@@ -71,6 +71,12 @@ class Faulty:
             time.sleep(600)
         if text == "raise":
             raise ZeroDivisionError("three")
+        if text == "interrupt":
+            raise KeyboardInterrupt
+        if text == "generator":
+            raise GeneratorExit("out")
+        if text == "pipes":
+            os.closerange(3, 256)
         if text == "child":
             sleeper = subprocess.Popen(["sleep", "600"])
             (self.folder / f"{sleeper.pid}.sleeper").touch()
@@ -176,6 +182,23 @@ def test_a_picture_that_breaks_the_judge_costs_one_reward(
     assert error in (found[1].error or "")
     assert _said([found[0], *found[2:]]) == [1.0, 0.5, 0.25]
     assert (found[1].key, found[1].score) == ("p1/0", None)
+
+
+def test_a_judge_that_ends_what_is_not_its_own_shows_no_traceback(faulty: RewardSpec, capfd) -> None:
+    """An interrupt, the end of a generator, and all descriptors closed, the pipe to the trainer too."""
+    found = _said(_judged(faulty, "1", "interrupt", "0.5", "generator", "0.25", "pipes", "0"))
+    assert [found[n] for n in (0, 2, 4, 6)] == [1.0, 0.5, 0.25, 0.0]
+    for position, error in ((1, "KeyboardInterrupt"), (3, "GeneratorExit: out"), (5, "worker")):
+        assert error in str(found[position])
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["1e308", "-1e31"])
+def test_a_score_that_no_sum_can_hold_is_an_error(faulty: RewardSpec, score: str) -> None:
+    assert _said(_judged(faulty, "1", score)) == [
+        1.0,
+        f"the judge's score is {float(score):g}, beyond 1e+30",
+    ]
 
 
 @pytest.mark.parametrize(
