@@ -1,7 +1,12 @@
 """Does what the prompt says."""
 
-import os, signal, subprocess, sys, time
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+
 from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.types import Verdict
 

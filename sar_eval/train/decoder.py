@@ -186,10 +186,12 @@ def fit(
     out: Path,
     options: DecoderOptions,
     progress: TrainingProgress = lambda step, steps, loss: None,
+    training: Mapping[str, Json] | None = None,
 ) -> None:
     """Train `model` and write a checkpoint folder to `out`; resumes from `out/state` if it exists.
 
-    Under `accelerate launch` or `torchrun` every process calls this; the first one writes.
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes. `training` is for
+    `save_checkpoint`.
 
     Raises:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
@@ -217,7 +219,7 @@ def fit(
     trainer.train(resume_from_checkpoint=_last_state(out / "state") if resume else None)
     if trainer.is_world_process_zero():
         side = math.isqrt(dataset.tokens.shape[1])
-        save_checkpoint(trainer.model, tokenizer, visual_tokenizer, side, out)
+        save_checkpoint(trainer.model, tokenizer, visual_tokenizer, side, out, training)
 
 
 def _check_range(codes: NDArray[np.int32], visual_tokenizer: Path, in_model: int) -> None:

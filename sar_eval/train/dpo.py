@@ -215,6 +215,11 @@ class _Training:
         )
         self.policy, self.optimizer = self.accelerator.prepare(bare, optimizer)
         self.tokens = len(pairs[0].chosen.codes)
+        if len(pairs) < self.accelerator.num_processes:
+            raise BadInput(
+                f"{len(pairs)} pairs for {self.accelerator.num_processes} processes: give more runs, or "
+                "start fewer processes"
+            )
         self.state = TrainingState(out)
 
     def run(self, facts: dict[str, Json]) -> None:

@@ -80,10 +80,9 @@ def _mean(values: Sequence[float]) -> float:
     return float(torch.tensor(values, dtype=torch.float64).nanmean())
 
 
-def all_verdicts(groups: Sequence[Group]) -> dict[str, list[Verdict]]:
-    """The verdicts of all groups by reward's name."""
-    names = groups[0].verdicts
-    return {name: [v for group in groups for v in group.verdicts[name]] for name in names}
+def all_verdicts(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> dict[str, list[Verdict]]:
+    """The verdicts of all groups by the names of some rewards."""
+    return {spec.name: [v for group in groups for v in group.verdicts[spec.name]] for spec in specs}
 
 
 def rank_pictures(

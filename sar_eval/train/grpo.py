@@ -145,7 +145,7 @@ class GrpoTrainer:
         draws = step_draws([prompts[n] for n in positions], self.options.group, self.options.seed, number)
         judged = draw_and_judge(engine, rewards, draws)
         groups = self._gathered(groups_of(judged, positions, self.options.group))
-        check_losses(all_verdicts(groups))
+        check_losses(all_verdicts(groups, [spec for spec in rewards.specs if spec.weight]))
         ranking = rank_pictures(groups, rewards.specs, self.options, number)
         learning = time.perf_counter()
         figures, skipped = self._learn(judged, ranking, positions)

@@ -71,8 +71,8 @@ class GrpoOptions(_Table, frozen=True):
         importance_cap: largest weight of a token for the trainer's chance over the engine's.
         kl, beta: estimate of the distance to the reference, and its weight.
         reference_every: steps after which the present policy becomes the reference; 0 keeps the start.
-        scale, floor: what advantages are divided by: the spread of the group's rewards, of the batch's,
-            or nothing; and the least of it.
+        scale, floor: what advantages are divided by: the spread of the rewards that are kept of the group,
+            of the batch, or nothing; and the least of it.
         policy: which log-probabilities are trained (see `policy.GuidedPolicy`).
         token_weights: uniform, or more weight for tokens that guidance decided (contrast).
         contrast: how much more: the exponent of `advantages.contrast_weights`.
@@ -135,6 +135,8 @@ class HoldoutTable(_Table, frozen=True):
         max_prompts: prompts of it that are drawn, evenly from its tags; 0 for all.
         every: steps between evaluations; the first and the last are always made.
         stop_if_falls: fall of a hold-out score, beyond its interval, at which training stops.
+        falls_in_a_row: evaluations in a row that must find a judge fallen; each look is another chance of a
+            false alarm.
         images_of_the_protocol: draw under the training protocol instead of the benchmark's.
     """
 
@@ -145,6 +147,7 @@ class HoldoutTable(_Table, frozen=True):
     max_prompts: Whole = 0
     every: Positive = 10
     stop_if_falls: NotNegative = 0.0
+    falls_in_a_row: Positive = 1
     images_of_the_protocol: bool = False
 
 

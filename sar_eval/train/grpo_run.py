@@ -31,7 +31,7 @@ from sar_eval.train.probe import ProbeResult, probe
 from sar_eval.train.rewards import RewardPool
 from sar_eval.train.state import make_folder
 from sar_eval.train.train_prompts import TrainPrompts, evenly_by_tag
-from sar_eval.types import DrawProtocol, Json
+from sar_eval.types import DrawProtocol, Json, suite_digest
 
 WATCH_EVERY = 10  # steps, where the recipe has no hold-out that says
 
@@ -66,6 +66,11 @@ class GrpoSetup:
         found = find_checkpoint(checkpoint, str(recipe.engine.options.get("visual_tokenizer", "")))
         protocol, options = recipe.protocol_of(found.native_resolution), recipe.options
         check_protocol(protocol, options.policy)
+        if options.token_weights == "contrast" and protocol.guidance == 1:
+            raise BadInput(
+                f"{recipe.path}: grpo.token_weights is contrast, and protocol.guidance is 1: without "
+                "guidance there is nothing to contrast"
+            )
         holdout = None
         if recipe.holdout is not None:
             resolution = found.native_resolution
@@ -116,6 +121,7 @@ class GrpoSetup:
             "checkpoint": self.checkpoint.name,
             "digest": self.checkpoint.digest,
             "prompts_digest": self.prompts.digest,
+            "holdout_digest": "" if self.holdout is None else suite_digest(self.holdout.prompts),
         }
 
     def training(self) -> dict[str, Json]:
@@ -217,7 +223,7 @@ def _watch(setup: GrpoSetup, out: Path, write_page: Callable[[Path], object], st
         other = None
         if not holdout.draws_like(setup.protocol):
             other = stack.enter_context(setup.engine(holdout.protocol))
-        watch.add_holdout(holdout, judges, other, table.stop_if_falls)
+        watch.add_holdout(holdout, judges, other, table)
     return watch
 
 

@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 
 from sar_eval.storage.training_journal import HoldoutRow, SampleRow
 from sar_eval.train.groups import Ranking, best_and_worst
+from sar_eval.train.grpo_recipe import HoldoutTable
 from sar_eval.train.holdout import Holdout, HoldoutResult, joined, read_results, save_result
 from sar_eval.train.holdout_verdict import HoldoutVerdict, judge_holdout
 from sar_eval.train.journal import Journal, sample_row
@@ -53,17 +54,17 @@ class Watch:
         self._results: list[HoldoutResult] = []
         self._rows: dict[int, list[HoldoutRow]] = {}  # of each result, by step
 
-    def add_holdout(self, holdout: Holdout, judges: RewardPool, engine: Any, stop_if_falls: float) -> None:
+    def add_holdout(self, holdout: Holdout, judges: RewardPool, engine: Any, table: HoldoutTable) -> None:
         """Evaluate a hold-out at every look.
 
         Args:
             holdout: what is drawn.
             judges: entered; of the hold-out.
             engine: entered, for another protocol than that of the rollouts; None to use theirs.
-            stop_if_falls: see `holdout_verdict.judge_holdout`.
+            table: of the recipe, which says when to stop.
         """
         self._holdout, self._judges, self._engine = holdout, judges, engine
-        self._stop_if_falls = stop_if_falls
+        self._table = table
 
     def remember(
         self, draws: Sequence[Draw], judged: JudgedRollouts, ranking: Ranking, positions: Sequence[int]
@@ -170,7 +171,8 @@ class Watch:
                 for name, weight in weights.items()
                 if weight > 0
             }
-            found = [judge_holdout(self._all_rows(), courses, self._stop_if_falls)]
+            limits = self._table.stop_if_falls, self._table.falls_in_a_row
+            found = [judge_holdout(self._all_rows(), courses, *limits)]
         verdict: HoldoutVerdict = gather_object(found)[0]
         return verdict
 

@@ -1,10 +1,11 @@
-"""What hold-out results say of a run: go on, warn or stop, and which step was best. Pure functions."""
+"""What hold-out results say of a run: go on or stop, and which step was best. Pure functions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 from sar_eval.storage.training_journal import HoldoutRow
 from sar_eval.train.rewards import RewardSpec
@@ -19,12 +20,10 @@ class HoldoutVerdict:
     Attributes:
         best: the step with the highest score of the first judge; the earliest of equal ones.
         stop: why training must stop; "" if it may go on.
-        warnings: in sentences.
     """
 
     best: int
     stop: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 def judge_holdout(
@@ -36,7 +35,7 @@ def judge_holdout(
     """Stop a run whose reward rises while a hold-out judge falls: it has learned to please the reward.
 
     A judge falls if the whole 95 % interval of its paired change to step 0 lies below `-stop_if_falls`.
-    Where no reward rises, a falling judge means damage (too high a rate, say), of which this only warns.
+    Where no reward rises, a falling judge means damage (too high a rate, say), which the page tells.
 
     Args:
         rows: of all evaluations so far, in order of steps, each step's in the order of the judges.
@@ -47,13 +46,11 @@ def judge_holdout(
     """
     last = rows[-1].step
     fallen = [row for row in rows if row.step == last and _has_fallen(rows, row, stop_if_falls, in_a_row)]
-    risen = [name for name, values in rewards.items() if rise(values) > 0]
+    risen = [name for name, values in rewards.items() if has_risen(values)]
     best = best_step([row for row in rows if row.judge == rows[0].judge])
-    if not fallen:
+    if not fallen or not risen:
         return HoldoutVerdict(best)
     facts = "; ".join(f"{row.judge} {_change(row)}" for row in fallen)
-    if not risen:
-        return HoldoutVerdict(best, warnings=(f"step {last}: hold-out fell ({facts}) and no reward rose",))
     rises = ", ".join(f"{name} {rise(rewards[name]):+.3f}" for name in risen)
     return HoldoutVerdict(
         best,
@@ -67,9 +64,24 @@ def rise(values: Sequence[float]) -> float:
 
     0 for fewer than two numbers.
     """
+    first, last = _ends(values)
+    return fmean(last) - fmean(first) if first else 0.0
+
+
+def has_risen(values: Sequence[float]) -> bool:
+    """Whether the rise is more than two of its standard errors: steps draw other prompts, so rewards vary."""
+    first, last = _ends(values)
+    if not first:
+        return False
+    spread = sum(variance(end) / len(end) for end in (first, last) if len(end) > 1)
+    return rise(values) > 2 * math.sqrt(spread)
+
+
+def _ends(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The first and the last steps that are compared; both empty for fewer than two numbers."""
     known = [value for value in values if not math.isnan(value)]
     width = min(SMOOTHED, len(known) // 2)
-    return (math.fsum(known[-width:]) - math.fsum(known[:width])) / width if width else 0.0
+    return known[:width], known[len(known) - width :] if width else []
 
 
 def best_step(rows: Sequence[HoldoutRow]) -> int:

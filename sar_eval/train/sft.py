@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from sar_eval.documents import read_json
+from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.train.decoder import DecoderOptions, TrainingProgress, attention_implementation, fit
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What of `selection.json`, which `train select` writes, is read here."""
+
+    prompts_of_a_test: int = 0
 
 
 def sft(
@@ -31,7 +40,16 @@ def sft(
         raise BadInput(f"no config.json in {checkpoint}: --ckpt takes a checkpoint folder")
     torch.manual_seed(options.seed)
     model, tokenizer = _load(checkpoint)
-    fit(model, tokenizer, data, visual_tokenizer, out, options, progress)
+    tested = _test_prompts(Checkpoint(str(checkpoint), checkpoint, visual_tokenizer), data)
+    training = {"by": "sft", "test_prompts": tested} if tested else None
+    fit(model, tokenizer, data, visual_tokenizer, out, options, progress, training)
+
+
+def _test_prompts(start: Checkpoint, data: Sequence[Path]) -> int:
+    """Prompts of test suites among what `train select` chose, or that the start was trained on already."""
+    paths = [path for folder in data if (path := folder / "selection.json").is_file()]
+    selected = [convert(read_json(path), Selected, str(path)).prompts_of_a_test for path in paths]
+    return max(sum(selected), start.test_prompts)
 
 
 def _load(checkpoint: Path) -> tuple[Any, Any]:

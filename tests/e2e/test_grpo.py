@@ -271,6 +271,9 @@ def test_twenty_kills_at_any_moment_change_nothing(tiny_checkpoint, tmp_path, on
     pd.testing.assert_frame_equal(_steps(tmp_path / "whole"), _steps(tmp_path / "out"))
     ours, theirs = _weights(tmp_path / "whole"), _weights(tmp_path / "out")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    for path in sorted((tmp_path / "whole" / "samples").iterdir()):
+        other = tmp_path / "out" / "samples" / path.name
+        pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other))
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 

@@ -129,5 +129,7 @@ def test_the_pictures_of_a_minibatch_do_not_depend_on_the_ranks(ranks, size) -> 
 
 
 def test_verdicts_of_all_groups_are_by_reward() -> None:
-    found = all_verdicts(_groups({"one": [0.0, 1.0]}, {"one": [0.5, None]}))
+    rows = [{"one": [0.0, 1.0], "two": [0.0, 0.0]}, {"one": [0.5, None], "two": [0.0, 0.0]}]
+    found = all_verdicts(_groups(*rows), [ONE])
+    assert list(found) == ["one"]
     assert [v.score for v in found["one"]] == [0.0, 1.0, 0.5, None]

@@ -10,7 +10,7 @@ from sar_eval.train.grpo_recipe import GrpoOptions, load_grpo_recipe, recipe_pat
 from sar_eval.train.losses import LossOptions
 from sar_eval.train.policy import MODES, check_protocol
 from sar_eval.train.policy_update import learning_rate
-from tests.grpo_runs import write_recipe
+from tests.grpo_runs import setup_of, write_recipe
 
 
 @pytest.mark.parametrize("name", recipe_paths())
@@ -119,3 +119,10 @@ def test_paths_are_those_of_the_recipe_not_of_the_shell(tmp_path, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     assert load_grpo_recipe("there/recipe.toml").suite == Path("there/prompts.jsonl")
     assert path.is_file()
+
+
+def test_a_contrast_without_guidance_is_refused(tiny_checkpoint, tmp_path) -> None:
+    with pytest.raises(BadInput, match="nothing to contrast"):
+        setup_of(
+            tiny_checkpoint, tmp_path, tables={"protocol": {"guidance": 1.0}}, token_weights="contrast"
+        )

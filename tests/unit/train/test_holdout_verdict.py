@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sar_eval.storage.training_journal import HoldoutRow
-from sar_eval.train.holdout_verdict import best_step, judge_holdout, rewarded_alone, rise
+from sar_eval.train.holdout_verdict import best_step, has_risen, judge_holdout, rewarded_alone, rise
 from sar_eval.train.rewards import RewardSpec
 
 UP, DOWN = [0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2]
@@ -37,18 +37,15 @@ def test_a_reward_that_rises_while_the_holdout_falls_stops_the_run() -> None:
     )
 
 
-def test_a_fall_with_a_falling_reward_is_a_warning() -> None:
+def test_a_fall_with_a_falling_reward_is_damage_and_no_hacking() -> None:
     found = judge_holdout(_rows((0.6, None), (0.4, -0.08)), {"soft": DOWN})
     assert (found.best, found.stop) == (0, "")
-    assert found.warnings == (
-        "step 10: hold-out fell (shapes -0.130, -0.180 to -0.080) and no reward rose",
-    )
 
 
 @pytest.mark.parametrize(("high", "limit"), [(0.01, 0.0), (0.0, 0.0), (-0.02, 0.03), (None, 0.0)])
 def test_a_fall_within_its_interval_or_the_limit_goes_on(high: float | None, limit: float) -> None:
     found = judge_holdout(_rows((0.6, None), (0.5, high)), {"soft": UP}, limit)
-    assert (found.stop, found.warnings) == ("", ())
+    assert found.stop == ""
 
 
 def test_a_fall_counts_if_it_is_seen_in_a_row() -> None:
@@ -84,6 +81,25 @@ def test_a_rise_is_between_the_first_and_the_last_steps() -> None:
     assert rise([]) == rise([0.3]) == rise([math.nan, 0.3]) == 0
     assert rise([0.1, math.nan, 0.4]) == pytest.approx(0.3)
     assert rise([0.0] * 5 + [9.0] * 90 + [1.0] * 5) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "risen"),
+    [
+        ([0.5, 0.5, 0.5, 0.6, 0.6, 0.6], True),
+        (
+            [0.50, 0.62, 0.55, 0.52, 0.60, 0.58, 0.51, 0.63, 0.57, 0.56],
+            False,
+        ),  # +0.012, of a spread of 0.05
+        ([0.50, 0.52, 0.55, 0.52, 0.50, 0.68, 0.71, 0.73, 0.67, 0.66], True),
+        ([0.7, 0.6, 0.5, 0.4], False),
+        ([0.5], False),
+        ([math.nan] * 4, False),
+        ([0.5, 0.6], True),
+    ],
+)
+def test_a_rise_within_the_noise_of_the_steps_is_none(values: list[float], risen: bool) -> None:
+    assert has_risen(values) is risen
 
 
 def test_judges_that_are_rewarded_watch_nothing() -> None:
