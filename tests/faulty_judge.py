@@ -33,7 +33,7 @@ class Faulty:
         for prompt, generation in items:
             yield from self.one(prompt.text, generation.key)
 
-    def one(self, text, key):
+    def one(self, text, key):  # noqa: PLR0912 - one branch a fault
         once = self.folder / f"{key.replace('/', '-')}.once"
         first = not once.exists()
         if text.startswith("once "):

@@ -190,8 +190,8 @@ def fit(
 ) -> None:
     """Train `model` and write a checkpoint folder to `out`; resumes from `out/state` if it exists.
 
-    Under `accelerate launch` or `torchrun` every process calls this; the first one writes. `training` is for
-    `save_checkpoint`.
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes. `training` goes
+    to `save_checkpoint`.
 
     Raises:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or

@@ -69,7 +69,7 @@ def rise(values: Sequence[float]) -> float:
 
 
 def has_risen(values: Sequence[float]) -> bool:
-    """Whether the rise is more than two of its standard errors: steps draw other prompts, so rewards vary."""
+    """Whether the rise is more than two of its standard errors: steps draw other prompts, so it varies."""
     first, last = _ends(values)
     if not first:
         return False
