@@ -99,12 +99,7 @@ def rank_pictures(
     single = torch.tensor(
         [[scores(group.verdicts[spec.name]) for group in groups] for spec in specs], dtype=torch.float64
     )
-    rewards = mix_rewards(
-        single,
-        [spec.weight for spec in specs],
-        [spec.normalise for spec in specs],
-        [spec.quantise for spec in specs],
-    )
+    rewards = _mixed(single, specs, [spec.normalise for spec in specs])
     if options.placebo:
         rewards = torch.stack([_permuted(row, options.seed, step, n) for n, row in enumerate(rewards)])
     kept = keep_best_and_worst(rewards, options.keep or options.group)
@@ -113,6 +108,11 @@ def rank_pictures(
     among = rewards.where(kept, torch.nan)
     advantages = group_advantages(among, options.scale, options.floor)
     return Ranking(rewards, kept, advantages, _figures(groups, specs, single, rewards, advantages, kept))
+
+
+def _mixed(single: Tensor, specs: Sequence[RewardSpec], normalise: Sequence[bool]) -> Tensor:
+    """The weighted sum `[P, G]` of rewards `[K, P, G]`."""
+    return mix_rewards(single, [spec.weight for spec in specs], normalise, [s.quantise for s in specs])
 
 
 def _permuted(rewards: Tensor, seed: int, step: int, position: int) -> Tensor:
@@ -131,7 +131,8 @@ def _figures(
     kept: Tensor,
 ) -> dict[str, float]:
     found = {
-        "reward": float(rewards.nanmean()),
+        # As the judges give them: normalised, their mean would be 0 at every step.
+        "reward": float(_mixed(single, specs, [False] * len(specs)).nanmean()),
         "varied": float(has_variance(rewards).double().mean()),
         "lost": float(rewards.isnan().double().mean()),
         "kept": float(kept.double().mean()),

@@ -44,6 +44,15 @@ def test_rewards_are_added_by_weight_and_compared_within_their_group() -> None:
     assert ranking.figures["varied"] == 1.0
 
 
+def test_the_journal_shows_rewards_as_judges_give_them() -> None:
+    """Normalised in its group, the mean of any reward is 0 at every step."""
+    groups = _groups({"one": [0.2, 0.4]}, {"one": [0.6, 0.8]})
+    specs = [RewardSpec("one", "shapes", weight=2.0, normalise=True)]
+    ranking = rank_pictures(groups, specs, GrpoOptions(steps=1, group=2, warmup=0), 1)
+    assert float(ranking.rewards.mean()) == pytest.approx(0)
+    assert ranking.figures["reward"] == pytest.approx(1.0)
+
+
 def test_the_best_and_the_worst_are_kept_and_compared_with_each_other() -> None:
     groups = _groups({"one": [0.0, 0.4, 0.5, 1.0]})
     ranking = rank_pictures(groups, [ONE], GrpoOptions(steps=1, group=4, keep=2, warmup=0), 1)
