@@ -102,9 +102,6 @@ NOT_RUN = {
     r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt runs/.*": (
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"
     ),
-    r"torchrun .*|python -m benchmarks\.speed\.grpo.*": (
-        "needs cards, or minutes; tests/e2e/test_grpo.py has two ranks"
-    ),
     r"make demo-checkpoints": "trains for an hour; tests/e2e/test_train.py trains small ones",
     r"pip install .*": "installs gigabytes; tests/contract/test_release.py, tests/e2e/test_wheel.py",
     r"docker .*": "no container engine; tests/contract/test_release.py reads the Dockerfile",
@@ -121,7 +118,7 @@ NOT_RUN = {
     r"sar-eval (run|score) wise .*|sar-eval prompts fetch wise|vllm serve .*": (
         "needs WISE's files and a server; tests/e2e/test_rubric_server.py has one"
     ),
-    r"sar-eval (score scores --images DIR|judge RUN) --.*": (
+    r"sar-eval (score scores --images DIR|judge (RUN|runs/.*)) --.*": (
         "needs pictures and weights; tests/cli/test_scorers.py has some that need no weights"
     ),
     r"sar-eval score posters\.toml .*|sar-eval judge RUN --judge rubric .*": (
