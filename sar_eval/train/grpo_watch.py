@@ -99,9 +99,8 @@ class Watch:
             return ""
         halted = self._evaluate(trainer, engine, journal)
         if journal is not None:
-            if not journal.has_samples(
-                step
-            ):  # else it is resumed here, and the step's extremes are unknown
+            # Resumed here, the step's best and worst are not known any more, but stored.
+            if not journal.has_samples(step):
                 rows = [*self._watched(engine, rewards, trainer.options.seed), *self._last]
                 journal.samples(step, rows)
             if halted:
