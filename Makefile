@@ -24,8 +24,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# A worker a core, each with one thread: networks of a few kilobytes gain nothing by more, and lose by waiting.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A worker more than cores, of which one at least waits for processes that it kills; each with one thread: networks of
+# a few kilobytes gain nothing by more.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 3 ? n + 1 : 4)))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 tests: $(VENV)/.dev
 	$(PYTEST)
