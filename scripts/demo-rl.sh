@@ -11,6 +11,6 @@ scored() { test -f "$2/summary.json" || sar-eval run shapes --ckpt "$1" --out "$
 scored "$start" "$work/before"
 test -f "$work/grpo/sar_eval.json" || sar-eval train grpo shapes --ckpt "$start" --out "$work/grpo"
 scored "$work/grpo" "$work/after"
-sar-eval compare "$work/before" "$work/after" --html "$work/compare.html"
+sar-eval compare "$work/before" "$work/after" --out "$work/compare.html"
 echo "training   $work/grpo/training.html"
 echo "comparison $work/compare.html"

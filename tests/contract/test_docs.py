@@ -134,6 +134,15 @@ def test_commands_in_running_text_exist(page: Path, text: str) -> None:
     assert _unknown_words(text) == []
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda path: path.name)
+def test_commands_of_scripts_exist(script: Path) -> None:
+    text = script.read_text().replace("\\\n", " ")
+    found = re.findall(r"(?:^|[|;] *|\|\| )(sar-eval .*?)(?: *;|$)", text, re.MULTILINE)
+    assert found
+    for command in found:
+        assert _unknown_words(re.sub(r'"?\$\{?\w+\}?[\w/.-]*"?', "X", command)) == [], command
+
+
 def test_unknown_words_in_running_text_are_noticed() -> None:
     assert _unknown_words("sar-eval train sft|soft") == ["soft"]
     assert _unknown_words("sar-eval list --yaml") == ["--yaml"]
