@@ -76,6 +76,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_checkpoint, tmp
         pd.testing.assert_frame_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_where_it_was_watched_keeps_that_steps_pictures(
     tiny_checkpoint, tmp_path
 ) -> None:

@@ -228,6 +228,7 @@ def large(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_beyond_the_size_limit_images_are_files_beside_the_page(watched, large):
     page = watched.open(large.write(inline_limit=1000))
     files = {path.name for path in (large.folder.path / ASSETS).iterdir()}
@@ -285,6 +286,7 @@ def test_a_run_without_judge_or_fold_has_a_report(watched, tmp_path):
     assert page.locator(".banner, #task, #split").count() == 0
 
 
+@pytest.mark.slow
 def test_unexpected_evidence_does_not_break_the_report(watched, tmp_path):
     run = make_run(tmp_path, make_prompts(1)[:1], make_spec(images_per_prompt=4), lambda draw: b"no image")
     odd = [
