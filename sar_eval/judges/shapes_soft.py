@@ -2,71 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Self
-
-import cv2
-
 from sar_eval.errors import BadInput
 from sar_eval.images.files import decode_image
 from sar_eval.suites.checks import check_classes, check_geneval
 from sar_eval.suites.shapes.detect import find_regions
 from sar_eval.suites.shapes.grade import Grade, grade
+from sar_eval.suites.shapes.segmenting import SegmentingJudge
 from sar_eval.suites.shapes.vocabulary import SHAPES
 from sar_eval.types import Generation, Prompt, Verdict
 
-NAME = "shapes-soft"
 VERSION = "1"
 
 
-class ShapesSoftJudge:
+class ShapesSoftJudge(SegmentingJudge):
     """The grade of `suites.shapes.grade`; without options.
 
     A picture of one colour has grade 0 and no error: an empty canvas is what a weak checkpoint draws, and
     without a reward it would never learn that this is worse than anything.
     """
 
-    classes = SHAPES
+    name, version, classes = "shapes-soft", VERSION, SHAPES
     fold = "scores"  # a mean grade is no share of correct images
 
     def __init__(self, *, device: str = "cpu") -> None:
         """`device` is ignored: there is no network."""
         del device
-        self.version = VERSION
 
-    def __enter__(self) -> Self:
-        # Workers are processes, one for each core: OpenCV's own threads would compete with them.
-        cv2.setNumThreads(1)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def judge(self, items: Sequence[tuple[Prompt, Generation]]) -> Iterator[Verdict]:
-        """One verdict for each image; an unreadable one gets an error instead of a score."""
-        for prompt, generation in items:
-            try:
-                yield _verdict(prompt, generation)
-            except BadInput as error:
-                yield Verdict(generation.key, NAME, VERSION, error=str(error))
-
-
-def _verdict(prompt: Prompt, generation: Generation) -> Verdict:
-    if not isinstance(prompt.checks, dict) or not prompt.checks.get("include"):
-        raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
-    check_geneval(prompt.checks, f"prompt {prompt.id!r}")
-    check_classes([prompt], SHAPES, NAME)
-    if generation.image is None:
-        raise BadInput(f"no image: {generation.error}")
-    found = grade(prompt.checks, find_regions(decode_image(generation.image)))
-    return Verdict(
-        generation.key,
-        NAME,
-        VERSION,
-        score=found.score,
-        reason=_reason(found),
-        evidence={"boxes": list(found.boxes), "items": list(found.items), "surplus": found.surplus},
-    )
+    def judge_one(self, prompt: Prompt, generation: Generation) -> Verdict:
+        """The grade of one image (see `SegmentingJudge`)."""
+        if not isinstance(prompt.checks, dict) or not prompt.checks.get("include"):
+            raise BadInput(f"prompt {prompt.id!r} has no GenEval checks (include)")
+        check_geneval(prompt.checks, f"prompt {prompt.id!r}")
+        check_classes([prompt], SHAPES, self.name)
+        if generation.image is None:
+            raise BadInput(f"no image: {generation.error}")
+        found = grade(prompt.checks, find_regions(decode_image(generation.image)))
+        return Verdict(
+            generation.key,
+            self.name,
+            self.version,
+            score=found.score,
+            reason=_reason(found),
+            evidence={"boxes": list(found.boxes), "items": list(found.items), "surplus": found.surplus},
+        )
 
 
 def _reason(found: Grade) -> str:
