@@ -215,11 +215,11 @@ def kind_of(name: str) -> type:
 
 
 def merged(base: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
-    """The options of a recipe with those of the command line; of a table, only what is named changes."""
+    """The options of a recipe with those of the command line; of tables, only what is named changes."""
     found = {**base, **changes}
     for name, value in changes.items():
         if isinstance(value, dict) and isinstance(base.get(name), dict):
-            found[name] = {**base[name], **value}
+            found[name] = merged(base[name], value)
     return found
 
 

@@ -49,7 +49,17 @@ def shipped(folder: str) -> Path:
 def recipe_names() -> dict[str, str]:
     """Every shipped recipe with its description."""
     paths = sorted(shipped("benchmarks").glob("*.toml"))
-    return {path.stem: str(read_toml(path).get("description", "")) for path in paths}
+    return {path.stem: description(path) for path in paths}
+
+
+def training_recipes() -> dict[str, Path]:
+    """Every shipped recipe of `train grpo`."""
+    return {path.stem: path for path in sorted((shipped("benchmarks") / "grpo").glob("*.toml"))}
+
+
+def description(path: Path) -> str:
+    """What a recipe says it is, in a line."""
+    return str(read_toml(path).get("description", ""))
 
 
 def load_recipe(name: str) -> Recipe:

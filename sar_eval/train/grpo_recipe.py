@@ -13,8 +13,8 @@ from sar_eval import discover
 from sar_eval.documents import convert, read_toml
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
-from sar_eval.options import check_name, check_storable, check_value, declared
-from sar_eval.recipe import PROTOCOL_KEYS, shipped
+from sar_eval.options import check_name, check_storable, check_value, declared, merged
+from sar_eval.recipe import PROTOCOL_KEYS, training_recipes
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import suite_path
 from sar_eval.types import DrawProtocol, Json
@@ -214,11 +214,6 @@ class GrpoRecipe(msgspec.Struct, frozen=True, kw_only=True):
         return {"name": self.name, "protocol": dict(self.protocol), **found}
 
 
-def recipe_paths() -> dict[str, Path]:
-    """The shipped recipes, by name."""
-    return {path.stem: path for path in sorted((shipped("benchmarks") / "grpo").glob("*.toml"))}
-
-
 def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> GrpoRecipe:
     """A shipped recipe by name, or a TOML file by path.
 
@@ -231,11 +226,11 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> Gr
         BadInput: naming file, table, key and what is wrong.
     """
     check_name(name, "recipe")
-    known = recipe_paths()
+    known = training_recipes()
     path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None or not path.is_file():
         raise discover.unknown("GRPO recipe", name, list(known))
-    data = _merged(read_toml(path), changes or {})
+    data = merged(read_toml(path), changes or {})
     check_storable(data, str(path))
     file = convert(data, _RecipeFile, str(path))
     _check_numbers(file, str(path))
@@ -251,17 +246,6 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> Gr
         holdout=file.holdout,
         engine=file.engine,
     )
-
-
-def _merged(tables: Mapping[str, Json], changes: Mapping[str, Json]) -> dict[str, Json]:
-    """Tables with some values replaced, at any depth."""
-    found = dict(tables)
-    for name, value in changes.items():
-        within = found.get(name)
-        found[name] = (
-            _merged(within if isinstance(within, dict) else {}, value) if isinstance(value, dict) else value
-        )
-    return found
 
 
 def _protocol(table: Mapping[str, Json], where: str) -> dict[str, Json]:

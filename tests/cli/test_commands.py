@@ -21,7 +21,9 @@ def test_list_names_everything(sar_eval) -> None:
         "scorers",
         "folds",
         "trackers",
+        "training recipes",
     }
+    assert found["training recipes"]["shapes"].startswith("GRPO on plain coloured shapes")
     assert found["answerers"].keys() >= {"server", "transformers"}
     assert found["trackers"].keys() >= {"wandb", "trackio", "mlflow", "tensorboard"}
     assert found["checkpoints"].keys() >= {"demo:pretrain", "demo:sft"}

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput, UnknownName
-from sar_eval.train.grpo_recipe import GrpoOptions, load_grpo_recipe, recipe_paths
+from sar_eval.recipe import training_recipes
+from sar_eval.train.grpo_recipe import GrpoOptions, load_grpo_recipe
 from sar_eval.train.losses import LossOptions
 from sar_eval.train.policy import MODES, check_protocol
 from sar_eval.train.policy_update import learning_rate
 from tests.grpo_runs import setup_of, write_recipe
 
 
-@pytest.mark.parametrize("name", recipe_paths())
+@pytest.mark.parametrize("name", training_recipes())
 def test_a_shipped_recipe_can_be_read(name) -> None:
     recipe = load_grpo_recipe(name)
     assert recipe.suite.is_file()

@@ -7,8 +7,8 @@ import pytest
 
 from sar_eval import discover
 from sar_eval.errors import BadInput
-from sar_eval.recipe import load_recipe
-from sar_eval.train.grpo_recipe import GrpoRecipe, load_grpo_recipe, recipe_paths
+from sar_eval.recipe import load_recipe, training_recipes
+from sar_eval.train.grpo_recipe import GrpoRecipe, load_grpo_recipe
 from sar_eval.train.grpo_run import GrpoSetup, own_device
 from sar_eval.train.holdout import Holdout
 from sar_eval.train.policy import check_protocol
@@ -21,7 +21,7 @@ SIMPLEAR = [
 RESOLUTION = 1024  # of SimpleAR's last stage
 
 
-@pytest.mark.parametrize("name", sorted(recipe_paths()))
+@pytest.mark.parametrize("name", sorted(training_recipes()))
 def test_a_shipped_recipe_is_one(name: str) -> None:
     recipe = load_grpo_recipe(name)
     check_protocol(recipe.protocol_of(RESOLUTION), recipe.options.policy)
@@ -31,7 +31,7 @@ def test_a_shipped_recipe_is_one(name: str) -> None:
 
 
 def test_the_reference_s_setting_has_its_names() -> None:
-    assert set(SIMPLEAR) < recipe_paths().keys()
+    assert set(SIMPLEAR) < training_recipes().keys()
 
 
 def test_what_is_kept_of_the_reference() -> None:
