@@ -125,9 +125,10 @@ class GrpoTrainer:
             while self.step < self.options.steps and not halted:
                 self._step(engine, rewards, journal)
                 halted = self.watch.observe(self, engine, rewards, journal)
-                self._save_state(last=bool(halted) or self.step == self.options.steps)
-                if self._any_rank(stop.requested) and self.step < self.options.steps:
-                    self._save_state(last=True)
+                is_last = bool(halted) or self.step == self.options.steps
+                interrupted = self._any_rank(stop.requested) and not is_last
+                self._save_state(last=is_last or interrupted)
+                if interrupted:
                     raise Incomplete(
                         f"interrupted after step {self.step}; the same command goes on from there"
                     )
