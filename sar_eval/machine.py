@@ -2,6 +2,7 @@
 
 A container, a batch system or systemd limits both by control groups, of version 1 or 2; neither the
 affinity mask nor /proc/meminfo knows of that. Every group from the process's own up to the root counts.
+And whether a process that it started still runs there.
 """
 
 from __future__ import annotations
@@ -100,3 +101,11 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):  # another system, or no such controller
         return ""
+
+
+def has_exited(pid: int) -> bool:
+    """Whether a child has ended; it stays a zombie, so that its number is no other process's yet."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # waited for already
+        return True

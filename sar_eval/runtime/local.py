@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
+from sar_eval.machine import has_exited
 from sar_eval.runtime.interrupts import raising_lost_interrupts
 from sar_eval.runtime.slots import WorkerSlot, sharing_memory
 from sar_eval.runtime.streams import safe_streams, use_error_stream_for_output
@@ -205,7 +206,7 @@ def _end(worker: _Worker, timeout: float) -> bool:
     """
     pid, end = worker.process.pid or 0, time.monotonic() + timeout
     # `Process.join` with a timeout waits for a pipe to close, which a forked child keeps open.
-    while not _has_exited(pid):
+    while not has_exited(pid):
         if time.monotonic() > end:
             return False
         time.sleep(POLL_S)
@@ -213,14 +214,6 @@ def _end(worker: _Worker, timeout: float) -> bool:
         os.killpg(pid, signal.SIGKILL)
     worker.process.join()
     return True
-
-
-def _has_exited(pid: int) -> bool:
-    """Whether a child has ended; it stays a zombie, so that its number is no other process's yet."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # waited for already
-        return True
 
 
 @contextmanager

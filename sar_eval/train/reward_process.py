@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sar_eval.errors import BadInput, SarEvalError
+from sar_eval.machine import has_exited
 from sar_eval.protocols import WORKERS_PER_DEVICE
 from sar_eval.train.reward_worker import POLL_S, Item, JudgeCall
 from sar_eval.types import Generation, Verdict
@@ -175,7 +176,7 @@ class RewardProcess:
         """Start the worker again if it was lost."""
         if self._closed:
             raise WorkerLost("the run ends")
-        if self._process is not None and _has_exited(self._process.pid):
+        if self._process is not None and has_exited(self._process.pid):
             self.kill()  # it died since the last items
         if self._process is None:
             self.launch()
@@ -200,7 +201,7 @@ class RewardProcess:
         try:
             while not connection.poll(min(POLL_S, timeout_s)):
                 # A child of the judge's may hold the pipe open after the judge's own death.
-                if time.monotonic() > end or _has_exited(process.pid):
+                if time.monotonic() > end or has_exited(process.pid):
                     break
             if connection.poll():
                 return connection.recv()
@@ -208,7 +209,7 @@ class RewardProcess:
             raise WorkerLost(self._exit_reason()) from error
         raise WorkerLost(
             self._exit_reason()
-            if _has_exited(process.pid)
+            if has_exited(process.pid)
             else f"the judge said nothing for {timeout_s:g} s (timeout_s)"
         )
 
@@ -261,17 +262,9 @@ def _environment(call: JudgeCall) -> dict[str, str]:
     return kept
 
 
-def _has_exited(pid: int) -> bool:
-    """Whether a child has ended; it stays a zombie, so that its number is no other process's yet."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # waited for already
-        return True
-
-
 def _wait_for_exit(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     end = time.monotonic() + timeout_s
-    while not _has_exited(process.pid):
+    while not has_exited(process.pid):
         if time.monotonic() > end:
             return False
         time.sleep(0.005)
