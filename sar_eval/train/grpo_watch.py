@@ -125,6 +125,7 @@ class Watch:
             self._results.append(self._draw_holdout(trainer, engine))
         if journal is not None:
             journal.holdout(self._all_rows())
+            journal.note([each for result in self._results for each in self._holdout.losses(result)])
         verdict = self._verdict(trainer, journal)
         self.best_step = verdict.best
         if trainer.accelerator.is_main_process and verdict.best == trainer.step:

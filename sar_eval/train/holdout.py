@@ -134,6 +134,15 @@ class Holdout:
                     faults.setdefault(name, f"{verdict.key}: {verdict.error or 'no score'}")
         return HoldoutResult(step=step, scores=scores, faults=faults)
 
+    def losses(self, result: HoldoutResult) -> list[str]:
+        """What each judge left out of an evaluation, in sentences: its figure is of the rest."""
+        total = len(self.prompts) * self.images_per_prompt
+        return [
+            f"Hold-out judge {name!r} has no score for {total - len(result.scores[name])} of {total} "
+            f"pictures at step {result.step}; {why}"
+            for name, why in result.faults.items()
+        ]
+
     def rows(self, first: HoldoutResult, result: HoldoutResult) -> list[HoldoutRow]:
         """What each judge says of an evaluation, and of its difference to step 0, as `compare` does.
 

@@ -121,6 +121,17 @@ class Journal:
             if row not in known:
                 self._listener(row.step, _figures(row))
 
+    def note(self, sentences: Sequence[str]) -> None:
+        """Add what a reader must know first, each once.
+
+        Raises:
+            StorageFailed: the file cannot be written.
+        """
+        notes = tuple(dict.fromkeys((*self._head.notes, *sentences)))
+        if notes != self._head.notes:
+            self._head = replace(self._head, notes=notes)
+            stored.write_head(self.folder, self._head)
+
     def halt(self, step: int, why: str) -> None:
         """Write why the run ends before its last step, for the top of the page.
 

@@ -101,6 +101,18 @@ def test_a_draw_that_fails_is_left_out_and_named(pool: RewardPool) -> None:
     assert found.faults["shapes"].startswith("long/0: not drawn: the prompt takes")
 
 
+def test_what_a_judge_left_out_is_said() -> None:
+    holdout = _read(max_prompts=12, images_per_prompt=2, judges=("colourfulness",))
+    scores = {draw.key: 1.0 for draw in holdout.draws()}
+    part = {key: scores[key] for key in list(scores)[:21]}
+    faults = {"colourfulness": "colors-000/1: one colour"}
+    result = HoldoutResult(step=10, scores={"shapes": scores, "colourfulness": part}, faults=faults)
+    (said,) = holdout.losses(result)
+    assert said.startswith("Hold-out judge 'colourfulness' has no score for 3 of 24 pictures at step 10; ")
+    assert said.endswith("colors-000/1: one colour")
+    assert holdout.losses(HoldoutResult(step=0, scores={"shapes": scores, "colourfulness": scores})) == []
+
+
 def test_a_judge_without_any_score_ends_the_run() -> None:
     results = [HoldoutResult(step=0, scores={"hps": {}}, faults={"hps": "a/0: no weights"})]
     with pytest.raises(Incomplete, match="hold-out judge 'hps' gave no score at all; a/0: no weights"):

@@ -112,3 +112,9 @@ def test_a_listener_hears_everything_once(tmp_path: Path) -> None:
     again.resume(0)
     again.holdout([first])
     assert heard == []
+
+
+def test_notes_are_added_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {}, ["Placebo."])
+    journal.note(["3 pictures have no score.", "Placebo.", "3 pictures have no score."])
+    assert read_head(tmp_path).notes == ("Placebo.", "3 pictures have no score.")
