@@ -14,7 +14,10 @@ GROUND = (
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (
     (("cli", "commands, terminal"),),
-    (("train", "pretraining, fine-tuning, GRPO, DPO: what makes checkpoints"),),
+    (
+        ("train", "pretraining, fine-tuning, GRPO, DPO: what makes checkpoints"),
+        ("synthesis", "sets of pictures: filtered, ranked, deduplicated"),
+    ),
     (("stages", "one verb, one file"), ("report", "HTML pages")),
     (
         ("engines", "draw"),

@@ -63,6 +63,10 @@ ALLOWED = {
         *("decoding", "engines", "families", "images", "judges", "recipe", "report", "scoring", "storage"),
         *("suites", "tensors"),
     },
+    "synthesis": {
+        *("families", "images", "networks", "recipe", "report", "runtime", "scoring", "spec", "stages"),
+        *("storage", "suites", "tensors"),
+    },
 }
 # What lies on the ground is free of heavy imports, and knows the ground alone.
 ALLOWED |= {name: set() for name in GROUND}
