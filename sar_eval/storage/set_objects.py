@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -56,7 +57,7 @@ def data_object(
         ValueError: the rows are not in order, or there is no such layout.
     """
     keys = [(row.row, row.index) for row in rows]
-    if any(first >= second for first, second in zip(keys, keys[1:], strict=False)):
+    if any(first >= second for first, second in pairwise(keys)):
         raise ValueError("rows of a data object must be in the order of row and index")
     names = sorted({name for row in rows for name in row.scores}) if measures is None else list(measures)
     if layout == "webdataset":
@@ -186,7 +187,11 @@ def _read_parquet(file: BinaryIO, where: str) -> Iterator[DataRow]:
 def _data_row(row: Mapping[str, Any], scores: Mapping[str, float]) -> DataRow:
     image, tokens = row.get("image"), row.get("tokens")
     return DataRow(
-        *(row[name] for name in ("row", "index", "id", "caption", "seed")),
+        row["row"],
+        row["index"],
+        row["id"],
+        row["caption"],
+        row["seed"],
         image["bytes"] if image else None,
         None if tokens is None else tuple(tokens),
         scores,

@@ -117,7 +117,6 @@ def _files(file: BinaryIO, where: str) -> Iterator[tuple[str, str, bytes]]:
                 content = data.read() if data else b""
                 if len(content) != member.size:
                     raise BadInput(f"{where} is cut off within {member.name}")
-                tar.members.clear()  # of which tarfile keeps all
                 yield match[1], match[2], content
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise BadInput(f"{where} cannot be read as a tar: {error}") from error
