@@ -24,7 +24,7 @@ from sar_eval.storage.webdataset_tar import read_tar, token_type, write_tar
 from sar_eval.types import Json
 
 LAYOUTS = {"parquet": ".parquet", "webdataset": ".tar"}
-FIXED = ("image", "tokens", "caption", "id", "row", "index", "seed")
+FIXED = ("image", "tokens", "caption", "id", "row", "index", "seed", "text")
 GROUP_ROWS = {True: 100, False: 5000}  # rows of a row group, with and without images: some 10 to 100 MB
 BATCH_ROWS = 256  # that become Python objects at a time
 # Codes are all but random, so that only the upper bytes, which are 0, can be saved: splitting the bytes
@@ -78,6 +78,7 @@ def _parquet_data(rows: Sequence[DataRow], metadata: Mapping[str, str], measures
     columns["row"] = pa.array([row.row for row in rows], pa.int64())
     columns["index"] = pa.array([row.index for row in rows], pa.int32())
     columns["seed"] = pa.array([row.seed for row in rows], pa.int64())
+    columns["text"] = pa.array([row.text for row in rows], pa.string())
     for name in measures:
         columns[score_column(name)] = pa.array([row.scores.get(name) for row in rows], pa.float64())
     width = columns["tokens"].type.value_type if "tokens" in columns else None
@@ -107,7 +108,7 @@ def set_features(measures: Sequence[str], *, image: bool, tokens: str | None) ->
     if tokens:
         found["tokens"] = {"feature": {"dtype": tokens, "_type": "Value"}, "_type": "Sequence"}
     types = {"caption": "string", "id": "string", "row": "int64", "index": "int32", "seed": "int64"}
-    types |= {score_column(name): "float64" for name in measures}
+    types |= {"text": "string"} | {score_column(name): "float64" for name in measures}
     return found | {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
 
 
@@ -192,6 +193,7 @@ def _data_row(row: Mapping[str, Any], scores: Mapping[str, float]) -> DataRow:
         row["id"],
         row["caption"],
         row["seed"],
+        row["text"],
         image["bytes"] if image else None,
         None if tokens is None else tuple(tokens),
         scores,

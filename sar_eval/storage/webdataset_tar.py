@@ -36,6 +36,7 @@ class Facts(msgspec.Struct, frozen=True):
     index: int
     id: str
     seed: int
+    text: str = ""
     scores: dict[str, float | None] = {}
     made_with: dict[str, str] = {}
 
@@ -60,7 +61,7 @@ def write_tar(rows: Sequence[DataRow], metadata: Mapping[str, str], measures: Se
 
 def _members(row: DataRow, metadata: Mapping[str, str], measures: Sequence[str]) -> dict[str, bytes]:
     scores = {name: row.scores.get(name) for name in measures}
-    facts = Facts(row.row, row.index, row.id, row.seed, scores, dict(metadata))
+    facts = Facts(row.row, row.index, row.id, row.seed, row.text, scores, dict(metadata))
     found = {"json": msgspec.json.encode(facts), "txt": row.caption.encode()}
     if row.image is not None:
         found[image_suffix(row.image)] = row.image
@@ -133,7 +134,10 @@ def _row(files: Mapping[str, bytes], where: str) -> tuple[Facts, DataRow]:
         caption = files["txt"].decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"{where}.txt is no UTF-8: {error}") from error
-    return facts, DataRow(facts.row, facts.index, facts.id, caption, facts.seed, image, tokens, scores)
+    row = DataRow(
+        facts.row, facts.index, facts.id, caption, facts.seed, facts.text, image, tokens, scores
+    )
+    return facts, row
 
 
 def _tokens(data: bytes, where: str) -> tuple[int, ...]:
