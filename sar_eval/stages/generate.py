@@ -100,7 +100,8 @@ class GenerateTask:
             yield run_block
 
 
-def _limit_threads(slot: WorkerSlot) -> None:
+def limit_threads(slot: WorkerSlot) -> None:
+    """Give a worker that draws its share of the cores."""
     import torch
 
     torch.set_num_threads(slot.threads)

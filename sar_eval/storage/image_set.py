@@ -58,7 +58,7 @@ class ImageSet:
             BadInput: there is no set here, or its spec is broken.
         """
         if not self.exists():
-            raise BadInput(f"{self.store.uri} is no set of pictures (no {SPEC}): make one with `sar-eval synth`")
+            raise BadInput(f"{self.store.uri} is no set (no {SPEC}): `sar-eval synth` makes one")
         return parse_json(self.store.read(SPEC), f"{self.store.uri}, {SPEC}")
 
     def commit(self, record: BlockRecord, data: bytes, manifest: bytes) -> bool:
@@ -166,7 +166,7 @@ class ImageSet:
 
     def _parsed(self, data: bytes, name: str) -> BlockRecord:
         where = f"{self.store.uri}, {name}"
-        record = convert(parse_json(data, where), BlockRecord, where, "`sar-eval synth verify` looks at all")
+        record = convert(parse_json(data, where), BlockRecord, where, "see `sar-eval synth verify`")
         for kind, named in (("data", record.data), ("manifest", record.manifest)):
             match = OBJECT_NAME.fullmatch(named)
             if (named or kind == "manifest") and not (match and match[1] == kind):
@@ -177,8 +177,8 @@ class ImageSet:
 
     def _broken(self, name: str, why: str) -> BadInput:
         return BadInput(
-            f"{self.store.uri}, {name} is broken: {why}; `sar-eval synth verify --repair` removes it, and the "
-            "same command as before then draws its block again"
+            f"{self.store.uri}, {name} is broken: {why}; `sar-eval synth verify --repair` removes it, and "
+            "the same command as before then draws its block again"
         )
 
 
