@@ -149,7 +149,7 @@ class _Run(Generic[W]):
         self.workers.append(self.crew.start(slot))
 
     def has_work(self) -> bool:
-        """Whether a block waits or is in work; a worker that still starts when none is has come too late."""
+        """Whether a block waits or is in work; a worker that then still starts is not waited for."""
         return any(worker.blocks for worker in self.workers) or bool(self.workers and self.queue.ahead(1))
 
     def handle(self, worker: W, message: Message) -> list[BlockResult]:

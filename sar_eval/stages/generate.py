@@ -86,7 +86,7 @@ class GenerateTask:
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
-        """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.runtimes.Task`)."""
+        """Load the engine once; blocks give (failed, seconds), maybe later (see `runtimes.Task`)."""
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
         _limit_threads(slot)
