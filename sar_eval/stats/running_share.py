@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sar_eval.stats.intervals import wilson_interval
+from scipy.special import stdtrit
+
+from sar_eval.stats.intervals import Z95, wilson_interval
 
 FEW_BLOCKS = 20  # the spread between fewer is not well known
 
@@ -52,16 +54,15 @@ class RunningShare:
         """Independent draws with the same variance: p (1 - p) / var(p) (Kish 1965).
 
         The variance is the ratio estimator's over blocks (Cochran 1977, eq. 2.39, without the correction
-        for finite populations). Where it cannot be estimated, prompts count as independent, and their
-        draws as one; where it is estimated from few blocks, no more than that is claimed, and never more
-        than all draws.
+        for finite populations); as it is an estimate, Student's quantile takes the normal one's place.
+        Where blocks do not differ, or there is one, it cannot be estimated: prompts count as independent
+        then, and their draws as one. So they do where few blocks hardly differ.
         """
-        variance = self._variance()
-        if not variance:
+        if not (variance := self._variance()):
             return max(1, self.prompts)
         share = self.hits / self.draws
-        most = self.draws if self.blocks >= FEW_BLOCKS else max(1, self.prompts)
-        return min(share * (1 - share) / variance, most)
+        size = share * (1 - share) / variance * (Z95 / float(stdtrit(self.blocks - 1, 0.975))) ** 2
+        return min(size, self.draws if self.blocks >= FEW_BLOCKS else max(1, self.prompts))
 
     def _variance(self) -> float:
         """Of the share; 0 where blocks do not differ, or there is one."""
