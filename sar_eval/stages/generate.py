@@ -89,7 +89,7 @@ class GenerateTask:
         """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.local.Task`)."""
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
-        _limit_threads(slot)
+        limit_threads(slot)
         origin = made_by(self.spec, slot.device)
         with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:
 
@@ -100,7 +100,8 @@ class GenerateTask:
             yield run_block
 
 
-def _limit_threads(slot: WorkerSlot) -> None:
+def limit_threads(slot: WorkerSlot) -> None:
+    """Give a worker that draws its share of the cores."""
     import torch
 
     torch.set_num_threads(slot.threads)

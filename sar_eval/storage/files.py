@@ -67,7 +67,7 @@ def publish(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as file:
         sync_file(file)
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def sync_file(file: BinaryIO) -> None:
@@ -150,7 +150,8 @@ def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
                 Path(entry).unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, as far as its file system can say so."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
