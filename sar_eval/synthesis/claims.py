@@ -16,13 +16,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sar_eval.documents import parse_json
 from sar_eval.errors import SarEvalError
-
-if TYPE_CHECKING:
-    from sar_eval.storage.objects import ObjectStore
+from sar_eval.storage.objects import ObjectMissing, ObjectStore
 
 FOLDER = "claims"
 LEASE_S = 180.0  # a worker that has not said a word for so long is taken for dead
@@ -114,12 +112,10 @@ class Claims:
 
     def adopt(self, claims: Iterable[Claim]) -> set[int]:
         """Hold again those claims that are this worker's own, of its life before; returns their blocks."""
-        own = {claim.name: claim for claim in claims}
-        for name, content in self.store.read_many(list(own)):
-            found = parse_json(content, f"{self.store.uri}/{name}")
-            if isinstance(found, dict) and found.get("holder") == self.holder:
-                self._held[own[name].block] = own[name]
-        return {claim.block for claim in own.values() if claim.block in self._held}
+        own = {claim.block: claim for claim in claims if self._is_own(claim)}
+        with self._lock:
+            self._held |= own
+        return set(own)
 
     def release(self, blocks: Iterable[int]) -> None:
         """Give up the claims of those blocks that are held: they are done, or another may have them."""
@@ -127,6 +123,13 @@ class Claims:
             names = [self._held.pop(block).name for block in blocks if block in self._held]
             if names:
                 self.store.delete(names)
+
+    def _is_own(self, claim: Claim) -> bool:
+        try:
+            found = parse_json(self.store.read(claim.name), self.store.where(claim.name))
+        except ObjectMissing:  # given up since it was listed
+            return False
+        return isinstance(found, dict) and found.get("holder") == self.holder
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(self.lease_s / BEATS):

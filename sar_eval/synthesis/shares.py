@@ -25,10 +25,14 @@ SLEEP_S = 0.2  # a signal's handler only sets a flag: waits are cut so that it i
 
 
 class Progress(Protocol):
-    """What a share asks of a set."""
+    """What a share asks of a set; `synthesis.committed.CommittedBlocks` answers."""
 
     def finished(self) -> set[int]:
-        """Numbers of the blocks that are committed."""
+        """Numbers of the blocks that have a done-record, whatever it says."""
+        ...
+
+    def has(self, block: int) -> bool:
+        """Whether this block has one by now."""
         ...
 
 
@@ -62,7 +66,7 @@ class Share:
         self._living: set[int] = set()
         self._candidates: Iterator[int] = iter(())  # of one look; sought when the first is asked for
         self._looked = float("-inf")
-        self._random = random.Random(f"{claims.holder} {share}")  # noqa: S311 - spreads thieves, hides nothing
+        self._random = random.Random(f"{claims.holder} {share}")  # spreads thieves
 
     def stop(self) -> None:
         """Give out no more blocks. Safe in a signal's handler."""
@@ -159,6 +163,10 @@ class Share:
     def _take(self, block: int) -> bool:
         if not self.claims.take(block, self._others.get(block)):
             self._living.add(block)
+            return False
+        if block not in self._again and self._progress.has(block):  # since this worker last looked
+            self._finished.add(block)
+            self.claims.release([block])
             return False
         self._taken.add(block)
         return True
