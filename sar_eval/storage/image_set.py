@@ -1,6 +1,7 @@
 """A synthesised set in an object store: its spec, and which blocks are committed.
 
     spec.json                                  what decides the set's bytes
+    prompts.index                              how to read any range of the prompt file, and its digest
     data/part-000000123-<digest>.parquet|.tar  kept rows of block 123
     manifest/part-000000123-<digest>.parquet   one row for each of its draws
     done/000000/000000123-0.json               its done-record, made by create-if-absent: this commits it
@@ -26,6 +27,7 @@ from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.types import Json
 
 SPEC = "spec.json"
+PROMPT_INDEX = "prompts.index"
 BLOCKS_PER_GROUP = 1000  # of a folder of done-records, and of a ledger
 RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json")
 LEDGER_NAME = re.compile(r"ledger/(\d{6,})-[0-9a-f]{16}\.jsonl")
@@ -60,6 +62,14 @@ class ImageSet:
         if not self.exists():
             raise BadInput(f"{self.store.uri} is no set (no {SPEC}): `sar-eval synth` makes one")
         return parse_json(self.store.read(SPEC), f"{self.store.uri}, {SPEC}")
+
+    def prompt_index(self) -> bytes | None:
+        """What later starts and workers need to read the prompt file by row; None if none is stored."""
+        return self.store.read(PROMPT_INDEX) if self.store.exists(PROMPT_INDEX) else None
+
+    def store_prompt_index(self, index: bytes) -> None:
+        """Keep the index of the prompt file, unless one is there."""
+        self.store.create(PROMPT_INDEX, index)
 
     def commit(self, record: BlockRecord, data: bytes, manifest: bytes) -> bool:
         """Store a block's objects, then its done-record; False if another worker committed it before.
