@@ -18,9 +18,9 @@ from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
-from sar_eval.synthesis.measures import OpenMeasures
 from sar_eval.synthesis.prompts import BadRow, PromptSource, open_prompts
-from sar_eval.synthesis.selection import Drawn, Outcome, drop_duplicates, select
+from sar_eval.synthesis.measures import Drawn, OpenMeasures
+from sar_eval.synthesis.selection import KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Draw, Generation, Prompt, draw_seed
 
@@ -113,9 +113,9 @@ class _BlockWorker:
         return self.task.spec
 
     @cached_property
-    def _selection(self) -> Any:
+    def _selection(self) -> Selection:
         """What is kept of a prompt's draws; duplicates are looked for in the whole block."""
-        return replace(self.spec.selection, duplicates=None)
+        return replace(self.spec.selection, duplicates=KEEP)
 
     def run(self, block: int) -> Future[BlockOutcome]:
         """Draw a block; the rest is done in a thread, while the next block is drawn."""
@@ -150,7 +150,8 @@ class _BlockWorker:
         """The draws of a prompt, called ROW/INDEX: ids may be there twice in a file that nobody holds."""
         refused = self.task.skipped.get(row, "")
         if isinstance(prompt, BadRow):
-            prompt, refused = Prompt(prompt.id, ""), prompt.why
+            refused = prompt.why
+            prompt = Prompt(prompt.id, "")
         seeds = [draw_seed(self.spec.run.seed, prompt.id, index) for index in range(self.spec.best_of)]
         called = replace(prompt, id=str(row))
         draws = tuple(Draw(called, index, seed) for index, seed in enumerate(seeds))
@@ -178,7 +179,7 @@ class _BlockWorker:
         outcomes = select(drawn, self._selection, self.measures)
         for outcome in outcomes:
             if outcome.fate != "kept":
-                outcome.drawn.drop_picture()
+                outcome.drawn.drop()
         return outcomes
 
     def _finish(
@@ -193,7 +194,9 @@ class _BlockWorker:
         drop_duplicates(outcomes, self.spec.selection.duplicates)
         earlier = self.task.earlier.get(block)
         attempt = 0 if earlier is None else earlier.attempt + 1
-        record, data, manifest = self.encoder.encode(block, attempt, outcomes, {prompt.row: prompt.id for prompt in prompts})
+        record, data, manifest = self.encoder.encode(
+            block, attempt, outcomes, {prompt.row: prompt.id for prompt in prompts}
+        )
         worse = earlier is not None and record.lacking >= earlier.lacking
         committed = not worse and self.image_set.commit(record, data, manifest)
         return BlockOutcome(record, committed, time.monotonic() - started)
