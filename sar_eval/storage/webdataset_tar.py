@@ -134,9 +134,7 @@ def _row(files: Mapping[str, bytes], where: str) -> tuple[Facts, DataRow]:
         caption = files["txt"].decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"{where}.txt is no UTF-8: {error}") from error
-    row = DataRow(
-        facts.row, facts.index, facts.id, caption, facts.seed, facts.text, image, tokens, scores
-    )
+    row = DataRow(facts.row, facts.index, facts.id, caption, facts.seed, facts.text, image, tokens, scores)
     return facts, row
 
 
