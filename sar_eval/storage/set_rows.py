@@ -79,7 +79,7 @@ class ManifestRow:
 
 @dataclass(frozen=True, slots=True)
 class BlockRecord:
-    """A committed block, as its done-record stores it. It has no times: the same block gives the same bytes.
+    """A committed block, as its done-record stores it: without times, so that it is always the same.
 
     Attributes:
         block: its number.
