@@ -58,7 +58,7 @@ class Repacked:
         source: digest of what it held then (see `SetReader.state`).
         rows, layout: how many rows an object has at most, and its layout.
         parts: the objects, in order.
-        funnel: of the set that was repacked, as its `funnel.json` has it.
+        summary: figures and funnel of the set that was repacked, as its `funnel.json` has them.
     """
 
     spec: dict[str, Any]
@@ -66,7 +66,7 @@ class Repacked:
     rows: int
     layout: str
     parts: tuple[RepackedPart, ...]
-    funnel: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
 def is_set(place: str | Path) -> bool:
@@ -93,6 +93,11 @@ class SetReader:
             return None
         where = f"{self.store.uri}, {REPACKED}"
         return convert(parse_json(self.store.read(REPACKED), where), Repacked, where)
+
+    @property
+    def layout(self) -> str:
+        """Of its data objects."""
+        return self.repacked.layout if self.repacked else str(self.spec.get("layout", ""))
 
     def parts(self, first: int = 0) -> Iterator[DataPart]:
         """Data objects in order, from a number on; blocks of which nothing was kept have none."""
