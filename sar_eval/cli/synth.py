@@ -42,7 +42,7 @@ class SynthGroup(TyperGroup):
 
 app = typer.Typer(
     cls=SynthGroup,
-    help="Draw sets of pictures from files of prompts: filtered, ranked, deduplicated, on any number of machines.",
+    help="Draw sets of pictures from prompts: filtered, ranked, deduplicated, on any number of machines.",
     no_args_is_help=True,
 )
 Prompts = Annotated[

@@ -13,13 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
+from sar_eval.storage.input_file import InputFile
 from sar_eval.storage.line_index import ChunkLines, LineIndex, join_chunks, lines_of_chunk
 
 CHUNK = 1 << 26  # bytes; part of the digest's definition
@@ -43,48 +42,6 @@ class FileFacts:
     digest: str
     rows: int
     stamp: str
-
-
-class InputFile:
-    """A file on this machine that may be large."""
-
-    def __init__(self, uri: str) -> None:
-        """Look at the file.
-
-        Raises:
-            BadInput: there is none, or it is no regular file.
-        """
-        self.uri = uri
-        self.size, self.stamp = self._status()
-
-    def _status(self) -> tuple[int, str]:
-        uri, path = self.uri, Path(self.uri)
-        try:
-            if path.exists() and not path.is_file():  # a pipe or a device: reading it may never end
-                raise BadInput(
-                    f"{uri} is {'a directory' if path.is_dir() else 'no regular file'}, not a file"
-                )
-            status = path.stat()
-        except FileNotFoundError as error:
-            raise BadInput(f"no file {uri}") from error
-        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise BadInput(f"cannot read {uri}: {getattr(error, 'strerror', None) or error}") from error
-        return status.st_size, str(status.st_mtime_ns)
-
-    def is_as_it_was(self) -> bool:
-        """Whether size and time are those at the start."""
-        return self._status() == (self.size, self.stamp)
-
-    def open(self) -> BinaryIO:
-        """The file, to read and to seek in.
-
-        Raises:
-            BadInput: it cannot be read.
-        """
-        try:
-            return Path(self.uri).open("rb")
-        except OSError as error:
-            raise BadInput(f"cannot read {self.uri}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The driver of a synthesis: which blocks are left, who draws them, and what is done when one cannot be drawn.
+"""The driver of a synthesis: which blocks are left, and what is done about one that cannot be drawn.
 
 Whatever is stopped at any moment, by whatever means, goes on with the same command: all state is in the
 store, and a block is there or it is not.
@@ -68,7 +68,7 @@ class Driver:
             self._tell("end", note=why)
 
     def _committed_before(self, share: range) -> tuple[bytearray, dict[int, BlockRecord]]:
-        """By block whether it is there as a whole, and the records of those of the share that lack draws."""
+        """By block whether it is there as a whole; and the share's records that lack draws."""
         whole, lacking = bytearray(self.spec.blocks), dict[int, BlockRecord]()
         for record in self.image_set.records():
             if record.block >= self.spec.blocks:

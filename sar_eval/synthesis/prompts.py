@@ -14,9 +14,11 @@ from typing import Protocol
 from sar_eval.documents import parse_json, shorten
 from sar_eval.encodings import MARKS, OTHERS
 from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.options import check_name
 from sar_eval.recipe import load_recipe, recipe_names
+from sar_eval.storage.input_file import InputFile, input_file
 from sar_eval.storage.line_index import BOM, MAX_LINE, LineIndex, read_lines
-from sar_eval.storage.prompt_source import FileFacts, InputFile, pack_index, scan, unpack_index
+from sar_eval.storage.prompt_source import FileFacts, pack_index, scan, unpack_index
 from sar_eval.storage.row_groups import RowGroups, UnreadableRow
 from sar_eval.suites.locate import missing_suite_hint
 from sar_eval.suites.prompts import make_prompt
@@ -82,8 +84,9 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
         BadInput: there is no such file, it has no prompts, or the index is damaged.
         SpecMismatch: the file is not the one that the index was made of.
     """
-    path = _path(uri)
-    source = ListedPrompts(uri, path) if path.is_dir() else _open_file(uri, InputFile(str(path)), index)
+    place = _place(uri)
+    is_folder = "://" not in place and Path(place).is_dir()
+    source = ListedPrompts(uri, Path(place)) if is_folder else _open_file(uri, input_file(place), index)
     if isinstance(source, ListedPrompts) and index is not None:
         _check_same(source.facts(), unpack_index(index, INDEX)[0], uri)
     if not len(source):
@@ -91,24 +94,25 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
     return source
 
 
-def _path(uri: str) -> Path:
-    """The file that is meant: a benchmark's name stands for its suite where no file is called so."""
-    path = Path(uri)
-    if uri not in recipe_names() or path.exists():
-        return path
+def _place(uri: str) -> str:
+    """Where the file is that is meant: a benchmark's name, where no file is called so, is its suite."""
+    check_name(uri, "the prompt file")
+    if "://" in uri or Path(uri).exists() or uri not in recipe_names():
+        return uri
     suite = load_recipe(uri).suite
     if suite is None:
         raise BadInput(f"the benchmark {uri} has no prompts of its own: name a prompt file")
     if hint := missing_suite_hint(suite):
         raise BadInput(hint)
-    return suite
+    return str(suite)
 
 
 def _open_file(uri: str, file: InputFile, index: bytes | None) -> FilePrompts | ListedPrompts:
     suffix = Path(file.uri).suffix.lower()
     is_table = suffix == ".parquet"
     if not is_table and not _has_plain_lines(file, suffix):
-        return ListedPrompts(uri, Path(file.uri), file)
+        with file.local_copy() as path:
+            return ListedPrompts(uri, path, file)
     known = None if index is None else _known(uri, file, index)
     if is_table:
         rows = RowGroups(file.open(), name=uri)
@@ -274,9 +278,12 @@ class ListedPrompts:
         """
         self.uri, self._file, self._notes = uri, file, list[str]()
         assumed = Assumptions()
-        rows = (row for _, row in read_prompt_rows(path, self._notes))
-        self._prompts = list(_prompts(enumerate(rows), assumed))
-        self._notes += assumed.notes(path)
+        try:
+            rows = (row for _, row in read_prompt_rows(path, self._notes))
+            self._prompts = list(_prompts(enumerate(rows), assumed))
+        except BadInput as error:
+            raise type(error)(str(error).replace(str(path), uri)) from error
+        self._notes = [note.replace(str(path), uri) for note in (*self._notes, *assumed.notes(path))]
 
     def __len__(self) -> int:
         return len(self._prompts)
