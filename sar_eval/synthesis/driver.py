@@ -39,6 +39,7 @@ class Driver:
     total: int = 0
     _failed: dict[int, str] = field(default_factory=dict)
     _committed: set[int] = field(default_factory=set)
+    _share: range = range(0)
 
     def run(self, share: range | None = None, blocks: Iterable[int] | None = None) -> None:
         """Draw the blocks that are not there as a whole.
@@ -53,6 +54,7 @@ class Driver:
         """
         share = range(self.spec.blocks) if share is None else share
         whole, lacking = self._committed_before(share)
+        self._share = share
         self.total, self.done = len(share), sum(whole[block] for block in share)
         self._tell("start")
         todo = (block for block in share if not whole[block]) if blocks is None else iter(blocks)
@@ -90,6 +92,7 @@ class Driver:
         if block not in self._committed:
             self._committed.add(block)
             self.done += 1
+            self.total += block not in self._share  # taken over from another driver's
         record = outcome.record if outcome.committed else None
         self.monitor(
             SynthEvent(
