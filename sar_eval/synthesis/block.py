@@ -20,10 +20,10 @@ from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
 from sar_eval.synthesis.measures import OpenMeasures
-from sar_eval.synthesis.prompts import BadRow, PromptSource, open_prompts
+from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
 from sar_eval.synthesis.selection import Drawn, Outcome, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
-from sar_eval.types import Draw, Generation, Prompt, draw_seed
+from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
 
@@ -148,13 +148,11 @@ class _BlockWorker:
         return self.source.prompts(rows.start, rows.stop)
 
     def _named(self, row: int, prompt: Prompt | BadRow) -> _PromptDraws:
-        """The draws of a prompt, called ROW/INDEX: ids may be there twice in a file that nobody holds."""
+        """The draws of a prompt, and why they are not made."""
         refused = self.task.skipped.get(row, "")
         if isinstance(prompt, BadRow):
-            prompt, refused = Prompt("", ""), prompt.why
-        seeds = [draw_seed(self.spec.run.seed, prompt.id, index) for index in range(self.spec.best_of)]
-        called = replace(prompt, id=str(row))
-        draws = tuple(Draw(called, index, seed) for index, seed in enumerate(seeds))
+            prompt, refused = Prompt(prompt.id, ""), prompt.why
+        draws = draws_of_row(row, prompt, self.spec.run.seed, range(self.spec.best_of))
         return _PromptDraws(row, prompt.id, draws, refused)
 
     def _waves(self, draws: Sequence[Draw]) -> list[Future[list[Generation]]]:
