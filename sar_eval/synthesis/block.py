@@ -18,11 +18,11 @@ from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
-from sar_eval.synthesis.prompts import BadRow, PromptSource, open_prompts
 from sar_eval.synthesis.measures import Drawn, OpenMeasures
+from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
 from sar_eval.synthesis.selection import KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
-from sar_eval.types import Draw, Generation, Prompt, draw_seed
+from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
 
@@ -147,14 +147,12 @@ class _BlockWorker:
         return [self._named(row, prompt) for row, prompt in zip(rows, found, strict=True)]
 
     def _named(self, row: int, prompt: Prompt | BadRow) -> _PromptDraws:
-        """The draws of a prompt, called ROW/INDEX: ids may be there twice in a file that nobody holds."""
+        """The draws of a prompt, and why they are not made."""
         refused = self.task.skipped.get(row, "")
         if isinstance(prompt, BadRow):
             refused = prompt.why
             prompt = Prompt(prompt.id, "")
-        seeds = [draw_seed(self.spec.run.seed, prompt.id, index) for index in range(self.spec.best_of)]
-        called = replace(prompt, id=str(row))
-        draws = tuple(Draw(called, index, seed) for index, seed in enumerate(seeds))
+        draws = draws_of_row(row, prompt, self.spec.run.seed, range(self.spec.best_of))
         return _PromptDraws(row, prompt.id, draws, refused)
 
     def _waves(self, draws: Sequence[Draw]) -> list[Future[list[Generation]]]:

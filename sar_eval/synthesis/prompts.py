@@ -7,7 +7,7 @@ that `suites.prompts` reads, the suites of benchmarks among them, are held as a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from sar_eval.storage.row_groups import RowGroups, UnreadableRow
 from sar_eval.suites.locate import missing_suite_hint
 from sar_eval.suites.prompts import make_prompt
 from sar_eval.suites.sources import Assumptions, Row, read_prompt_rows, wanted_columns
-from sar_eval.types import Json, Prompt, suite_digest
+from sar_eval.types import Draw, Json, Prompt, draw_seed, suite_digest
 
 LOOKED_AT = 1000  # prompts whose assumptions are told at the start
 HEAD = 1 << 16  # bytes that show what a text file is
@@ -92,6 +92,19 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
     if not len(source):
         raise BadInput(f"{uri} has no prompts")
     return source
+
+
+def draws_of_row(row: int, prompt: Prompt, seed: int, indices: Iterable[int]) -> tuple[Draw, ...]:
+    """Draws of a prompt, called ROW/INDEX: a file that nobody holds may have an id twice.
+
+    Args:
+        row: of the prompt in its file.
+        prompt: as it is there; its own id decides the seeds, as everywhere.
+        seed: of the set.
+        indices: of the draws.
+    """
+    called = replace(prompt, id=str(row))
+    return tuple(Draw(called, index, draw_seed(seed, prompt.id, index)) for index in indices)
 
 
 def _place(uri: str) -> str:
