@@ -159,7 +159,10 @@ def _making(summary: SetSummary, words: CardWords) -> str:
         ("Licence of this set", _plain(words.licence or NOT_STATED)),
         ("Engine", f"{code(spec.run.engine)} {_plain(spec.run.engine_version)}, {code(spec.run.dtype)}"),
         ("Sampling", code(json.dumps(asdict(protocol), sort_keys=True))),
-        *((f"Measure {code(m.name)}", f"{m.kind}, version {code(m.version)}") for m in spec.selection.measures),
+        *(
+            (f"Measure {code(m.name)}", f"{m.kind}, version {code(m.version)}")
+            for m in spec.selection.measures
+        ),
         ("Digest of the spec", code(spec.digest)),
     ]
     return "## How it was made\n\n" + _table(("", ""), rows) + f"\n    {command_of(spec)}\n"

@@ -90,7 +90,9 @@ def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
 def _last(reader: SetReader) -> list[str]:
     names = [REPACKED if reader.repacked else "spec.json", FUNNEL, README]
     if missing := [name for name in names if not reader.store.exists(name)]:
-        raise BadInput(f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)")
+        raise BadInput(
+            f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)"
+        )
     return names
 
 
@@ -149,4 +151,6 @@ def _refused(repository: str, status: int, message: str) -> BadInput | Incomplet
 
 
 def _broke_off(repository: str, message: str) -> Incomplete:
-    return Incomplete(f"the upload to {repository} broke off ({message}): run the same command again to go on")
+    return Incomplete(
+        f"the upload to {repository} broke off ({message}): run the same command again to go on"
+    )
