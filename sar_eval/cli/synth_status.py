@@ -19,8 +19,6 @@ from sar_eval.errors import BadInput
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from sar_eval.storage.image_set import ImageSet
-    from sar_eval.synthesis.spec import SetSpec
     from sar_eval.synthesis.status import SetStatus
 
 QUIET_S = 600.0  # without a new block, before that is remarked on
@@ -38,7 +36,6 @@ def status(
     shares: Annotated[
         int, typer.Option("--shares", min=0, max=1_000_000, help="Name the shares i/N that are incomplete.")
     ] = 0,
-    explain: Annotated[bool, typer.Option("--explain", help="Show the funnel, with intervals.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until the set is complete.")] = False,
     every: Annotated[
         float, typer.Option("--every", min=0.1, max=86_400, help="Seconds between looks of --watch.")
@@ -60,9 +57,10 @@ def status(
     image_set = ImageSet(open_store(uri))
     spec = SetSpec.from_json(image_set.spec(), f"{uri}, spec.json")
 
-    found = _look(lambda: read_status(image_set, spec, shares), every if watch else None, as_json)
-    if explain and not as_json:
-        _print_funnel(image_set, spec)
+    draws = spec.prompts.rows * spec.best_of
+    found = _look(
+        lambda: read_status(image_set, spec.blocks, draws, shares), every if watch else None, as_json
+    )
     if not found.complete:
         raise typer.Exit(INCOMPLETE)
 

@@ -1,4 +1,4 @@
-"""From what was asked for to a set that is begun, or found again: refuses what cannot work before anything is drawn."""
+"""From what was asked for to a set that is begun, or found again; refuses what cannot work."""
 
 from __future__ import annotations
 

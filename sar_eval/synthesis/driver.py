@@ -1,4 +1,4 @@
-"""The driver of a synthesis: which blocks are left, who draws them, and what is done when one cannot be drawn.
+"""The driver of a synthesis: which blocks are left, and what is done about one that cannot be drawn.
 
 Whatever is stopped at any moment, by whatever means, goes on with the same command: all state is in the
 store, and a block is there or it is not.
@@ -39,6 +39,7 @@ class Driver:
     total: int = 0
     _failed: dict[int, str] = field(default_factory=dict)
     _committed: set[int] = field(default_factory=set)
+    _share: range = range(0)
 
     def run(self, share: range | None = None, blocks: Iterable[int] | None = None) -> None:
         """Draw the blocks that are not there as a whole.
@@ -53,6 +54,7 @@ class Driver:
         """
         share = range(self.spec.blocks) if share is None else share
         whole, lacking = self._committed_before(share)
+        self._share = share
         self.total, self.done = len(share), sum(whole[block] for block in share)
         self._tell("start")
         todo = (block for block in share if not whole[block]) if blocks is None else iter(blocks)
@@ -66,7 +68,7 @@ class Driver:
             self._tell("end", note=why)
 
     def _committed_before(self, share: range) -> tuple[bytearray, dict[int, BlockRecord]]:
-        """By block whether it is there as a whole, and the records of those of the share that lack draws."""
+        """By block whether it is there as a whole; and the share's records that lack draws."""
         whole, lacking = bytearray(self.spec.blocks), dict[int, BlockRecord]()
         for record in self.image_set.records():
             if record.block >= self.spec.blocks:
@@ -90,6 +92,7 @@ class Driver:
         if block not in self._committed:
             self._committed.add(block)
             self.done += 1
+            self.total += block not in self._share  # taken over from another driver's
         record = outcome.record if outcome.committed else None
         self.monitor(
             SynthEvent(
