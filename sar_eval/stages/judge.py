@@ -11,8 +11,8 @@ from typing import Any
 
 from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.runtime.blocks import Blocks
-from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
+from sar_eval.runtime.runtimes import Runtime
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
@@ -32,7 +32,7 @@ from sar_eval.types import Draw, Generation, Prompt, Verdict, checked_verdict
 
 
 def judge(
-    spec: RunSpec, folder: RunFolder, slots: Sequence[WorkerSlot], progress: ProgressCallback = no_progress
+    spec: RunSpec, folder: RunFolder, runtime: Runtime, progress: ProgressCallback = no_progress
 ) -> None:
     """Judge every stored generation that has no verdict yet (lock held).
 
@@ -49,7 +49,7 @@ def judge(
     )
     total = sum(map(blocks.draws_in, drawn))
     done, failed = total - sum(map(blocks.draws_in, todo)), 0
-    with closing(run_blocks(JudgeTask(spec, folder.path), todo, slots)) as results:
+    with closing(runtime.run(JudgeTask(spec, folder.path), todo)) as results:
         for result in results:
             size, note = blocks.draws_in(result.block), ""
             if result.error is not None:

@@ -36,24 +36,59 @@ def resolve(
         UnknownName: an engine, judge or checkpoint that is not known.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    options = {**recipe.engine_options, **overrides.get("engine_options", {})}
-    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
-    settings, suite = _settings(recipe, overrides), read_suite(recipe.suite)
+    suite = read_suite(recipe.suite)
+    spec, found = _resolve_drawing(recipe, str(recipe.suite), suite.digest, checkpoint, overrides)
     if notes is not None:
         notes += [*found.notes, *suite.notes]
+    check_judgeable(spec, suite.prompts)
+    return _checked(spec, found)
+
+
+def resolve_drawing(
+    prompts: str,
+    digest: str,
+    checkpoint: str,
+    overrides: Mapping[str, Json],
+    notes: list[str] | None = None,
+) -> RunSpec:
+    """The spec of draws of a file of prompts that nobody reads as a whole; it has no judge.
+
+    Args:
+        prompts: where the file is: a path or an address.
+        digest: of the file.
+        checkpoint: its name.
+        overrides: as for `resolve`.
+        notes: what was assumed about the checkpoint is appended.
+
+    Raises:
+        BadInput, UnknownName: as `resolve`, but for prompts.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    recipe = Recipe("synth", None, {"images_per_prompt": 1}, {}, {})
+    spec, found = _resolve_drawing(recipe, prompts, digest, checkpoint, overrides)
+    if notes is not None:
+        notes += found.notes
+    return _checked(spec, found)
+
+
+def _resolve_drawing(
+    recipe: Recipe, suite: str, suite_digest: str, checkpoint: str, overrides: Mapping[str, Json]
+) -> tuple[RunSpec, Checkpoint]:
+    """The spec of a checkpoint's draws, not yet checked."""
+    options = {**recipe.engine_options, **overrides.get("engine_options", {})}
+    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
     spec = RunSpec(
         benchmark=recipe.name,
-        suite=str(recipe.suite),
-        suite_digest=suite.digest,
+        suite=suite,
+        suite_digest=suite_digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, overrides),
         engine_options=options,
-        judge_options=_judge_options(recipe, settings, overrides),
-        **settings,
+        judge_options=_judge_options(recipe, _settings(recipe, overrides), overrides),
+        **_settings(recipe, overrides),
     )
-    check_judgeable(spec, suite.prompts)
-    return _checked(spec, found)
+    return spec, found
 
 
 def resolve_images(
@@ -117,13 +152,14 @@ def with_judge(spec: RunSpec) -> RunSpec:
         return replace(
             spec,
             judge=discover.listed("judges", spec.judge) or spec.judge,  # one name, one digest
-            judge_version=_version(judge, f"judge {spec.judge!r}"),
+            judge_version=version_of(judge, f"judge {spec.judge!r}"),
             judge_speed_options=tuple(getattr(judge, "speed_options", ())),
             judge_path_options=tuple(getattr(judge, "path_options", ())),
         )
 
 
-def _version(addition: Any, name: str) -> str:
+def version_of(addition: Any, name: str) -> str:
+    """What an addition says of itself; BadInput if it says nothing."""
     version = getattr(addition, "version", None)
     if version is None:
         raise BadInput(f"{name} has no `version`: what it gives is stored under it")
@@ -136,8 +172,13 @@ def build_judge(spec: RunSpec, device: str) -> Any:
     Raises:
         BadInput, UnknownName: there is no such judge, or it does not take its options.
     """
-    make = discover.load("judges", spec.judge)
-    return _construct(f"judge {spec.judge!r}", make, (), {"device": device}, spec.judge_options)
+    return make_judge(spec.judge, spec.judge_options, device)
+
+
+def make_judge(name: str, options: Mapping[str, Json], device: str) -> Any:
+    """A judge by name, not yet entered; raises as `build_judge`."""
+    make = discover.load("judges", name)
+    return _construct(f"judge {name!r}", make, (), {"device": device}, options)
 
 
 def build_engine(spec: RunSpec, device: str) -> Any:
@@ -246,5 +287,5 @@ def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
         discover.load("benchmarks", spec.fold)
     with discover.guarded(f"engine {spec.engine!r} does not say what it is"):
         speed = tuple(getattr(engine, "speed_options", ()))
-        version = _version(engine, f"engine {spec.engine!r}")
+        version = version_of(engine, f"engine {spec.engine!r}")
     return with_judge(replace(spec, engine_version=version, engine_speed_options=speed))
