@@ -156,8 +156,7 @@ def start(
         driver.run()
     if driver.left:
         raise Incomplete(
-            f"{driver.left} of {spec.blocks} blocks are in work elsewhere; `sar-eval synth status` says when "
-            "they are there"
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
         )
     finish(image_set, spec, explain)
 
