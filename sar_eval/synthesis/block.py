@@ -193,7 +193,9 @@ class _BlockWorker:
         drop_duplicates(outcomes, self.spec.selection.duplicates)
         earlier = self.task.earlier.get(block)
         attempt = 0 if earlier is None else earlier.attempt + 1
-        record, data, manifest = self.encoder.encode(block, attempt, outcomes, {prompt.row: prompt.id for prompt in prompts})
+        record, data, manifest = self.encoder.encode(
+            block, attempt, outcomes, {prompt.row: prompt.id for prompt in prompts}
+        )
         worse = earlier is not None and record.lacking >= earlier.lacking
         committed = not worse and self.image_set.commit(record, data, manifest)
         return BlockOutcome(record, committed, time.monotonic() - started)

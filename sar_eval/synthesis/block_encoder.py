@@ -79,9 +79,7 @@ class BlockEncoder:
         drawn, keep = outcome.drawn, self.spec.keep
         draw, generation = drawn.draw, drawn.generation
         if keep != "pixels" and not generation.tokens:
-            raise BadInput(
-                f"engine {self.spec.run.engine!r} gives no visual tokens: use --keep pixels"
-            )
+            raise BadInput(f"engine {self.spec.run.engine!r} gives no visual tokens: use --keep pixels")
         text = prompt_texts(self.spec.run.protocol, draw)[0]
         return DataRow(
             row=drawn.row,
@@ -101,9 +99,7 @@ class BlockEncoder:
         outcome.drawn.forget()
         return encode(pixels, self.spec.image_format)
 
-    def _manifest_row(
-        self, outcome: Outcome, ids: Mapping[int, str], position: int | None
-    ) -> ManifestRow:
+    def _manifest_row(self, outcome: Outcome, ids: Mapping[int, str], position: int | None) -> ManifestRow:
         drawn = outcome.drawn
         return ManifestRow(
             row=drawn.row,

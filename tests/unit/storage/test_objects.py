@@ -70,7 +70,10 @@ def test_what_every_store_promises(store: ObjectStore) -> None:
     assert all(abs(info.modified - time.time()) < 60 for info in store.list("done/"))
     assert store.folders("done") == ["000000", "000001"]
     assert store.folders("") == ["data", "done"]
-    assert list(store.read_many(reversed(names)))[::3] == [("done/000001/1.json", b"first"), ("data/a", b"")]
+    assert list(store.read_many(reversed(names)))[::3] == [
+        ("done/000001/1.json", b"first"),
+        ("data/a", b""),
+    ]
     assert (store.exists("data/a"), store.exists("data"), store.exists("nothing")) == (True, False, False)
     store.delete(["data/a", "never/was"])
     assert [info.name for info in store.list("data/")] == ["data/b.tar"]
@@ -96,7 +99,9 @@ def test_a_file_object_reads_ranges(store: ObjectStore) -> None:
         assert table.read_row_group(7)["n"][3].as_py() == 7_003
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "a/../../b", "a//b", "./a", "a b", "a\x00", "a?b", "a*", "é"])
+@pytest.mark.parametrize(
+    "name", ["", "/etc/passwd", "a/../../b", "a//b", "./a", "a b", "a\x00", "a?b", "a*", "é"]
+)
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
     with pytest.raises(BadInput, match="no name of an object"):
         check_name(name)
@@ -146,7 +151,9 @@ def test_temporaries_of_the_living_stay(tmp_path: Path) -> None:
     assert own.exists()
 
 
-def test_without_hard_links_one_creator_succeeds_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_one_creator_succeeds_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_link(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -307,7 +314,9 @@ LASTING = [
 
 
 @pytest.mark.parametrize(("fault", "message"), LASTING, ids=lambda value: getattr(value, "code", ""))
-def test_lasting_faults_are_told_at_once(s3: Proxy, bucket: ObjectStore, fault: Fault, message: str) -> None:
+def test_lasting_faults_are_told_at_once(
+    s3: Proxy, bucket: ObjectStore, fault: Fault, message: str
+) -> None:
     fault.times = 1000
     s3.faults.append(fault)
     with pytest.raises(BadInput, match=message):
@@ -321,7 +330,12 @@ def test_lasting_faults_are_told_at_once(s3: Proxy, bucket: ObjectStore, fault: 
 
 def test_a_bucket_that_is_not_there(s3: Proxy) -> None:
     store = open_store("s3://nowhere/set", QUICK)
-    for action in (store.check_writable, lambda: store.read("a"), lambda: list(store.list("")), store.sweep):
+    for action in (
+        store.check_writable,
+        lambda: store.read("a"),
+        lambda: list(store.list("")),
+        store.sweep,
+    ):
         with pytest.raises(BadInput, match="there is no such bucket"):
             action()
 

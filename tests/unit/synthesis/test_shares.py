@@ -122,7 +122,9 @@ def test_a_task_queued_again_goes_on_with_what_it_had_in_work(tmp_path: Path) ->
     assert [again.take(), again.take()] == [2, 4]
 
 
-def test_waiting_ends_when_all_is_done_or_nobody_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_when_all_is_done_or_nobody_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shares, "POLL_S", 0.05)
     busy, idle = Worker(tmp_path, 1, 2, 4), Worker(tmp_path, 2, 2, 4)
     block = busy.take()
