@@ -69,7 +69,7 @@ def push(
 
 def _client() -> HfApi:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     return HfApi()
@@ -138,12 +138,13 @@ def _hub_errors(repository: str) -> Iterator[None]:
 def _refused(repository: str, status: int, message: str) -> BadInput | Incomplete:
     if status == 401:
         return BadInput(
-            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may "
+            "write"
         )
     if status in (403, 404):
         return BadInput(
-            f"the hub lets you not write to {repository}: is the name right, and has your token the right to "
-            f"write there? ({message})"
+            f"the hub does not let you write to {repository} ({message}): is the name right, and may your "
+            "token write there?"
         )
     if 400 <= status < 500 and status not in (408, 409, 412, 429):
         return BadInput(f"the hub refuses {repository}: {message}")

@@ -115,7 +115,8 @@ def _begin(out: ObjectStore, state: str) -> None:
     found = parse_json(out.read(BEGUN), f"{out.uri}, {BEGUN}")
     if found != {"state": state}:
         raise BadInput(
-            f"{out.uri} was begun with another set, other options, or before the set changed: name another --out"
+            f"{out.uri} was begun with another set, other options, or before the set changed: name "
+            "another --out"
         )
 
 
