@@ -102,5 +102,5 @@ def _stop_incomplete(uri: str, shard: Shard, driver: Driver, was_warned: bool) -
         )
     why = "the time is up" if was_warned else "they failed, or others have them in work"
     raise Incomplete(
-        f"{driver.own_left} blocks of share {shard} of {uri} are left ({why}): run the same command again to go on"
+        f"{driver.own_left} blocks of share {shard} of {uri} are left ({why}): run the same command again"
     )

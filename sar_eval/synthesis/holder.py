@@ -1,4 +1,4 @@
-"""The name of a driver in its claims: one that is started again on its machine goes on with those it had."""
+"""The name of a driver in its claims: started again on its machine, it goes on with those it had."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MOST = 1000  # drivers of one set on one machine
 def driver_name(uri: str) -> Iterator[str]:
     """A name that no other living driver of this set on this machine has: the first that is free.
 
-    A driver that was killed frees its name, whatever killed it, since the lock is the process's. Where files
-    cannot be locked the name is new, and claims of the dead run out by themselves.
+    A driver that was killed frees its name, whatever killed it, since the lock is the process's. Where
+    files cannot be locked the name is new, and claims of the dead run out by themselves.
     """
     host = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname()).strip("-") or "host"
     folder = Path(tempfile.gettempdir()) / f"sar-eval-drivers-{os.getuid()}"
