@@ -109,16 +109,18 @@ def open_run(path: Path) -> tuple[RunSpec, RunFolder]:
 
 def resume_generate(path: Path) -> None:
     """`generate` again, with nothing left to draw."""
+    from sar_eval.runtime.local import LocalRuntime
     from sar_eval.stages.generate import generate
 
-    generate(*open_run(path / "run"), [])
+    generate(*open_run(path / "run"), LocalRuntime([]))
 
 
 def resume_judge(path: Path) -> None:
     """`judge` again, with nothing left to judge."""
+    from sar_eval.runtime.local import LocalRuntime
     from sar_eval.stages.judge import judge
 
-    judge(*open_run(path / "run"), [])
+    judge(*open_run(path / "run"), LocalRuntime([]))
 
 
 def summary(path: Path) -> None:

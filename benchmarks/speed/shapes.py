@@ -19,10 +19,12 @@ from pathlib import Path
 import torch
 
 from sar_eval.engines.native import NativeEngine
+from sar_eval.machine import cores
 from sar_eval.recipe import load_recipe
 from sar_eval.report.page import write_report
+from sar_eval.runtime.local import LocalRuntime
 from sar_eval.runtime.progress import ProgressEvent
-from sar_eval.runtime.slots import cores, make_slots
+from sar_eval.runtime.slots import make_slots
 from sar_eval.spec import RunSpec
 from sar_eval.stages.generate import generate
 from sar_eval.stages.judge import judge
@@ -79,11 +81,11 @@ def stage_seconds(spec: RunSpec, workers: int) -> dict[str, float]:
         del event
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder, slots, taken = RunFolder(Path(temporary)), make_slots(workers, []), {}
+        folder, runtime, taken = RunFolder(Path(temporary)), LocalRuntime(make_slots(workers, [])), {}
         prepare(spec, folder)
         stages = {
-            "generate": lambda: generate(spec, folder, slots, quiet),
-            "judge": lambda: judge(spec, folder, slots, quiet),
+            "generate": lambda: generate(spec, folder, runtime, quiet),
+            "judge": lambda: judge(spec, folder, runtime, quiet),
             "summarize": lambda: summarize(spec, folder),
             "report": lambda: write_report(spec, folder),
         }

@@ -82,7 +82,7 @@ def run(
     if gate and rounds.sequential:
         run_sequentially(spec, gate, how, where, output, destinations)
         return
-    drawing, judges = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
+    drawing, judges = session.runtime(where, gpus_of_a_worker(spec)), session.runtime(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
@@ -112,11 +112,11 @@ def generate(
     notes: list[str] = []
     spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), notes)
     session.tell(notes, output)
-    shard, slots = parse_shard(where.shard), session.worker_slots(where, gpus_of_a_worker(spec))
+    shard, runtime = parse_shard(where.shard), session.runtime(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
-        generate_stage(spec, folder, slots, progress)
+        generate_stage(spec, folder, runtime, progress)
         session.finish(spec, folder, output)
 
 
@@ -161,14 +161,14 @@ def judge_run(
     spec = _with_judge(stored, folder, benchmark, asked)
     if spec.judge != stored.judge:
         check_judgeable(spec, stored_prompts(folder))
-    slots = session.worker_slots(where)
+    runtime = session.runtime(where)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output)
         beside = session.scorers_beside(spec, folder, asked)
         if gate:
             gate.check(spec, folder)
-        judge_stage(spec, folder, slots, progress)
-        session.score_beside(spec, folder, beside, slots, progress)
+        judge_stage(spec, folder, runtime, progress)
+        session.score_beside(spec, folder, beside, runtime, progress)
         session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 

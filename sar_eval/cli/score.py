@@ -114,7 +114,7 @@ def score(
     if not spec.judge:
         raise BadInput(f"recipe {recipe.name} names no judge: use --judge")
     _check_prompts(spec, images, prompts)
-    slots, folder = session.worker_slots(where), session.new_folder(where.out, spec)
+    runtime, folder = session.runtime(where), session.new_folder(where.out, spec)
     with session.working(folder, output) as progress:
         if not (output.quiet or output.as_json):
             for line in _describe(images, found, prompts):
@@ -125,8 +125,8 @@ def score(
         if gate:
             gate.check(spec, folder)
         session.tell(import_images(spec, folder, found, progress), output)
-        judge_stage(spec, folder, slots, progress)
-        session.score_beside(spec, folder, beside, slots, progress)
+        judge_stage(spec, folder, runtime, progress)
+        session.score_beside(spec, folder, beside, runtime, progress)
         session.finish(spec, folder, output, judging.partial, destinations, gate)
 
 

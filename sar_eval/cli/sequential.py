@@ -80,7 +80,7 @@ def run_sequentially(
         raise BadInput("--sequential needs a --baseline")
     headline = gate.baseline.measures[0]
     order = drawing_order(spec, headline)
-    drawing, judging = session.worker_slots(where, gpus_of_a_worker(spec)), session.worker_slots(where)
+    drawing, judging = session.runtime(where, gpus_of_a_worker(spec)), session.runtime(where)
     folder = session.new_folder(where.out, spec, sequential=True)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, order=order)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sar_eval.cli.track import Destinations
     from sar_eval.comparisons import GateResult
     from sar_eval.runtime.progress import ProgressCallback
-    from sar_eval.runtime.slots import WorkerSlot
+    from sar_eval.runtime.runtimes import Runtime
     from sar_eval.spec import RunSpec
     from sar_eval.stages.beside import Beside
     from sar_eval.storage.run_folder import RunFolder
@@ -76,14 +76,16 @@ def with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpe
     return spec
 
 
-def worker_slots(where: WhereToRun, gpus_each: int = 1) -> list[WorkerSlot]:
-    """Where workers go: the chosen or visible GPUs, so many for each, else the CPU."""
+def runtime(where: WhereToRun, gpus_each: int = 1) -> Runtime:
+    """Where workers run: on the chosen or visible GPUs, so many for each, else on the CPU."""
     from sar_eval.runtime.devices import chosen_devices, unused_gpus
+    from sar_eval.runtime.local import LocalRuntime
     from sar_eval.runtime.slots import make_slots
 
     if note := unused_gpus(where.devices):
         _say_once(note)
-    return make_slots(where.workers, chosen_devices(where.devices), where.threads, gpus_each)
+    slots = make_slots(where.workers, chosen_devices(where.devices), where.threads, gpus_each)
+    return LocalRuntime(slots)
 
 
 @cache
@@ -139,14 +141,14 @@ def score_beside(
     spec: RunSpec,
     folder: RunFolder,
     sides: Sequence[Beside],
-    slots: Sequence[WorkerSlot],
+    runtime: Runtime,
     progress: ProgressCallback,
 ) -> None:
     """Score beside the verdicts."""
     from sar_eval.stages import beside
 
     if sides:
-        beside.score_beside(spec, sides, folder, slots, progress)
+        beside.score_beside(spec, sides, folder, runtime, progress)
 
 
 def tell(notes: Iterable[str], output: Output) -> None:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from sar_eval.families.cosmos import VisualTokenizer
 
 FORMATS = ("png", "webp")
+UNCOMPRESSED = "uncompressed"  # PNG as it is, for pictures of which most are thrown away
 DECODE_BATCH = 8  # images per forward of the visual tokenizer: 128 of 1024 pixels would take 1.6 GB a layer
 
 
 def encode(pixels: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode RGB uint8 `[H, W, 3]` as a lossless file: `png` or `webp`.
+    """Encode RGB uint8 `[H, W, 3]` as a lossless file: `png`, `webp` or `UNCOMPRESSED`.
 
     PNG is written at level 1: `benchmarks/speed/encode_images.py` measures time and size of the levels.
     """
@@ -30,7 +31,8 @@ def encode(pixels: NDArray[np.uint8], image_format: str) -> bytes:
     if image_format == "webp":
         Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     else:
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+        level = 0 if image_format == UNCOMPRESSED else 1
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 

@@ -45,7 +45,7 @@ def hash_distance(left: int, right: int) -> int:
 def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
     """16 bytes that two pictures share if and only if they have the same size and pixels: BLAKE2b."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=DIGEST_BYTES)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

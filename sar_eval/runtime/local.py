@@ -1,4 +1,4 @@
-"""Worker processes that take blocks from the parent's queue; one that dies is replaced."""
+"""Workers that are processes on this machine."""
 
 from __future__ import annotations
 
@@ -10,167 +10,102 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
-from sar_eval.errors import DeviceLost, Incomplete, SarEvalError
+from sar_eval.errors import DeviceLost, SarEvalError
 from sar_eval.machine import has_exited
-from sar_eval.runtime.interrupts import raising_lost_interrupts
+from sar_eval.runtime.queue import BlockQueue, Message, Worker, run_queue
+from sar_eval.runtime.runtimes import BlockResult, Task
 from sar_eval.runtime.slots import WorkerSlot, sharing_memory
 from sar_eval.runtime.streams import safe_streams, use_error_stream_for_output
 
-PREFETCH = 2  # blocks that a worker holds at most: one in work, one to begin while the last is stored
-MAX_TRIES = 3  # a block that ends this many workers, or fails this often, is given up
 POLL_S = 0.005  # how often a worker with a pending result looks whether that is done
 STOP_TIMEOUT_S = 2.0  # how long a worker may take to end after SIGTERM
 CLOSE_TIMEOUT_S = 30.0  # how long it may take to release its device when the work is done
 HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGHUP)  # they reach the whole group of the terminal
 
 
-class Task(Protocol):
-    """What workers do; it is pickled into each of them."""
+@dataclass(slots=True, eq=False)
+class ProcessWorker(Worker):
+    """A worker process, and our end of the pipe to it."""
 
-    def open(self, slot: WorkerSlot) -> AbstractContextManager[Callable[[int], Any]]:
-        """Load what is needed once; yields the function that runs one block.
-
-        It returns the block's result, or a future of it: then the worker begins its next block while
-        the future completes.
-        """
-        ...
+    process: BaseProcess = field(kw_only=True)
+    connection: Connection = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class BlockResult:
-    """A finished block: its result, or the error after which no more tries were made."""
+class LocalRuntime:
+    """Worker processes on this machine, one for each slot."""
 
-    block: int
-    worker: int
-    result: Any = None
-    error: str | None = None
+    slots: Sequence[WorkerSlot]
 
-
-@dataclass(slots=True)
-class _Worker:
-    slot: WorkerSlot
-    process: BaseProcess
-    connection: Connection
-    ready: bool = False
-    blocks: deque[int] = field(default_factory=deque)
+    def run(self, task: Task, blocks: Iterable[int]) -> Generator[BlockResult, None, None]:
+        """Run every block once; see `Runtime.run`."""
+        queue = BlockQueue(blocks)
+        used = sharing_memory(self.slots[: queue.ahead(len(self.slots))])
+        return run_queue(queue, used, ProcessCrew(task))
 
 
-def run_blocks(
-    task: Task, blocks: Iterable[int], slots: Sequence[WorkerSlot]
-) -> Generator[BlockResult, None, None]:
-    """Run every block once, in worker processes, one for each slot; results in order of completion.
+class ProcessCrew:
+    """Starts worker processes that run a task, and speaks to them (see `runtime.queue.Crew`)."""
 
-    A worker that dies is replaced and its blocks redone, up to three times.
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
-    Raises:
-        SarEvalError: a worker met an error that more tries cannot mend (bad input, full disk).
-    """
-    waiting = deque(blocks)
-    used = sharing_memory(slots[: max(1, min(len(slots), len(waiting)))])
-    workers: list[_Worker] = []
-    tries: Counter[int | None] = Counter()  # by block; None counts deaths before any block
-    try:
-        with raising_lost_interrupts() as check:
-            workers += [_start(task, slot) for slot in used if waiting]
-            while workers:
-                for connection in wait([worker.connection for worker in workers]):
-                    worker = next(w for w in workers if w.connection is connection)
-                    yield from _handle_message(worker, task, waiting, tries, workers)
-                check()
-    finally:
-        _stop(workers)
+    def start(self, slot: WorkerSlot) -> ProcessWorker:
+        """Start a worker process."""
+        context = mp.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_worker_main, args=(self.task, theirs, slot))
+        variables = {"OMP_NUM_THREADS": str(slot.threads), **slot.environment}
+        with _environment(variables), _blocking_interrupts():
+            process.start()
+        theirs.close()
+        return ProcessWorker(slot, process=process, connection=ours)
 
+    def receive(self, workers: Sequence[ProcessWorker]) -> Iterator[tuple[ProcessWorker, Message]]:
+        """One message, or the exit, of each worker that has one; waits for a first one."""
+        by_connection = {worker.connection: worker for worker in workers}
+        for connection in wait(list(by_connection)):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                yield worker, worker.connection.recv()
+            except (EOFError, OSError):  # OSError: killed in the middle of a message
+                yield worker, ("died", _exit_reason(worker))
 
-def _handle_message(
-    worker: _Worker, task: Task, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
-) -> list[BlockResult]:
-    """Receive one message (or the exit) of a worker and send it its next block."""
-    try:
-        kind, content = worker.connection.recv()
-    except (EOFError, OSError):  # OSError: killed in the middle of a message
-        kind, content = "died", _exit_reason(worker)
-        workers.remove(worker)
-    if kind == "fatal":
-        raise content
-    if kind == "done":
-        results = [BlockResult(worker.blocks.popleft(), worker.slot.index, content)]
-    elif kind == "failed":
-        results = _requeue(worker, 1, str(content), waiting, tries)
-    elif kind == "died" and not worker.ready:
-        _count_failed_start(str(content), tries)
-        results = []
-    else:
-        results = _requeue(worker, len(worker.blocks), str(content), waiting, tries)
-    worker.ready = True
-    if kind != "died":
-        _dispatch(worker, waiting, tries, workers)
-    elif waiting:
-        workers.append(_start(task, worker.slot))
-    return results
+    def send(self, worker: ProcessWorker, blocks: Sequence[int]) -> None:
+        """Give a worker its next blocks."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died: the next recv says so
+            for block in blocks:
+                worker.connection.send(block)
 
-
-def _requeue(
-    worker: _Worker, number: int, error: str, waiting: deque[int], tries: Counter[int | None]
-) -> list[BlockResult]:
-    """Requeue the worker's first blocks; those that failed too often become results with an error."""
-    exhausted = []
-    for block in [worker.blocks.popleft() for _ in range(number)]:
-        tries[block] += 1
-        if tries[block] >= MAX_TRIES:
-            message = f"given up after {MAX_TRIES} tries: {error}"
-            exhausted.append(BlockResult(block, worker.slot.index, error=message))
-        else:
-            waiting.appendleft(block)
-    return exhausted
-
-
-def _count_failed_start(error: str, tries: Counter[int | None]) -> None:
-    tries[None] += 1
-    if tries[None] >= MAX_TRIES:
-        raise Incomplete(
-            f"workers could not start, {MAX_TRIES} times; the last: {error}. Finished blocks are stored: "
-            "mend this and run the same command again to go on"
-        )
-
-
-def _dispatch(
-    worker: _Worker, waiting: deque[int], tries: Counter[int | None], workers: list[_Worker]
-) -> None:
-    """Send an idle worker a block, and one to prefetch if there are enough for all; or end the worker."""
-    try:
-        if waiting and not worker.blocks:
-            _send(worker, waiting.popleft())
-        if len(waiting) >= len(workers) and not any(tries[b] for b in (*worker.blocks, waiting[0])):
-            # A block that ended a worker goes alone, so that no other one is blamed for it again.
-            while len(worker.blocks) < PREFETCH:
-                _send(worker, waiting.popleft())
-        if not worker.blocks:
+    def end(self, worker: ProcessWorker) -> None:
+        """Wait until a worker without blocks has released its device and ended."""
+        with suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(None)
-    except (BrokenPipeError, ConnectionResetError):
-        return  # It died meanwhile: the next recv says so, and its blocks are redone.
-    if not worker.blocks:
-        workers.remove(worker)
         _end(worker, CLOSE_TIMEOUT_S)
-        _stop([worker])
+        self.stop([worker])
+
+    def stop(self, workers: Sequence[ProcessWorker]) -> None:
+        """End workers, by force if they do not within a moment."""
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            if not _end(worker, STOP_TIMEOUT_S):
+                worker.process.kill()
+                _end(worker, math.inf)
+            worker.connection.close()
 
 
-def _send(worker: _Worker, block: int) -> None:
-    worker.blocks.append(block)  # first: should the pipe be broken, the block is not lost
-    worker.connection.send(block)
-
-
-def _exit_reason(worker: _Worker) -> str:
+def _exit_reason(worker: ProcessWorker) -> str:
     _end(worker, STOP_TIMEOUT_S)
     code = worker.process.exitcode
     if code is not None and code < 0:
@@ -179,27 +114,7 @@ def _exit_reason(worker: _Worker) -> str:
     return f"worker {worker.slot.index} ended with exit code {code}"
 
 
-def _start(task: Task, slot: WorkerSlot) -> _Worker:
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_worker_main, args=(task, theirs, slot))
-    with _environment({"OMP_NUM_THREADS": str(slot.threads), **slot.environment}), _blocking_interrupts():
-        process.start()
-    theirs.close()
-    return _Worker(slot, process, ours)
-
-
-def _stop(workers: Sequence[_Worker]) -> None:
-    for worker in workers:
-        worker.process.terminate()
-    for worker in workers:
-        if not _end(worker, STOP_TIMEOUT_S):
-            worker.process.kill()
-            _end(worker, math.inf)
-        worker.connection.close()
-
-
-def _end(worker: _Worker, timeout: float) -> bool:
+def _end(worker: ProcessWorker, timeout: float) -> bool:
     """Wait until a worker has ended, then kill what it left, which may hold its device's memory.
 
     Returns whether it ended within `timeout` seconds.

@@ -10,7 +10,7 @@ from sar_eval.documents import convert
 from sar_eval.errors import BadInput
 from sar_eval.measures import Measure
 from sar_eval.runtime.progress import ProgressCallback, no_progress
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.runtimes import Runtime
 from sar_eval.scoring import label, read_names
 from sar_eval.spec import RunSpec
 from sar_eval.stages.inventory import Inventory, StoredVerdicts
@@ -88,7 +88,7 @@ def score_beside(
     spec: RunSpec,
     sides: Sequence[Beside],
     folder: RunFolder,
-    slots: Sequence[WorkerSlot],
+    runtime: Runtime,
     progress: ProgressCallback = no_progress,
 ) -> None:
     """Give every drawn image the numbers that it lacks (lock held).
@@ -98,7 +98,7 @@ def score_beside(
     """
     for side in sides:
         _record(side, folder)
-        judge(side.of(spec), folder, slots, progress)
+        judge(side.of(spec), folder, runtime, progress)
 
 
 def lacking_beside(spec: RunSpec, folder: RunFolder) -> list[str]:

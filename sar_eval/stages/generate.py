@@ -12,9 +12,9 @@ from typing import Any
 
 from sar_eval.provenance import versions
 from sar_eval.runtime.blocks import Blocks
-from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.runtimes import Runtime
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
 from sar_eval.stages.resume import is_drawn, open_blocks, spec_digests, unfinished_blocks
@@ -29,7 +29,7 @@ INTERRUPTED = "the engine broke before this image"
 def generate(
     spec: RunSpec,
     folder: RunFolder,
-    slots: Sequence[WorkerSlot],
+    runtime: Runtime,
     progress: ProgressCallback = no_progress,
     stop: int | None = None,
 ) -> None:
@@ -46,7 +46,7 @@ def generate(
     total = sum(map(blocks.draws_in, among))
     todo = undrawn_blocks("generate", spec, folder, blocks, progress, "made", among)
     done, failed = total - sum(map(blocks.draws_in, todo)), 0
-    with closing(run_blocks(GenerateTask(spec, folder.path), todo, slots)) as results:
+    with closing(runtime.run(GenerateTask(spec, folder.path), todo)) as results:
         for result in results:
             drawn, note = blocks.draws_in(result.block), ""
             if result.error is not None:
@@ -86,24 +86,18 @@ class GenerateTask:
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
-        """Load the engine once; blocks give (failed, seconds), maybe later (see `runtime.local.Task`)."""
+        """Load the engine once; blocks give (failed, seconds), maybe later (see `runtimes.Task`)."""
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
-        _limit_threads(slot)
         origin = made_by(self.spec, slot.device)
         with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:
+            limit_threads(slot)
 
             def run_block(block: int) -> Any:
                 writer = BlockWriter(self.spec, folder, block, blocks[block], origin)
                 return _draw_block(engine, writer, executor)
 
             yield run_block
-
-
-def _limit_threads(slot: WorkerSlot) -> None:
-    import torch
-
-    torch.set_num_threads(slot.threads)
 
 
 def made_by(spec: RunSpec, device: str = "") -> dict[str, Json]:

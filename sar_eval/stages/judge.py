@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.runtime.blocks import Blocks
-from sar_eval.runtime.local import run_blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.runtimes import Runtime
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
 from sar_eval.stages.resume import (
@@ -32,7 +31,7 @@ from sar_eval.types import Draw, Generation, Prompt, Verdict, checked_verdict
 
 
 def judge(
-    spec: RunSpec, folder: RunFolder, slots: Sequence[WorkerSlot], progress: ProgressCallback = no_progress
+    spec: RunSpec, folder: RunFolder, runtime: Runtime, progress: ProgressCallback = no_progress
 ) -> None:
     """Judge every stored generation that has no verdict yet (lock held).
 
@@ -49,7 +48,7 @@ def judge(
     )
     total = sum(map(blocks.draws_in, drawn))
     done, failed = total - sum(map(blocks.draws_in, todo)), 0
-    with closing(run_blocks(JudgeTask(spec, folder.path), todo, slots)) as results:
+    with closing(runtime.run(JudgeTask(spec, folder.path), todo)) as results:
         for result in results:
             size, note = blocks.draws_in(result.block), ""
             if result.error is not None:
@@ -86,14 +85,8 @@ class JudgeTask:
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
         with build_judge(self.spec, slot.device) as judge:
-            _limit_threads(slot)
+            limit_threads(slot)
             yield lambda block: _judge_block(judge, folder, self.spec, block, blocks[block])
-
-
-def _limit_threads(slot: WorkerSlot) -> None:
-    """Give a judge that uses torch its share of the cores (others need not load it for that)."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(slot.threads)
 
 
 def _judge_block(

@@ -36,24 +36,59 @@ def resolve(
         UnknownName: an engine, judge or checkpoint that is not known.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    options = {**recipe.engine_options, **overrides.get("engine_options", {})}
-    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
-    settings, suite = _settings(recipe, overrides), read_suite(recipe.suite)
+    suite = read_suite(recipe.suite)
+    spec, found = _resolve_drawing(recipe, str(recipe.suite), suite.digest, checkpoint, overrides)
     if notes is not None:
         notes += [*found.notes, *suite.notes]
+    check_judgeable(spec, suite.prompts)
+    return _checked(spec, found)
+
+
+def resolve_drawing(
+    prompts: str,
+    digest: str,
+    checkpoint: str,
+    overrides: Mapping[str, Json],
+    notes: list[str] | None = None,
+) -> RunSpec:
+    """The spec of draws of a file of prompts that nobody reads as a whole; it has no judge.
+
+    Args:
+        prompts: where the file is: a path or an address.
+        digest: of the file.
+        checkpoint: its name.
+        overrides: as for `resolve`.
+        notes: what was assumed about the checkpoint is appended.
+
+    Raises:
+        BadInput, UnknownName: as `resolve`, but for prompts.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    recipe = Recipe("synth", None, {"images_per_prompt": 1}, {}, {})
+    spec, found = _resolve_drawing(recipe, prompts, digest, checkpoint, overrides)
+    if notes is not None:
+        notes += found.notes
+    return _checked(spec, found)
+
+
+def _resolve_drawing(
+    recipe: Recipe, suite: str, suite_digest: str, checkpoint: str, overrides: Mapping[str, Json]
+) -> tuple[RunSpec, Checkpoint]:
+    """The spec of a checkpoint's draws, not yet checked."""
+    options = {**recipe.engine_options, **overrides.get("engine_options", {})}
+    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
     spec = RunSpec(
         benchmark=recipe.name,
-        suite=str(recipe.suite),
-        suite_digest=suite.digest,
+        suite=suite,
+        suite_digest=suite_digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
         protocol=_protocol(recipe, found, overrides),
         engine_options=options,
-        judge_options=_judge_options(recipe, settings, overrides),
-        **settings,
+        judge_options=_judge_options(recipe, _settings(recipe, overrides), overrides),
+        **_settings(recipe, overrides),
     )
-    check_judgeable(spec, suite.prompts)
-    return _checked(spec, found)
+    return spec, found
 
 
 def resolve_images(

@@ -16,7 +16,7 @@ from sar_eval.measures import Bounds, Combine, Measure, Stratum
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.drawing_order import round_ends
 from sar_eval.runtime.progress import ProgressCallback, no_progress
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.runtimes import Runtime
 from sar_eval.spec import RunSpec
 from sar_eval.stages.compare import checkpoint_name
 from sar_eval.stages.gate import Asked
@@ -41,8 +41,8 @@ WAY_ON = "draw the whole suite, without --sequential"
 class Workers:
     """Where a round is drawn and judged, and who is told."""
 
-    drawing: Sequence[WorkerSlot]
-    judging: Sequence[WorkerSlot]
+    drawing: Runtime
+    judging: Runtime
     progress: ProgressCallback = no_progress
 
 

@@ -67,7 +67,7 @@ def publish(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as file:
         sync_file(file)
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def sync_file(file: BinaryIO) -> None:
@@ -150,7 +150,8 @@ def remove_own_temporaries(folder: Path, names: re.Pattern[str]) -> None:
                 Path(entry).unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, as far as its file system can say so."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
@@ -181,7 +182,7 @@ def parquet_shape(path: Path) -> tuple[int, dict[str, bool]]:
         schema = file.schema_arrow
         if twice := [name for name in schema.names if schema.names.count(name) > 1]:
             raise BadInput(f"{path}: the column {twice[0]!r} is there twice")
-        columns = {column.name: _holds_bytes(column.type) for column in schema}
+        columns = {column.name: holds_bytes(column.type) for column in schema}
         return file.metadata.num_rows, columns
 
 
@@ -201,11 +202,12 @@ def read_batches(
             total += sum(column.nbytes for column in values)
             if total > MAX_COLUMNS:
                 raise BadInput(f"{path}: over {MAX_COLUMNS:,} bytes in {', '.join(columns)}")
-            yield batch.schema.names, zip(*map(_values, values), strict=True)
+            yield batch.schema.names, zip(*map(column_values, values), strict=True)
 
 
-def _values(column: pa.Array) -> list[Any]:
+def column_values(column: pa.Array) -> list[Any]:
     """Python values; maps as dictionaries, which is asked for where there may be some, as it takes time."""
+    column = _plain(column)
     is_nested = pa.types.is_nested(column.type)
     return list(column.to_pylist(maps_as_pydicts="strict") if is_nested else column.to_pylist())
 
@@ -227,7 +229,8 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether there are bytes, as those of images, in a column of this type."""
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return True
-    return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return any(holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

@@ -108,7 +108,7 @@ def refuse_if_alive(owner: Owner, path: Path, here: Owner) -> None:
         RunLocked: the owner lives.
     """
     if here.sees(owner):
-        alive = _started(owner.pid) == owner.started if owner.started else _exists(owner.pid)
+        alive = is_alive(owner.pid, owner.started)
     else:
         alive = time.time() - owner.beat < STALE_S and _changes(path, owner)
     if alive:
@@ -116,6 +116,11 @@ def refuse_if_alive(owner: Owner, path: Path, here: Owner) -> None:
             f"{owner} works in {path.parent}: wait for it, or use another --out. If it is surely gone, "
             f"remove {path}"
         )
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """Whether a process of this machine lives that began then, in ticks since boot ("": not known)."""
+    return _started(pid) == started if started else _exists(pid)
 
 
 def _exists(pid: int) -> bool:

@@ -18,6 +18,7 @@ class DataRow:
         id: the prompt's own id.
         caption: the prompt's text.
         seed: of the draw.
+        text: what the checkpoint was asked: the protocol's prefix and the caption.
         image: an encoded PNG or lossless WebP; None in a set that keeps tokens alone.
         tokens: visual codes in raster order; None in a set that keeps pixels alone.
         scores: by measure; those without a number are not there.
@@ -28,6 +29,7 @@ class DataRow:
     id: str
     caption: str
     seed: int
+    text: str = ""
     image: bytes | None = None
     tokens: tuple[int, ...] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class ManifestRow:
 
 @dataclass(frozen=True, slots=True)
 class BlockRecord:
-    """A committed block, as its done-record stores it. It has no times: the same block gives the same bytes.
+    """A committed block, as its done-record stores it: without times, so that it is always the same.
 
     Attributes:
         block: its number.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -122,14 +122,27 @@ def parquet_columns(path: Path) -> list[str]:
     from sar_eval.storage.files import parquet_shape
 
     number, columns = parquet_shape(path)
+    return wanted_columns(columns, str(path)) if number else []
+
+
+def wanted_columns(columns: Mapping[str, bool], where: str) -> list[str]:
+    """Those of a table's columns that a suite needs.
+
+    Args:
+        columns: each with whether there are bytes in it.
+        where: the file, for the message.
+
+    Raises:
+        BadInput: there is no column with prompts.
+    """
     if "include" in columns:  # a line of GenEval's metadata, all of which counts
         wanted = [name for name, holds_bytes in columns.items() if not holds_bytes]
     else:
         known = {name for names in COLUMNS.values() for name in names}
         wanted = [name for name in columns if name.strip().lower() in known]
-    if number and not wanted:
+    if not wanted:
         found = ", ".join(map(shorten, columns))
-        raise BadInput(f"{path}: no column {', '.join(COLUMNS['text'])}; the columns are {found}")
+        raise BadInput(f"{where}: no column {', '.join(COLUMNS['text'])}; the columns are {found}")
     return wanted
 
 

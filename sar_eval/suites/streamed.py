@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.prompt_table import LazyPrompts, file_digest
-from sar_eval.storage.row_groups import RowGroups
+from sar_eval.storage.row_groups import RowGroups, UnreadableRow
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.suites.prompts import make_prompt
 from sar_eval.suites.sources import Assumptions, parquet_columns
@@ -17,7 +17,7 @@ STEP = 10_000  # prompts that an iteration holds
 
 
 class StreamedPrompts(LazyPrompts):
-    """The prompts of a Parquet file as a sequence; memory is that of one or two row groups."""
+    """The prompts of a Parquet file as a sequence; memory is that of some thousand rows."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -39,6 +39,8 @@ class StreamedPrompts(LazyPrompts):
         """Prompts by row; each is checked as those of a small suite are, when it is read."""
         assumed = Assumptions()
         for index, row in enumerate(self._rows.rows(start, stop), start):
+            if isinstance(row, UnreadableRow):
+                raise BadInput(f"{self.path}:{index + 1}: {row.why}")
             yield make_prompt(row, index, index + 1, self.path, assumed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.runtime.local import LocalRuntime
 from sar_eval.spec import RunSpec
 from sar_eval.stages.export import export
 from sar_eval.stages.generate import generate
@@ -58,7 +59,7 @@ def test_generations_of_another_run_are_never_adopted(
     own = folder.generations.paths()[1]
     own.unlink()
     shutil.copy(part, own.parent)
-    arguments = (spec, folder) if stage is summarize else (spec, folder, [])
+    arguments = (spec, folder) if stage is summarize else (spec, folder, LocalRuntime([]))
     with pytest.raises(SpecMismatch, match=f"{part.name} was drawn for the spec"):
         stage(*arguments)
     assert (own.parent / part.name).exists()  # it is somebody's work
@@ -307,7 +308,7 @@ def test_parts_that_are_no_files_are_named(run, table: str, kind: str) -> None:
     part.unlink()
     target = kind if kind.startswith("/") else "nowhere"
     {"a pipe": os.mkfifo, "a folder": os.mkdir}.get(kind, lambda path: path.symlink_to(target))(part)
-    for stage in (summarize, lambda *run: judge(*run, [])):
+    for stage in (summarize, lambda *run: judge(*run, LocalRuntime([]))):
         with pytest.raises(BadInput, match=f"{part.name} is no regular file"):
             stage(spec, folder)
 

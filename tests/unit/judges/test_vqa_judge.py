@@ -12,6 +12,7 @@ from PIL import Image
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.judges.vqa import VqaJudge
 from sar_eval.recipe import load_recipe
+from sar_eval.runtime.local import LocalRuntime
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.spec import RunSpec
 from sar_eval.stages.judge import judge as judge_stage
@@ -227,7 +228,7 @@ def test_verdicts_from_before_a_failure_are_kept(run, tmp_path: Path) -> None:
     spec, folder = run
     (tmp_path / "fail").touch()
     with folder.lock():
-        judge_stage(spec, folder, [WorkerSlot(0)])
+        judge_stage(spec, folder, LocalRuntime([WorkerSlot(0)]))
     verdicts = stored_verdicts(folder)
     assert {key: score for key, (score, _) in verdicts.items()} == {
         **{f"p{i}/0": 0.5 for i in (0, 1, 2, 4)},
@@ -244,7 +245,7 @@ def test_verdicts_from_before_a_failure_are_kept(run, tmp_path: Path) -> None:
     (tmp_path / "fail").unlink()
     (tmp_path / "log").unlink()
     with folder.lock():
-        judge_stage(spec, folder, [WorkerSlot(0)])
+        judge_stage(spec, folder, LocalRuntime([WorkerSlot(0)]))
     assert stored_verdicts(folder)["p5/0"] == (0.0, None)
     assert (tmp_path / "log").read_text().split() == ["1"]
     assert summarize(spec, folder).complete

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.runtime.local import run_blocks
+from sar_eval.runtime.local import LocalRuntime
 from sar_eval.runtime.slots import make_slots
 
 MAIN = """
@@ -49,7 +49,7 @@ class Parents:
 
 
 def run(task: Parents, blocks: int) -> list[object]:
-    return list(run_blocks(task, range(blocks), make_slots(1, [])))
+    return list(LocalRuntime(make_slots(1, [])).run(task, range(blocks)))
 
 
 def _living(folder: Path) -> list[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput, DeviceLost, Incomplete, SarEvalError
-from sar_eval.runtime.local import BlockResult, run_blocks
+from sar_eval.runtime.local import LocalRuntime
+from sar_eval.runtime.runtimes import BlockResult
 from sar_eval.runtime.slots import WorkerSlot, make_slots
 
 
@@ -118,7 +119,7 @@ def test_what_breaks_while_it_is_stored_is_blamed_on_its_block_alone(
 
 
 def _run(task: Squares, workers: int = 2) -> dict[int, BlockResult]:
-    results = list(run_blocks(task, range(6), make_slots(workers, [])))
+    results = list(LocalRuntime(make_slots(workers, [])).run(task, range(6)))
     assert len(results) == 6
     return {result.block: result for result in results}
 
@@ -153,12 +154,12 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(tmp_path: Path) -> None:
 
 def test_workers_that_never_start_end_the_run_incomplete(tmp_path: Path) -> None:
     with pytest.raises(Incomplete, match=r"could not start, 3 times; .*SIGKILL"):
-        list(run_blocks(Squares(tmp_path, "die-starting"), range(6), make_slots(2, [])))
+        list(LocalRuntime(make_slots(2, [])).run(Squares(tmp_path, "die-starting"), range(6)))
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_after_its_last_block_is_no_fault(tmp_path: Path) -> None:
-    results = run_blocks(Squares(tmp_path, "die-after"), range(2), make_slots(2, []))
+    results = LocalRuntime(make_slots(2, [])).run(Squares(tmp_path, "die-after"), range(2))
     first = next(results)
     time.sleep(2)  # meanwhile the other worker has sent its result and died
     [second] = results
@@ -183,12 +184,12 @@ def test_what_more_tries_cannot_mend_ends_the_run(
     tmp_path: Path, fault: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SarEvalError, match=message):
-        list(run_blocks(Squares(tmp_path, fault), range(6), make_slots(2, [])))
+        list(LocalRuntime(make_slots(2, [])).run(Squares(tmp_path, fault), range(6)))
     capfd.readouterr()
 
 
 def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
-    results = run_blocks(Squares(tmp_path, "hang"), range(6), make_slots(2, []))
+    results = LocalRuntime(make_slots(2, [])).run(Squares(tmp_path, "hang"), range(6))
     next(results)
     results.close()
     assert not multiprocessing.active_children()
@@ -197,7 +198,7 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
 def test_ctrl_c_stops_even_if_its_exception_is_lost(tmp_path: Path) -> None:
     def drop_the_exception() -> int:
         count = 0
-        for _ in run_blocks(Squares(tmp_path), range(50), make_slots(1, [])):
+        for _ in LocalRuntime(make_slots(1, [])).run(Squares(tmp_path), range(50)):
             count += 1
             try:
                 os.kill(os.getpid(), signal.SIGINT)

@@ -12,6 +12,7 @@ from sar_eval.errors import BadInput, Incomplete, SpecMismatch
 from sar_eval.measures import Measure, scores_by_task
 from sar_eval.report.page import write_report
 from sar_eval.runtime.drawing_order import draw_in_order
+from sar_eval.runtime.local import LocalRuntime
 from sar_eval.spec import RunSpec
 from sar_eval.stages.export import export
 from sar_eval.stages.gate import Asked
@@ -41,7 +42,7 @@ PNG = (
     b"\x00\x00\x0cIDATx\x9cc\xf8\xcf\xc0\x00\x00\x03\x01\x01\x00\xc9\xfe\x92\xef\x00\x00\x00\x00IEND\xaeB`\x82"
 )
 ASKED = Asked(tolerance=0.01)
-NO_WORKERS = Workers((), ())
+NO_WORKERS = Workers(LocalRuntime(()), LocalRuntime(()))
 
 
 def _scores(share: float, seed: int = 0) -> dict[str, float]:

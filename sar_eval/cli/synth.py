@@ -1,0 +1,241 @@
+"""`synth`: from a file of prompts to a filtered, ranked, deduplicated set of pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sar_eval.cli import session
+from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
+from sar_eval.cli.synth_progress import Watch, showing_synthesis
+from sar_eval.cli.terminal import say
+from sar_eval.errors import BadInput, Incomplete
+from sar_eval.options import HowToDraw, WhereToRun, option
+
+if TYPE_CHECKING:
+    from sar_eval.runtime.runtimes import Runtime
+    from sar_eval.storage.image_set import ImageSet
+    from sar_eval.synthesis.begin import SetRequest
+    from sar_eval.synthesis.monitor import Monitor
+    from sar_eval.synthesis.selection import Selection
+    from sar_eval.synthesis.spec import SetSpec
+
+DEFAULT = "start"
+SELECTION, SET = "Selection", "Set"  # panels of --help
+
+
+class SynthGroup(TyperGroup):
+    """A group whose first word may be left out: `synth FILE` is `synth start FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command before words that name none."""
+        first = next((word for word in args if not word.startswith("-")), "")
+        if args and first not in self.commands and args[0] not in ctx.help_option_names:
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=SynthGroup,
+    help="Draw sets of pictures from prompts: filtered, ranked, deduplicated, on any number of machines.",
+    no_args_is_help=True,
+)
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="Prompts: .parquet or .jsonl of any size, here or in a bucket; smaller ones in any format.",
+    ),
+]
+SetUri = Annotated[
+    str, typer.Argument(metavar="SET", help="The set: a folder, or s3://..., gs://... as given to --out.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatToKeep:
+    """Which of the draws are kept."""
+
+    seed: int = option("Seed of the set.", "run", default=0, low=-(2**63), high=2**63 - 1)
+    best_of: int = option("Draws of each prompt.", "run", default=1, panel=SELECTION, low=1, high=1000)
+    filter: str = option(
+        'What a picture must be to be kept, as "hps > 0.27 and geneval.passed".',
+        "run",
+        default="",
+        panel=SELECTION,
+        metavar="TEXT",
+    )
+    rank: str = option(
+        "Judge or scorer whose best draws of a prompt are kept.",
+        "run",
+        default="",
+        panel=SELECTION,
+        metavar="NAME",
+    )
+    top: int | None = option(
+        "Draws of a prompt that are kept at most; by default 1 with --rank, else all.",
+        "run",
+        panel=SELECTION,
+        low=1,
+        high=1000,
+    )
+    duplicates: str = option(
+        "Drop kept pictures like an earlier one of their block: exact, of the same pixels; a number, of "
+        "perceptual hashes that differ in at most so many of 64 bits; or keep.",
+        "run",
+        default="exact",
+        panel=SELECTION,
+        metavar="exact|keep|BITS",
+    )
+    measure: list[str] | None = option(
+        "A judge or scorer asked of what is kept, for its column; may be repeated.",
+        "run",
+        panel=SELECTION,
+        metavar="NAME",
+    )
+    measure_option: list[str] | None = option(
+        "An option of a judge or scorer, as hps.resize=aliased; may be repeated.",
+        "run",
+        panel=SELECTION,
+        metavar="NAME.OPTION=VALUE",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatToStore:
+    """Where the set goes, and in which form."""
+
+    uri: str = option("A folder, or an address s3://..., gs://...", "run", "--out", default="", panel=SET)
+    layout: str = option("parquet or webdataset.", "run", default="parquet", panel=SET)
+    keep: str = option("pixels, tokens or both.", "run", default="pixels", panel=SET)
+    block_prompts: int = option(
+        "Prompts of a block: drawn, judged and stored together.",
+        "run",
+        default=256,
+        panel=SET,
+        low=1,
+        high=1_000_000,
+    )
+    embed: str = option("Store an embedding of each kept picture: clip.", "run", default="", panel=SET)
+
+
+@app.command(name=DEFAULT)
+@with_options(without=["out", "shard"])
+def start(
+    prompts: Prompts,
+    ckpt: Ckpt,
+    selecting: WhatToKeep,
+    storing: WhatToStore,
+    how: HowToDraw,
+    where: WhereToRun,
+    watch: Watch,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print where the draws went, with shares and intervals.")
+    ] = False,
+) -> None:
+    """Draw prompts, keep what passes, and store it as a set.
+
+    The same command goes on where an earlier one stopped, and draws again what failed.
+    """
+    from sar_eval.synthesis.begin import begin_set
+    from sar_eval.synthesis.driver import Driver
+    from sar_eval.synthesis.holder import driver_name
+
+    request = _request(prompts, ckpt, selecting, storing, how)
+    image_set, spec = begin_set(request)
+    for note in request.notes:
+        say(f"note: {note}", err=True)
+    with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
+        driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
+        driver.run()
+    if driver.left:
+        raise Incomplete(
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
+        )
+    finish(image_set, spec, explain)
+
+
+def _request(
+    prompts: str, ckpt: str, selecting: WhatToKeep, storing: WhatToStore, how: HowToDraw
+) -> SetRequest:
+    from sar_eval.synthesis.begin import SetRequest
+
+    if not storing.uri:
+        raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
+    asked = overrides(how)
+    options = dict(asked["engine_options"])
+    image_format = str(options.pop("image_format", "png"))
+    drawing = {"seed": selecting.seed, "images_per_prompt": selecting.best_of, "engine_options": options}
+    return SetRequest(
+        prompts=prompts,
+        checkpoint=ckpt,
+        drawing=asked | drawing,
+        selection=_selection(selecting),
+        out=storing.uri,
+        layout=storing.layout,
+        keep=storing.keep,
+        image_format=image_format,
+        block_prompts=storing.block_prompts,
+        embed=storing.embed,
+    )
+
+
+def _selection(selecting: WhatToKeep) -> Selection:
+    from sar_eval.synthesis.selection import make_selection
+
+    top = selecting.top if selecting.top is not None else (1 if selecting.rank else 0)
+    options = named_options("--measure-option", selecting.measure_option)
+    return make_selection(
+        filter=selecting.filter,
+        rank=selecting.rank,
+        top=top,
+        duplicates=selecting.duplicates,
+        columns=selecting.measure or (),
+        options=options,
+    )
+
+
+def runtime_of(spec: SetSpec, where: WhereToRun) -> Runtime:
+    """Where the workers of a set run."""
+    from sar_eval.stages.resolve import gpus_of_a_worker
+
+    return session.runtime(where, gpus_of_a_worker(spec.run))
+
+
+@contextmanager
+def working(uri: str, watch: Watch) -> Iterator[Monitor]:
+    """Show progress; Ctrl-C ends in a word on how to go on."""
+    try:
+        with showing_synthesis(watch) as monitor:
+            yield monitor
+    except KeyboardInterrupt as error:
+        raise Incomplete(
+            f"interrupted; finished blocks are stored in {uri}: run the same command again to go on"
+        ) from error
+
+
+def finish(image_set: ImageSet, spec: SetSpec, explain: bool) -> None:
+    """Write the set's card if all of it is there, say what is in it, and exit 3 if something is missing.
+
+    Raises:
+        Incomplete: blocks are missing, or draws failed or are unjudged.
+    """
+    records = list(image_set.records())
+    lacking = sum(record.lacking for record in records)
+    fates = Counter[str]()
+    for record in records:
+        fates.update(record.fates)
+    drawn = sum(record.draws for record in records)
+    say(
+        f"{len(records)} of {spec.blocks} blocks, {drawn} draws: {fates['kept']} kept in {image_set.store.uri}"
+    )
+    if len(records) < spec.blocks:
+        raise Incomplete(f"{spec.blocks - len(records)} of {spec.blocks} blocks are not there")
+    if lacking:
+        raise Incomplete(f"{lacking} of {drawn} draws failed or are unjudged")

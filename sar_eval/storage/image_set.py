@@ -1,0 +1,217 @@
+"""A synthesised set in an object store: its spec, and which blocks are committed.
+
+    spec.json                                  what decides the set's bytes
+    prompts.index                              how to read any range of the prompt file, and its digest
+    data/part-000000123-<digest>.parquet|.tar  kept rows of block 123
+    manifest/part-000000123-<digest>.parquet   one row for each of its draws
+    done/000000/000000123-0.json               its done-record, made by create-if-absent: this commits it
+    ledger/000000-<digest>.jsonl               the records of blocks 0 to 999, when all of them are there
+
+Data and manifest objects are pure functions of spec and block and carry their digest in their names, so
+work that is done twice gives the same names. Readers follow done-records, never a listing of `data/`. The
+record of a later attempt at a block stands for it from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+
+from sar_eval.documents import convert, parse_json
+from sar_eval.errors import BadInput
+from sar_eval.storage.objects import ObjectStore
+from sar_eval.storage.set_rows import BlockRecord
+from sar_eval.types import Json
+
+SPEC = "spec.json"
+PROMPT_INDEX = "prompts.index"
+BLOCKS_PER_GROUP = 1000  # of a folder of done-records, and of a ledger
+RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json")
+LEDGER_NAME = re.compile(r"ledger/(\d{6,})-[0-9a-f]{16}\.jsonl")
+OBJECT_NAME = re.compile(r"(data|manifest)/part-(\d{9,})-([0-9a-f]{16})(\.parquet|\.tar)")
+
+
+class ImageSet:
+    """The committed part of a set."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    def begin(self, spec: Mapping[str, Json]) -> Json:
+        """Store the spec, unless one is there; returns the one that is there.
+
+        Raises:
+            BadInput: it cannot be read.
+        """
+        self.store.create(SPEC, _json(spec))
+        return self.spec()
+
+    def exists(self) -> bool:
+        """Whether a set was begun here."""
+        return self.store.exists(SPEC)
+
+    def spec(self) -> Json:
+        """The stored spec.
+
+        Raises:
+            BadInput: there is no set here, or its spec is broken.
+        """
+        if not self.exists():
+            raise BadInput(f"{self.store.uri} is no set (no {SPEC}): `sar-eval synth` makes one")
+        return parse_json(self.store.read(SPEC), f"{self.store.uri}, {SPEC}")
+
+    def prompt_index(self) -> bytes | None:
+        """What later starts and workers need to read the prompt file by row; None if none is stored."""
+        return self.store.read(PROMPT_INDEX) if self.store.exists(PROMPT_INDEX) else None
+
+    def store_prompt_index(self, index: bytes) -> None:
+        """Keep the index of the prompt file, unless one is there."""
+        self.store.create(PROMPT_INDEX, index)
+
+    def commit(self, record: BlockRecord, data: bytes, manifest: bytes) -> bool:
+        """Store a block's objects, then its done-record; False if another worker committed it before.
+
+        `data` and `manifest` are the bytes that the record names.
+
+        Raises:
+            StorageFailed: they cannot be stored.
+        """
+        if record.data:
+            self.store.write(record.data, data)
+        self.store.write(record.manifest, manifest)
+        return self.store.create(record_name(record.block, record.attempt), _json(asdict(record)))
+
+    def records(self) -> Iterator[BlockRecord]:
+        """The record of every committed block, by number, group after group.
+
+        Raises:
+            BadInput: a record is broken.
+        """
+        ledgers = self._ledgers()
+        folders = {int(name): name for name in self.store.folders("done") if name.isdecimal()}
+        for group in sorted({*ledgers, *folders}):
+            found = self._from_ledgers(ledgers.get(group, []))
+            if group in folders and (not found or any(record.lacking for record in found.values())):
+                self._add_records(found, folders[group])
+            yield from (found[block] for block in sorted(found))
+
+    def record(self, block: int) -> BlockRecord | None:
+        """The record of one block."""
+        found: dict[int, BlockRecord] = {}
+        group = block // BLOCKS_PER_GROUP
+        names = [info.name for info in self.store.list(f"done/{group:06d}/{block:09d}-")]
+        self._read_records(found, names)
+        if block not in found:
+            found = self._from_ledgers(self._ledgers().get(group, []))
+        return found.get(block)
+
+    def finished(self) -> set[int]:
+        """Numbers of the committed blocks in which nothing failed and nothing is unjudged."""
+        return {record.block for record in self.records() if not record.lacking}
+
+    def write_ledgers(self, blocks: int) -> int:
+        """Write the ledger of each group that is committed as a whole and has none; returns how many.
+
+        Args:
+            blocks: number of blocks of the set.
+        """
+        there, written = self._ledgers(), 0
+        for name in self.store.folders("done"):
+            group = int(name) if name.isdecimal() else -1
+            first, stop = group * BLOCKS_PER_GROUP, min(blocks, (group + 1) * BLOCKS_PER_GROUP)
+            if group in there or group < 0:
+                continue
+            found: dict[int, BlockRecord] = {}
+            self._add_records(found, name)
+            if len(found) == stop - first:
+                written += self._write_ledger(group, [found[block] for block in sorted(found)])
+        return written
+
+    def _write_ledger(self, group: int, records: Iterable[BlockRecord]) -> bool:
+        lines = b"".join(_json(asdict(record)) for record in records)
+        self.store.write(f"ledger/{group:06d}-{digest_of(lines)}.jsonl", lines)
+        return True
+
+    def _ledgers(self) -> dict[int, list[str]]:
+        """Names of the ledgers of each group: two drivers may have written one each."""
+        found: dict[int, list[str]] = {}
+        for info in self.store.list("ledger/"):
+            if match := LEDGER_NAME.fullmatch(info.name):
+                found.setdefault(int(match[1]), []).append(info.name)
+        return found
+
+    def _from_ledgers(self, names: list[str]) -> dict[int, BlockRecord]:
+        found: dict[int, BlockRecord] = {}
+        for name, data in self.store.read_many(names):
+            for number, line in enumerate(data.splitlines(), 1):
+                _add(found, self._parsed(line, f"{name}:{number}"))
+        return found
+
+    def _add_records(self, found: dict[int, BlockRecord], folder: str) -> None:
+        """Add what the done-records of a group say beyond `found`."""
+        latest: dict[int, tuple[int, str]] = {}
+        for info in self.store.list(f"done/{folder}/"):
+            if match := RECORD_NAME.fullmatch(info.name):
+                block, attempt = int(match[2]), int(match[3])
+                latest[block] = max(latest.get(block, (-1, "")), (attempt, info.name))
+        self._read_records(
+            found,
+            [
+                name
+                for block, (attempt, name) in sorted(latest.items())
+                if block not in found or attempt > found[block].attempt
+            ],
+        )
+
+    def _read_records(self, found: dict[int, BlockRecord], names: list[str]) -> None:
+        for name, data in self.store.read_many(names):
+            record = self._parsed(data, name)
+            match = RECORD_NAME.fullmatch(name)
+            if match is None or (int(match[2]), int(match[3])) != (record.block, record.attempt):
+                raise self._broken(name, f"it is about attempt {record.attempt} of block {record.block}")
+            _add(found, record)
+
+    def _parsed(self, data: bytes, name: str) -> BlockRecord:
+        where = f"{self.store.uri}, {name}"
+        record = convert(parse_json(data, where), BlockRecord, where, "see `sar-eval synth verify`")
+        for kind, named in (("data", record.data), ("manifest", record.manifest)):
+            match = OBJECT_NAME.fullmatch(named)
+            if (named or kind == "manifest") and not (match and match[1] == kind):
+                raise self._broken(name, f"{named!r} is no name of its {kind} object")
+            if match and int(match[2]) != record.block:
+                raise self._broken(name, f"it names {named}, of another block")
+        return record
+
+    def _broken(self, name: str, why: str) -> BadInput:
+        return BadInput(
+            f"{self.store.uri}, {name} is broken: {why}; `sar-eval synth verify --repair` removes it, and "
+            "the same command as before then draws its block again"
+        )
+
+
+def _add(found: dict[int, BlockRecord], record: BlockRecord) -> None:
+    known = found.get(record.block)
+    if known is None or record.attempt > known.attempt:
+        found[record.block] = replace(record, fates=dict(record.fates))
+
+
+def record_name(block: int, attempt: int) -> str:
+    """Where the done-record of an attempt at a block lies."""
+    return f"done/{block // BLOCKS_PER_GROUP:06d}/{block:09d}-{attempt}.json"
+
+
+def object_name(kind: str, block: int, data: bytes, suffix: str) -> str:
+    """Where an object of a block lies; `kind` is "data" or "manifest"."""
+    return f"{kind}/part-{block:09d}-{digest_of(data)}{suffix}"
+
+
+def digest_of(data: bytes) -> str:
+    """Digest of an object's bytes, as its name has it: 16 hex digits."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _json(value: Mapping[str, Json]) -> bytes:
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()

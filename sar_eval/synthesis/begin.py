@@ -1,0 +1,90 @@
+"""From what was asked for to a set that is begun, or found again; refuses what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sar_eval.documents import convert
+from sar_eval.stages.resolve import resolve_drawing
+from sar_eval.storage.image_set import SPEC, ImageSet
+from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.pins import as_pinned, pinned
+from sar_eval.synthesis.prompts import PromptSource, open_prompts
+from sar_eval.synthesis.selection import Selection
+from sar_eval.synthesis.spec import PromptFacts, SetSpec
+from sar_eval.types import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRequest:
+    """What `sar-eval synth` is asked for.
+
+    Attributes:
+        prompts: path or address of the prompt file.
+        checkpoint: its name.
+        drawing: changes of how it is drawn, as `stages.resolve` takes them; `images_per_prompt` is best-of.
+        selection: what is kept.
+        out: the set's address.
+        layout, keep, image_format, block_prompts, embed: see `SetSpec`.
+    """
+
+    prompts: str
+    checkpoint: str
+    drawing: Mapping[str, Json]
+    selection: Selection
+    out: str
+    layout: str = "parquet"
+    keep: str = "pixels"
+    image_format: str = "png"
+    block_prompts: int = 256
+    embed: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
+    """Begin a set, or go on with the one that is there.
+
+    Raises:
+        BadInput, UnknownName: prompts, checkpoint, selection or store cannot be used.
+        SpecMismatch: there is a set under other settings.
+    """
+    image_set = ImageSet(open_store(request.out))
+    stored = stored_spec(image_set) if image_set.exists() else None
+    source = open_prompts(request.prompts, image_set.prompt_index())
+    spec = _resolve(request, source, stored)
+    request.notes.extend(source.notes())
+    image_set.store.check_writable()
+    if stored is None:
+        image_set.store_prompt_index(source.index())
+        image_set.begin(spec.to_json())
+        stored = stored_spec(image_set)  # of another driver, if that was faster
+    stored.check_same(spec, f"the set in {request.out}")
+    return image_set, stored.resumed(spec)
+
+
+def stored_spec(image_set: ImageSet) -> SetSpec:
+    """The spec of a set that was begun.
+
+    Raises:
+        BadInput: there is none, or it is broken.
+    """
+    return SetSpec.from_json(image_set.spec(), f"{image_set.store.uri}, {SPEC}")
+
+
+def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) -> SetSpec:
+    facts = convert(source.identity(), PromptFacts, request.prompts)
+    checkpoint, drawing = request.checkpoint, request.drawing
+    if stored is not None:
+        checkpoint, drawing = as_pinned(checkpoint, drawing, stored.run)
+    run = resolve_drawing(request.prompts, facts.digest, checkpoint, drawing, request.notes)
+    return SetSpec(
+        pinned(run),
+        facts,
+        request.selection,
+        layout=request.layout,
+        keep=request.keep,
+        image_format=request.image_format,
+        block_prompts=request.block_prompts,
+        embed=request.embed,
+    )

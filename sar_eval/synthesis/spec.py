@@ -1,0 +1,191 @@
+"""What a set is, resolved: everything that decides its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sar_eval.documents import convert, shorten
+from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.options import check_choice, check_whole_number
+from sar_eval.spec import RunSpec
+from sar_eval.synthesis.selection import Selection
+from sar_eval.types import Json
+
+LAYOUTS, KEPT = ("parquet", "webdataset"), ("pixels", "tokens", "both")
+IMAGE_FORMATS = ("png", "webp")
+FORMAT = 1  # of the stored spec
+MAX_BEST_OF = 1000
+OWNER = "the set"  # in messages about its settings
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFacts:
+    """Of the prompt file: its size in bytes, the digest of its bytes, and how many prompts it has."""
+
+    size: int
+    digest: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetSpec:
+    """Everything that decides a set's bytes.
+
+    Attributes:
+        run: what draws: checkpoint, protocol, engine, seed, and `images_per_prompt` draws of each prompt.
+        prompts: which prompts.
+        selection: what is kept of the draws.
+        layout: of data objects: "parquet" or "webdataset".
+        keep: of a kept draw: "pixels", "tokens" or "both".
+        image_format: of its pixels: "png" or "webp", both lossless.
+        block_prompts: prompts of a block.
+        embed: network whose embedding of each kept picture is stored; "" for none.
+    """
+
+    run: RunSpec
+    prompts: PromptFacts
+    selection: Selection
+    layout: str = "parquet"
+    keep: str = "pixels"
+    image_format: str = "png"
+    block_prompts: int = 256
+    embed: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no set can have.
+
+        Raises:
+            BadInput: naming the setting.
+        """
+        check_choice("layout", self.layout, LAYOUTS, OWNER)
+        check_choice("keep", self.keep, KEPT, OWNER)
+        check_choice("image_format", self.image_format, IMAGE_FORMATS, OWNER)
+        check_whole_number("block_prompts", self.block_prompts, OWNER, maximum=1_000_000)
+        check_whole_number("best_of", self.best_of, OWNER, maximum=MAX_BEST_OF)
+
+    @property
+    def best_of(self) -> int:
+        """Draws of each prompt."""
+        return self.run.images_per_prompt
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.prompts.rows // self.block_prompts)
+
+    def rows_of(self, block: int) -> range:
+        """Rows of the prompts of a block."""
+        first = block * self.block_prompts
+        return range(first, min(self.prompts.rows, first + self.block_prompts))
+
+    @property
+    def digest(self) -> str:
+        """Hash of what decides the set: not paths, names, or what only changes its speed."""
+        text = json.dumps(self._deciding(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _deciding(self) -> dict[str, Json]:
+        """By the name that a message calls it."""
+        selection = self.selection
+        return {
+            "the checkpoint's weights": self.run.checkpoint_digest,
+            "the protocol": {**asdict(self.run.protocol), "name": ""},
+            "the engine": [self.run.engine, self.run.engine_version, self.run.dtype],
+            "what draws (engine options)": self.run.digest,
+            "seed": self.run.seed,
+            "best-of": self.best_of,
+            "the prompt file's bytes": [self.prompts.size, self.prompts.digest],
+            "filter": selection.filter,
+            "rank": selection.rank,
+            "top": selection.top,
+            "duplicates": selection.duplicates,
+            "judges and scorers": [spec.identity for spec in selection.measures],
+            "layout": self.layout,
+            "keep": self.keep,
+            "image-format": self.image_format,
+            "block-prompts": self.block_prompts,
+            "embed": self.embed,
+        }
+
+    def check_same(self, asked: SetSpec, where: str) -> None:
+        """Refuse to go on with a set under other settings.
+
+        Raises:
+            SpecMismatch: naming what differs.
+        """
+        ours, theirs = self._deciding(), asked._deciding()
+        differ = [name for name in ours if ours[name] != theirs[name]]
+        if differ:
+            name = differ[0]
+            raise SpecMismatch(
+                f"{where} was begun with other settings: {name} was {shorten(ours[name])}, now "
+                f"{shorten(theirs[name])}{_others(differ)}. Give the same as then, or another --out"
+            )
+
+    def resumed(self, asked: SetSpec) -> SetSpec:
+        """This spec, drawn as `asked` says where that changes nothing but speed and places."""
+        run = replace(
+            self.run,
+            suite=asked.run.suite,
+            checkpoint=asked.run.checkpoint,
+            batch_size=asked.run.batch_size,
+            engine_options=asked.run.engine_options,
+        )
+        return replace(self, run=run, selection=asked.selection)
+
+    def to_json(self) -> dict[str, Json]:
+        """As `spec.json` stores it."""
+        return {
+            "format": FORMAT,
+            "digest": self.digest,
+            "run": self.run.to_json(),
+            "prompts": asdict(self.prompts),
+            "selection": self.selection.to_json(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    @classmethod
+    def from_json(cls, data: Json, where: str) -> SetSpec:
+        """From `spec.json`.
+
+        Raises:
+            BadInput: broken, changed, or written by another version.
+        """
+        stored = convert(data, _Stored, where, "restore the file, or use another --out")
+        if stored.format != FORMAT:
+            raise BadInput(f"{where} has format {stored.format}, this version of sar-eval reads {FORMAT}")
+        spec = cls(
+            RunSpec.from_json(stored.run, where),
+            stored.prompts,
+            Selection.from_json(stored.selection, where),
+            **{name: getattr(stored, name) for name in _PLAIN},
+        )
+        if spec.digest != stored.digest:
+            raise BadInput(f"{where} was changed since it was written: restore it, or use another --out")
+        return spec
+
+
+_PLAIN = ("layout", "keep", "image_format", "block_prompts", "embed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The keys of `spec.json`."""
+
+    format: int
+    digest: str
+    run: dict[str, Any]
+    prompts: PromptFacts
+    selection: dict[str, Any]
+    layout: str
+    keep: str
+    image_format: str
+    block_prompts: int
+    embed: str
+
+
+def _others(differ: list[str]) -> str:
+    return f" (and {', '.join(differ[1:])})" if differ[1:] else ""
