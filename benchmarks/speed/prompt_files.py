@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,19 @@ STEPS = ("first start", "later start", "blocks of a share", "one row")
 
 
 def texts(start: int, stop: int) -> pa.Array:
-    """Prompts of some 90 characters that end in their number; as hard to compress as texts are."""
-    random = np.random.default_rng(start)
+    """Prompts of some 60 characters that end in their number; as hard to compress as texts are."""
+    beginnings = words(start // CHUNK % 4).slice(0, stop - start)
+    return pc.binary_join_element_wise(beginnings, pa.array(range(start, stop)).cast(pa.string()), " ")
+
+
+@cache
+def words(seed: int) -> pa.Array:
+    """Lines of words whose frequencies fall as those of a language do (Zipf)."""
+    random = np.random.default_rng(seed)
     letters = np.frombuffer(b"aaaabcdeeeefghiiiijklmnooopqrsttuuvwxyz", dtype=np.uint8)
     vocabulary = pa.array(["".join(map(chr, random.choice(letters, 3 + n % 7))) for n in range(5000)])
-    # Frequencies fall as those of words do (Zipf).
-    words = [vocabulary.take(pa.array(random.zipf(1.3, stop - start) % 5000)) for _ in range(WORDS)]
-    return pc.binary_join_element_wise(*words, pa.array(range(start, stop)).cast(pa.string()), " ")
+    columns = [vocabulary.take(pa.array(random.zipf(1.3, CHUNK) % 5000)) for _ in range(WORDS)]
+    return pc.binary_join_element_wise(*columns, " ")
 
 
 def chunks(rows: int) -> Iterator[tuple[int, int]]:
@@ -138,9 +145,8 @@ def main() -> None:
     if asked.step:
         _run_step(asked.step, asked.file)
         return
-    print(
-        f"{os.cpu_count()} cores\n\n| file | rows | GB | step | seconds | CPU s | peak MB |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"{os.cpu_count()} cores\n\n| file | rows | GB | step | seconds | CPU s | peak MB |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         parquet, jsonl = Path(folder) / "prompts.parquet", Path(folder) / "prompts.jsonl"
         cases: list[tuple[str, Path, int, Callable[[], None]]] = [

@@ -80,7 +80,9 @@ def write_prompts(path: Path, rows: int) -> None:
     """Captions of no meaning, in row groups of ten thousand."""
     with pq.ParquetWriter(path, pa.schema([("prompt", pa.string())])) as writer:
         for first in range(0, rows, 10_000):
-            captions = [f"a picture of thing number {row}" for row in range(first, min(rows, first + 10_000))]
+            captions = [
+                f"a picture of thing number {row}" for row in range(first, min(rows, first + 10_000))
+            ]
             writer.write_table(pa.table({"prompt": captions}))
 
 
@@ -122,11 +124,17 @@ def measure(folder: Path, rows: int, workers: int) -> None:
     files = [path for path in out.rglob("*") if path.is_file()]
     objects, size = len(files), sum(path.stat().st_size for path in files)
     ledgers = -(-blocks // 1000)
-    print(f"{draws:,} draws, {workers} workers: {seconds:.0f} s, {seconds * workers * 1e3 / draws:.3f} ms a draw")
+    print(
+        f"{draws:,} draws, {workers} workers: {seconds:.0f} s, {seconds * workers * 1e3 / draws:.3f} ms a draw"
+    )
     print(f"largest memory: driver {memory.driver:.0f} MB, worker {memory.worker:.0f} MB")
-    print(f"worker at 25 %, 50 %, 75 %: {', '.join(f'{memory.worker_at(s):.0f}' for s in (0.25, 0.5, 0.75))} MB")
+    print(
+        f"worker at 25 %, 50 %, 75 %: {', '.join(f'{memory.worker_at(s):.0f}' for s in (0.25, 0.5, 0.75))} MB"
+    )
     print(f"a second start of the finished set: {again:.1f} s; `synth status`: {status:.1f} s")
-    print(f"objects: {objects:,}, computed: 3 x {blocks:,} + {ledgers} + 4 = {3 * blocks + ledgers + 4:,}; {size:,} bytes")
+    print(
+        f"objects: {objects:,}, computed: 3 x {blocks:,} + {ledgers} + 4 = {3 * blocks + ledgers + 4:,}; {size:,} bytes"
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from sar_eval.cli import (
     prompts,
     run,
     score,
+    synth,
+    synth_status,
     track,
     train,
     train_grpo,
@@ -52,6 +54,8 @@ app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
+synth_status.register(synth.app)
+app.add_typer(synth.app, name="synth")
 
 
 def _version(asked: bool) -> None:

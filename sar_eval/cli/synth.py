@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,14 +85,19 @@ class WhatToKeep:
         low=1,
         high=1000,
     )
-    duplicates: int | None = option(
-        "Drop pictures that differ from an earlier one of their block in at most so many of 64 bits of a "
-        "perceptual hash; 0 drops equal hashes; by default equal pixels alone.",
+    duplicates: str = option(
+        "Drop kept pictures like an earlier one of their block: exact, of the same pixels; a number, of "
+        "perceptual hashes that differ in at most so many of 64 bits; or keep.",
+        "run",
+        default="exact",
+        panel=SELECTION,
+        metavar="exact|keep|BITS",
+    )
+    measure: list[str] | None = option(
+        "A judge or scorer asked of what is kept, for its column; may be repeated.",
         "run",
         panel=SELECTION,
-        low=0,
-        high=32,
-        metavar="BITS",
+        metavar="NAME",
     )
     measure_option: list[str] | None = option(
         "An option of a judge or scorer, as hps.resize=aliased; may be repeated.",
@@ -105,7 +111,7 @@ class WhatToKeep:
 class WhatToStore:
     """Where the set goes, and in which form."""
 
-    out: str = option("A folder, or an address s3://..., gs://...", "run", default="", panel=SET)
+    uri: str = option("A folder, or an address s3://..., gs://...", "run", "--out", default="", panel=SET)
     layout: str = option("parquet or webdataset.", "run", default="parquet", panel=SET)
     keep: str = option("pixels, tokens or both.", "run", default="pixels", panel=SET)
     block_prompts: int = option(
@@ -139,13 +145,19 @@ def start(
     """
     from sar_eval.synthesis.begin import begin_set
     from sar_eval.synthesis.driver import Driver
+    from sar_eval.synthesis.holder import driver_name
 
     request = _request(prompts, ckpt, selecting, storing, how)
     image_set, spec = begin_set(request)
     for note in request.notes:
         say(f"note: {note}", err=True)
-    with working(storing.out, watch) as monitor:
-        Driver(image_set, spec, runtime_of(spec, where), monitor).run()
+    with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
+        driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
+        driver.run()
+    if driver.left:
+        raise Incomplete(
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
+        )
     finish(image_set, spec, explain)
 
 
@@ -154,7 +166,7 @@ def _request(
 ) -> SetRequest:
     from sar_eval.synthesis.begin import SetRequest
 
-    if not storing.out:
+    if not storing.uri:
         raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
     asked = overrides(how)
     options = dict(asked["engine_options"])
@@ -165,7 +177,7 @@ def _request(
         checkpoint=ckpt,
         drawing=asked | drawing,
         selection=_selection(selecting),
-        out=storing.out,
+        out=storing.uri,
         layout=storing.layout,
         keep=storing.keep,
         image_format=image_format,
@@ -179,7 +191,14 @@ def _selection(selecting: WhatToKeep) -> Selection:
 
     top = selecting.top if selecting.top is not None else (1 if selecting.rank else 0)
     options = named_options("--measure-option", selecting.measure_option)
-    return make_selection(selecting.filter, selecting.rank, top, selecting.duplicates, options)
+    return make_selection(
+        filter=selecting.filter,
+        rank=selecting.rank,
+        top=top,
+        duplicates=selecting.duplicates,
+        columns=selecting.measure or (),
+        options=options,
+    )
 
 
 def runtime_of(spec: SetSpec, where: WhereToRun) -> Runtime:
@@ -207,3 +226,16 @@ def finish(image_set: ImageSet, spec: SetSpec, explain: bool) -> None:
     Raises:
         Incomplete: blocks are missing, or draws failed or are unjudged.
     """
+    records = list(image_set.records())
+    lacking = sum(record.lacking for record in records)
+    fates = Counter[str]()
+    for record in records:
+        fates.update(record.fates)
+    drawn = sum(record.draws for record in records)
+    say(
+        f"{len(records)} of {spec.blocks} blocks, {drawn} draws: {fates['kept']} kept in {image_set.store.uri}"
+    )
+    if len(records) < spec.blocks:
+        raise Incomplete(f"{spec.blocks - len(records)} of {spec.blocks} blocks are not there")
+    if lacking:
+        raise Incomplete(f"{lacking} of {drawn} draws failed or are unjudged")

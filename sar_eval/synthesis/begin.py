@@ -9,6 +9,7 @@ from sar_eval.documents import convert
 from sar_eval.stages.resolve import resolve_drawing
 from sar_eval.storage.image_set import SPEC, ImageSet
 from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.pins import as_pinned, pinned
 from sar_eval.synthesis.prompts import PromptSource, open_prompts
 from sar_eval.synthesis.selection import Selection
 from sar_eval.synthesis.spec import PromptFacts, SetSpec
@@ -73,10 +74,12 @@ def stored_spec(image_set: ImageSet) -> SetSpec:
 
 def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) -> SetSpec:
     facts = convert(source.identity(), PromptFacts, request.prompts)
-    checkpoint = request.checkpoint if stored is None else _pinned(request.checkpoint, stored)
-    run = resolve_drawing(request.prompts, facts.digest, checkpoint, request.drawing, request.notes)
+    checkpoint, drawing = request.checkpoint, request.drawing
+    if stored is not None:
+        checkpoint, drawing = as_pinned(checkpoint, drawing, stored.run)
+    run = resolve_drawing(request.prompts, facts.digest, checkpoint, drawing, request.notes)
     return SetSpec(
-        run,
+        pinned(run),
         facts,
         request.selection,
         layout=request.layout,
@@ -85,9 +88,3 @@ def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) 
         block_prompts=request.block_prompts,
         embed=request.embed,
     )
-
-
-def _pinned(asked: str, stored: SetSpec) -> str:
-    """The commit that the set was begun with, where the hub's name of it is given again."""
-    name, at, _ = stored.run.checkpoint.rpartition("@")
-    return stored.run.checkpoint if at and asked == name else asked

@@ -11,18 +11,18 @@ from functools import cached_property, partial
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
-from sar_eval.runtime.slots import WorkerSlot
-from sar_eval.stages.generate import NO_IMAGE, begins_ahead, limit_threads
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
+from sar_eval.stages.generate import NO_IMAGE, begins_ahead
 from sar_eval.stages.resolve import build_engine
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
-from sar_eval.synthesis.measures import OpenMeasures
-from sar_eval.synthesis.prompts import BadRow, PromptSource, open_prompts
-from sar_eval.synthesis.selection import Drawn, Outcome, drop_duplicates, select
+from sar_eval.synthesis.measures import Drawn, OpenMeasures
+from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
+from sar_eval.synthesis.selection import KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
-from sar_eval.types import Draw, Generation, Prompt, draw_seed
+from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
 
@@ -80,7 +80,6 @@ class PromptTask:
 
 @contextmanager
 def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
-    limit_threads(slot)
     image_set = ImageSet(open_store(task.uri))
     source = open_prompts(task.spec.run.suite, image_set.prompt_index())
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
@@ -89,6 +88,7 @@ def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
         measures,
         ThreadPoolExecutor(1) as executor,
     ):
+        limit_threads(slot)
         if hasattr(engine, "image_format"):  # most are thrown away: only what is kept is compressed
             engine.image_format = UNCOMPRESSED
         encoder = BlockEncoder(task.spec, slot.device)
@@ -113,9 +113,9 @@ class _BlockWorker:
         return self.task.spec
 
     @cached_property
-    def _selection(self) -> Any:
+    def _selection(self) -> Selection:
         """What is kept of a prompt's draws; duplicates are looked for in the whole block."""
-        return replace(self.spec.selection, duplicates=None)
+        return replace(self.spec.selection, duplicates=KEEP)
 
     def run(self, block: int) -> Future[BlockOutcome]:
         """Draw a block; the rest is done in a thread, while the next block is drawn."""
@@ -147,13 +147,12 @@ class _BlockWorker:
         return [self._named(row, prompt) for row, prompt in zip(rows, found, strict=True)]
 
     def _named(self, row: int, prompt: Prompt | BadRow) -> _PromptDraws:
-        """The draws of a prompt, called ROW/INDEX: ids may be there twice in a file that nobody holds."""
+        """The draws of a prompt, and why they are not made."""
         refused = self.task.skipped.get(row, "")
         if isinstance(prompt, BadRow):
-            prompt, refused = Prompt(prompt.id, ""), prompt.why
-        seeds = [draw_seed(self.spec.run.seed, prompt.id, index) for index in range(self.spec.best_of)]
-        called = replace(prompt, id=str(row))
-        draws = tuple(Draw(called, index, seed) for index, seed in enumerate(seeds))
+            refused = prompt.why
+            prompt = Prompt(prompt.id, "")
+        draws = draws_of_row(row, prompt, self.spec.run.seed, range(self.spec.best_of))
         return _PromptDraws(row, prompt.id, draws, refused)
 
     def _waves(self, draws: Sequence[Draw]) -> list[Future[list[Generation]]]:
@@ -178,7 +177,7 @@ class _BlockWorker:
         outcomes = select(drawn, self._selection, self.measures)
         for outcome in outcomes:
             if outcome.fate != "kept":
-                outcome.drawn.drop_picture()
+                outcome.drawn.drop()
         return outcomes
 
     def _finish(

@@ -63,6 +63,11 @@ class Drawn:
             self._picture = Picture.from_bytes(self.generation.image or b"")
         return self._picture
 
+    def drop(self) -> None:
+        """Free the picture for good: it is not kept."""
+        self.forget()
+        self.generation = replace(self.generation, image=None)
+
     def forget(self) -> None:
         """Free the decoded picture and what was made of it."""
         self._picture = None

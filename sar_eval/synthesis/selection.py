@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sar_eval.documents import convert
+from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput
 from sar_eval.images.files import DECODING_THREADS
 from sar_eval.images.perceptual_hash import BITS, hash_distance, perceptual_hash, pixel_digest
@@ -29,6 +29,7 @@ from sar_eval.synthesis.measures import Drawn, MeasureSpec, OpenMeasures, measur
 from sar_eval.types import Json
 
 DECODED_AT_ONCE = 64  # draws, in whole prompts: of 1024 pixels a side, about 250 MB
+EXACT, KEEP = "exact", "keep"  # kinds of `Selection.duplicates`
 MAX_DISTANCE = BITS // 2  # bits: that of two pictures which have nothing in common
 LABEL = "the selection"  # in messages
 
@@ -41,7 +42,8 @@ class Selection:
         filter: see `expression`; "" lets everything pass.
         rank: what makes one draw of a prompt better than another; "" takes the lower index.
         top: how many of each prompt's draws are kept; 0 keeps all that pass.
-        duplicates: bits in which the perceptual hashes of duplicates may differ; None keeps duplicates.
+        duplicates: what is dropped of a block as a duplicate: "exact", pictures of the same pixels; the
+            number of bits, up to 32, in which perceptual hashes may differ; or "keep", nothing.
         measures: in the order in which they are asked. Those that neither filter nor rank name are asked
             of the kept, for their columns.
     """
@@ -49,7 +51,7 @@ class Selection:
     filter: str = ""
     rank: str = ""
     top: int = 0
-    duplicates: int | None = None
+    duplicates: str = "exact"
     measures: tuple[MeasureSpec, ...] = ()
 
     @property
@@ -85,7 +87,7 @@ def make_selection(
     filter: str = "",  # noqa: A002 - what it is called everywhere
     rank: str = "",
     top: int = 0,
-    duplicates: int | None = None,
+    duplicates: str = "exact",
     columns: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Json]] | None = None,
 ) -> Selection:
@@ -109,8 +111,12 @@ def make_selection(
 
 def _check_numbers(selection: Selection) -> None:
     check_whole_number("top", selection.top, LABEL, minimum=0)
-    if selection.duplicates is not None:
-        check_whole_number("duplicates", selection.duplicates, LABEL, 0, MAX_DISTANCE)
+    if selection.duplicates not in (KEEP, EXACT):
+        bits = selection.duplicates
+        if not (bits.isascii() and bits.isdecimal() and len(bits) < 3 and int(bits) <= MAX_DISTANCE):
+            raise BadInput(
+                f"duplicates {shorten(bits)} of {LABEL}: {EXACT}, {KEEP}, or bits from 0 to {MAX_DISTANCE}"
+            )
 
 
 @dataclass(slots=True, eq=False)
@@ -172,9 +178,9 @@ def select(drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures)
             list(pool.map(_hash, _undecided(together)))
             for outcome in together:
                 outcome.drawn.forget()
-    _drop_duplicates(_undecided(outcomes), selection.duplicates)
     for outcome in _undecided(outcomes):
         outcome.end("kept")
+    drop_duplicates(outcomes, selection.duplicates)
     return outcomes
 
 
@@ -283,12 +289,18 @@ def _why_unranked(rules: _Rules, values: Mapping[str, Value]) -> str:
     return next((_lack(name, values) for name in lacking), "the rank is no finite number")
 
 
-def _drop_duplicates(outcomes: Sequence[Outcome], distance: int | None) -> None:
-    """Of pictures with equal pixels, then of those with hashes within a distance, the earlier stays."""
-    if distance is None:
+def drop_duplicates(outcomes: Sequence[Outcome], duplicates: str) -> None:
+    """Of kept pictures with equal pixels, or with hashes within a distance, only the earliest stays kept.
+
+    Args:
+        outcomes: of a block, in its order.
+        duplicates: as of a `Selection`.
+    """
+    if duplicates == KEEP:
         return
+    distance = -1 if duplicates == EXACT else int(duplicates)
     exact: dict[bytes, Outcome] = {}  # of those that stay
-    for outcome in outcomes:
+    for outcome in (outcome for outcome in outcomes if outcome.fate == "kept"):
         near = (other for other in exact.values() if _are_alike(other, outcome, distance))
         earlier = exact.get(outcome.pixels) or next(near, None)
         if earlier is None:
@@ -298,6 +310,8 @@ def _drop_duplicates(outcomes: Sequence[Outcome], distance: int | None) -> None:
 
 
 def _are_alike(left: Outcome, right: Outcome, distance: int) -> bool:
+    if distance < 0:
+        return False
     assert left.phash is not None
     assert right.phash is not None
     return hash_distance(left.phash, right.phash) <= distance

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -46,6 +46,7 @@ class Share:
         claims: of this worker, entered.
         again: committed blocks that are to be drawn again, as they lack draws; only those of the share
             itself are, so that a prompt that always fails is tried once a start and not once a worker.
+        is_stopped: asked before each block; from True on, no more are given out.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Share:
         progress: Progress,
         claims: Claims,
         again: Collection[int] = (),
+        is_stopped: Callable[[], bool] = bool,
     ) -> None:
         self.share, self.total, self.claims = share, blocks, claims
-        self.stopped = False
+        self._is_stopped = is_stopped
         self._progress = progress
         self._again = frozenset(again)
         self._taken: set[int] = set()
@@ -68,17 +70,13 @@ class Share:
         self._looked = float("-inf")
         self._random = random.Random(f"{claims.holder} {share}")  # spreads thieves
 
-    def stop(self) -> None:
-        """Give out no more blocks. Safe in a signal's handler."""
-        self.stopped = True
-
     def blocks(self) -> Iterator[int]:
         """Block after block, each claimed as it is given out; the next is sought when it is asked for.
 
         It never waits for others, who may hold the last blocks: see `wait`.
         """
         yield from self._own()
-        while not self.stopped and (block := self._steal()) is not None:
+        while not self._is_stopped() and (block := self._steal()) is not None:
             yield block
 
     def done(self, block: int) -> None:
@@ -93,7 +91,7 @@ class Share:
             all are finished, if this worker was stopped, or if after a lease all are in living hands.
         """
         end = time.monotonic() + self.claims.lease_s + POLL_S
-        while not self.stopped:
+        while not self._is_stopped():
             self._look()
             if any(map(self._is_free, range(self.total))):
                 return True
@@ -102,13 +100,10 @@ class Share:
             self._sleep(POLL_S * self._random.uniform(0.5, 1.5))
         return False
 
-    def unfinished(self) -> list[int]:
-        """Blocks of this share that are not committed, by what was seen last."""
-        return self._left(self._numbers())
-
-    def refresh(self) -> None:
-        """Look again at done-records and claims, however new the last look is."""
+    def left(self) -> tuple[int, int]:
+        """How many blocks are not committed by now: of this share, and of the whole set."""
         self._look()
+        return len(self._left(self._numbers())), len(self._left(range(self.total)))
 
     def _numbers(self) -> range:
         return range(self.share.index - 1, self.total, self.share.of)
@@ -120,7 +115,7 @@ class Share:
         adopted = self.claims.adopt(own)
         for block in self._numbers():
             self._look_if_old()
-            if self.stopped:
+            if self._is_stopped():
                 return
             # What this worker had in work when it was ended is claimed already, in its name.
             mine = block in adopted and block in self.claims.held
@@ -196,7 +191,7 @@ class Share:
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self.stopped and time.monotonic() < end:
+        while not self._is_stopped() and time.monotonic() < end:
             time.sleep(min(SLEEP_S, max(0.0, end - time.monotonic())))
 
 

@@ -125,5 +125,8 @@ def test_a_copy_is_copied_again(tmp_path: Path) -> None:
     repack(open_set(tmp_path / "tar"), open_store(tmp_path / "out"), OPTIONS)
     repack(open_set(tmp_path / "set"), open_store(tmp_path / "direct"), OPTIONS)
     assert [row for _, _, row in SetReader(open_store(tmp_path / "out")).rows()] == made
-    names = [{name for name in digests(tmp_path / place) if name.startswith("data")} for place in ("out", "direct")]
+    names = [
+        {name for name in digests(tmp_path / place) if name.startswith("data")}
+        for place in ("out", "direct")
+    ]
     assert names[0] == names[1]
