@@ -145,13 +145,19 @@ def start(
     """
     from sar_eval.synthesis.begin import begin_set
     from sar_eval.synthesis.driver import Driver
+    from sar_eval.synthesis.holder import driver_name
 
     request = _request(prompts, ckpt, selecting, storing, how)
     image_set, spec = begin_set(request)
     for note in request.notes:
         say(f"note: {note}", err=True)
-    with working(storing.uri, watch) as monitor:
-        Driver(image_set, spec, runtime_of(spec, where), monitor).run()
+    with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
+        driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
+        driver.run()
+    if driver.left:
+        raise Incomplete(
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
+        )
     finish(image_set, spec, explain)
 
 

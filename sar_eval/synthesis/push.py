@@ -69,7 +69,7 @@ def push(
 
 def _client() -> HfApi:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     return HfApi()
@@ -90,7 +90,9 @@ def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
 def _last(reader: SetReader) -> list[str]:
     names = [REPACKED if reader.repacked else "spec.json", FUNNEL, README]
     if missing := [name for name in names if not reader.store.exists(name)]:
-        raise BadInput(f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)")
+        raise BadInput(
+            f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)"
+        )
     return names
 
 
@@ -136,12 +138,13 @@ def _hub_errors(repository: str) -> Iterator[None]:
 def _refused(repository: str, status: int, message: str) -> BadInput | Incomplete:
     if status == 401:
         return BadInput(
-            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may "
+            "write"
         )
     if status in (403, 404):
         return BadInput(
-            f"the hub lets you not write to {repository}: is the name right, and has your token the right to "
-            f"write there? ({message})"
+            f"the hub does not let you write to {repository} ({message}): is the name right, and may your "
+            "token write there?"
         )
     if 400 <= status < 500 and status not in (408, 409, 412, 429):
         return BadInput(f"the hub refuses {repository}: {message}")
@@ -149,4 +152,6 @@ def _refused(repository: str, status: int, message: str) -> BadInput | Incomplet
 
 
 def _broke_off(repository: str, message: str) -> Incomplete:
-    return Incomplete(f"the upload to {repository} broke off ({message}): run the same command again to go on")
+    return Incomplete(
+        f"the upload to {repository} broke off ({message}): run the same command again to go on"
+    )
