@@ -19,8 +19,6 @@ from sar_eval.errors import BadInput
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from sar_eval.storage.image_set import ImageSet
-    from sar_eval.synthesis.spec import SetSpec
     from sar_eval.synthesis.status import SetStatus
 
 QUIET_S = 600.0  # without a new block, before that is remarked on
