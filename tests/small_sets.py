@@ -50,19 +50,20 @@ def data_row(row: int, index: int = 0, *, keep: str = "both", side: int = 8) -> 
 def commit_block(
     image_set: ImageSet, block: int, rows: Sequence[DataRow], layout: str = "parquet", attempt: int = 0
 ) -> BlockRecord:
-    """Commit a block in which each kept draw has a sibling that the filter refused."""
+    """Commit a block in which each kept draw has a sibling that the filter refused; with one more of those."""
     data, suffix = data_object(rows, layout, METADATA, MEASURES) if rows else (b"", "")
-    manifest = manifest_object([line for n, row in enumerate(rows) for line in _lines(row, n)], MEASURES)
+    lines = [line for n, row in enumerate(rows) for line in _lines(row, n)]
+    manifest = manifest_object([*lines, _lines(data_row(10**6 + block), 0)[1]], MEASURES)
     record = BlockRecord(
         block=block,
         attempt=attempt,
         data=object_name("data", block, data, suffix) if rows else "",
         manifest=object_name("manifest", block, manifest, ".parquet"),
-        prompts=len(rows),
-        draws=2 * len(rows),
+        prompts=len(rows) + 1,
+        draws=len(lines) + 1,
         data_bytes=len(data),
         manifest_bytes=len(manifest),
-        fates={"filtered: hps > 0.2": len(rows), "kept": len(rows)},
+        fates={"filtered: hps > 0.2": len(rows) + 1, "kept": len(rows)},
     )
     image_set.commit(record, data, manifest)
     return record

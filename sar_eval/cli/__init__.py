@@ -14,6 +14,7 @@ from sar_eval.cli import (
     compare,
     distance,
     doctor,
+    draw,
     fetch,
     gate,
     history,
@@ -54,6 +55,7 @@ app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
+draw.register(app)
 synth_status.register(synth.app)
 app.add_typer(synth.app, name="synth")
 
