@@ -32,12 +32,12 @@ def test_a_card_says_what_is_there(tmp_path: Path) -> None:
     assert facts["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     columns = [column["name"] for column in facts["dataset_info"][0]["features"]]
     assert columns == ["image", "tokens", "caption", "id", "row", "index", "seed", "text", "shapes", "hps"]
-    for words in ("8 pictures", "| Pictures drawn | 16 |", "`hps > 0.2`", "Apache-2.0", "not stated"):
+    for words in ("8 pictures", "| Pictures drawn | 19 |", "`hps > 0.2`", "Apache-2.0", "not stated"):
         assert words in card, words
     assert spec_of().digest in card
     assert "/home/me" not in card
     figures = json.loads((tmp_path / "funnel.json").read_text())["figures"]
-    assert (figures["kept"], figures["draws"], figures["objects"], figures["removed"]) == (8, 16, 2, 0)
+    assert (figures["kept"], figures["draws"], figures["objects"], figures["removed"]) == (8, 19, 2, 0)
 
 
 def test_words_of_an_earlier_card_stay(tmp_path: Path) -> None:
