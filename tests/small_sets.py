@@ -50,7 +50,7 @@ def data_row(row: int, index: int = 0, *, keep: str = "both", side: int = 8) -> 
 def commit_block(
     image_set: ImageSet, block: int, rows: Sequence[DataRow], layout: str = "parquet", attempt: int = 0
 ) -> BlockRecord:
-    """Commit a block in which each kept draw has a sibling that the filter refused; with one more of those."""
+    """Commit a block with these draws kept, and a refused one beside each and at the end."""
     data, suffix = data_object(rows, layout, METADATA, MEASURES) if rows else (b"", "")
     lines = [line for n, row in enumerate(rows) for line in _lines(row, n)]
     manifest = manifest_object([*lines, _lines(data_row(10**6 + block), 0)[1]], MEASURES)
@@ -119,6 +119,6 @@ def spec_of(
         "synth", "", "/home/me/prompts.jsonl", "1" * 16, "demo:sft", "2" * 16, DrawProtocol("demo", 64)
     )
     measures = tuple(MeasureSpec(name, name, "scorer", "1") for name in MEASURES)
-    chosen = Selection("shapes == 1 and hps > 0.2", "hps", 0, None, measures)
+    chosen = Selection("shapes == 1 and hps > 0.2", "hps", 0, "exact", measures)
     facts = PromptFacts(100, "3" * 16, blocks * prompts)
     return SetSpec(replace(run, **names), facts, chosen, layout, keep, block_prompts=prompts)

@@ -25,7 +25,6 @@ from sar_eval.cli import (
     run,
     score,
     synth,
-    synth_status,
     track,
     train,
     train_grpo,
@@ -56,7 +55,6 @@ train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
 draw.register(app)
-synth_status.register(synth.app)
 app.add_typer(synth.app, name="synth")
 
 

@@ -47,7 +47,7 @@ def work(
 
 
 def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: TimeWarning) -> None:
-    from sar_eval.cli.synth import finish, runtime_of, working
+    from sar_eval.cli.synth import finish, runtime_of, working  # which registers this command
     from sar_eval.storage.image_set import ImageSet
     from sar_eval.storage.objects import open_store
     from sar_eval.synthesis.begin import stored_spec
@@ -71,7 +71,7 @@ def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: Time
     if driver.own_left:
         _stop_incomplete(uri, shard, driver, warning.came)
     if not driver.left:
-        finish(image_set, spec, explain=False)
+        finish(image_set, explain=False)
     else:
         say(
             f"share {shard} is complete, {driver.left} of {spec.blocks} blocks are in work elsewhere",

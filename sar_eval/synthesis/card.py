@@ -32,14 +32,13 @@ import webdataset
 pictures = webdataset.WebDataset(paths_of_tars, shardshuffle=False).decode("pil")
 ```
 """
-_TOKENS = """`tokens` are visual codes in raster order; `sar-eval train sft --data` reads the set as it
-is.
+_TOKENS = """`tokens` are visual codes in raster order; `sar-eval train sft --data` reads the set so.
 """
-_REMOVED = """Rows that `dedup/*.parquet` lists (`row`, `index`) repeat earlier ones. `sar-eval train` leaves
-them out; for other readers `sar-eval synth repack` makes a set without them.
+_REMOVED = """Rows that `dedup/*.parquet` lists (`row`, `index`) repeat earlier ones. `sar-eval train`
+leaves them out; for other readers `sar-eval synth repack` makes a set without them.
 """
-_MANIFEST = """`manifest/*.parquet` (the configuration `manifest`) has a row for every draw, kept or not, with
-all verdicts. Any picture can be drawn again: `sar-eval draw SET ROW/INDEX`.
+_DRAWS = """`manifest/*.parquet` (the configuration `manifest`) has a row for every draw, kept or not,
+with all verdicts. Any picture can be drawn again: `sar-eval draw SET ROW/INDEX`.
 """
 
 
@@ -153,7 +152,7 @@ def _reading(reader: SetReader, spec: SetSpec) -> str:
     if any(True for _ in reader.store.list(REMOVED)):
         parts.append(_REMOVED)
     if not reader.repacked:
-        parts.append(_MANIFEST)
+        parts.append(_DRAWS)
     return "\n".join(["## Reading it\n", *parts])
 
 
@@ -186,8 +185,16 @@ def command_of(spec: SetSpec) -> str:
     words += ["--filter", chosen.filter] if chosen.filter else []
     words += ["--rank", chosen.rank] if chosen.rank else []
     words += ["--top", str(chosen.top)] if chosen.top else []
-    words += ["--duplicates", str(chosen.duplicates)] if chosen.duplicates is not None else []
-    words += ["--layout", spec.layout, "--keep", spec.keep, "--block-prompts", str(spec.block_prompts)]
+    words += [
+        "--duplicates",
+        chosen.duplicates,
+        "--layout",
+        spec.layout,
+        "--keep",
+        spec.keep,
+        "--block-prompts",
+        str(spec.block_prompts),
+    ]
     words += ["--embed", spec.embed] if spec.embed else []
     return " ".join(shlex.quote(_one_line(word)) for word in [*words, "--out", "SET"])
 

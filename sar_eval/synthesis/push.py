@@ -132,9 +132,16 @@ def _hub_errors(repository: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         raise _refused(repository, status, str(error).partition("\n")[0]) from error
     except ValueError as error:  # of a header that the hub does not like, a licence that it does not know
-        raise BadInput(f"the hub does not take the set: {error}") from error
-    except (OSError, RuntimeError) as error:
+        raise BadInput(f"the hub does not take the set: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # Connections that break: the client passes on the errors of its HTTP library, which has had two names.
+        if not isinstance(error, OSError | RuntimeError) and not _is_of_http(error):
+            raise
         raise _broke_off(repository, f"{type(error).__name__}: {error}") from error
+
+
+def _is_of_http(error: Exception) -> bool:
+    return any(kind.__module__.startswith("httpx") for kind in type(error).__mro__)
 
 
 def _refused(repository: str, status: int, message: str) -> BadInput | Incomplete:

@@ -92,8 +92,8 @@ def _complete(source: SetReader) -> SetSummary:
     left = 0 if source.repacked else summary.spec.blocks - summary.figures.blocks
     if left:
         raise BadInput(
-            f"{left:,} of {summary.spec.blocks:,} blocks of {source.store.uri} are not drawn yet: finish the "
-            "set first (`sar-eval synth` again)"
+            f"{left:,} of {summary.spec.blocks:,} blocks of {source.store.uri} are not drawn yet: finish "
+            "the set first (`sar-eval synth` again)"
         )
     return summary
 

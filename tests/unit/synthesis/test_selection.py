@@ -81,7 +81,7 @@ def blocks(draw_from):
         draw_from(st.sampled_from(FILTERS)),
         draw_from(st.sampled_from(["", "b", "c - a"])),
         draw_from(st.integers(0, 2)),
-        draw_from(st.sampled_from([None, 0, 4])),
+        draw_from(st.sampled_from(["keep", "exact", "0", "4"])),
         SPECS,
     )
     return drawn, table, chosen
@@ -111,7 +111,7 @@ def expected(drawn, table, chosen):
             fates[item.key] = "outranked"
     for item in drawn:
         if fates[item.key] == "candidate":
-            twin = chosen.duplicates is not None and item.generation.image in seen
+            twin = chosen.duplicates != "keep" and item.generation.image in seen
             fates[item.key] = "duplicate" if twin else "kept"
             seen.add(item.generation.image)
     return fates
@@ -220,12 +220,13 @@ def test_of_duplicates_the_earlier_stays():
     """Equal pixels and near hashes; the key is of one that stays."""
     images = [png(1), png(2), png(1), png(1, 255), png(3)]
     items = [draw(row, 0, image) for row, image in enumerate(images)]
-    found, _ = told({item.key: whole(1, 1, 1, 1) for item in items}, *items, duplicates=8)
+    table = {item.key: whole(1, 1, 1, 1) for item in items}
+    found, _ = told(table, *items, duplicates="8")
     assert [o.fate for o in found] == ["kept", "kept", "duplicate", "duplicate", "kept"]
     assert [o.why for o in found[2:4]] == ["0/0", "0/0"]
     assert found[0].pixels == found[2].pixels != found[3].pixels
-    found, _ = told({item.key: whole(1, 1, 1, 1) for item in items}, *items)
-    assert {o.fate for o in found} == {"kept"}
+    fates = [Counter(o.fate for o in told(table, *items, duplicates=kind)[0]) for kind in ("exact", "keep")]
+    assert fates == [{"kept": 4, "duplicate": 1}, {"kept": 5}]
 
 
 def test_a_picture_that_cannot_be_decoded_has_failed():
@@ -246,7 +247,7 @@ def test_real_judges_and_scorers_select(monkeypatch):
         filter="red_judge > 0.5 and colourfulness > 10".replace("red_judge", f"'{RED}'"),
         rank="colourfulness",
         top=1,
-        duplicates=2,
+        duplicates="2",
     )
     assert [spec.name for spec in chosen.measures] == ["colourfulness", "red_judge"]
     items = [draw(row, index, png(1 + 3 * row + index)) for row in range(2) for index in range(3)]
@@ -264,7 +265,7 @@ def test_real_judges_and_scorers_select(monkeypatch):
 def test_a_selection_is_stored_and_read(monkeypatch):
     monkeypatch.undo()
     chosen = make_selection(
-        filter="shapes.passed", rank="shapes-soft", top=2, duplicates=3, columns=["colourfulness"]
+        filter="shapes.passed", rank="shapes-soft", top=2, duplicates="3", columns=["colourfulness"]
     )
     assert [spec.name for spec in chosen.measures] == ["colourfulness", "shapes", "shapes-soft"]
     stored = chosen.to_json()
@@ -273,7 +274,7 @@ def test_a_selection_is_stored_and_read(monkeypatch):
         ("filter", "shaps.passed", "did you mean 'shapes'"),
         ("filter", "geneval.passed", "no measure 'geneval'"),
         ("top", -1, "top"),
-        ("duplicates", 65, "duplicates"),
+        ("duplicates", "33", "duplicates '33'"),
         ("rank", 3, "spec.json: rank"),
     ]:
         with pytest.raises(BadInput, match=why):
