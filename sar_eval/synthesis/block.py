@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
@@ -25,6 +26,7 @@ from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
+JUDGED_AT_ONCE = 64  # draws, in whole prompts: fixed, as a network's last digits may depend on its batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,14 @@ class BlockTask:
         spec: of the set.
         earlier: records of blocks whose draws lack something, which are drawn again.
         skipped: rows of the prompt file that are not drawn, each with the reason.
-        chunk_prompts: prompts that are drawn and judged together; 0 for as many as fill a batch.
+        one_by_one: whether each prompt is drawn for itself, instead of as many as fill a batch.
     """
 
     uri: str
     spec: SetSpec
     earlier: Mapping[int, BlockRecord] = field(default_factory=dict)
     skipped: Mapping[int, str] = field(default_factory=dict)
-    chunk_prompts: int = 0
+    one_by_one: bool = False
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
@@ -74,7 +76,7 @@ class PromptTask:
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
         """Load engine, judges and scorers once; a row number gives None."""
-        with _opened(BlockTask(self.uri, self.spec, chunk_prompts=1), slot) as worker:
+        with _opened(BlockTask(self.uri, self.spec), slot) as worker:
             yield worker.try_row
 
 
@@ -133,14 +135,21 @@ class _BlockWorker:
         self._draw(self._prompts(range(row, row + 1))).result()
 
     @cached_property
+    def _group(self) -> int:
+        """Prompts that are judged together."""
+        return max(1, JUDGED_AT_ONCE // self.spec.best_of)
+
+    @cached_property
     def _chunk(self) -> int:
-        """Prompts of a chunk: whole ones, as many as fill a batch."""
-        return self.task.chunk_prompts or max(1, self.spec.run.batch_size // self.spec.best_of)
+        """Prompts that are drawn together: as many groups as fill a batch."""
+        return self._group * max(1, self.spec.run.batch_size // (self._group * self.spec.best_of))
 
     def _draw(self, prompts: Sequence[_PromptDraws]) -> Future[list[Outcome]]:
         """Draw some prompts; the future judges and selects."""
-        draws = [draw for prompt in prompts if not prompt.refused for draw in prompt.draws]
-        return self.executor.submit(partial(self._judge, prompts, self._waves(draws)))
+        wanted = [prompt.draws for prompt in prompts if not prompt.refused]
+        together = wanted if self.task.one_by_one else [tuple(chain.from_iterable(wanted))]
+        waves = [wave for draws in together for wave in self._waves(draws)]
+        return self.executor.submit(partial(self._judge, prompts, waves))
 
     def _prompts(self, rows: range) -> list[_PromptDraws]:
         found = self.source.prompts(rows.start, rows.stop)
@@ -174,7 +183,9 @@ class _BlockWorker:
             for prompt in prompts
             for draw in prompt.draws
         ]
-        outcomes = select(drawn, self._selection, self.measures)
+        size = self._group * self.spec.best_of
+        groups = [drawn[first : first + size] for first in range(0, len(drawn), size)]
+        outcomes = [o for group in groups for o in select(group, self._selection, self.measures)]
         for outcome in outcomes:
             if outcome.fate != "kept":
                 outcome.drawn.drop()
