@@ -21,12 +21,11 @@ from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
 from sar_eval.synthesis.measures import Drawn, OpenMeasures
 from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
-from sar_eval.synthesis.selection import KEEP, Outcome, Selection, drop_duplicates, select
+from sar_eval.synthesis.selection import DECODED_AT_ONCE, KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
-JUDGED_AT_ONCE = 64  # draws, in whole prompts: fixed, as a network's last digits may depend on its batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +134,13 @@ class _BlockWorker:
         self._draw(self._prompts(range(row, row + 1))).result()
 
     @cached_property
-    def _group(self) -> int:
-        """Prompts that are judged together."""
-        return max(1, JUDGED_AT_ONCE // self.spec.best_of)
-
-    @cached_property
     def _chunk(self) -> int:
-        """Prompts that are drawn together: as many groups as fill a batch."""
-        return self._group * max(1, self.spec.run.batch_size // (self._group * self.spec.best_of))
+        """Prompts that are drawn together: about a batch, and whole groups of those judged together.
+
+        The last digits of a network may depend on its batch, so these groups are the same in any case.
+        """
+        judged = max(1, DECODED_AT_ONCE // self.spec.best_of)
+        return judged * max(1, self.spec.run.batch_size // (judged * self.spec.best_of))
 
     def _draw(self, prompts: Sequence[_PromptDraws]) -> Future[list[Outcome]]:
         """Draw some prompts; the future judges and selects."""
@@ -183,9 +181,7 @@ class _BlockWorker:
             for prompt in prompts
             for draw in prompt.draws
         ]
-        size = self._group * self.spec.best_of
-        groups = [drawn[first : first + size] for first in range(0, len(drawn), size)]
-        outcomes = [o for group in groups for o in select(group, self._selection, self.measures)]
+        outcomes = select(drawn, self._selection, self.measures)
         for outcome in outcomes:
             if outcome.fate != "kept":
                 outcome.drawn.drop()
