@@ -24,6 +24,7 @@ from sar_eval.cli import (
     run,
     score,
     synth,
+    synth_dedup,
     synth_status,
     track,
     train,
@@ -54,6 +55,7 @@ app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
+synth_dedup.register(synth.app)
 synth_status.register(synth.app)
 app.add_typer(synth.app, name="synth")
 

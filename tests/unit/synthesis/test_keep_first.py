@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sar_eval.synthesis import near_hashes as banding
-from sar_eval.synthesis.dedup import keep_first, repeats_of_equal, repeats_of_near_hashes
+from sar_eval.synthesis.keep_first import keep_first, repeats_of_equal, repeats_of_near_hashes
 
 Hashes = NDArray[np.uint64]
 
