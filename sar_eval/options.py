@@ -187,6 +187,20 @@ class WhereToRun:
     )
     threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1, high=1024)
     devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
+    runtime: str = option(
+        "Where workers run: `local`, on this machine, or `ray`, on those of a Ray cluster, which share the "
+        "run folder.",
+        "run",
+        default="local",
+        panel=MACHINE,
+        metavar="local|ray",
+    )
+    ray_address: str | None = option(
+        "Head of the Ray cluster; by default RAY_ADDRESS, this machine's cluster, or a new one on it alone.",
+        "run",
+        panel=MACHINE,
+        metavar="HOST:PORT",
+    )
 
 
 GROUPS = (WhatToDraw, HowToDraw, HowToJudge, WhereToRun)

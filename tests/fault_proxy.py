@@ -1,4 +1,4 @@
-"""A proxy in front of a server on loopback that answers chosen requests as failing networks and stores do."""
+"""A proxy in front of a server on loopback that answers chosen requests as a failing network or store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Fault:
         times: how many requests it meets.
         method: of these requests; "" is any.
         path: regular expression that is searched in their path and query.
-        status, code, more: the error that they are answered with, as S3 does.
+        status, code, more: the error that they are answered with, as S3 does. Code "drop" ends the
+            connection instead; "silent" never asks for the body of a PUT.
         reaches: whether the store still gets them: then only the answer is lost.
         wait_s: before the answer.
         cut: bytes of the answer's body after which the line is dropped.
@@ -67,6 +68,10 @@ class Proxy:
                     return fault
         return None
 
+    def silence(self, method: str, path: str) -> Fault | None:
+        silent = any(fault.code == "silent" and fault.meets(method, path) for fault in self.faults)
+        return self.take(method, path) if silent else None
+
 
 @contextmanager
 def fault_proxy(host: str, port: int) -> Iterator[Proxy]:
@@ -90,11 +95,22 @@ def fault_proxy(host: str, port: int) -> Iterator[Proxy]:
 
 class _Forwarder(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer in one piece: two would wait for each other's acknowledgement
     target: tuple[str, int]
     proxy: Proxy
 
     def log_message(self, *args: object) -> None:
         pass
+
+    def handle_expect_100(self) -> bool:
+        """Ask for the body, which botocore waits for; a silent store does not."""
+        if (fault := self.proxy.silence(self.command, self.path)) is not None:
+            time.sleep(fault.wait_s)
+            self.close_connection = True
+            return False
+        asked = super().handle_expect_100()
+        self.wfile.flush()
+        return asked
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -119,7 +135,7 @@ class _Forwarder(BaseHTTPRequestHandler):
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(*self.target)
         try:
-            ignored = [name.lower() for name in self.proxy.ignored_headers]
+            ignored = ["expect", *(name.lower() for name in self.proxy.ignored_headers)]
             headers = {name: value for name, value in self.headers.items() if name.lower() not in ignored}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()

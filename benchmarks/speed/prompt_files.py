@@ -145,9 +145,8 @@ def main() -> None:
     if asked.step:
         _run_step(asked.step, asked.file)
         return
-    print(
-        f"{os.cpu_count()} cores\n\n| file | rows | GB | step | seconds | CPU s | peak MB |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"{os.cpu_count()} cores\n\n| file | rows | GB | step | seconds | CPU s | peak MB |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         parquet, jsonl = Path(folder) / "prompts.parquet", Path(folder) / "prompts.jsonl"
         cases: list[tuple[str, Path, int, Callable[[], None]]] = [

@@ -14,6 +14,7 @@ from sar_eval.cli import (
     compare,
     distance,
     doctor,
+    draw,
     fetch,
     gate,
     history,
@@ -24,8 +25,6 @@ from sar_eval.cli import (
     run,
     score,
     synth,
-    synth_dedup,
-    synth_status,
     track,
     train,
     train_grpo,
@@ -55,8 +54,7 @@ app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
-synth_dedup.register(synth.app)
-synth_status.register(synth.app)
+draw.register(app)
 app.add_typer(synth.app, name="synth")
 
 

@@ -14,7 +14,7 @@ import typer
 from sar_eval.cli import gate_result
 from sar_eval.cli.options import Output
 from sar_eval.cli.terminal import say
-from sar_eval.errors import Incomplete, SarEvalError
+from sar_eval.errors import BadInput, Incomplete, SarEvalError
 from sar_eval.options import WhereToRun
 
 if TYPE_CHECKING:
@@ -77,7 +77,17 @@ def with_fold(spec: RunSpec, folder: RunFolder, benchmark: str | None) -> RunSpe
 
 
 def runtime(where: WhereToRun, gpus_each: int = 1) -> Runtime:
-    """Where workers run: on the chosen or visible GPUs, so many for each, else on the CPU."""
+    """Where workers run: on the chosen or visible GPUs, so many for each, else on the CPU.
+
+    Raises:
+        BadInput: no such runtime, or options that do not go with it.
+    """
+    if where.runtime == "ray":
+        return _ray_runtime(where, gpus_each)
+    if where.runtime != "local":
+        raise BadInput(f"--runtime is {where.runtime!r}: local or ray")
+    if where.ray_address is not None:
+        raise BadInput("--ray-address is for --runtime ray")
     from sar_eval.runtime.devices import chosen_devices, unused_gpus
     from sar_eval.runtime.local import LocalRuntime
     from sar_eval.runtime.slots import make_slots
@@ -86,6 +96,15 @@ def runtime(where: WhereToRun, gpus_each: int = 1) -> Runtime:
         _say_once(note)
     slots = make_slots(where.workers, chosen_devices(where.devices), where.threads, gpus_each)
     return LocalRuntime(slots)
+
+
+def _ray_runtime(where: WhereToRun, gpus_each: int) -> Runtime:
+    from sar_eval.runtime.ray import RayRuntime
+
+    on_cpu = where.devices is not None and where.devices.strip().lower() == "cpu"
+    if where.devices is not None and not on_cpu:
+        raise BadInput(f"--devices is {where.devices!r}: Ray chooses the GPUs; leave it out, or say cpu")
+    return RayRuntime(where.ray_address, where.workers, where.threads, gpus_each, on_cpu)
 
 
 @cache

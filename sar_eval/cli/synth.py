@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sar_eval.cli import session
+from sar_eval.cli import session, synth_dedup, synth_product, synth_status, synth_work
 from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
+from sar_eval.cli.synth_funnel import funnel_table, order_table
 from sar_eval.cli.synth_progress import Watch, showing_synthesis
-from sar_eval.cli.terminal import say
+from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, WhereToRun, option
 
@@ -52,9 +52,6 @@ Prompts = Annotated[
         metavar="PROMPTS",
         help="Prompts: .parquet or .jsonl of any size, here or in a bucket; smaller ones in any format.",
     ),
-]
-SetUri = Annotated[
-    str, typer.Argument(metavar="SET", help="The set: a folder, or s3://..., gs://... as given to --out.")
 ]
 
 
@@ -122,6 +119,13 @@ class WhatToStore:
         low=1,
         high=1_000_000,
     )
+    push: str = option(
+        "Upload the finished set to this dataset of the hub.",
+        "run",
+        default="",
+        panel=SET,
+        metavar="ORG/NAME",
+    )
     embed: str = option("Store an embedding of each kept picture: clip.", "run", default="", panel=SET)
 
 
@@ -145,14 +149,24 @@ def start(
     """
     from sar_eval.synthesis.begin import begin_set
     from sar_eval.synthesis.driver import Driver
+    from sar_eval.synthesis.holder import driver_name
 
     request = _request(prompts, ckpt, selecting, storing, how)
     image_set, spec = begin_set(request)
     for note in request.notes:
         say(f"note: {note}", err=True)
-    with working(storing.uri, watch) as monitor:
-        Driver(image_set, spec, runtime_of(spec, where), monitor).run()
-    finish(image_set, spec, explain)
+    if explain:
+        console().print(order_table(spec.selection))
+    with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
+        driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
+        driver.run()
+    if driver.left:
+        raise Incomplete(
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
+        )
+    finish(image_set, explain)
+    if storing.push:
+        synth_product.push_set(storing.uri, storing.push)
 
 
 def _request(
@@ -214,22 +228,39 @@ def working(uri: str, watch: Watch) -> Iterator[Monitor]:
         ) from error
 
 
-def finish(image_set: ImageSet, spec: SetSpec, explain: bool) -> None:
-    """Write the set's card if all of it is there, say what is in it, and exit 3 if something is missing.
+def finish(image_set: ImageSet, explain: bool) -> None:
+    """Write the set's card, say what is in it, and exit 3 if something is missing.
 
     Raises:
         Incomplete: blocks are missing, or draws failed or are unjudged.
     """
-    records = list(image_set.records())
-    lacking = sum(record.lacking for record in records)
-    fates = Counter[str]()
-    for record in records:
-        fates.update(record.fates)
-    drawn = sum(record.draws for record in records)
-    say(
-        f"{len(records)} of {spec.blocks} blocks, {drawn} draws: {fates['kept']} kept in {image_set.store.uri}"
-    )
-    if len(records) < spec.blocks:
-        raise Incomplete(f"{spec.blocks - len(records)} of {spec.blocks} blocks are not there")
-    if lacking:
-        raise Incomplete(f"{lacking} of {drawn} draws failed or are unjudged")
+    from sar_eval.storage.set_reader import SetReader
+    from sar_eval.synthesis.card import README, write_card
+    from sar_eval.synthesis.summary import summarise
+
+    reader = SetReader(image_set.store)
+    summary = summarise(reader)
+    figures, spec, uri = summary.figures, summary.spec, image_set.store.uri
+    if explain:
+        console().print(funnel_table(summary.funnel))
+    say(f"{figures.kept:,} of {figures.draws:,} pictures are kept, {figures.data_bytes:,} bytes: {uri}")
+    if len(figures.devices) > 1:
+        say(
+            f"note: drawn on several devices, whose rounding may differ: {', '.join(figures.devices)}",
+            err=True,
+        )
+    if figures.blocks < spec.blocks:
+        raise Incomplete(
+            f"{spec.blocks - figures.blocks} of {spec.blocks} blocks are not there: start again"
+        )
+    write_card(image_set.store)
+    say(f"card    {image_set.store.where(README)}")
+    if lacking := figures.fates.get("failed", 0) + figures.fates.get("unjudged", 0):
+        raise Incomplete(
+            f"{lacking:,} of {figures.draws:,} draws failed or are unjudged: `sar-eval synth status {uri}` "
+            "names some; the same command tries them again"
+        )
+
+
+for module in (synth_dedup, synth_product, synth_status, synth_work):
+    module.register(app)

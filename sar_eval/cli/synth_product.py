@@ -90,6 +90,13 @@ def repack(
         _push(SetReader(store), push, private)
 
 
+def push_set(uri: str, repository: str) -> None:
+    """Upload a set that has its card."""
+    from sar_eval.storage.set_reader import open_set
+
+    _push(open_set(uri), repository, private=False)
+
+
 def _push(reader: SetReader, repository: str, private: bool) -> None:
     from sar_eval.cli.train_progress import showing
     from sar_eval.synthesis.push import push

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,10 +16,7 @@ from sar_eval.options import WhereToRun, parse_shard
 from sar_eval.runtime.interrupts import TimeWarning
 
 if TYPE_CHECKING:
-    from sar_eval.storage.image_set import ImageSet
-    from sar_eval.synthesis.monitor import Monitor, SynthEvent
-    from sar_eval.synthesis.shares import Share
-    from sar_eval.synthesis.spec import SetSpec
+    from sar_eval.synthesis.driver import Driver
     from sar_eval.types import Shard
 
 
@@ -51,63 +47,38 @@ def work(
 
 
 def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: TimeWarning) -> None:
-    from sar_eval.cli.synth import finish, working
+    from sar_eval.cli.synth import finish, runtime_of, working  # which registers this command
     from sar_eval.storage.image_set import ImageSet
     from sar_eval.storage.objects import open_store
     from sar_eval.synthesis.begin import stored_spec
-    from sar_eval.synthesis.claims import Claims
-    from sar_eval.synthesis.committed import CommittedBlocks
-    from sar_eval.synthesis.shares import Share
+    from sar_eval.synthesis.driver import Driver
 
     image_set = ImageSet(open_store(uri))
     spec = stored_spec(image_set)
     image_set.store.check_writable()
-    committed = CommittedBlocks(image_set.store, spec.blocks)
-    made = Counter[str]()
-    with working(uri, watch) as monitor, Claims(image_set.store, _holder(shard)) as claims:
-        again = _again(image_set) if _first_start() else ()
-        taken = Share(shard, spec.blocks, committed, claims, again, lambda: warning.came)
-        _draw(image_set, spec, shard, where, taken, _counting(taken, made, monitor))
-        own, all_of_it = taken.left()
-    if own:
-        _stop_incomplete(uri, shard, own, warning.came, made["blocks"])
-    if not all_of_it:
-        finish(image_set, spec, explain=False)
+    with working(uri, watch) as monitor:
+        driver = Driver(
+            image_set,
+            spec,
+            runtime_of(spec, where),
+            _holder(shard),
+            monitor,
+            shard,
+            is_stopped=lambda: warning.came,
+            tries_again=_first_start(),
+        )
+        driver.run()
+    if driver.own_left:
+        _stop_incomplete(uri, shard, driver, warning.came)
+    if not driver.left:
+        finish(image_set, explain=False)
     else:
-        say(f"share {shard} is complete, {all_of_it} of {spec.blocks} blocks are in work elsewhere", err=True)
-    if made["lacking"]:
-        raise Incomplete(f"{made['lacking']} draws of {uri} failed or are unjudged: see `synth status`")
-
-
-def _draw(
-    image_set: ImageSet, spec: SetSpec, shard: Shard, where: WhereToRun, taken: Share, monitor: Monitor
-) -> None:
-    """Draw what there is to take, and again when others die and leave something."""
-    from sar_eval.cli.synth import runtime_of
-    from sar_eval.synthesis.driver import Driver
-
-    own = range(shard.index - 1, spec.blocks, shard.of)
-    driver = Driver(image_set, spec, runtime_of(spec, where), monitor)
-    driver.run(own, taken.blocks())
-    while taken.wait():
-        driver.run(own, taken.blocks())
-
-
-def _counting(taken: Share, made: Counter[str], monitor: Monitor) -> Monitor:
-    """A monitor that gives up the claim of each block that is done, and counts, before it tells `monitor`."""
-
-    def tell(event: SynthEvent) -> None:
-        if event.kind == "block" and event.block is not None:
-            taken.done(event.block)
-            made["blocks"] += event.record is not None
-            made["lacking"] += event.record.lacking if event.record else 0
-        monitor(event)
-
-    return tell
-
-
-def _again(image_set: ImageSet) -> set[int]:
-    return {record.block for record in image_set.records() if record.lacking}
+        say(
+            f"share {shard} is complete, {driver.left} of {spec.blocks} blocks are in work elsewhere",
+            err=True,
+        )
+    if driver.lacking:
+        raise Incomplete(f"{driver.lacking} draws of {uri} failed or are unjudged: see `synth status`")
 
 
 def _holder(shard: Shard) -> str:
@@ -122,14 +93,14 @@ def _first_start() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") in ("", "0")
 
 
-def _stop_incomplete(uri: str, shard: Shard, left: int, was_warned: bool, committed: int) -> None:
+def _stop_incomplete(uri: str, shard: Shard, driver: Driver, was_warned: bool) -> None:
     """Exit code 3, at which the array script queues the task again; 2 where that would go on for ever."""
-    if was_warned and not committed:
+    if was_warned and not driver.committed:
         raise BadInput(
             f"no block of {uri} could be finished within this task's time: give it more "
             "(--sbatch-option time=...), or make the set's blocks smaller (--block-prompts)"
         )
     why = "the time is up" if was_warned else "they failed, or others have them in work"
     raise Incomplete(
-        f"{left} blocks of share {shard} of {uri} are left ({why}): run the same command again to go on"
+        f"{driver.own_left} blocks of share {shard} of {uri} are left ({why}): run the same command again"
     )

@@ -28,9 +28,10 @@ from sar_eval.runtime.runtimes import BlockResult, Task
 from sar_eval.runtime.slots import WorkerSlot
 
 CHECK_S = 0.5  # how often an interrupt is looked for while nobody has anything to say
+ANSWER_S = 10.0  # how long the head of a cluster may take to answer
 LAST_WORDS = 300  # characters of an error of Ray's that are shown, from its end
 KILL_S = 3.0  # what an actor needs beyond its worker's own time to end
-# Variables of the driver that its workers need wherever they run: our own, accounts, and how cards compute.
+# Variables of the driver that its workers need wherever they run: our own, accounts, how cards compute.
 # They go as an argument, not in Ray's runtime environment, which every dashboard shows.
 FORWARDED = ("SAR_EVAL_", "HF_", "AWS_", "GOOGLE_", "CUBLAS_", "NVIDIA_TF32_OVERRIDE")
 
@@ -85,16 +86,31 @@ def connect(address: str | None) -> list[dict[str, float]]:
         import ray
     except ImportError as error:
         raise MissingExtra("--runtime ray needs Ray: pip install 'sar-eval[ray]'") from error
-    if address is not None and "://" in address:
-        raise BadInput(
-            f"--ray-address is {address!r}: give HOST:PORT, and run the command on a machine of the cluster "
-            "(`ray job submit --address URL -- sar-eval ...` does so from elsewhere)"
-        )
     if not ray.is_initialized():
+        if address is not None:
+            _see_that_it_answers(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started for us
         with _keeping_signals():
             _initialize(ray, address)
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _see_that_it_answers(address: str) -> None:
+    """Ray itself would try for minutes, and say what of its parts did not answer.
+
+    Raises:
+        BadInput: the address is of another form, or nobody is there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        raise BadInput(
+            f"--ray-address is {address!r}: give HOST:PORT, and run the command on a machine of the "
+            "cluster (`ray job submit --address URL -- sar-eval ...` does so from elsewhere)"
+        )
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError as error:
+        raise BadInput(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 def _initialize(ray: Any, address: str | None) -> None:

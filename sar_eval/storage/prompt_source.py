@@ -34,6 +34,7 @@ class FileFacts:
         size: in bytes.
         digest: of its bytes (see the module).
         rows: how many prompts it has.
+        form: how it is read: the suffix of its name; "" for a folder.
         stamp: changes when the file is written, as its time does; "" if that is not known. Another stamp
             says that the digest must be looked at again, and no more.
     """
@@ -41,6 +42,7 @@ class FileFacts:
     size: int
     digest: str
     rows: int
+    form: str
     stamp: str
 
 
@@ -102,6 +104,7 @@ class _Head:
     size: int
     digest: str
     rows: int
+    form: str
     stamp: str
     entries: int
 
@@ -124,5 +127,5 @@ def unpack_index(data: bytes, where: str) -> tuple[FileFacts, LineIndex]:
             raise BadInput(f"{where} is damaged: its entries are not in order")
     if head.entries and numbers[0] != 0:
         raise BadInput(f"{where} is damaged: its first entry is not the first row")
-    facts = FileFacts(head.size, head.digest, head.rows, head.stamp)
+    facts = FileFacts(head.size, head.digest, head.rows, head.form, head.stamp)
     return facts, LineIndex(head.rows, numbers.tolist(), offsets.tolist())

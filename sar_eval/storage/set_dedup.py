@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sar_eval.errors import BadInput
 from sar_eval.storage.image_set import ImageSet, digest_of
 from sar_eval.storage.objects import ObjectStore
-from sar_eval.storage.set_objects import object_errors, read_manifest
+from sar_eval.storage.set_objects import object_errors, read_columns, read_manifest
 from sar_eval.storage.set_rows import BlockRecord
 
 METHODS = (
@@ -154,8 +154,8 @@ def removed_by(store: ObjectStore, methods: Iterable[str]) -> Keys:
     wanted, found = set(methods), [np.empty(0, np.uint64)]
     for name in removal_names(store, wanted):
         where = store.where(name)
-        with object_errors(where):
-            found.append(_keys(pq.read_table(io.BytesIO(store.read(name)), ["row", "index"]), where))
+        table = read_columns(io.BytesIO(store.read(name)), ["row", "index"], where)
+        found.append(_keys(table, where))
     return np.unique(np.concatenate(found))
 
 

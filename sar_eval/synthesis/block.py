@@ -11,8 +11,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
-from sar_eval.runtime.slots import WorkerSlot
-from sar_eval.stages.generate import NO_IMAGE, begins_ahead, limit_threads
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
+from sar_eval.stages.generate import NO_IMAGE, begins_ahead
 from sar_eval.stages.resolve import build_engine
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
@@ -80,7 +80,6 @@ class PromptTask:
 
 @contextmanager
 def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
-    limit_threads(slot)
     image_set = ImageSet(open_store(task.uri))
     source = open_prompts(task.spec.run.suite, image_set.prompt_index())
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
@@ -89,6 +88,7 @@ def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
         measures,
         ThreadPoolExecutor(1) as executor,
     ):
+        limit_threads(slot)
         if hasattr(engine, "image_format"):  # most are thrown away: only what is kept is compressed
             engine.image_format = UNCOMPRESSED
         encoder = BlockEncoder(task.spec, slot.device)

@@ -10,7 +10,6 @@ import numpy as np
 from sar_eval.decoding.encode_images import encode
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
-from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.image_set import object_name
@@ -70,6 +69,8 @@ class BlockEncoder:
         found = {"sar_eval_spec": self.spec.digest}
         if self.spec.keep == "pixels":
             return found
+        from sar_eval.families.cosmos import VisualTokenizer  # loads torch
+
         run = self.spec.run
         checkpoint = find_checkpoint(run.checkpoint, str(run.engine_options.get("visual_tokenizer", "")))
         visual = VisualTokenizer(checkpoint.visual_folder)

@@ -20,6 +20,26 @@ from sar_eval.synthesis.summary import SetSummary, summarise
 
 README, FUNNEL, WORDS = "README.md", "funnel.json", "card.json"
 NOT_STATED = "not stated"
+_LOADING = """```python
+from datasets import load_dataset
+
+pictures = load_dataset("ORG/NAME", split="train")  # or the folder of a copy
+```
+"""
+_TARS = """```python
+import webdataset
+
+pictures = webdataset.WebDataset(paths_of_tars, shardshuffle=False).decode("pil")
+```
+"""
+_TOKENS = """`tokens` are visual codes in raster order; `sar-eval train sft --data` reads the set so.
+"""
+_REMOVED = """Rows that `dedup/*.parquet` lists (`row`, `index`) repeat earlier ones. `sar-eval train`
+leaves them out; for other readers `sar-eval synth repack` makes a set without them.
+"""
+_DRAWS = """`manifest/*.parquet` (the configuration `manifest`) has a row for every draw, kept or not,
+with all verdicts. Any picture can be drawn again: `sar-eval draw SET ROW/INDEX`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +58,7 @@ class CardWords:
     prompts_licence: str = ""
 
 
-def write_card(store: ObjectStore, words: CardWords = CardWords()) -> str:  # noqa: B008 - frozen
+def write_card(store: ObjectStore, words: CardWords = CardWords()) -> str:
     """Write `README.md` and `funnel.json` of a set, and return the card.
 
     Words that are not given are those of an earlier card.
@@ -77,9 +97,10 @@ def _json(value: object) -> bytes:
 
 def render_card(reader: SetReader, summary: SetSummary, words: CardWords) -> str:
     """The card as Markdown with its YAML header."""
-    spec, title = summary.spec, words.title or f"Pictures of {summary.spec.run.checkpoint}"
+    spec = summary.spec
+    title = _one_line(words.title or f"Pictures of {spec.run.checkpoint}")
     parts = [
-        card_header(reader, summary, title, words.licence),
+        card_header(reader, summary, title, _one_line(words.licence)),
         f"# {_plain(title)}\n",
         _opening(summary),
         _figures(summary),
@@ -123,43 +144,34 @@ def _funnel(summary: SetSummary) -> str:
 
 
 def _reading(reader: SetReader, spec: SetSpec) -> str:
-    lines = ["## Reading it\n", "```python", "from datasets import load_dataset", ""]
-    lines += ['pictures = load_dataset("ORG/NAME", split="train")  # or the path of a copy', "```\n"]
+    parts = [_LOADING]
     if reader.layout == "webdataset":
-        lines += ["```python", "import webdataset", "", "pictures = webdataset.WebDataset(paths_of_tars)"]
-        lines += ['pictures = pictures.decode("pil")', "```\n"]
+        parts.append(_TARS)
     if spec.keep != "pixels":
-        lines += [
-            "`tokens` are visual codes in raster order; `sar-eval train sft --data` reads the set as it is.\n"
-        ]
+        parts.append(_TOKENS)
     if any(True for _ in reader.store.list(REMOVED)):
-        lines += [
-            "Rows that `dedup/*.parquet` lists (`row`, `index`) repeat earlier ones. `sar-eval train` leaves "
-            "them out; for other readers `sar-eval synth repack` makes a set without them.\n"
-        ]
+        parts.append(_REMOVED)
     if not reader.repacked:
-        lines += [
-            "`manifest/*.parquet` (the configuration `manifest`) has a row for every draw, kept or not, with "
-            "all verdicts. Any picture can be drawn again: `sar-eval draw SET ROW/INDEX`.\n"
-        ]
-    return "\n".join(lines)
+        parts.append(_DRAWS)
+    return "\n".join(["## Reading it\n", *parts])
 
 
 def _making(summary: SetSummary, words: CardWords) -> str:
     spec = summary.spec
-    protocol = spec.run.protocol
+    run, prompts = spec.run, spec.prompts
+    drawn_from = f"{code(_last(run.suite))}, digest {code(prompts.digest)}, {prompts.rows:,} rows"
+    measures = [
+        (f"Measure {code(m.name)}", f"{m.kind}, version {code(m.version)}") for m in spec.selection.measures
+    ]
     rows = [
-        ("Checkpoint", f"{code(spec.run.checkpoint)}, weights {code(spec.run.checkpoint_digest)}"),
+        ("Checkpoint", f"{code(run.checkpoint)}, weights {code(run.checkpoint_digest)}"),
         ("Its licence", _plain(words.checkpoint_licence or NOT_STATED)),
-        (
-            "Prompts",
-            f"{code(_last(spec.run.suite))}, digest {code(spec.prompts.digest)}, {spec.prompts.rows:,} rows",
-        ),
+        ("Prompts", drawn_from),
         ("Their licence", _plain(words.prompts_licence or NOT_STATED)),
         ("Licence of this set", _plain(words.licence or NOT_STATED)),
-        ("Engine", f"{code(spec.run.engine)} {_plain(spec.run.engine_version)}, {code(spec.run.dtype)}"),
-        ("Sampling", code(json.dumps(asdict(protocol), sort_keys=True))),
-        *((f"Measure {code(m.name)}", f"{m.kind}, version {code(m.version)}") for m in spec.selection.measures),
+        ("Engine", f"{code(run.engine)} {_plain(run.engine_version)}, {code(run.dtype)}"),
+        ("Sampling", code(json.dumps(asdict(run.protocol), sort_keys=True))),
+        *measures,
         ("Digest of the spec", code(spec.digest)),
     ]
     return "## How it was made\n\n" + _table(("", ""), rows) + f"\n    {command_of(spec)}\n"
@@ -173,8 +185,16 @@ def command_of(spec: SetSpec) -> str:
     words += ["--filter", chosen.filter] if chosen.filter else []
     words += ["--rank", chosen.rank] if chosen.rank else []
     words += ["--top", str(chosen.top)] if chosen.top else []
-    words += ["--duplicates", str(chosen.duplicates)] if chosen.duplicates is not None else []
-    words += ["--layout", spec.layout, "--keep", spec.keep, "--block-prompts", str(spec.block_prompts)]
+    words += [
+        "--duplicates",
+        chosen.duplicates,
+        "--layout",
+        spec.layout,
+        "--keep",
+        spec.keep,
+        "--block-prompts",
+        str(spec.block_prompts),
+    ]
     words += ["--embed", spec.embed] if spec.embed else []
     return " ".join(shlex.quote(_one_line(word)) for word in [*words, "--out", "SET"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from sar_eval.storage.set_objects import LAYOUTS, set_features
 from sar_eval.storage.set_reader import SetReader

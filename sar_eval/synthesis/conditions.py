@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sar_eval.storage.set_rows import Value
@@ -281,6 +281,11 @@ class Filter:
     text: str
     clauses: tuple[Clause, ...]
     sources: Mapping[str, str]
+    _whole: Condition = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        conditions = tuple(clause.condition for clause in self.clauses)
+        object.__setattr__(self, "_whole", Joined(min, conditions or (Constant(True),)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -298,10 +303,6 @@ class Filter:
     def lacks(self, name: str, value: Value) -> bool:
         """Whether a measure's value has not all that the filter reads of it."""
         return any(read.lacks(value) for read in self._whole.reads() if read.name == name)
-
-    @property
-    def _whole(self) -> Condition:
-        return Joined(min, tuple(clause.condition for clause in self.clauses) or (Constant(True),))
 
 
 @dataclass(frozen=True, slots=True)

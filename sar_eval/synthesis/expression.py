@@ -102,7 +102,7 @@ class _Reader:
         self.text = re.sub(r"\s", " ", text)
         self.what, self.source_of = what, source_of
         self.sources: dict[str, str] = {}  # by name, in order of appearance
-        self.written: dict[int, str] = {}  # names, by where they begin
+        self.written: dict[tuple[int, int], str] = {}  # names, by where they begin and end
         self.start = len(self.text) - len(self.text.lstrip())
 
     def tree(self) -> ast.expr:
@@ -129,7 +129,7 @@ class _Reader:
             raise self._fault_at(found.start(), 1, f"has a character that means nothing here{hint}")
         if found["number"] or found["sign"] or keyword.iskeyword(token):
             return token
-        self.written[found.start()] = token[1:-1] if found["quoted"] else token
+        self.written[found.span()] = token[1:-1] if found["quoted"] else token
         return "_" * len(token)
 
     def clauses(self, node: ast.expr) -> Iterator[Clause]:
@@ -203,7 +203,7 @@ class _Reader:
     def _name(self, node: ast.expr) -> str:
         """The name of a measure, noted with what it stands for."""
         first, last = self._place(node)
-        written = self.written.get(first, "") if isinstance(node, ast.Name) else ""
+        written = self.written.get((first, last), "") if isinstance(node, ast.Name) else ""
         if not written:
             raise self.fault(node, "is no name of a judge or scorer")
         try:
@@ -222,7 +222,7 @@ class _Reader:
     def _attribute(self, node: ast.Attribute) -> str:
         """`score` or `passed`."""
         _, last = self._place(node)
-        attribute = self.written.get(last - len(node.attr), "")
+        attribute = self.written.get((last - len(node.attr), last), "")
         if attribute not in ("score", "passed"):
             raise self.fault(node, "asks for something else than NAME.score or NAME.passed")
         return attribute

@@ -44,7 +44,7 @@ def near_embeddings(
         rows = _on_device(embeddings[start : start + ROWS], device)
         for other in range(start, len(embeddings), ROWS):
             columns = _on_device(embeddings[other : other + ROWS], device)
-            found = ((rows @ columns.T) >= least).nonzero().cpu().numpy() + [start, other]
+            found = ((rows @ columns.T) >= least).nonzero().cpu().numpy() + np.array([start, other])
             left, right = found[found[:, 0] < found[:, 1]].T
             yield from _decide(embeddings, left, right, similarity)
 

@@ -2,9 +2,9 @@
 
 By the pigeonhole principle: if the bits are cut into `distance + agreeing` bands, two hashes that differ
 in at most `distance` bits differ in at most so many bands, so they agree in some `agreeing` of them (G.
-Manku, A. Jain and A. Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). For each
-choice of `agreeing` bands all hashes are sorted by these bands, and only those within a run of equal bands
-are compared. Hashes of real pictures crowd, so a long run is searched in the same way by its other bits.
+Manku, A. Jain and A. Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). For
+each choice of `agreeing` bands all hashes are sorted by these bands, and those in a run of equal ones are
+compared. Hashes of real pictures crowd, so a long run is searched in the same way by its other bits.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _end_of_run(ordered: Hashes, place: int, other_bits: int) -> int:
 
 
 def _near_in_runs(ordered: Hashes, other_bits: int, distance: int) -> Pairs:
-    """The near pairs within the runs of sorted hashes: of short runs at once, of each long one by itself."""
+    """The near pairs within runs of sorted hashes: of short runs at once, of each long one by itself."""
     bands = ordered >> np.uint64(other_bits)
     starts = np.flatnonzero(np.concatenate([[True], bands[1:] != bands[:-1]]))
     lengths = np.diff(starts, append=len(ordered))
@@ -165,4 +165,4 @@ def _within(differing: Hashes, distance: int) -> NDArray[np.bool_]:
     """Whether at most so many bits are set: none is left once that many were cleared (P. Wegner, 1960)."""
     for _ in range(distance):
         differing = differing & (differing - np.uint64(1))
-    return differing == 0
+    return np.asarray(differing == 0)

@@ -6,10 +6,12 @@ that `suites.prompts` reads, the suites of benchmarks among them, are held as a 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from sar_eval.documents import parse_json, shorten
 from sar_eval.encodings import MARKS, OTHERS
@@ -121,19 +123,28 @@ def _place(uri: str) -> str:
 
 
 def _open_file(uri: str, file: InputFile, index: bytes | None) -> FilePrompts | ListedPrompts:
-    suffix = Path(file.uri).suffix.lower()
+    suffix = _form(file)
     is_table = suffix == ".parquet"
     if not is_table and not _has_plain_lines(file, suffix):
         with file.local_copy() as path:
             return ListedPrompts(uri, path, file)
     known = None if index is None else _known(uri, file, index)
-    if is_table:
-        rows = RowGroups(file.open(), name=uri)
-        if len(rows):
-            rows.columns = wanted_columns(rows.shape(), uri)
-        return FilePrompts(uri, file, rows, known and known[0])
-    facts, lines = known or _indexed(file)
-    return FilePrompts(uri, file, LineRows(file, lines, is_json=suffix == ".jsonl"), facts, lines)
+    facts, lines = known or ((None, None) if is_table else _indexed(file))
+    with ExitStack() as opened:
+        data = opened.enter_context(file.open())
+        rows = LineRows(data, lines, suffix) if lines and not is_table else _table_rows(data, uri)
+        return FilePrompts(uri, file, rows, facts, lines, opened.pop_all())
+
+
+def _form(file: InputFile) -> str:
+    return Path(file.uri).suffix.lower()
+
+
+def _table_rows(data: BinaryIO, uri: str) -> RowGroups:
+    rows = RowGroups(data, name=uri)
+    if len(rows):
+        rows.columns = wanted_columns(rows.shape(), uri)
+    return rows
 
 
 def _has_plain_lines(file: InputFile, suffix: str) -> bool:
@@ -153,7 +164,7 @@ def _has_plain_lines(file: InputFile, suffix: str) -> bool:
 def _known(uri: str, file: InputFile, index: bytes) -> tuple[FileFacts, LineIndex]:
     """The facts of an earlier start, if they are still true: the file is read only if it was written."""
     facts, lines = unpack_index(index, INDEX)
-    if file.size != facts.size or (
+    if (file.size, _form(file)) != (facts.size, facts.form) or (
         (file.stamp != facts.stamp or not facts.stamp) and scan(file, lines=False).digest != facts.digest
     ):
         raise _changed(uri, facts)
@@ -161,7 +172,7 @@ def _known(uri: str, file: InputFile, index: bytes) -> tuple[FileFacts, LineInde
 
 
 def _check_same(found: FileFacts, facts: FileFacts, uri: str) -> None:
-    if (found.size, found.digest) != (facts.size, facts.digest):
+    if (found.size, found.digest, found.form) != (facts.size, facts.digest, facts.form):
         raise _changed(uri, facts)
 
 
@@ -174,7 +185,7 @@ def _changed(uri: str, facts: FileFacts) -> SpecMismatch:
 
 def _indexed(file: InputFile) -> tuple[FileFacts, LineIndex]:
     found = scan(file, lines=True)
-    return FileFacts(file.size, found.digest, found.lines.rows, file.stamp), found.lines
+    return FileFacts(file.size, found.digest, found.lines.rows, _form(file), file.stamp), found.lines
 
 
 class Rows(Protocol):
@@ -190,17 +201,17 @@ class Rows(Protocol):
 class LineRows:
     """Rows of a file of JSON Lines, or of plain lines."""
 
-    def __init__(self, file: InputFile, lines: LineIndex, *, is_json: bool) -> None:
-        """Open the file, which must be the one that was indexed."""
-        self._file, self._lines = file.open(), lines
-        self._row = _json_row if is_json else _text_row
+    def __init__(self, data: BinaryIO, lines: LineIndex, suffix: str) -> None:
+        """Take the opened file, which must be the one that was indexed, and the suffix of its name."""
+        self._data, self._lines = data, lines
+        self._row = _json_row if suffix == ".jsonl" else _text_row
 
     def __len__(self) -> int:
         return self._lines.rows
 
     def rows(self, start: int, stop: int) -> Iterator[Row | UnreadableRow]:
         """Rows of a range."""
-        for line in read_lines(self._file, self._lines, start, stop):
+        for line in read_lines(self._data, self._lines, start, stop):
             try:
                 yield self._row(_decoded(line))
             except BadInput as error:
@@ -238,10 +249,26 @@ class FilePrompts:
     """Prompts of a file of which only the rows that are asked for are read."""
 
     def __init__(
-        self, uri: str, file: InputFile, rows: Rows, facts: FileFacts | None, lines: LineIndex | None = None
+        self,
+        uri: str,
+        file: InputFile,
+        rows: Rows,
+        facts: FileFacts | None,
+        lines: LineIndex | None,
+        opened: ExitStack,
     ) -> None:
-        """`facts`, where they are not known, are found when they are asked for, by reading the file."""
+        """Take a file's rows.
+
+        Args:
+            uri: as it was given.
+            file: where the rows are.
+            rows: of the file.
+            facts: None to read the whole file when they are asked for.
+            lines: the index, of a file of lines.
+            opened: is closed when nobody holds this any more.
+        """
         self.uri, self._file, self._rows, self._facts, self._lines = uri, file, rows, facts, lines
+        weakref.finalize(self, opened.close)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -262,7 +289,7 @@ class FilePrompts:
         """What the file is; where that is not known, it is read as a whole."""
         if self._facts is None:
             digest = scan(self._file, lines=False).digest
-            self._facts = FileFacts(self._file.size, digest, len(self), self._file.stamp)
+            self._facts = FileFacts(self._file.size, digest, len(self), _form(self._file), self._file.stamp)
         return self._facts
 
     def identity(self) -> dict[str, Json]:
@@ -309,9 +336,9 @@ class ListedPrompts:
         """What the file is; the digest of a folder is that of its prompts."""
         if self._file is not None:
             digest = scan(self._file, lines=False).digest
-            return FileFacts(self._file.size, digest, len(self), self._file.stamp)
+            return FileFacts(self._file.size, digest, len(self), _form(self._file), self._file.stamp)
         usable = [prompt for prompt in self._prompts if isinstance(prompt, Prompt)]
-        return FileFacts(sum(len(p.text.encode()) for p in usable), suite_digest(usable), len(self), "")
+        return FileFacts(sum(len(p.text.encode()) for p in usable), suite_digest(usable), len(self), "", "")
 
     def identity(self) -> dict[str, Json]:
         """What decides the prompts: `size` in bytes, `digest` and `rows`."""

@@ -46,13 +46,13 @@ def push(
     """
     if not REPOSITORY.fullmatch(repository):
         raise BadInput(f"--push is {repository!r}: ORG/NAME of a dataset on the hub")
-    wanted = list(_files(reader))
+    wanted, last = list(_files(reader)), _last(reader)
     if len(wanted) > 2 * FEW:
         raise BadInput(
             f"{len(wanted):,} objects are more than the hub takes in a folder ({FEW:,}): "
             "`sar-eval synth repack` makes fewer, larger ones"
         )
-    api = _client() if api is None else api
+    api = _client(api)
     with _hub_errors(repository):
         address = str(api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True))
         there = set(api.list_repo_files(repository, repo_type="dataset"))
@@ -63,16 +63,16 @@ def push(
             _commit(api, repository, reader, names, f"Objects {done + 1} to {done + len(names)}")
             done += len(names)
             progress(done, len(wanted))
-        _commit(api, repository, reader, _last(reader), "Card")
+        _commit(api, repository, reader, last, "Card")
     return address
 
 
-def _client() -> HfApi:
+def _client(api: HfApi | None) -> HfApi:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
-    return HfApi()
+    disable_progress_bars()  # the client's own; `progress` replaces them
+    return HfApi() if api is None else api
 
 
 def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
@@ -90,7 +90,9 @@ def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
 def _last(reader: SetReader) -> list[str]:
     names = [REPACKED if reader.repacked else "spec.json", FUNNEL, README]
     if missing := [name for name in names if not reader.store.exists(name)]:
-        raise BadInput(f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)")
+        raise BadInput(
+            f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)"
+        )
     return names
 
 
@@ -129,19 +131,29 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         raise _refused(repository, status, str(error).partition("\n")[0]) from error
-    except (OSError, RuntimeError, ValueError) as error:  # the client's for a lost connection, and httpx's
+    except ValueError as error:  # of a header that the hub does not like, a licence that it does not know
+        raise BadInput(f"the hub does not take the set: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # Connections that break: the client passes on the errors of its HTTP library, which has had two names.
+        if not isinstance(error, OSError | RuntimeError) and not _is_of_http(error):
+            raise
         raise _broke_off(repository, f"{type(error).__name__}: {error}") from error
+
+
+def _is_of_http(error: Exception) -> bool:
+    return any(kind.__module__.startswith("httpx") for kind in type(error).__mro__)
 
 
 def _refused(repository: str, status: int, message: str) -> BadInput | Incomplete:
     if status == 401:
         return BadInput(
-            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may "
+            "write"
         )
     if status in (403, 404):
         return BadInput(
-            f"the hub lets you not write to {repository}: is the name right, and has your token the right to "
-            f"write there? ({message})"
+            f"the hub does not let you write to {repository} ({message}): is the name right, and may your "
+            "token write there?"
         )
     if 400 <= status < 500 and status not in (408, 409, 412, 429):
         return BadInput(f"the hub refuses {repository}: {message}")
@@ -149,4 +161,6 @@ def _refused(repository: str, status: int, message: str) -> BadInput | Incomplet
 
 
 def _broke_off(repository: str, message: str) -> Incomplete:
-    return Incomplete(f"the upload to {repository} broke off ({message}): run the same command again to go on")
+    return Incomplete(
+        f"the upload to {repository} broke off ({message}): run the same command again to go on"
+    )

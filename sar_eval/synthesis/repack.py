@@ -92,8 +92,8 @@ def _complete(source: SetReader) -> SetSummary:
     left = 0 if source.repacked else summary.spec.blocks - summary.figures.blocks
     if left:
         raise BadInput(
-            f"{left:,} of {summary.spec.blocks:,} blocks of {source.store.uri} are not drawn yet: finish the "
-            "set first (`sar-eval synth` again)"
+            f"{left:,} of {summary.spec.blocks:,} blocks of {source.store.uri} are not drawn yet: finish "
+            "the set first (`sar-eval synth` again)"
         )
     return summary
 
@@ -115,16 +115,21 @@ def _begin(out: ObjectStore, state: str) -> None:
     found = parse_json(out.read(BEGUN), f"{out.uri}, {BEGUN}")
     if found != {"state": state}:
         raise BadInput(
-            f"{out.uri} was begun with another set, other options, or before the set changed: name another --out"
+            f"{out.uri} was begun with another set, other options, or before the set changed: name "
+            "another --out"
         )
 
 
 def _notes(out: ObjectStore) -> list[_Note]:
     """Of the objects that are finished, without a gap."""
     names = [info.name for info in out.list("repack/") if _NOTE.fullmatch(info.name)]
-    found = [convert(parse_json(data, name), _Note, f"{out.uri}, {name}") for name, data in out.read_many(names)]
+    found = [
+        convert(parse_json(data, name), _Note, f"{out.uri}, {name}") for name, data in out.read_many(names)
+    ]
     numbers = [int(match[1]) for name in names if (match := _NOTE.fullmatch(name))]
-    return [note for place, (number, note) in enumerate(zip(numbers, found, strict=True)) if number == place]
+    return [
+        note for place, (number, note) in enumerate(zip(numbers, found, strict=True)) if number == place
+    ]
 
 
 Place = tuple[int, int]  # number of a data object, and of a row in it
@@ -155,7 +160,11 @@ def _groups(
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata of the source's objects without what `data_object` puts there itself."""
-    return {name: value for name, value in metadata.items() if name in ("sar_eval_spec", "codebook_size", "encoder")}
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name in ("sar_eval_spec", "codebook_size", "encoder")
+    }
 
 
 def _finish(

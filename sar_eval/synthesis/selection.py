@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -184,13 +185,24 @@ def select(drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures)
     return outcomes
 
 
+@lru_cache(maxsize=4)
+def _read_filter(text: str) -> Filter:
+    """Once a process: finding names among installed packages takes longer than to select."""
+    return parse_filter(text)
+
+
+@lru_cache(maxsize=4)
+def _read_rank(text: str) -> Rank:
+    return parse_rank(text)
+
+
 class _Rules:
     """A selection, parsed."""
 
     def __init__(self, selection: Selection) -> None:
         self.top = selection.top
-        self.filter: Filter = parse_filter(selection.filter)
-        self.rank: Rank | None = parse_rank(selection.rank) if selection.rank else None
+        self.filter = _read_filter(selection.filter)
+        self.rank = _read_rank(selection.rank) if selection.rank else None
         self.names = [spec.name for spec in selection.measures]  # in order of cost
         ranking = self.rank.names if self.rank else ()
         if missing := {*self.filter.names, *ranking} - set(self.names):

@@ -94,7 +94,6 @@ class SetSpec:
             "the checkpoint's weights": self.run.checkpoint_digest,
             "the protocol": {**asdict(self.run.protocol), "name": ""},
             "the engine": [self.run.engine, self.run.engine_version, self.run.dtype],
-            "what draws (engine options)": self.run.digest,
             "seed": self.run.seed,
             "best-of": self.best_of,
             "the prompt file's bytes": [self.prompts.size, self.prompts.digest],
@@ -108,6 +107,7 @@ class SetSpec:
             "image-format": self.image_format,
             "block-prompts": self.block_prompts,
             "embed": self.embed,
+            "the engine's options": self.run.digest,  # and all else that decides a draw
         }
 
     def check_same(self, asked: SetSpec, where: str) -> None:

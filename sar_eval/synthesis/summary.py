@@ -98,7 +98,9 @@ def _of_repacked(reader: SetReader, spec: SetSpec) -> SetSummary:
         source = SetFigures(**repacked.summary["figures"])
         steps = tuple(FunnelStep(**step) for step in repacked.summary["funnel"])
     except (TypeError, KeyError) as error:
-        raise BadInput(f"{reader.store.uri}: its repack.json has no funnel ({error}): repack again") from error
+        raise BadInput(
+            f"{reader.store.uri}: its repack.json has no funnel ({error}): repack again"
+        ) from error
     source.kept, source.removed = sum(part.rows for part in repacked.parts), 0
     source.objects, source.data_bytes = len(repacked.parts), sum(part.size for part in repacked.parts)
     return SetSummary(spec, source, steps)

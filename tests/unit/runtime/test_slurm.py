@@ -152,7 +152,7 @@ def test_the_script_is_valid_and_quotes_what_it_is_given(tmp_path: Path) -> None
     options = {"comment": 'a "b" $(touch x)', "signal": "B:USR1@60"}
     job = _job(tmp_path, 9, options=options, setup="module load cuda\n")
     text = slurm.write_script(job).read_text()
-    subprocess.run(["bash", "-n", job.script_path], check=True)  # noqa: S607
+    subprocess.run(["bash", "-n", job.script_path], check=True)
     lines = text.splitlines()
     assert "#SBATCH --comment='a \"b\" $(touch x)'" in lines
     assert "#SBATCH --signal=B:USR1@60" in lines
