@@ -50,9 +50,11 @@ def verify(
     image_set = _open(uri)
     with showing("verify", uri) as show:
         found = work.verify(image_set, lambda done, total: show(done, total, "groups"), quick)
-    taken_back = work.repair(image_set, found.problems) if repair and found.problems else []
+    can_repair = repair and not found.repacked
+    taken_back = work.repair(image_set, found.problems) if can_repair else []
     if as_json:
-        say(json.dumps(asdict(found) | {"taken_back": taken_back}, indent=2))
+        blocks = {"blocks_hurt": found.blocks_hurt, "taken_back": taken_back}
+        say(json.dumps(asdict(found) | blocks, indent=2))
     else:
         _show_verified(found, uri)
     if found.problems:
@@ -114,10 +116,12 @@ def _show_verified(found: Verified, uri: str) -> None:
 
 
 def _way_on(found: Verified, uri: str, repaired: bool) -> str:
-    what = f"{len(found.problems):,} objects are missing or damaged, of {len(found.blocks_hurt):,} blocks"
+    what = f"{len(found.problems):,} objects are missing or damaged"
+    if found.repacked:
+        return f"{what}: delete them, and repack.json, and run the same `sar-eval synth repack` again"
     if repaired:
-        return f"{what}; these blocks are taken back: `sar-eval synth` as before draws them again"
-    return f"{what}: `sar-eval synth verify {uri} --repair` takes these blocks back to be drawn again"
+        return f"{what}; their blocks are taken back: `sar-eval synth` as before draws them again"
+    return f"{what}: `sar-eval synth verify {uri} --repair` takes their blocks back, to be drawn again"
 
 
 def _show_cleaned(cleaned: Cleaned, dry_run: bool) -> None:

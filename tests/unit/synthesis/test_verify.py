@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput
-from sar_eval.storage.image_set import ImageSet, object_name, record_name
+from sar_eval.storage.image_set import ImageSet, digest_of, object_name, record_name
 from sar_eval.storage.objects import ObjectStore, open_store
+from sar_eval.storage.set_reader import open_set
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.begin import begin_set
 from sar_eval.synthesis.clean import clean
+from sar_eval.synthesis.repack import RepackOptions, repack
 from sar_eval.synthesis.verify import Verified, repair, verify
+from tests.small_sets import make_set
 from tests.synth_sets import request, write_prompts
 
 BLOCKS = 3
@@ -148,6 +151,30 @@ def test_a_changed_ledger_goes_and_the_records_stay(image_set: ImageSet) -> None
     assert repair(image_set, found.problems) == []
     assert image_set.write_ledgers(BLOCKS) == 1
     assert everything(store) == before
+
+
+def test_changed_removals_are_told_and_go(image_set: ImageSet) -> None:
+    name = f"dedup/phash-{digest_of(b'right')}.parquet"
+    image_set.store.write(name, b"right")
+    assert look(image_set).problems == []
+    image_set.store.write(name, b"wrong")
+    found = look(image_set)
+    assert [problem.name for problem in found.problems] == [name]
+    assert repair(image_set, found.problems) == []
+    assert not image_set.store.exists(name)
+
+
+def test_a_repacked_set_is_verified_too(tmp_path: Path) -> None:
+    make_set(tmp_path / "set", keep="tokens")
+    copy = open_store(tmp_path / "copy")
+    repack(open_set(tmp_path / "set"), copy, RepackOptions(rows=3, layout="webdataset"))
+    whole = look(ImageSet(copy))
+    assert (whole.repacked, whole.blocks, whole.objects, whole.problems) == (True, 0, 3, [])
+    name = next(info.name for info in copy.list("data/"))
+    copy.write(name, copy.read(name)[:-1] + b"!")
+    assert [problem.name for problem in look(ImageSet(copy)).problems] == [name]
+    copy.delete([name])
+    assert [problem.why for problem in look(ImageSet(copy)).problems] == ["it is missing"]
 
 
 def test_a_place_without_a_set_is_told() -> None:
