@@ -33,7 +33,7 @@ def gcs_process() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def gcs(gcs_process: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """An emulator of Google's API, as gs://bucket; each reason in the list loses the answer to an upload."""
+    """An emulator of Google's API, as gs://bucket; each reason in the list loses an upload's answer."""
     url, failures = gcs_process
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it asks Google itself by gRPC

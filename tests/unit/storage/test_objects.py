@@ -251,7 +251,7 @@ def test_passing_faults_pass(s3: Proxy, bucket: ObjectStore, fault: Fault) -> No
     assert not bucket.exists("data/a")
 
 
-@pytest.mark.parametrize("code", ["slow", "silent"])
+@pytest.mark.parametrize("code", ["silent", pytest.param("slow", marks=pytest.mark.slow)])
 def test_a_store_that_does_not_answer_is_asked_again(s3: Proxy, code: str) -> None:
     store = open_store(f"s3://bucket/{uuid.uuid4().hex}", Retries(3, 0.001, 0.01, timeout_s=0.4))
     s3.faults.append(Fault(method="PUT", code=code, wait_s=1.0))
@@ -344,6 +344,7 @@ def test_a_bucket_that_is_not_there(s3: Proxy) -> None:
             action()
 
 
+@pytest.mark.slow
 def test_no_credentials(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -352,6 +353,7 @@ def test_no_credentials(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         open_store("s3://bucket/set", QUICK).check_writable()
 
 
+@pytest.mark.slow
 def test_nobody_at_the_address(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BadInput, match="Could not connect to the endpoint"):
@@ -374,6 +376,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         open_store("gcs://bucket/set")
 
 
+@pytest.mark.slow
 def test_a_lost_answer_of_google_is_an_own_success(gcs: list[str]) -> None:
     store = open_store(f"gs://bucket/{uuid.uuid4().hex}", QUICK)
     gcs.append("backendError")
