@@ -243,7 +243,7 @@ def asked(*groups: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def parse_shard(text: str | None) -> Shard | None:
+def parse_shard(text: str | None, flag: str = "--shard") -> Shard | None:
     """`--shard`: "2/8" is the second of eight shares.
 
     Raises:
@@ -253,11 +253,11 @@ def parse_shard(text: str | None) -> Shard | None:
         return None
     index, _, of = text.partition("/")
     if not (index.isascii() and index.isdecimal() and of.isascii() and of.isdecimal() and len(of) < 7):
-        raise BadInput(f"--shard is {text!r}: I/N, as 2/8 for the second of eight shares")
+        raise BadInput(f"{flag} is {text!r}: I/N, as 2/8 for the second of eight shares")
     if not 1 <= int(index) <= int(of):
         raise BadInput(
-            f"--shard is {text!r}: shares are counted from 1, so use 1/{of} to {of}/{of} "
-            "(in SLURM, --array=1-N and --shard $SLURM_ARRAY_TASK_ID/N)"
+            f"{flag} is {text!r}: shares are counted from 1, so use 1/{of} to {of}/{of} "
+            f"(in SLURM, --array=1-N and {flag} $SLURM_ARRAY_TASK_ID/N)"
         )
     return Shard(int(index), int(of))
 

@@ -64,7 +64,8 @@ class Judge(Resource, Protocol):
     Optional: `speed_options`, names of the options that no verdict depends on; `path_options`, names of
     options that are paths of files whose bytes are in the version (`hps.weights` in a table). Neither is
     in the judge's digest. `fold`, of the class: the fold of its verdicts where the recipe's is another
-    judge's.
+    judge's. `cost`: GFLOP a picture of 1024 pixels a side, roughly: a filter asks the cheapest judge first,
+    and those without a cost last.
     """
 
     version: str
@@ -80,7 +81,7 @@ class Answerer(Resource, Protocol):
     Made with `device` ("cpu" or "cuda") and options as keyword arguments.
 
     `version` names the network and its weights; it changes whenever the same question about the same
-    image may get another answer. `speed_options` and `path_options` as of a judge.
+    image may get another answer. `speed_options`, `path_options` and `cost` as of a judge.
 
     Optional: `ask(images)`, like `answer` with `Asked` in place of texts, for questions that list the
     spellings of their answers: `Answer.listed` has their probabilities, and `yes` says whether the

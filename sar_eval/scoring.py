@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sar_eval import discover
 from sar_eval.documents import shorten
-from sar_eval.errors import BadInput, SarEvalError
-from sar_eval.options import check_whole_number
+from sar_eval.errors import BadInput, DeviceLost, SarEvalError
+from sar_eval.options import check_name, check_whole_number
 from sar_eval.types import Json, Score, ScorerFacts
 
 if TYPE_CHECKING:
@@ -192,6 +193,33 @@ def split_variant(name: str) -> tuple[str, str]:
     return scorer, variant
 
 
+def is_scorer(name: str) -> bool:
+    """Whether a name is a scorer's, and no judge's."""
+    if discover.is_file(name):
+        return name.endswith(":SCORER")
+    return discover.listed("judges", name) is None and bool(
+        discover.listed("scorers", split_variant(name)[0])
+    )
+
+
+def measure_source(name: str) -> str:
+    """A judge's or scorer's name as `sar-eval list` spells it, with a scorer's variant; a file's as it is.
+
+    Raises:
+        UnknownName: nothing is called so; the message has what is nearest.
+        BadInput: it cannot be the name of anything.
+    """
+    check_name(name, "name of a judge or scorer")
+    if discover.is_file(name):
+        return name
+    if judge := discover.listed("judges", name):
+        return judge
+    scorer, colon, variant = name.partition(":")
+    if listed := discover.listed("scorers", scorer):
+        return f"{listed}{colon}{variant}"
+    raise discover.unknown("judge or scorer", name, [*discover.names("judges"), *discover.names("scorers")])
+
+
 def variants_of(scorer: str) -> Mapping[str, ScorerFacts]:
     """The forms of a scorer with their facts, the default first.
 
@@ -283,9 +311,19 @@ def _failure(error: Exception) -> str:
     """A picture's error where a scorer raised something; raises it again if it is not of the picture."""
     if isinstance(error, BadInput):
         return str(error)
+    if lost := lost_device(error):
+        raise lost from error
     if isinstance(error, SarEvalError):  # the device is lost, a package is missing
         raise error
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def lost_device(error: Exception) -> DeviceLost | None:
+    """The error to raise where torch's says that its card failed; this process cannot use it any more."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.AcceleratorError) or "out of memory" in str(error):
+        return None
+    return DeviceLost(str(error).splitlines()[0])
 
 
 def _keep(name: str, score: Any, scored: Scored) -> None:
@@ -294,7 +332,7 @@ def _keep(name: str, score: Any, scored: Scored) -> None:
         scored.errors[name] = f"the scorer gave {type(score).__name__} instead of Score"
     elif score.value is None or score.error:
         scored.errors[name] = str(score.error or "the scorer gave no number")
-    elif (value := _number(score.value)) is None:
+    elif (value := finite(score.value)) is None:
         scored.errors[name] = f"the scorer's number is {shorten(score.value)}"
     elif (more := _numbers(score.more)) is None:
         scored.errors[name] = f"the scorer's further numbers are {shorten(score.more)}"
@@ -306,7 +344,7 @@ def _keep(name: str, score: Any, scored: Scored) -> None:
         scored.truncated.append(name)
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite number as a float, also NumPy's and torch's scalars; None for anything else."""
     if isinstance(value, (str, bytes)):
         return None
@@ -326,7 +364,7 @@ def _numbers(values: Any) -> dict[str, float] | None:
     """A table of finite numbers; None for anything else."""
     if not isinstance(values, Mapping):
         return None
-    found = {str(name): number for name, value in values.items() if (number := _number(value)) is not None}
+    found = {str(name): number for name, value in values.items() if (number := finite(value)) is not None}
     return found if len(found) == len(values) else None
 
 

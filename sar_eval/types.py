@@ -120,6 +120,8 @@ class ScorerFacts:
         needs_prompt: whether a picture without a prompt has no score.
         licence: of code and weights.
         weights: names of its published files (see `tensors.published_weights`).
+        cost: of a picture of 1024 pixels a side, in GFLOP (1e9 floating-point operations, two for each
+            multiplication with addition), roughly; None if unknown. The cheapest is asked first.
     """
 
     unit: str
@@ -128,6 +130,7 @@ class ScorerFacts:
     needs_prompt: bool
     licence: str
     weights: tuple[str, ...] = ()
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

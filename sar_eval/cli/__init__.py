@@ -14,6 +14,7 @@ from sar_eval.cli import (
     compare,
     distance,
     doctor,
+    draw,
     fetch,
     gate,
     history,
@@ -23,6 +24,7 @@ from sar_eval.cli import (
     prompts,
     run,
     score,
+    synth,
     track,
     train,
     train_grpo,
@@ -52,6 +54,8 @@ app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 app.add_typer(train.app, name="train")
+draw.register(app)
+app.add_typer(synth.app, name="synth")
 
 
 def _version(asked: bool) -> None:

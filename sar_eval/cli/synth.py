@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sar_eval.cli import session
+from sar_eval.cli import session, synth_dedup, synth_product, synth_status, synth_verify, synth_work
 from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
+from sar_eval.cli.synth_funnel import funnel_table, order_table
 from sar_eval.cli.synth_progress import Watch, showing_synthesis
-from sar_eval.cli.terminal import say
+from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.options import HowToDraw, WhereToRun, option
 
@@ -42,7 +43,7 @@ class SynthGroup(TyperGroup):
 
 app = typer.Typer(
     cls=SynthGroup,
-    help="Draw sets of pictures from files of prompts: filtered, ranked, deduplicated, on any number of machines.",
+    help="Draw sets of pictures from prompts: filtered, ranked, deduplicated, on any number of machines.",
     no_args_is_help=True,
 )
 Prompts = Annotated[
@@ -51,9 +52,6 @@ Prompts = Annotated[
         metavar="PROMPTS",
         help="Prompts: .parquet or .jsonl of any size, here or in a bucket; smaller ones in any format.",
     ),
-]
-SetUri = Annotated[
-    str, typer.Argument(metavar="SET", help="The set: a folder, or s3://..., gs://... as given to --out.")
 ]
 
 
@@ -84,14 +82,19 @@ class WhatToKeep:
         low=1,
         high=1000,
     )
-    duplicates: int | None = option(
-        "Drop pictures that differ from an earlier one of their block in at most so many of 64 bits of a "
-        "perceptual hash; 0 drops equal hashes; by default equal pixels alone.",
+    duplicates: str = option(
+        "Drop kept pictures like an earlier one of their block: exact, of the same pixels; a number, of "
+        "perceptual hashes that differ in at most so many of 64 bits; or keep.",
+        "run",
+        default="exact",
+        panel=SELECTION,
+        metavar="exact|keep|BITS",
+    )
+    measure: list[str] | None = option(
+        "A judge or scorer asked of what is kept, for its column; may be repeated.",
         "run",
         panel=SELECTION,
-        low=0,
-        high=32,
-        metavar="BITS",
+        metavar="NAME",
     )
     measure_option: list[str] | None = option(
         "An option of a judge or scorer, as hps.resize=aliased; may be repeated.",
@@ -105,7 +108,7 @@ class WhatToKeep:
 class WhatToStore:
     """Where the set goes, and in which form."""
 
-    out: str = option("A folder, or an address s3://..., gs://...", "run", default="", panel=SET)
+    uri: str = option("A folder, or an address s3://..., gs://...", "run", "--out", default="", panel=SET)
     layout: str = option("parquet or webdataset.", "run", default="parquet", panel=SET)
     keep: str = option("pixels, tokens or both.", "run", default="pixels", panel=SET)
     block_prompts: int = option(
@@ -115,6 +118,13 @@ class WhatToStore:
         panel=SET,
         low=1,
         high=1_000_000,
+    )
+    push: str = option(
+        "Upload the finished set to this dataset of the hub.",
+        "run",
+        default="",
+        panel=SET,
+        metavar="ORG/NAME",
     )
     embed: str = option("Store an embedding of each kept picture: clip.", "run", default="", panel=SET)
 
@@ -139,14 +149,24 @@ def start(
     """
     from sar_eval.synthesis.begin import begin_set
     from sar_eval.synthesis.driver import Driver
+    from sar_eval.synthesis.holder import driver_name
 
     request = _request(prompts, ckpt, selecting, storing, how)
     image_set, spec = begin_set(request)
     for note in request.notes:
         say(f"note: {note}", err=True)
-    with working(storing.out, watch) as monitor:
-        Driver(image_set, spec, runtime_of(spec, where), monitor).run()
-    finish(image_set, spec, explain)
+    if explain:
+        console().print(order_table(spec.selection))
+    with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
+        driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
+        driver.run()
+    if driver.left:
+        raise Incomplete(
+            f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
+        )
+    finish(image_set, explain)
+    if storing.push:
+        synth_product.push_set(storing.uri, storing.push)
 
 
 def _request(
@@ -154,7 +174,7 @@ def _request(
 ) -> SetRequest:
     from sar_eval.synthesis.begin import SetRequest
 
-    if not storing.out:
+    if not storing.uri:
         raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
     asked = overrides(how)
     options = dict(asked["engine_options"])
@@ -165,7 +185,7 @@ def _request(
         checkpoint=ckpt,
         drawing=asked | drawing,
         selection=_selection(selecting),
-        out=storing.out,
+        out=storing.uri,
         layout=storing.layout,
         keep=storing.keep,
         image_format=image_format,
@@ -179,7 +199,14 @@ def _selection(selecting: WhatToKeep) -> Selection:
 
     top = selecting.top if selecting.top is not None else (1 if selecting.rank else 0)
     options = named_options("--measure-option", selecting.measure_option)
-    return make_selection(selecting.filter, selecting.rank, top, selecting.duplicates, options)
+    return make_selection(
+        filter=selecting.filter,
+        rank=selecting.rank,
+        top=top,
+        duplicates=selecting.duplicates,
+        columns=selecting.measure or (),
+        options=options,
+    )
 
 
 def runtime_of(spec: SetSpec, where: WhereToRun) -> Runtime:
@@ -201,9 +228,39 @@ def working(uri: str, watch: Watch) -> Iterator[Monitor]:
         ) from error
 
 
-def finish(image_set: ImageSet, spec: SetSpec, explain: bool) -> None:
-    """Write the set's card if all of it is there, say what is in it, and exit 3 if something is missing.
+def finish(image_set: ImageSet, explain: bool) -> None:
+    """Write the set's card, say what is in it, and exit 3 if something is missing.
 
     Raises:
         Incomplete: blocks are missing, or draws failed or are unjudged.
     """
+    from sar_eval.storage.set_reader import SetReader
+    from sar_eval.synthesis.card import README, write_card
+    from sar_eval.synthesis.summary import summarise
+
+    reader = SetReader(image_set.store)
+    summary = summarise(reader)
+    figures, spec, uri = summary.figures, summary.spec, image_set.store.uri
+    if explain:
+        console().print(funnel_table(summary.funnel))
+    say(f"{figures.kept:,} of {figures.draws:,} pictures are kept, {figures.data_bytes:,} bytes: {uri}")
+    if len(figures.devices) > 1:
+        say(
+            f"note: drawn on several devices, whose rounding may differ: {', '.join(figures.devices)}",
+            err=True,
+        )
+    if figures.blocks < spec.blocks:
+        raise Incomplete(
+            f"{spec.blocks - figures.blocks} of {spec.blocks} blocks are not there: start again"
+        )
+    write_card(image_set.store)
+    say(f"card    {image_set.store.where(README)}")
+    if lacking := figures.fates.get("failed", 0) + figures.fates.get("unjudged", 0):
+        raise Incomplete(
+            f"{lacking:,} of {figures.draws:,} draws failed or are unjudged: `sar-eval synth status {uri}` "
+            "names some; the same command tries them again"
+        )
+
+
+for module in (synth_dedup, synth_product, synth_status, synth_verify, synth_work):
+    module.register(app)

@@ -93,7 +93,8 @@ def _live_table(console: Console, progress: SynthProgress) -> Live:
 
 def live_view(progress: SynthProgress) -> Group:
     """A bar with one line for all, and a table with a row for each worker."""
-    bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=40)
+    bar = Table.grid()  # a bar by itself ends no line
+    bar.add_row(ProgressBar(total=max(progress.total, 1), completed=progress.done, width=60))
     return Group(bar, plain(overall_line(progress)), _worker_table(progress))
 
 
@@ -106,7 +107,7 @@ def overall_line(progress: SynthProgress) -> str:
     if tally.lacking:
         parts.append(f"{tally.lacking} without a result")
     if progress.elsewhere:
-        parts.append(f"{progress.elsewhere} blocks were committed by another driver first")
+        parts.append(f"{progress.elsewhere} made by another driver, too")
     if progress.done < progress.total and (left := progress.seconds_left) is not None:
         parts.append(f"{duration(left)} left")
     return ", ".join(parts)

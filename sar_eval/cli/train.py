@@ -24,7 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Data = Annotated[list[Path], typer.Option("--data", help="Folder of shards; give it again for more.")]
+DATA_HELP = "Folder of shards, or a set's folder or URI; give it again for more."
+Data = Annotated[list[str], typer.Option("--data", help=DATA_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 MAX_SEED, MAX_BATCH, MAX_CODES = 2**32 - 1, 65_536, 1 << 24
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of weights, order and noise.")]
@@ -124,7 +125,7 @@ def tokenize(
 class DecoderTraining:
     """What `pretrain` and `sft` are asked for."""
 
-    data: list[Path] = option("Folder of shards; give it again for more.", "run", default=MISSING)
+    data: list[str] = option(DATA_HELP, "run", default=MISSING)
     tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
     out: Path = option("The folder to write.", "run", default=MISSING)
     steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)

@@ -15,7 +15,7 @@ Show = Callable[[int, int | None, float | str], None]  # step, steps, and the lo
 
 
 @contextmanager
-def showing(what: str, out: Path) -> Iterator[Show]:
+def showing(what: str, out: Path | str) -> Iterator[Show]:
     """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
     from rich.progress import Progress
 

@@ -26,11 +26,15 @@ VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Folders of a checkpoint; `name` identifies the same files later (a hub name has its commit)."""
+    """Folders of a checkpoint; `name` identifies the same files later (a hub name has its commit).
+
+    `visual_name` does so for a visual tokenizer of the hub; it is "" for one that lies in a folder.
+    """
 
     name: str
     folder: Path
     visual_folder: Path
+    visual_name: str = ""
 
 
 def locate(name: str, visual_tokenizer: str = "") -> Location:
@@ -43,7 +47,21 @@ def locate(name: str, visual_tokenizer: str = "") -> Location:
         Incomplete: the download was interrupted; the same command resumes it.
     """
     pinned, folder = _checkpoint_folder(name)
-    return Location(pinned, folder, _visual_folder(folder, visual_tokenizer))
+    visual_folder, visual_name = _visual_folder(folder, visual_tokenizer)
+    return Location(pinned, folder, visual_folder, visual_name)
+
+
+def with_same_commit(asked: str, earlier: str) -> str:
+    """The name of an earlier start with its commit, where the same one is asked for without a commit.
+
+    Args:
+        asked: name of a checkpoint or visual tokenizer.
+        earlier: what `Location` called it then.
+    """
+    name, _, commit = earlier.rpartition("@")
+    return (
+        earlier if commit and HUB_NAME.fullmatch(asked) and asked.removesuffix("@main") == name else asked
+    )
 
 
 def demo_names() -> list[str]:
@@ -88,24 +106,25 @@ def _unknown(name: str) -> str:
     )
 
 
-def _visual_folder(folder: Path, requested: str) -> Path:
-    """The requested one, else the one that `sar_eval.json` names, else Cosmos from the hub."""
+def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
+    """The requested one, else the one that `sar_eval.json` names, else Cosmos; with its name on the hub."""
     check_text(requested, "--visual-tokenizer")
     if requested and (_is_folder(requested) or not HUB_NAME.fullmatch(requested)):
-        return _resolved(Path(requested), "--visual-tokenizer")
+        return _resolved(Path(requested), "--visual-tokenizer"), ""
     path = folder / "sar_eval.json"
     if requested or not path.is_file():
         try:
-            return snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES).folder
+            found = snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES)
         except (BadInput, Incomplete) as error:
             hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
+        return found.folder, found.name
     refuse_pointer(path)
     config: Any = read_json(path)
     name = config.get("visual_tokenizer") if isinstance(config, dict) else None
     if not isinstance(name, str):
         raise BadInput(f"{path} names no visual_tokenizer (a folder, as text)")
-    return _resolved(folder / name, str(path))
+    return _resolved(folder / name, str(path)), ""
 
 
 def _resolved(path: Path, where: str) -> Path:

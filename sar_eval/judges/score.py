@@ -66,6 +66,8 @@ class ScoreJudge:
         self.version = f"{VERSION}+{of}"
         self.speed_options = ("images_at_once", *_inner(self.set, "speed_options", options))
         self.path_options = tuple(_inner(self.set, "path_options", options))
+        costs = [scorer.facts.cost for scorer in self.set.scorers.values()]
+        self.cost = None if None in costs else sum(cost for cost in costs if cost is not None)
         self.needs_prompt = [name for name, s in self.set.scorers.items() if s.facts.needs_prompt]
 
     def __enter__(self) -> Self:

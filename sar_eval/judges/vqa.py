@@ -72,6 +72,7 @@ class VqaJudge:
         self.version = f"{VERSION}+{self.answerer_name}+{self.answerer.version}"
         self.speed_options = ("images_at_once", *getattr(self.answerer, "speed_options", ()))
         self.path_options = tuple(getattr(self.answerer, "path_options", ()))
+        self.cost = getattr(self.answerer, "cost", None)
 
     def __enter__(self) -> Self:
         self.answerer.__enter__()

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TIDYING_S = 5.0  # how long stopping may take until another signal ends the process at once
@@ -59,6 +59,32 @@ def interruptible() -> Iterator[None]:
     finally:
         sys.unraisablehook = before
         exec("")  # noqa: S102 - else CPython ends by SIGINT if the interrupt left the exec of a string
+
+
+class TimeWarning:
+    """Within, USR1 only sets `came`: batch systems send it a while before a job's time is up.
+
+    In a thread other than the main one, where Python handles no signals, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._before: Any = signal.SIG_DFL
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGUSR1, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.came = True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,3 +54,9 @@ def sharing_memory(slots: Sequence[WorkerSlot]) -> list[WorkerSlot]:
         replace(slot, environment={**slot.environment, WORKERS_PER_DEVICE: str(number[device])})
         for slot, device in zip(slots, devices, strict=True)
     ]
+
+
+def limit_threads(slot: WorkerSlot) -> None:
+    """Give what was loaded its share of the cores, if it uses torch (others need not load it for that)."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(slot.threads)

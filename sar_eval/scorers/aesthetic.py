@@ -30,8 +30,11 @@ TRANSFORM = "openai"
 NORMALIZATIONS = {"v2": ("float32", "float16"), "v1": ("float32",)}
 
 
+COST = 162.0  # GFLOP: the image tower of ViT-L/14 (open_clip, docs/model_profile.csv)
+
+
 def _facts(name: str, licence: str) -> ScorerFacts:
-    return ScorerFacts("points", None, None, needs_prompt=False, licence=licence, weights=(name, "clip"))
+    return ScorerFacts("points", None, None, False, licence, weights=(name, "clip"), cost=COST)
 
 
 class Aesthetic:

@@ -70,6 +70,11 @@ class Form:
     number: Callable[[float], float]
     prefix: str | None = None
 
+    @property
+    def cost(self) -> float:
+        """GFLOP of a picture and a prompt of 77 tokens (open_clip, docs/model_profile.csv)."""
+        return {OPENAI_B32: 15.0, LAION_H14: 382.0}.get(self.published, 175.0)
+
 
 def strip_markers(prompt: str) -> str:
     """What SimpleAR's reward reads of a prompt of its decoder.
@@ -110,7 +115,8 @@ FORMS = {
 
 def _facts(variant: str, unit: str, low: float, high: float) -> ScorerFacts:
     weights = FORMS[variant].published.names[:1]
-    return ScorerFacts(unit, low, high, needs_prompt=True, licence="MIT (weights)", weights=weights)
+    cost = FORMS[variant].cost
+    return ScorerFacts(unit, low, high, True, "MIT (weights)", weights=weights, cost=cost)
 
 
 class Clip:

@@ -26,7 +26,7 @@ class Colourfulness:
     """
 
     variants: ClassVar[Mapping[str, ScorerFacts]] = {
-        "": ScorerFacts("points", 0.0, None, needs_prompt=False, licence="formula of a paper")
+        "": ScorerFacts("points", 0.0, None, needs_prompt=False, licence="formula of a paper", cost=0.01)
     }
 
     def __init__(self, *, variant: str = "", device: str = "cpu", dtype: str = "float32") -> None:

@@ -25,9 +25,11 @@ LABEL = "scorer 'hps'"  # in error messages
 RESIZES = ("antialias", "aliased")
 PUBLISHED = {"v2.1": HPS_V21, "v2.0": HPS_V20}
 
+COST = 382.0  # GFLOP: ViT-H/14 and a prompt of 77 tokens (open_clip, docs/model_profile.csv)
+
 
 def _facts(weights: str) -> ScorerFacts:
-    return ScorerFacts("cosine", -1.0, 1.0, needs_prompt=True, licence="Apache-2.0", weights=(weights,))
+    return ScorerFacts("cosine", -1.0, 1.0, True, "Apache-2.0", weights=(weights,), cost=COST)
 
 
 class Hps:

@@ -32,12 +32,14 @@ WEIGHTS = "ImageReward.pt"
 VOCABULARIES = ("vocab.txt", "bert-base-uncased/vocab.txt")
 SIZES = ("med_config.json", "sizes.json")  # numbers of heads; see `networks.image_reward.shape`
 
+COST = 140.0  # GFLOP: ViT-L/16 has 123, the rest is BERT over 35 tokens that look at 197 patches
+
 
 class ImageRewardScorer:
     """ImageReward of pictures and prompts."""
 
     variants: ClassVar[Mapping[str, ScorerFacts]] = {
-        "": ScorerFacts("reward", None, None, True, "Apache-2.0", ("imagereward",))
+        "": ScorerFacts("reward", None, None, True, "Apache-2.0", ("imagereward",), COST)
     }
     path_options = ("weights",)  # the version has digests of the files
 

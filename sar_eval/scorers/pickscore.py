@@ -25,7 +25,8 @@ VERSION = "1"
 LABEL = "scorer 'pickscore'"  # in error messages
 TRANSFORM = "hf"
 LICENCE = "MIT (its repository; the weights' card states none)"
-FACTS = ScorerFacts("logit", None, None, needs_prompt=True, licence=LICENCE, weights=("pickscore",))
+COST = 382.0  # GFLOP: ViT-H/14 and a prompt of 77 tokens (open_clip, docs/model_profile.csv)
+FACTS = ScorerFacts("logit", None, None, True, LICENCE, weights=("pickscore",), cost=COST)
 
 
 class PickScore:

@@ -75,13 +75,23 @@ class QwenOptions:
     answer: str = "Yes"
 
 
+# GFLOP: T5's encoder (4.8e9 and 1.2e9 weights) over some 640 tokens, ViT-L/14 at 336 pixels 382.
+COSTS = {"flant5": 7500.0, "flant5-xl": 2200.0}
+
+
 class VqaScore:
     """One of the forms of VQAScore."""
 
     variants: ClassVar[Mapping[str, ScorerFacts]] = {
         **{
             variant: ScorerFacts(
-                "probability", 0.0, 1.0, True, "Apache-2.0; tower MIT", (name, "clip-flant5-tower")
+                "probability",
+                0.0,
+                1.0,
+                needs_prompt=True,
+                licence="Apache-2.0; tower MIT",
+                weights=(name, "clip-flant5-tower"),
+                cost=COSTS[variant],
             )
             for variant, name in WEIGHTS.items()
         },

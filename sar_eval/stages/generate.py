@@ -14,7 +14,7 @@ from sar_eval.provenance import versions
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
 from sar_eval.stages.resume import is_drawn, open_blocks, spec_digests, unfinished_blocks
@@ -89,22 +89,15 @@ class GenerateTask:
         """Load the engine once; blocks give (failed, seconds), maybe later (see `runtimes.Task`)."""
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
-        limit_threads(slot)
         origin = made_by(self.spec, slot.device)
         with build_engine(self.spec, slot.device) as engine, ThreadPoolExecutor(1) as executor:
+            limit_threads(slot)
 
             def run_block(block: int) -> Any:
                 writer = BlockWriter(self.spec, folder, block, blocks[block], origin)
                 return _draw_block(engine, writer, executor)
 
             yield run_block
-
-
-def limit_threads(slot: WorkerSlot) -> None:
-    """Give a worker that draws its share of the cores."""
-    import torch
-
-    torch.set_num_threads(slot.threads)
 
 
 def made_by(spec: RunSpec, device: str = "") -> dict[str, Json]:

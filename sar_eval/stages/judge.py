@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.runtime.blocks import Blocks
 from sar_eval.runtime.progress import ProgressCallback, ProgressEvent, no_progress
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_judge
 from sar_eval.stages.resume import (
@@ -86,14 +85,8 @@ class JudgeTask:
         folder = RunFolder(self.path)
         blocks = open_blocks(self.spec, folder)
         with build_judge(self.spec, slot.device) as judge:
-            _limit_threads(slot)
+            limit_threads(slot)
             yield lambda block: _judge_block(judge, folder, self.spec, block, blocks[block])
-
-
-def _limit_threads(slot: WorkerSlot) -> None:
-    """Give a judge that uses torch its share of the cores (others need not load it for that)."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(slot.threads)
 
 
 def _judge_block(

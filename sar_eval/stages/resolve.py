@@ -152,13 +152,14 @@ def with_judge(spec: RunSpec) -> RunSpec:
         return replace(
             spec,
             judge=discover.listed("judges", spec.judge) or spec.judge,  # one name, one digest
-            judge_version=_version(judge, f"judge {spec.judge!r}"),
+            judge_version=version_of(judge, f"judge {spec.judge!r}"),
             judge_speed_options=tuple(getattr(judge, "speed_options", ())),
             judge_path_options=tuple(getattr(judge, "path_options", ())),
         )
 
 
-def _version(addition: Any, name: str) -> str:
+def version_of(addition: Any, name: str) -> str:
+    """What an addition says of itself; BadInput if it says nothing."""
     version = getattr(addition, "version", None)
     if version is None:
         raise BadInput(f"{name} has no `version`: what it gives is stored under it")
@@ -171,8 +172,13 @@ def build_judge(spec: RunSpec, device: str) -> Any:
     Raises:
         BadInput, UnknownName: there is no such judge, or it does not take its options.
     """
-    make = discover.load("judges", spec.judge)
-    return _construct(f"judge {spec.judge!r}", make, (), {"device": device}, spec.judge_options)
+    return make_judge(spec.judge, spec.judge_options, device)
+
+
+def make_judge(name: str, options: Mapping[str, Json], device: str) -> Any:
+    """A judge by name, not yet entered; raises as `build_judge`."""
+    make = discover.load("judges", name)
+    return _construct(f"judge {name!r}", make, (), {"device": device}, options)
 
 
 def build_engine(spec: RunSpec, device: str) -> Any:
@@ -281,5 +287,5 @@ def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
         discover.load("benchmarks", spec.fold)
     with discover.guarded(f"engine {spec.engine!r} does not say what it is"):
         speed = tuple(getattr(engine, "speed_options", ()))
-        version = _version(engine, f"engine {spec.engine!r}")
+        version = version_of(engine, f"engine {spec.engine!r}")
     return with_judge(replace(spec, engine_version=version, engine_speed_options=speed))

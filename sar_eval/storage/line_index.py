@@ -87,7 +87,8 @@ def _read_line(file: BinaryIO, offset: int) -> bytes:
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether there is nothing in a line, as `str.strip` sees it."""
+    """Whether there is nothing in the first `MAX_LINE` bytes of a line, as `str.strip` sees it."""
+    line = line[:MAX_LINE]
     return not line.strip() or not line.decode(errors="replace").strip()
 
 

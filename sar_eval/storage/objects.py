@@ -12,16 +12,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, StorageFailed
-from sar_eval.storage.object_errors import NO_CONDITION
+from sar_eval.storage.object_errors import NO_CONDITION, fault
 from sar_eval.storage.retries import PATIENT, Retries
 
 READERS = 32  # objects that are read at a time
+PROBES = 4  # tries of `check_writable`, whose answer somebody waits for
 PROBE = "probe-"  # begins the name of what `check_writable` writes
 _NAME = re.compile(r"[A-Za-z0-9._=+-]+(?:/[A-Za-z0-9._=+-]+)*")  # no blanks, no globs, no queries
 
@@ -125,7 +126,7 @@ class ObjectStore(ABC):
         """Remove what writers that died left behind, and return its names."""
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Names and bytes of objects, `READERS` at a time, in the order of the names.
+        """Names and bytes of objects, `READERS` at a time and in memory, in the order of the names.
 
         Raises:
             ObjectMissing: one of them is missing; when its turn comes.
@@ -135,7 +136,7 @@ class ObjectStore(ABC):
             try:
                 for name in names:
                     waiting.append((name, pool.submit(self.read, name)))
-                    if len(waiting) > 2 * READERS:
+                    if len(waiting) > READERS:
                         first, future = waiting.popleft()
                         yield first, future.result()
                 while waiting:
@@ -151,15 +152,16 @@ class ObjectStore(ABC):
             BadInput: what does not work, and how to mend it.
         """
         name = f"{PROBE}{uuid.uuid4().hex}"
+        store = open_store(self.uri, replace(self.retries, tries=min(PROBES, self.retries.tries)))
         try:
-            self.write(name, b"1")
-            created = self.create(name, b"2")
-            next(self.list(name), None)
-            if created or self.read(name) != b"1":
+            store.write(name, b"1")
+            created = store.create(name, b"2")
+            next(store.list(name), None)
+            if created or store.read(name) != b"1":
                 raise BadInput(f"{self.uri}: {NO_CONDITION}: use another store")
-            self.delete([name])
+            store.delete([name])
         except StorageFailed as error:
-            raise BadInput(str(error)) from error
+            raise BadInput(f"cannot write to {self.uri}: {fault(error.__cause__ or error).text}") from error
 
     def where(self, name: str) -> str:
         """URI and name of an object, for messages."""

@@ -1,29 +1,28 @@
 """Files of any number of rows: what they are, whether they changed, and any range of their rows.
 
-The digest of a file is the 128-bit BLAKE2b of its size and of the 128-bit BLAKE2b digests of its chunks of
-`CHUNK` bytes, so that chunks are read and hashed concurrently.
+The digest of a file is SHA-256, its first 32 hex digits, of its size in decimal digits and then of the
+SHA-256 digests of its chunks of `CHUNK` bytes, so that chunks are read and hashed concurrently. SHA-256,
+as processors have instructions for it: twice the speed of BLAKE2b.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
+from sar_eval.storage.input_file import InputFile
 from sar_eval.storage.line_index import ChunkLines, LineIndex, join_chunks, lines_of_chunk
 
-CHUNK = 1 << 26  # bytes; part of the digest's definition
-READERS = 8  # threads at most
+CHUNK = 1 << 24  # bytes; part of the digest's definition
+READERS = 8  # threads: some 40 MB each
 MAGIC = b"SAR-EVAL ROWS 1\n"
 
 
@@ -35,6 +34,7 @@ class FileFacts:
         size: in bytes.
         digest: of its bytes (see the module).
         rows: how many prompts it has.
+        form: how it is read: the suffix of its name; "" for a folder.
         stamp: changes when the file is written, as its time does; "" if that is not known. Another stamp
             says that the digest must be looked at again, and no more.
     """
@@ -42,49 +42,8 @@ class FileFacts:
     size: int
     digest: str
     rows: int
+    form: str
     stamp: str
-
-
-class InputFile:
-    """A file on this machine that may be large."""
-
-    def __init__(self, uri: str) -> None:
-        """Look at the file.
-
-        Raises:
-            BadInput: there is none, or it is no regular file.
-        """
-        self.uri = uri
-        self.size, self.stamp = self._status()
-
-    def _status(self) -> tuple[int, str]:
-        uri, path = self.uri, Path(self.uri)
-        try:
-            if path.exists() and not path.is_file():  # a pipe or a device: reading it may never end
-                raise BadInput(
-                    f"{uri} is {'a directory' if path.is_dir() else 'no regular file'}, not a file"
-                )
-            status = path.stat()
-        except FileNotFoundError as error:
-            raise BadInput(f"no file {uri}") from error
-        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-            raise BadInput(f"cannot read {uri}: {getattr(error, 'strerror', None) or error}") from error
-        return status.st_size, str(status.st_mtime_ns)
-
-    def is_as_it_was(self) -> bool:
-        """Whether size and time are those at the start."""
-        return self._status() == (self.size, self.stamp)
-
-    def open(self) -> BinaryIO:
-        """The file, to read and to seek in.
-
-        Raises:
-            BadInput: it cannot be read.
-        """
-        try:
-            return Path(self.uri).open("rb")
-        except OSError as error:
-            raise BadInput(f"cannot read {self.uri}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +66,14 @@ def scan(file: InputFile, *, lines: bool) -> Scan:
     """
     starts = range(0, file.size, CHUNK)
     try:
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as executor:
+        with ThreadPoolExecutor(READERS) as executor:
             chunks = list(executor.map(partial(_scan_chunk, file, lines=lines), starts))
     except OSError as error:
         raise BadInput(f"cannot read {file.uri}: {error.strerror or error}") from error
-    total = hashlib.blake2b(str(file.size).encode(), digest_size=16)
+    total = hashlib.sha256(str(file.size).encode())
     for digest, _ in chunks:
         total.update(digest)
-    return Scan(total.hexdigest(), join_chunks([found for _, found in chunks if found is not None]))
+    return Scan(total.hexdigest()[:32], join_chunks([found for _, found in chunks if found is not None]))
 
 
 def _scan_chunk(file: InputFile, start: int, *, lines: bool) -> tuple[bytes, ChunkLines | None]:
@@ -122,7 +81,7 @@ def _scan_chunk(file: InputFile, start: int, *, lines: bool) -> tuple[bytes, Chu
         opened.seek(start)
         data = opened.read(CHUNK)
         found = lines_of_chunk(data, start, opened) if lines else None
-    return hashlib.blake2b(data, digest_size=16).digest(), found
+    return hashlib.sha256(data).digest(), found
 
 
 def pack_index(facts: FileFacts, lines: LineIndex | None = None) -> bytes:
@@ -145,6 +104,7 @@ class _Head:
     size: int
     digest: str
     rows: int
+    form: str
     stamp: str
     entries: int
 
@@ -167,5 +127,5 @@ def unpack_index(data: bytes, where: str) -> tuple[FileFacts, LineIndex]:
             raise BadInput(f"{where} is damaged: its entries are not in order")
     if head.entries and numbers[0] != 0:
         raise BadInput(f"{where} is damaged: its first entry is not the first row")
-    facts = FileFacts(head.size, head.digest, head.rows, head.stamp)
+    facts = FileFacts(head.size, head.digest, head.rows, head.form, head.stamp)
     return facts, LineIndex(head.rows, numbers.tolist(), offsets.tolist())

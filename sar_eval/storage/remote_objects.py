@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import datetime
+from functools import cache
 from typing import Any, BinaryIO, TypeVar, cast
 
 from sar_eval.errors import BadInput, MissingExtra, StorageFailed
@@ -25,6 +26,7 @@ from sar_eval.storage.objects import (
 from sar_eval.storage.retries import Retries
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+SLOWEST = 1_000_000  # bytes a second of an upload: a slower one has failed
 WHOLE = 5 * 2**30  # bytes: below it one request writes an object, so that a crash leaves no parts of it
 BUFFER = 1 << 20  # bytes that a file object reads ahead
 CLOCKS = ("LastModified", "mtime", "updated", "last_modified", "created")  # what stores call it
@@ -127,7 +129,7 @@ class RemoteStore(ObjectStore):
     def _files(self) -> Any:
         """The file system of fsspec; another one after a fork, as its connections cannot be shared."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), _connect(self._class, self.protocol, self.retries)
+            self._opened = os.getpid(), _connected(self.protocol, self.retries.timeout_s, *_account())
         return self._opened[1]
 
     def _path(self, name: str) -> str:
@@ -140,7 +142,10 @@ class RemoteStore(ObjectStore):
         return cast(Mapping[str, Any], found)
 
     def _put(self, path: str, data: bytes, mode: str) -> None:
-        options = {"chunksize": WHOLE} if self.protocol in EXTRAS else {}
+        options: dict[str, Any] = {"chunksize": WHOLE} if self.protocol in EXTRAS else {}
+        if self._class.async_impl:
+            # The clients' own limit does not hold while they wait for "100 Continue".
+            options["timeout"] = self.retries.timeout_s + len(data) / SLOWEST
         with ONE_AT_A_TIME if self.protocol == "memory" else nullcontext():
             self._files.pipe_file(path, data, mode=mode, **options)
 
@@ -236,22 +241,49 @@ def _file_system(protocol: str, uri: str) -> Any:
         ) from error
 
 
-def _connect(file_system: Any, protocol: str, retries: Retries) -> Any:
-    """A file system without caches and without retries of its own."""
+def _account() -> tuple[int, str]:
+    """What a connection depends on: this process, and what its environment says of accounts and servers."""
+    names = sorted(name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "FSSPEC_")))
+    return os.getpid(), repr([(name, os.environ[name]) for name in names])
+
+
+@cache
+def _connected(protocol: str, timeout_s: float, *_account: object) -> Any:
+    """A file system without caches and without retries of its own; it takes half a second to make one."""
+    import fsspec
+
+    file_system = fsspec.get_filesystem_class(protocol)
+    if protocol == "memory":
+        return file_system()
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if EXTRAS.get(protocol) == "s3":
         options["config_kwargs"] = {
+            "http_session_cls": _single_tries(),
             "retries": {"total_max_attempts": 1},
-            "connect_timeout": min(10.0, retries.timeout_s),
-            "read_timeout": retries.timeout_s,
+            "connect_timeout": min(10.0, timeout_s),
+            "read_timeout": timeout_s,
             "max_pool_connections": 2 * READERS,
         }
-    elif protocol == "memory":
-        options = {}
     connected = file_system(**options)
     if protocol in EXTRAS:
         connected.retries = 1
     return connected
+
+
+def _single_tries() -> Any:
+    """aiobotocore's session without the silent second try that aiohttp makes on a dropped connection.
+
+    After it, `create` could not know that the object in its way is its own.
+    """
+    from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
+
+    class SingleTries(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False
+            return session
+
+    return SingleTries
 
 
 def _modified(entry: Mapping[str, Any]) -> float:

@@ -51,4 +51,3 @@ class Retries:
 
 
 PATIENT = Retries()
-BRIEF = Retries(tries=4, timeout_s=15.0)  # before anything is drawn, where somebody waits for an answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, BinaryIO
@@ -146,6 +146,7 @@ def _parquet_bytes(
         compression_level={leaf: level for leaf, name in codec.items() if name == "zstd"},
         use_dictionary=[leaf for leaf in leaves if leaf not in plain],
         use_byte_stream_split=[_TOKENS] if "tokens" in columns else False,
+        write_page_checksum=True,
         write_statistics=[leaf for leaf in leaves if leaf in ("row", "index", "phash")],
     )
     return buffer.getvalue()
@@ -173,7 +174,7 @@ def read_data_object(
 
 
 def _read_parquet(file: BinaryIO, where: str) -> Iterator[DataRow]:
-    with pq.ParquetFile(file) as parquet:
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         schema = parquet.schema_arrow
         if missing := set(FIXED[2:]) - set(schema.names):
             raise BadInput(f"{where} has no column {', '.join(sorted(missing))}")
@@ -252,12 +253,31 @@ def read_manifest(
     Raises:
         BadInput: it is damaged, or lacks a column.
     """
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
-    with object_errors(where), pq.ParquetFile(file) as parquet:
-        wanted = [name for name, _ in _MANIFEST] if columns is None else list(columns)
-        if missing := set(wanted) - set(parquet.schema_arrow.names):
-            raise BadInput(f"{where} has no column {', '.join(sorted(missing))}")
-        return parquet.read(None if columns is None else wanted, use_threads=False)
+    return read_columns(io.BytesIO(data) if isinstance(data, bytes) else data, columns, where)
+
+
+def read_columns(
+    file: BinaryIO,
+    columns: Sequence[str] | None,
+    where: str,
+    mend: Callable[[Collection[str]], str] = lambda missing: "",
+) -> pa.Table:
+    """Columns of a Parquet object, in the order in which they are asked for.
+
+    Args:
+        file: seekable.
+        columns: by default all.
+        where: name for messages.
+        mend: what to say of missing columns.
+
+    Raises:
+        BadInput: it is damaged, or lacks a column.
+    """
+    with object_errors(where), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        names = parquet.schema_arrow.names if columns is None else list(columns)
+        if missing := sorted(set(names) - set(parquet.schema_arrow.names)):
+            raise BadInput(f"{where} has no column {', '.join(missing)}{mend(missing)}")
+        return parquet.read(names, use_threads=False).select(names)
 
 
 def manifest_rows(table: pa.Table, where: str = "a manifest object") -> Iterator[ManifestRow]:
@@ -288,6 +308,6 @@ def object_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, RecursionError) as error:
         first = str(error).partition("\n")[0]
         raise BadInput(f"{where} cannot be read, it is damaged or of another kind: {first}") from error

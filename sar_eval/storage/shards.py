@@ -1,4 +1,8 @@
-"""Parquet shards of training data: captioned images and captioned visual tokens."""
+"""Parquet shards of training data: captioned images and captioned visual tokens.
+
+A synthesised set is read like a folder of shards: there the caption of a row is the text that the
+checkpoint was asked, with the protocol's prefix, as `train select` has it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sar_eval.errors import BadInput
+from sar_eval.storage.set_reader import is_set, open_set
 
+Place = Path | str  # a folder of shards, or a set's folder or URI
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_SCHEMA = pa.schema([("image", IMAGE), ("caption", pa.string())])
+CODEBOOK = ("codebook_size", "encoder")  # what metadata says of tokens
 FORMATS = ("PNG", "JPEG", "WEBP")  # of a captioned image
 TOKEN_SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("caption", pa.string())])
 # Of `train select`: where a row is from, which training does not read.
@@ -78,27 +85,45 @@ def _write_shard(rows: list[dict[str, Any]], folder: Path, number: int, schema: 
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=1000)
 
 
-def read_shards(folders: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The shards of several folders, by name within each.
+def read_shards(places: Sequence[Place], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The shards of several folders, by name within each, and the objects of several sets.
 
     Raises:
         BadInput: a folder has no shards; a shard is no Parquet file, is damaged, or has not the schema's
             columns; or a value is missing.
     """
-    for folder in folders:
-        paths = _shard_paths(folder)
+    for place in places:
+        if is_set(place):
+            yield from _read_set(place, schema)
+            continue
+        paths = _shard_paths(Path(place))
         if not paths:
-            raise BadInput(f"no shard-*.parquet in {folder}: make them with `sar-eval train`")
+            raise BadInput(f"no shard-*.parquet and no set in {place}: make them with `sar-eval train`")
         for path in paths:
             with _told_with(path):
                 yield _read_shard(path, schema)
+
+
+def _read_set(place: Place, schema: pa.Schema) -> Iterator[pa.Table]:
+    named = ["text" if name == "caption" else name for name in schema.names]
+    empty = True
+    for where, table in open_set(place).tables(named):
+        with _told_with(where):
+            yield _checked(table.rename_columns(schema.names), schema, where)
+        empty = False
+    if empty:
+        raise BadInput(f"the set {place} holds no picture yet: `sar-eval synth status {place}`")
 
 
 def _read_shard(path: Path, schema: pa.Schema) -> pa.Table:
     missing = set(schema.names) - set(_read_schema(path).names)
     if missing:
         raise BadInput(f"{path} has no column {', '.join(sorted(missing))}")
-    table = pq.read_table(path, columns=schema.names).select(schema.names)
+    return _checked(pq.read_table(path, columns=schema.names).select(schema.names), schema, path)
+
+
+def _checked(table: pa.Table, schema: pa.Schema, where: Place) -> pa.Table:
+    """The table as the schema has it, if no value is missing."""
     table = table.replace_schema_metadata(None).cast(schema)
     table.validate(full=True)  # text that is no UTF-8
     for name in schema.names:
@@ -106,7 +131,7 @@ def _read_shard(path: Path, schema: pa.Schema) -> pa.Table:
         while pa.types.is_list(values.type) and not values.null_count:
             values = pc.list_flatten(values)
         if values.null_count:
-            raise BadInput(f"{path}: {values.null_count} rows without {name}")
+            raise BadInput(f"{where}: {values.null_count} rows without {name}")
     return table
 
 
@@ -117,7 +142,7 @@ def _read_schema(path: Path) -> pa.Schema:
 
 
 @contextmanager
-def _told_with(path: Path) -> Iterator[None]:
+def _told_with(path: Place) -> Iterator[None]:
     """What Arrow or the system says of a shard, with its name."""
     try:
         yield
@@ -130,13 +155,13 @@ def _shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.parquet"))
 
 
-def read_images(folders: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], str]]:
+def read_images(places: Sequence[Place]) -> Iterator[tuple[NDArray[np.uint8], str]]:
     """(RGB uint8 [H, W, 3], caption) of every row.
 
     Raises:
         BadInput: see `read_shards`; or an image cannot be read.
     """
-    for table in read_shards(folders, IMAGE_SCHEMA):
+    for table in read_shards(places, IMAGE_SCHEMA):
         for row in table.to_pylist():
             yield _pixels(row["image"]["bytes"], row["caption"]), row["caption"]
 
@@ -149,18 +174,28 @@ def _pixels(data: bytes | None, caption: str) -> NDArray[np.uint8]:
         raise BadInput(f"unreadable image with caption {caption!r}: {error}") from error
 
 
-def read_metadata(folders: Sequence[Path]) -> dict[str, str]:
-    """The metadata of all shards.
+def read_metadata(places: Sequence[Place]) -> dict[str, str]:
+    """The metadata of all shards; of a set, whose codes its tokens are.
 
     Raises:
         BadInput: the shards' metadata differ, for example if they come from different tokenizers.
     """
     shared: dict[str, str] | None = None
-    for path in (path for folder in folders for path in _shard_paths(folder)):
-        with _told_with(path):
-            raw = _read_schema(path).metadata or {}
-            metadata = {key.decode(): value.decode() for key, value in raw.items()}
+    for where, metadata in _all_metadata(places):
         if shared is not None and metadata != shared:
-            raise BadInput(f"{path} was made with {metadata}, the shards before it with {shared}")
+            raise BadInput(f"{where} was made with {metadata}, the shards before it with {shared}")
         shared = metadata
     return shared or {}
+
+
+def _all_metadata(places: Sequence[Place]) -> Iterator[tuple[Place, dict[str, str]]]:
+    for place in places:
+        if is_set(place):
+            found = open_set(place).metadata()
+            yield place, {name: found[name] for name in CODEBOOK if name in found}
+            continue
+        for path in _shard_paths(Path(place)):
+            with _told_with(path):
+                raw = _read_schema(path).metadata or {}
+                metadata = {key.decode(): value.decode() for key, value in raw.items()}
+            yield path, metadata

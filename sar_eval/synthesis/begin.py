@@ -1,14 +1,16 @@
-"""From what was asked for to a set that is begun, or found again: refuses what cannot work before anything is drawn."""
+"""From what was asked for to a set that is begun, or found again; refuses what cannot work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sar_eval.documents import convert
 from sar_eval.stages.resolve import resolve_drawing
 from sar_eval.storage.image_set import SPEC, ImageSet
 from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.pins import as_pinned, pinned
 from sar_eval.synthesis.prompts import PromptSource, open_prompts
 from sar_eval.synthesis.selection import Selection
 from sar_eval.synthesis.spec import PromptFacts, SetSpec
@@ -48,7 +50,7 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
         BadInput, UnknownName: prompts, checkpoint, selection or store cannot be used.
         SpecMismatch: there is a set under other settings.
     """
-    image_set = ImageSet(open_store(request.out))
+    image_set = ImageSet(open_store(absolute(request.out)))
     stored = stored_spec(image_set) if image_set.exists() else None
     source = open_prompts(request.prompts, image_set.prompt_index())
     spec = _resolve(request, source, stored)
@@ -62,6 +64,11 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
     return image_set, stored.resumed(spec)
 
 
+def absolute(uri: str) -> str:
+    """A folder or file as workers elsewhere on a shared file system find it; an address stays as it is."""
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
 def stored_spec(image_set: ImageSet) -> SetSpec:
     """The spec of a set that was begun.
 
@@ -73,10 +80,13 @@ def stored_spec(image_set: ImageSet) -> SetSpec:
 
 def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) -> SetSpec:
     facts = convert(source.identity(), PromptFacts, request.prompts)
-    checkpoint = request.checkpoint if stored is None else _pinned(request.checkpoint, stored)
-    run = resolve_drawing(request.prompts, facts.digest, checkpoint, request.drawing, request.notes)
+    checkpoint, drawing = request.checkpoint, request.drawing
+    if stored is not None:
+        checkpoint, drawing = as_pinned(checkpoint, drawing, stored.run)
+    prompts = absolute(request.prompts) if Path(request.prompts).exists() else request.prompts
+    run = resolve_drawing(prompts, facts.digest, checkpoint, drawing, request.notes)
     return SetSpec(
-        run,
+        pinned(run),
         facts,
         request.selection,
         layout=request.layout,
@@ -85,9 +95,3 @@ def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) 
         block_prompts=request.block_prompts,
         embed=request.embed,
     )
-
-
-def _pinned(asked: str, stored: SetSpec) -> str:
-    """The commit that the set was begun with, where the hub's name of it is given again."""
-    name, at, _ = stored.run.checkpoint.rpartition("@")
-    return stored.run.checkpoint if at and asked == name else asked

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
-from sar_eval.runtime.slots import WorkerSlot
-from sar_eval.stages.generate import NO_IMAGE, begins_ahead, limit_threads
+from sar_eval.runtime.slots import WorkerSlot, limit_threads
+from sar_eval.stages.generate import NO_IMAGE, begins_ahead
 from sar_eval.stages.resolve import build_engine
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
-from sar_eval.synthesis.measures import OpenMeasures
-from sar_eval.synthesis.prompts import BadRow, PromptSource, open_prompts
-from sar_eval.synthesis.selection import Drawn, Outcome, drop_duplicates, select
+from sar_eval.synthesis.measures import Drawn, OpenMeasures
+from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
+from sar_eval.synthesis.selection import DECODED_AT_ONCE, KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
-from sar_eval.types import Draw, Generation, Prompt, draw_seed
+from sar_eval.types import Draw, Generation, Prompt
 
 AHEAD = 2  # chunks of a block that are drawn before they are judged
 
@@ -49,14 +49,14 @@ class BlockTask:
         spec: of the set.
         earlier: records of blocks whose draws lack something, which are drawn again.
         skipped: rows of the prompt file that are not drawn, each with the reason.
-        chunk_prompts: prompts that are drawn and judged together; 0 for as many as fill a batch.
+        one_by_one: whether each prompt is drawn for itself, instead of as many as fill a batch.
     """
 
     uri: str
     spec: SetSpec
     earlier: Mapping[int, BlockRecord] = field(default_factory=dict)
     skipped: Mapping[int, str] = field(default_factory=dict)
-    chunk_prompts: int = 0
+    one_by_one: bool = False
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
@@ -75,13 +75,12 @@ class PromptTask:
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
         """Load engine, judges and scorers once; a row number gives None."""
-        with _opened(BlockTask(self.uri, self.spec, chunk_prompts=1), slot) as worker:
+        with _opened(BlockTask(self.uri, self.spec), slot) as worker:
             yield worker.try_row
 
 
 @contextmanager
 def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
-    limit_threads(slot)
     image_set = ImageSet(open_store(task.uri))
     source = open_prompts(task.spec.run.suite, image_set.prompt_index())
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
@@ -90,6 +89,7 @@ def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
         measures,
         ThreadPoolExecutor(1) as executor,
     ):
+        limit_threads(slot)
         if hasattr(engine, "image_format"):  # most are thrown away: only what is kept is compressed
             engine.image_format = UNCOMPRESSED
         encoder = BlockEncoder(task.spec, slot.device)
@@ -114,47 +114,52 @@ class _BlockWorker:
         return self.task.spec
 
     @cached_property
-    def _selection(self) -> Any:
+    def _selection(self) -> Selection:
         """What is kept of a prompt's draws; duplicates are looked for in the whole block."""
-        return replace(self.spec.selection, duplicates=None)
+        return replace(self.spec.selection, duplicates=KEEP)
 
     def run(self, block: int) -> Future[BlockOutcome]:
         """Draw a block; the rest is done in a thread, while the next block is drawn."""
         started = time.monotonic()
-        rows = self.spec.rows_of(block)
-        judged = deque[Future[list[Outcome]]]()
-        for first in range(rows.start, rows.stop, self._chunk):
-            if len(judged) > AHEAD:
-                judged[-1 - AHEAD].result()  # else pictures pile up where judges are slower than the engine
-            judged.append(self._draw(range(first, min(rows.stop, first + self._chunk))))
-        return self.executor.submit(partial(self._finish, block, judged, started))
+        prompts = self._prompts(self.spec.rows_of(block))
+        judged: list[Future[list[Outcome]]] = []
+        for first in range(0, len(prompts), self._chunk):
+            if len(judged) >= AHEAD:  # else pictures pile up where judges are slower than the engine
+                judged[-AHEAD].result()
+            judged.append(self._draw(prompts[first : first + self._chunk]))
+        return self.executor.submit(partial(self._finish, block, prompts, judged, started))
 
     def try_row(self, row: int) -> None:
         """Draw and judge one prompt."""
-        self._draw(range(row, row + 1)).result()
+        self._draw(self._prompts(range(row, row + 1))).result()
 
     @cached_property
     def _chunk(self) -> int:
-        """Prompts of a chunk: whole ones, as many as fill a batch."""
-        return self.task.chunk_prompts or max(1, self.spec.run.batch_size // self.spec.best_of)
+        """Prompts that are drawn together: about a batch, and whole groups of those judged together.
 
-    def _draw(self, rows: range) -> Future[list[Outcome]]:
-        """Draw the prompts of some rows; the future judges and selects."""
-        chunk = [self._named(row, prompt) for row, prompt in zip(rows, self._prompts(rows), strict=True)]
-        draws = [draw for prompt in chunk if not prompt.refused for draw in prompt.draws]
-        return self.executor.submit(partial(self._judge, chunk, self._waves(draws)))
+        The last digits of a network may depend on its batch, so these groups are the same in any case.
+        """
+        judged = max(1, DECODED_AT_ONCE // self.spec.best_of)
+        return judged * max(1, self.spec.run.batch_size // (judged * self.spec.best_of))
 
-    def _prompts(self, rows: range) -> Sequence[Prompt | BadRow]:
-        return self.source.prompts(rows.start, rows.stop)
+    def _draw(self, prompts: Sequence[_PromptDraws]) -> Future[list[Outcome]]:
+        """Draw some prompts; the future judges and selects."""
+        wanted = [prompt.draws for prompt in prompts if not prompt.refused]
+        together = wanted if self.task.one_by_one else [tuple(chain.from_iterable(wanted))]
+        waves = [wave for draws in together for wave in self._waves(draws)]
+        return self.executor.submit(partial(self._judge, prompts, waves))
+
+    def _prompts(self, rows: range) -> list[_PromptDraws]:
+        found = self.source.prompts(rows.start, rows.stop)
+        return [self._named(row, prompt) for row, prompt in zip(rows, found, strict=True)]
 
     def _named(self, row: int, prompt: Prompt | BadRow) -> _PromptDraws:
-        """The draws of a prompt, called ROW/INDEX: ids may be there twice in a file that nobody holds."""
+        """The draws of a prompt, and why they are not made."""
         refused = self.task.skipped.get(row, "")
         if isinstance(prompt, BadRow):
-            prompt, refused = Prompt("", ""), prompt.why
-        seeds = [draw_seed(self.spec.run.seed, prompt.id, index) for index in range(self.spec.best_of)]
-        called = replace(prompt, id=str(row))
-        draws = tuple(Draw(called, index, seed) for index, seed in enumerate(seeds))
+            refused = prompt.why
+            prompt = Prompt(prompt.id, "")
+        draws = draws_of_row(row, prompt, self.spec.run.seed, range(self.spec.best_of))
         return _PromptDraws(row, prompt.id, draws, refused)
 
     def _waves(self, draws: Sequence[Draw]) -> list[Future[list[Generation]]]:
@@ -167,28 +172,36 @@ class _BlockWorker:
         return [done]
 
     def _judge(
-        self, chunk: Sequence[_PromptDraws], waves: Sequence[Future[list[Generation]]]
+        self, prompts: Sequence[_PromptDraws], waves: Sequence[Future[list[Generation]]]
     ) -> list[Outcome]:
         """Judge and select; an outcome that cannot be kept any more lets go of its picture."""
         found = {generation.key: generation for wave in waves for generation in wave.result()}
         drawn = [
-            Drawn(prompt.row, prompt.id, draw, _checked(draw, found.get(draw.key), prompt.refused))
-            for prompt in chunk
+            Drawn(prompt.row, draw, _checked(draw, found.get(draw.key), prompt.refused))
+            for prompt in prompts
             for draw in prompt.draws
         ]
         outcomes = select(drawn, self._selection, self.measures)
         for outcome in outcomes:
             if outcome.fate != "kept":
-                outcome.drawn.release()
+                outcome.drawn.drop()
         return outcomes
 
-    def _finish(self, block: int, judged: Sequence[Future[list[Outcome]]], started: float) -> BlockOutcome:
+    def _finish(
+        self,
+        block: int,
+        prompts: Sequence[_PromptDraws],
+        judged: Sequence[Future[list[Outcome]]],
+        started: float,
+    ) -> BlockOutcome:
         """Look for duplicates, encode what is kept, and commit."""
         outcomes = [outcome for chunk in judged for outcome in chunk.result()]
         drop_duplicates(outcomes, self.spec.selection.duplicates)
         earlier = self.task.earlier.get(block)
         attempt = 0 if earlier is None else earlier.attempt + 1
-        record, data, manifest = self.encoder.encode(block, attempt, outcomes)
+        record, data, manifest = self.encoder.encode(
+            block, attempt, outcomes, {prompt.row: prompt.id for prompt in prompts}
+        )
         worse = earlier is not None and record.lacking >= earlier.lacking
         committed = not worse and self.image_set.commit(record, data, manifest)
         return BlockOutcome(record, committed, time.monotonic() - started)

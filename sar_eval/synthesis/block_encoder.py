@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+
+import numpy as np
 
 from sar_eval.decoding.encode_images import encode
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
-from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.image_set import object_name
 from sar_eval.storage.set_objects import data_object, manifest_object
 from sar_eval.storage.set_rows import BlockRecord, DataRow, ManifestRow
-from sar_eval.synthesis.selection import Outcome
+from sar_eval.synthesis.selection import Outcome, count_fates
 from sar_eval.synthesis.spec import SetSpec
 
 PROBLEMS = 5  # errors that a done-record names
@@ -30,7 +30,7 @@ class BlockEncoder:
         self.measures = [measure.name for measure in spec.selection.measures]
 
     def encode(
-        self, block: int, attempt: int, outcomes: Sequence[Outcome]
+        self, block: int, attempt: int, outcomes: Sequence[Outcome], ids: Mapping[int, str]
     ) -> tuple[BlockRecord, bytes, bytes]:
         """The record, and the bytes of the data and the manifest object (no data if nothing is kept).
 
@@ -38,14 +38,15 @@ class BlockEncoder:
             block: its number.
             attempt: how often it was committed before.
             outcomes: of its draws, by row and index.
+            ids: of its prompts, by row.
         """
         kept = [outcome for outcome in outcomes if outcome.fate == "kept"]
         data, suffix = b"", ""
         if kept:
-            rows = [self._data_row(outcome) for outcome in kept]
+            rows = [self._data_row(outcome, ids) for outcome in kept]
             data, suffix = data_object(rows, self.spec.layout, self.metadata, self.measures)
         positions = {id(outcome): position for position, outcome in enumerate(kept)}
-        lines = [self._manifest_row(outcome, positions.get(id(outcome))) for outcome in outcomes]
+        lines = [self._manifest_row(outcome, ids, positions.get(id(outcome))) for outcome in outcomes]
         manifest = manifest_object(lines, self.measures)
         record = BlockRecord(
             block=block,
@@ -56,7 +57,7 @@ class BlockEncoder:
             draws=len(outcomes),
             data_bytes=len(data),
             manifest_bytes=len(manifest),
-            fates=_count(outcomes),
+            fates=count_fates(outcomes),
             problems=_problems(outcomes),
             device=self._device(outcomes),
         )
@@ -68,37 +69,43 @@ class BlockEncoder:
         found = {"sar_eval_spec": self.spec.digest}
         if self.spec.keep == "pixels":
             return found
+        from sar_eval.families.cosmos import VisualTokenizer  # loads torch
+
         run = self.spec.run
         checkpoint = find_checkpoint(run.checkpoint, str(run.engine_options.get("visual_tokenizer", "")))
         visual = VisualTokenizer(checkpoint.visual_folder)
         return found | {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
 
-    def _data_row(self, outcome: Outcome) -> DataRow:
+    def _data_row(self, outcome: Outcome, ids: Mapping[int, str]) -> DataRow:
         drawn, keep = outcome.drawn, self.spec.keep
         draw, generation = drawn.draw, drawn.generation
         if keep != "pixels" and not generation.tokens:
-            raise BadInput(
-                f"engine {self.spec.run.engine!r} gives no visual tokens: a set of its pictures is one with --keep pixels"
-            )
+            raise BadInput(f"engine {self.spec.run.engine!r} gives no visual tokens: use --keep pixels")
         text = prompt_texts(self.spec.run.protocol, draw)[0]
         return DataRow(
             row=drawn.row,
             index=draw.index,
-            id=drawn.id,
+            id=ids[drawn.row],
             caption=draw.prompt.text,
             seed=draw.seed,
             text=text,
-            image=encode(drawn.pixels, self.spec.image_format) if keep != "tokens" else None,
+            image=self._image(outcome) if keep != "tokens" else None,
             tokens=generation.tokens if keep != "pixels" else None,
             scores={n: v.score for n, v in outcome.values.items() if v.score is not None},
         )
 
-    def _manifest_row(self, outcome: Outcome, position: int | None) -> ManifestRow:
+    def _image(self, outcome: Outcome) -> bytes:
+        """The picture, compressed as the set keeps it."""
+        pixels = np.asarray(outcome.drawn.picture.rgb)
+        outcome.drawn.forget()
+        return encode(pixels, self.spec.image_format)
+
+    def _manifest_row(self, outcome: Outcome, ids: Mapping[int, str], position: int | None) -> ManifestRow:
         drawn = outcome.drawn
         return ManifestRow(
             row=drawn.row,
             index=drawn.draw.index,
-            id=drawn.id,
+            id=ids[drawn.row],
             seed=drawn.draw.seed,
             fate=outcome.fate,
             why=outcome.why,
@@ -111,14 +118,6 @@ class BlockEncoder:
     def _device(self, outcomes: Sequence[Outcome]) -> str:
         named = (outcome.drawn.generation.provenance.get("device") for outcome in outcomes)
         return str(next((name for name in named if name), self.device))
-
-
-def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Draws by fate; those that the filter refuses by the clause that they fail."""
-    fates = Counter(
-        f"filtered: {outcome.why}" if outcome.fate == "filtered" else outcome.fate for outcome in outcomes
-    )
-    return dict(sorted(fates.items()))
 
 
 def _problems(outcomes: Sequence[Outcome]) -> tuple[str, ...]:

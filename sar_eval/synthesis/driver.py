@@ -1,120 +1,154 @@
-"""The driver of a synthesis: which blocks are left, who draws them, and what is done when one cannot be drawn.
+"""The driver of a synthesis: which blocks are left, and what is done about one that cannot be drawn.
 
 Whatever is stopped at any moment, by whatever means, goes on with the same command: all state is in the
-store, and a block is there or it is not.
+store, and a block is there or it is not. Several drivers may work on one set at once, on as many machines:
+each claims what it has in work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from sar_eval.errors import BadInput
 from sar_eval.runtime.runtimes import Runtime
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block import BlockOutcome, BlockTask, PromptTask
+from sar_eval.synthesis.claims import Claims
+from sar_eval.synthesis.committed import CommittedBlocks
 from sar_eval.synthesis.monitor import Monitor, SynthEvent, no_monitor
+from sar_eval.synthesis.shares import Share
 from sar_eval.synthesis.spec import SetSpec
+from sar_eval.types import Shard
 
 
 @dataclass
 class Driver:
-    """Draws what a set, or one share of it, lacks.
+    """Draws what a share of a set lacks, then what others are slow with.
 
     Attributes:
         image_set: begun, see `begin_set`.
         spec: of the set.
         runtime: where workers run.
+        holder: the name of this driver in its claims (see `synthesis.claims`).
         monitor: told of every step.
-        done, total: blocks of this driver that are whole, and all of them.
+        shard: this driver's share of the set: all of it by default.
+        is_stopped: asked before each block; from True on no more are begun.
+        tries_again: whether blocks that were committed with draws lacking are drawn again.
+        done, total: blocks of this driver that are there, and all of them.
+        committed, lacking: blocks that it committed, and draws that they lack.
+        own_left, left: blocks of its share, and of the whole set, that are not committed at its end.
     """
 
     image_set: ImageSet
     spec: SetSpec
     runtime: Runtime
+    holder: str
     monitor: Monitor = no_monitor
+    shard: Shard = Shard()  # noqa: RUF009 - frozen
+    is_stopped: Callable[[], bool] = bool
+    tries_again: bool = True
     done: int = 0
     total: int = 0
+    committed: int = 0
+    lacking: int = 0
+    own_left: int = 0
+    left: int = 0
     _failed: dict[int, str] = field(default_factory=dict)
-    _committed: set[int] = field(default_factory=set)
+    _counted: set[int] = field(default_factory=set)
 
-    def run(self, share: range | None = None, blocks: Iterable[int] | None = None) -> None:
-        """Draw the blocks that are not there as a whole.
+    @property
+    def own(self) -> range:
+        """Numbers of its share's blocks."""
+        return range(self.shard.index - 1, self.spec.blocks, self.shard.of)
 
-        Args:
-            share: numbers of the blocks that are this driver's; all by default.
-            blocks: those to draw, pulled one by one when a worker is free (as a share that steals from
-                others gives them); by default those of the share that are not there.
+    def run(self) -> None:
+        """Draw.
 
         Raises:
             SarEvalError: a fault that more tries cannot mend; what is committed stays.
         """
-        share = range(self.spec.blocks) if share is None else share
-        whole, lacking = self._committed_before(share)
-        self.total, self.done = len(share), sum(whole[block] for block in share)
+        earlier = self._count_committed()
         self._tell("start")
-        todo = (block for block in share if not whole[block]) if blocks is None else iter(blocks)
-        why = "interrupted"
+        store, why = self.image_set.store, "interrupted"
         try:
-            self._draw(BlockTask(self.image_set.store.uri, self.spec, lacking), todo)
-            self._draw_failed(lacking)
+            with Claims(store, self.holder) as claims:
+                committed = CommittedBlocks(store, self.spec.blocks)
+                share = Share(self.shard, self.spec.blocks, committed, claims, earlier, self.is_stopped)
+                self._draw_share(share, BlockTask(store.uri, self.spec, earlier))
+                self.own_left, self.left = share.left()
             self.image_set.write_ledgers(self.spec.blocks)
             why = ""
         finally:
             self._tell("end", note=why)
 
-    def _committed_before(self, share: range) -> tuple[bytearray, dict[int, BlockRecord]]:
-        """By block whether it is there as a whole, and the records of those of the share that lack draws."""
-        whole, lacking = bytearray(self.spec.blocks), dict[int, BlockRecord]()
+    def _count_committed(self) -> dict[int, BlockRecord]:
+        """Count what is there; returns the records of the share's blocks that are to be drawn again."""
+        lacking: dict[int, BlockRecord] = {}
+        own, self.total = self.own, len(self.own)
         for record in self.image_set.records():
             if record.block >= self.spec.blocks:
                 raise BadInput(f"{self.image_set.store.uri} has block {record.block} of {self.spec.blocks}")
-            whole[record.block] = not record.lacking
-            if record.lacking and record.block in share:
+            if record.lacking and record.block in own and self.tries_again:
                 lacking[record.block] = record
-        return whole, lacking
+            else:
+                self.done += record.block in own
+        return lacking
 
-    def _draw(self, task: BlockTask, blocks: Iterator[int]) -> None:
+    def _draw_share(self, share: Share, task: BlockTask) -> None:
+        is_left = True
+        while is_left:
+            self._draw(share, task, share.blocks())
+            self._draw_failed(share, task)
+            is_left = share.wait()
+
+    def _draw(self, share: Share, task: BlockTask, blocks: Iterable[int]) -> None:
         with closing(self.runtime.run(task, blocks)) as results:
             for result in results:
-                if result.error is None:
-                    self._add(result.block, result.worker, result.result)
-                else:
+                if result.error is not None:
                     self._failed[result.block] = result.error
                     self._tell("note", note=f"block {result.block}: {result.error}")
+                else:
+                    share.done(result.block)
+                    self._add(result.block, result.worker, result.result)
 
     def _add(self, block: int, worker: int, outcome: BlockOutcome) -> None:
         """Count a block and tell of it."""
-        if block not in self._committed:
-            self._committed.add(block)
+        if block not in self._counted:
+            self._counted.add(block)
             self.done += 1
+            self.total += block not in self.own  # taken over from another driver
         record = outcome.record if outcome.committed else None
+        if record:
+            self.committed += 1
+            self.lacking += record.lacking
         self.monitor(
             SynthEvent(
                 "block", self.done, self.total, block, worker, record=record, seconds=outcome.seconds
             )
         )
 
-    def _tell(self, kind: str, note: str = "") -> None:
-        self.monitor(SynthEvent(kind, self.done, self.total, note=note))  # type: ignore[arg-type]
+    def _tell(self, kind: Literal["start", "note", "end"], note: str = "") -> None:
+        self.monitor(SynthEvent(kind, self.done, self.total, note=note))
 
-    def _draw_failed(self, lacking: dict[int, BlockRecord]) -> None:
+    def _draw_failed(self, share: Share, task: BlockTask) -> None:
         """Blocks that failed too often: find the prompts at which they do, and draw the others."""
-        for block, error in sorted(self._failed.items()):
+        failed, self._failed = self._failed, {}
+        for block, error in sorted(failed.items()):
             skipped = self._poison(block)
-            names = ", ".join(map(str, skipped)) or "none alone"
-            self._tell("note", note=f"block {block}: it fails at the prompts of rows {names}")
-            task = BlockTask(self.image_set.store.uri, self.spec, lacking, skipped, chunk_prompts=1)
-            self._failed = {}
-            self._draw(task, iter([block]))
-            if self._failed:  # not even then: all of it is recorded as failed
-                task = replace(task, skipped=dict.fromkeys(self.spec.rows_of(block), error))
-                self._draw(task, iter([block]))
+            rows = ", ".join(map(str, skipped)) or "none of them alone"
+            self._tell("note", note=f"block {block} fails at the prompts of rows {rows}")
+            alone = replace(task, skipped=skipped, one_by_one=True)
+            self._draw(share, alone, [block])
+            if self._failed.pop(block, None):  # not even then: all of it is recorded as failed
+                none = replace(task, skipped=dict.fromkeys(self.spec.rows_of(block), error))
+                self._draw(share, none, [block])
 
     def _poison(self, block: int) -> dict[int, str]:
         """Rows of a block whose prompts, drawn alone, end a worker or fail, each with the error."""
         task = PromptTask(self.image_set.store.uri, self.spec)
-        with closing(self.runtime.run(task, iter(self.spec.rows_of(block)))) as results:
+        with closing(self.runtime.run(task, self.spec.rows_of(block))) as results:
             return {result.block: result.error for result in results if result.error is not None}

@@ -78,11 +78,11 @@ class SynthProgress:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.done = self.total = self.elsewhere = 0
+        self.done = self.total = 0
         self._begin(clock())
 
     def _begin(self, now: float) -> None:
-        self.began = now
+        self.began, self.elsewhere = now, 0
         self.overall = Tally(Pace(now))
         self.workers: dict[int, Tally] = {}
         self._blocks = Pace(now)  # whoever commits them

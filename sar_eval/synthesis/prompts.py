@@ -6,26 +6,30 @@ that `suites.prompts` reads, the suites of benchmarks among them, are held as a 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from sar_eval.documents import parse_json, shorten
 from sar_eval.encodings import MARKS, OTHERS
 from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.options import check_name
 from sar_eval.recipe import load_recipe, recipe_names
-from sar_eval.storage.line_index import BOM, MAX_LINE, LineIndex, read_lines
-from sar_eval.storage.prompt_source import FileFacts, InputFile, pack_index, scan, unpack_index
+from sar_eval.storage.input_file import InputFile, input_file
+from sar_eval.storage.line_index import BOM, LineIndex
+from sar_eval.storage.prompt_source import FileFacts, pack_index, scan, unpack_index
 from sar_eval.storage.row_groups import RowGroups, UnreadableRow
 from sar_eval.suites.locate import missing_suite_hint
 from sar_eval.suites.prompts import make_prompt
 from sar_eval.suites.sources import Assumptions, Row, read_prompt_rows, wanted_columns
-from sar_eval.types import Json, Prompt, suite_digest
+from sar_eval.synthesis.line_rows import LINE, LineRows
+from sar_eval.types import Draw, Json, Prompt, draw_seed, suite_digest
 
 LOOKED_AT = 1000  # prompts whose assumptions are told at the start
 HEAD = 1 << 16  # bytes that show what a text file is
-ROW = Path("row")  # in messages, in place of the file: its name must not decide what a set says of a row
+ROW = Path(LINE)
 INDEX = "the index of the prompt file"
 
 
@@ -82,8 +86,9 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
         BadInput: there is no such file, it has no prompts, or the index is damaged.
         SpecMismatch: the file is not the one that the index was made of.
     """
-    path = _path(uri)
-    source = ListedPrompts(uri, path) if path.is_dir() else _open_file(uri, InputFile(str(path)), index)
+    place = _place(uri)
+    is_folder = "://" not in place and Path(place).is_dir()
+    source = ListedPrompts(uri, Path(place)) if is_folder else _open_file(uri, input_file(place), index)
     if isinstance(source, ListedPrompts) and index is not None:
         _check_same(source.facts(), unpack_index(index, INDEX)[0], uri)
     if not len(source):
@@ -91,32 +96,55 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
     return source
 
 
-def _path(uri: str) -> Path:
-    """The file that is meant: a benchmark's name stands for its suite where no file is called so."""
-    path = Path(uri)
-    if uri not in recipe_names() or path.exists():
-        return path
+def draws_of_row(row: int, prompt: Prompt, seed: int, indices: Iterable[int]) -> tuple[Draw, ...]:
+    """Draws of a prompt, called ROW/INDEX: a file that nobody holds may have an id twice.
+
+    Args:
+        row: of the prompt in its file.
+        prompt: as it is there; its own id decides the seeds, as everywhere.
+        seed: of the set.
+        indices: of the draws.
+    """
+    called = replace(prompt, id=str(row))
+    return tuple(Draw(called, index, draw_seed(seed, prompt.id, index)) for index in indices)
+
+
+def _place(uri: str) -> str:
+    """Where the file is that is meant: a benchmark's name, where no file is called so, is its suite."""
+    check_name(uri, "the prompt file")
+    if "://" in uri or Path(uri).exists() or uri not in recipe_names():
+        return uri
     suite = load_recipe(uri).suite
     if suite is None:
         raise BadInput(f"the benchmark {uri} has no prompts of its own: name a prompt file")
     if hint := missing_suite_hint(suite):
         raise BadInput(hint)
-    return suite
+    return str(suite)
 
 
 def _open_file(uri: str, file: InputFile, index: bytes | None) -> FilePrompts | ListedPrompts:
-    suffix = Path(file.uri).suffix.lower()
+    suffix = _form(file)
     is_table = suffix == ".parquet"
     if not is_table and not _has_plain_lines(file, suffix):
-        return ListedPrompts(uri, Path(file.uri), file)
+        with file.local_copy() as path:
+            return ListedPrompts(uri, path, file)
     known = None if index is None else _known(uri, file, index)
-    if is_table:
-        rows = RowGroups(file.open(), name=uri)
-        if len(rows):
-            rows.columns = wanted_columns(rows.shape(), uri)
-        return FilePrompts(uri, file, rows, known and known[0])
-    facts, lines = known or _indexed(file)
-    return FilePrompts(uri, file, LineRows(file, lines, is_json=suffix == ".jsonl"), facts, lines)
+    facts, lines = known or ((None, None) if is_table else _indexed(file))
+    with ExitStack() as opened:
+        data = opened.enter_context(file.open())
+        rows = LineRows(data, lines, suffix) if lines and not is_table else _table_rows(data, uri)
+        return FilePrompts(uri, file, rows, facts, lines, opened.pop_all())
+
+
+def _form(file: InputFile) -> str:
+    return Path(file.uri).suffix.lower()
+
+
+def _table_rows(data: BinaryIO, uri: str) -> RowGroups:
+    rows = RowGroups(data, name=uri)
+    if len(rows):
+        rows.columns = wanted_columns(rows.shape(), uri)
+    return rows
 
 
 def _has_plain_lines(file: InputFile, suffix: str) -> bool:
@@ -136,7 +164,7 @@ def _has_plain_lines(file: InputFile, suffix: str) -> bool:
 def _known(uri: str, file: InputFile, index: bytes) -> tuple[FileFacts, LineIndex]:
     """The facts of an earlier start, if they are still true: the file is read only if it was written."""
     facts, lines = unpack_index(index, INDEX)
-    if file.size != facts.size or (
+    if (file.size, _form(file)) != (facts.size, facts.form) or (
         (file.stamp != facts.stamp or not facts.stamp) and scan(file, lines=False).digest != facts.digest
     ):
         raise _changed(uri, facts)
@@ -144,7 +172,7 @@ def _known(uri: str, file: InputFile, index: bytes) -> tuple[FileFacts, LineInde
 
 
 def _check_same(found: FileFacts, facts: FileFacts, uri: str) -> None:
-    if (found.size, found.digest) != (facts.size, facts.digest):
+    if (found.size, found.digest, found.form) != (facts.size, facts.digest, facts.form):
         raise _changed(uri, facts)
 
 
@@ -157,7 +185,7 @@ def _changed(uri: str, facts: FileFacts) -> SpecMismatch:
 
 def _indexed(file: InputFile) -> tuple[FileFacts, LineIndex]:
     found = scan(file, lines=True)
-    return FileFacts(file.size, found.digest, found.lines.rows, file.stamp), found.lines
+    return FileFacts(file.size, found.digest, found.lines.rows, _form(file), file.stamp), found.lines
 
 
 class Rows(Protocol):
@@ -170,61 +198,30 @@ class Rows(Protocol):
         ...
 
 
-class LineRows:
-    """Rows of a file of JSON Lines, or of plain lines."""
-
-    def __init__(self, file: InputFile, lines: LineIndex, *, is_json: bool) -> None:
-        """Open the file, which must be the one that was indexed."""
-        self._file, self._lines = file.open(), lines
-        self._row = _json_row if is_json else _text_row
-
-    def __len__(self) -> int:
-        return self._lines.rows
-
-    def rows(self, start: int, stop: int) -> Iterator[Row | UnreadableRow]:
-        """Rows of a range."""
-        for line in read_lines(self._file, self._lines, start, stop):
-            try:
-                yield self._row(_decoded(line))
-            except BadInput as error:
-                yield UnreadableRow(_why(error))
-
-
-def _decoded(line: bytes) -> str:
-    if len(line) > MAX_LINE:
-        raise BadInput(f"a line of over {MAX_LINE:,} bytes")
-    try:
-        return line.decode().strip()
-    except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 ({error.reason} at byte {error.start})") from error
-
-
-def _json_row(text: str) -> Row:
-    value = parse_json(text, str(ROW))
-    row = {"text": value} if isinstance(value, str) else value
-    if not isinstance(row, dict):
-        raise BadInput(f"each line must be a JSON object or text, not {shorten(value)}")
-    return row
-
-
-def _text_row(text: str) -> Row:
-    if "\r" in text:
-        raise BadInput("carriage returns inside a line: convert the file with `mac2unix`")
-    return {"text": text}
-
-
-def _why(error: BadInput) -> str:
-    return str(error).removeprefix(f"{ROW}: ")
-
-
 class FilePrompts:
     """Prompts of a file of which only the rows that are asked for are read."""
 
     def __init__(
-        self, uri: str, file: InputFile, rows: Rows, facts: FileFacts | None, lines: LineIndex | None = None
+        self,
+        uri: str,
+        file: InputFile,
+        rows: Rows,
+        facts: FileFacts | None,
+        lines: LineIndex | None,
+        opened: ExitStack,
     ) -> None:
-        """`facts`, where they are not known, are found when they are asked for, by reading the file."""
+        """Take a file's rows.
+
+        Args:
+            uri: as it was given.
+            file: where the rows are.
+            rows: of the file.
+            facts: None to read the whole file when they are asked for.
+            lines: the index, of a file of lines.
+            opened: is closed when nobody holds this any more.
+        """
         self.uri, self._file, self._rows, self._facts, self._lines = uri, file, rows, facts, lines
+        weakref.finalize(self, opened.close)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -245,7 +242,7 @@ class FilePrompts:
         """What the file is; where that is not known, it is read as a whole."""
         if self._facts is None:
             digest = scan(self._file, lines=False).digest
-            self._facts = FileFacts(self._file.size, digest, len(self), self._file.stamp)
+            self._facts = FileFacts(self._file.size, digest, len(self), _form(self._file), self._file.stamp)
         return self._facts
 
     def identity(self) -> dict[str, Json]:
@@ -274,9 +271,12 @@ class ListedPrompts:
         """
         self.uri, self._file, self._notes = uri, file, list[str]()
         assumed = Assumptions()
-        rows = (row for _, row in read_prompt_rows(path, self._notes))
-        self._prompts = list(_prompts(enumerate(rows), assumed))
-        self._notes += assumed.notes(path)
+        try:
+            rows = (row for _, row in read_prompt_rows(path, self._notes))
+            self._prompts = list(_prompts(enumerate(rows), assumed))
+        except BadInput as error:
+            raise type(error)(str(error).replace(str(path), uri)) from error
+        self._notes = [note.replace(str(path), uri) for note in (*self._notes, *assumed.notes(path))]
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -289,9 +289,9 @@ class ListedPrompts:
         """What the file is; the digest of a folder is that of its prompts."""
         if self._file is not None:
             digest = scan(self._file, lines=False).digest
-            return FileFacts(self._file.size, digest, len(self), self._file.stamp)
+            return FileFacts(self._file.size, digest, len(self), _form(self._file), self._file.stamp)
         usable = [prompt for prompt in self._prompts if isinstance(prompt, Prompt)]
-        return FileFacts(sum(len(p.text.encode()) for p in usable), suite_digest(usable), len(self), "")
+        return FileFacts(sum(len(p.text.encode()) for p in usable), suite_digest(usable), len(self), "", "")
 
     def identity(self) -> dict[str, Json]:
         """What decides the prompts: `size` in bytes, `digest` and `rows`."""
@@ -320,4 +320,4 @@ def _prompts(
         try:
             yield make_prompt(row, number, ROW, ROW, assumed)
         except BadInput as error:
-            yield BadRow(number, _why(error))
+            yield BadRow(number, str(error).removeprefix(f"{ROW}: "))

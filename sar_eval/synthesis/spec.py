@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +11,6 @@ from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.options import check_choice, check_whole_number
 from sar_eval.spec import RunSpec
-from sar_eval.synthesis.measures import MeasureSpec
 from sar_eval.synthesis.selection import Selection
 from sar_eval.types import Json
 
@@ -96,7 +94,6 @@ class SetSpec:
             "the checkpoint's weights": self.run.checkpoint_digest,
             "the protocol": {**asdict(self.run.protocol), "name": ""},
             "the engine": [self.run.engine, self.run.engine_version, self.run.dtype],
-            "what draws (engine options)": self.run.digest,
             "seed": self.run.seed,
             "best-of": self.best_of,
             "the prompt file's bytes": [self.prompts.size, self.prompts.digest],
@@ -104,12 +101,13 @@ class SetSpec:
             "rank": selection.rank,
             "top": selection.top,
             "duplicates": selection.duplicates,
-            "judges and scorers": [spec.deciding() for spec in selection.measures],
+            "judges and scorers": [spec.identity for spec in selection.measures],
             "layout": self.layout,
             "keep": self.keep,
             "image-format": self.image_format,
             "block-prompts": self.block_prompts,
             "embed": self.embed,
+            "the engine's options": self.run.digest,  # and all else that decides a draw
         }
 
     def check_same(self, asked: SetSpec, where: str) -> None:
@@ -140,13 +138,12 @@ class SetSpec:
 
     def to_json(self) -> dict[str, Json]:
         """As `spec.json` stores it."""
-        selection = {**asdict(self.selection), "measures": [m.to_json() for m in self.selection.measures]}
         return {
             "format": FORMAT,
             "digest": self.digest,
             "run": self.run.to_json(),
             "prompts": asdict(self.prompts),
-            "selection": selection,
+            "selection": self.selection.to_json(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -160,12 +157,10 @@ class SetSpec:
         stored = convert(data, _Stored, where, "restore the file, or use another --out")
         if stored.format != FORMAT:
             raise BadInput(f"{where} has format {stored.format}, this version of sar-eval reads {FORMAT}")
-        measures = tuple(MeasureSpec.from_json(m, where) for m in stored.selection["measures"])
-        selection = convert({**stored.selection, "measures": []}, Selection, where)
         spec = cls(
             RunSpec.from_json(stored.run, where),
             stored.prompts,
-            replace(selection, measures=measures),
+            Selection.from_json(stored.selection, where),
             **{name: getattr(stored, name) for name in _PLAIN},
         )
         if spec.digest != stored.digest:

@@ -25,7 +25,7 @@ from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.files import write_json
-from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
+from sar_eval.storage.shards import TOKEN_SCHEMA, Place, read_metadata, read_shards
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.state import check_state, make_folder
 from sar_eval.types import Json
@@ -71,7 +71,7 @@ class DecoderOptions:
 class TokenDataset(Dataset[dict[str, Tensor]]):
     """Sequences `<|t2i|> caption <|soi|> visual tokens`, with labels on the visual tokens only."""
 
-    def __init__(self, data: Sequence[Path], tokenizer: Any, options: DecoderOptions) -> None:
+    def __init__(self, data: Sequence[Place], tokenizer: Any, options: DecoderOptions) -> None:
         """Read all shards into memory.
 
         Raises:
@@ -159,7 +159,7 @@ class _Trainer(Trainer):
         return super().create_scheduler(self.schedule_steps, optimizer)
 
 
-def check_tokens(data: Sequence[Path], visual_tokenizer: Path) -> None:
+def check_tokens(data: Sequence[Place], visual_tokenizer: Path) -> None:
     """Check that the shards were made with this visual tokenizer.
 
     Raises:
@@ -181,7 +181,7 @@ def check_tokens(data: Sequence[Path], visual_tokenizer: Path) -> None:
 def fit(
     model: Any,
     tokenizer: Any,
-    data: Sequence[Path],
+    data: Sequence[Place],
     visual_tokenizer: Path,
     out: Path,
     options: DecoderOptions,

@@ -10,12 +10,13 @@ from transformers import Qwen2ForCausalLM
 
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.demo import build_config, build_text_tokenizer
+from sar_eval.storage.shards import Place
 from sar_eval.suites.shapes.vocabulary import all_words
 from sar_eval.train.decoder import DecoderOptions, TrainingProgress, attention_implementation, fit
 
 
 def pretrain(
-    data: Sequence[Path],
+    data: Sequence[Place],
     visual_tokenizer: Path,
     out: Path,
     options: DecoderOptions,

@@ -22,7 +22,7 @@ from sar_eval import discover
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete, UnknownName
 from sar_eval.options import check_name, check_names, check_storable, check_whole_number
-from sar_eval.scoring import split_variant
+from sar_eval.scoring import is_scorer, measure_source
 from sar_eval.train.reward_process import RewardProcess
 from sar_eval.train.reward_worker import Item, JudgeCall
 from sar_eval.types import Json, Verdict
@@ -120,25 +120,17 @@ def _judge_of(
         raise BadInput(f"{where}.judge is {shorten(named)}: the name of a judge or a scorer")
     check_name(named, f"{where}.judge")
     found = _file_beside(named, folder)
-    if not _is_scorer(found):
-        if not discover.is_file(found) and discover.listed("judges", found) is None:
-            known = [*discover.names("judges"), *discover.names("scorers")]
-            raise UnknownName(f"{where}: {discover.unknown('judge or scorer', found, known)}")
+    try:
+        measure_source(found)
+    except UnknownName as error:
+        raise UnknownName(f"{where}: {error}") from error
+    if not is_scorer(found):
         return found, dict(options)
     if "scorers" in options:
         raise BadInput(
             f'{where}.options.scorers: {found} is itself the scorer; for several, judge = "score"'
         )
     return "score", {"scorers": [found], **options}
-
-
-def _is_scorer(name: str) -> bool:
-    """Whether a name is a scorer's, and no judge's."""
-    if discover.is_file(name):
-        return name.endswith(":SCORER")
-    return discover.listed("judges", name) is None and bool(
-        discover.listed("scorers", split_variant(name)[0])
-    )
 
 
 def _file_beside(named: str, folder: Path | None) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint
+from sar_eval.storage.shards import Place
 from sar_eval.train.decoder import DecoderOptions, TrainingProgress, attention_implementation, fit
 
 
@@ -25,7 +26,7 @@ class Selected:
 
 def sft(
     checkpoint: Path,
-    data: Sequence[Path],
+    data: Sequence[Place],
     visual_tokenizer: Path,
     out: Path,
     options: DecoderOptions,
@@ -45,9 +46,9 @@ def sft(
     fit(model, tokenizer, data, visual_tokenizer, out, options, progress, training)
 
 
-def _test_prompts(start: Checkpoint, data: Sequence[Path]) -> int:
+def _test_prompts(start: Checkpoint, data: Sequence[Place]) -> int:
     """Prompts of test suites among what `train select` chose, or that the start was trained on already."""
-    paths = [path for folder in data if (path := folder / "selection.json").is_file()]
+    paths = [path for place in data if (path := Path(place) / "selection.json").is_file()]
     selected = [convert(read_json(path), Selected, str(path)).prompts_of_a_test for path in paths]
     return max(sum(selected), start.test_prompts)
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.storage.shards import TOKEN_SCHEMA, read_images, write_shards
+from sar_eval.storage.shards import TOKEN_SCHEMA, Place, read_images, write_shards
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 
 
 def tokenize(
-    data: Sequence[Path],
+    data: Sequence[Place],
     tokenizer: Path,
     out: Path,
     *,
@@ -44,7 +44,7 @@ def tokenize(
 
 
 def _rows(
-    data: Sequence[Path], visual: VisualTokenizer, batch_size: int, progress: Callable[[int], None]
+    data: Sequence[Place], visual: VisualTokenizer, batch_size: int, progress: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
     done, images = 0, read_images(data)
     while batch := list(islice(images, batch_size)):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sar_eval.errors import BadInput
 from sar_eval.families.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
-from sar_eval.storage.shards import read_images
+from sar_eval.storage.shards import Place, read_images
 from sar_eval.tensors.torchscript import save_torchscript
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.state import AGAIN, check_torch_file, make_folder
@@ -37,7 +37,7 @@ class TokenizerOptions:
 
 
 def train_tokenizer(
-    data: Sequence[Path],
+    data: Sequence[Place],
     out: Path,
     options: TokenizerOptions,
     progress: Callable[[int, float], None] = lambda step, loss: None,
@@ -63,7 +63,7 @@ def train_tokenizer(
     export(model.eval(), out, options)
 
 
-def _load_images(data: Sequence[Path]) -> Tensor:
+def _load_images(data: Sequence[Place]) -> Tensor:
     """All images, uint8 [N, 3, H, W]."""
     images = [image for image, _ in read_images(data)]
     shapes = {image.shape for image in images}

@@ -16,6 +16,7 @@ class SegmentingJudge:
 
     name: str
     version: str
+    cost = 0.1  # GFLOP a picture
 
     def __enter__(self) -> Self:
         # Workers are processes, one for each core: OpenCV's own threads would compete with them.

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("open_clip", reason="needs the extra geneval")
 from sar_eval import discover
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, DeviceLost
 from sar_eval.images.picture import Picture
 from sar_eval.networks.clip.architecture import build, read_architecture
 from sar_eval.networks.clip.network import ClipNetwork
@@ -237,3 +237,27 @@ def test_a_picture_of_8000_pixels_a_side(options) -> None:
     assert large.errors == other.errors == {}
     assert large.scores["colourfulness"] == 0
     assert large.scores["hps"] == pytest.approx(other.scores["hps"], abs=0.01)
+
+
+DYING = """
+import torch
+from tests.counting_scorers import Mean
+
+class Dying(Mean):
+    def score(self, pictures, prompts):
+        raise torch.AcceleratorError("CUDA error: {why}\\nfurther lines")
+"""
+
+
+def test_a_card_that_fails_is_no_fault_of_a_picture(tmp_path):
+    """One that is only full is: the pictures are then tried one by one."""
+    for why in ("an illegal memory access was encountered", "out of memory"):
+        (tmp_path / f"{why[:3]}.py").write_text(DYING.replace("{why}", why))
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    with ScorerSet([f"{tmp_path}/out.py:Dying"]) as scorers:
+        assert "out of memory" in next(scorers.score([pixels], [""])).errors["out"]
+    with (
+        ScorerSet([f"{tmp_path}/an .py:Dying"]) as scorers,
+        pytest.raises(DeviceLost, match=r"illegal memory access was encountered$"),
+    ):
+        next(scorers.score([pixels], [""]))

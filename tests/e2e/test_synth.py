@@ -1,0 +1,113 @@
+"""Sets drawn by real workers: the same bytes however it is done, and what becomes of what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sar_eval.errors import SpecMismatch
+from sar_eval.synthesis.begin import begin_set
+from sar_eval.synthesis.driver import Driver
+from sar_eval.synthesis.monitor import SynthEvent
+from tests.synth_sets import contents, request, synthesise, write_prompts
+
+TEXTS = [f"thing number {number}" for number in range(18)]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS)
+    for name, workers in (("one", 1), ("two", 2)):
+        synthesise(request(prompts, str(tmp_path / name)), workers)
+    one = contents(tmp_path / "one")
+    assert one == contents(tmp_path / "two")
+    blocks = -(-len(TEXTS) // 4)
+    assert Counter(name.split("/")[0] for name in one) == {
+        "data": blocks, "manifest": blocks, "done": blocks,
+        "ledger": 1, "spec.json": 1, "prompts.index": 1,
+    }
+
+
+def test_prompts_that_kill_or_fail_are_named_and_the_rest_is_drawn(tmp_path: Path) -> None:
+    texts = [*TEXTS[:6], "poison", *TEXTS[6:9], "faulty", "absent"]
+    prompts, notes = write_prompts(tmp_path / "p.jsonl", texts), list[str]()
+    asked = request(prompts, str(tmp_path / "set"))
+    image_set, driver = synthesise(asked, 1, lambda event: notes.append(event.note))
+    records = {record.block: record for record in image_set.records()}
+    assert [records[block].fates.get("failed", 0) for block in range(3)] == [0, 2, 4]
+    assert driver.lacking == 6
+    assert "6/0: given up after 3 tries: worker 0 was ended by SIGKILL" in records[1].problems
+    assert "the engine cannot draw this" in records[2].problems[0]
+    assert records[2].problems[2:] == ("11/0: nothing was drawn", "11/1: nothing was drawn")
+    assert "block 1 fails at the prompts of rows 6" in notes
+
+
+def test_a_second_start_draws_again_what_failed(tmp_path: Path) -> None:
+    """And commits it as another attempt, if it lacks less; what is whole is not drawn again."""
+    prompts, log = write_prompts(tmp_path / "p.jsonl", [*TEXTS[:5], "absent"]), tmp_path / "log"
+    asked = request(prompts, str(tmp_path / "set"), engine_options={"log": str(log)})
+    image_set, _ = synthesise(asked)
+    before, drawn = contents(tmp_path / "set"), log.read_text().split()
+    _, driver = synthesise(asked)
+    assert (driver.committed, driver.done, driver.total) == (0, 2, 2)
+    assert log.read_text().split()[len(drawn) :] == ["4/0", "4/1", "5/0", "5/1"]
+    assert contents(tmp_path / "set") == before
+    assert [(r.block, r.attempt, r.lacking) for r in image_set.records()] == [(0, 0, 0), (1, 0, 2)]
+
+
+def test_two_drivers_share_the_work(tmp_path: Path) -> None:
+    prompts, log = write_prompts(tmp_path / "p.jsonl", TEXTS * 2), tmp_path / "log"
+    options = {"log": str(log), "pace_ms": 20}
+    asked = request(prompts, str(tmp_path / "set"), engine_options=options)
+    drivers: list[Driver] = []
+
+    def draw(holder: str) -> None:
+        drivers.append(synthesise(asked, 1, holder=holder)[1])
+
+    threads = [threading.Thread(target=draw, args=(f"driver-{number}",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(log.read_text().split()) == sorted(f"{row}/{n}" for row in range(36) for n in range(2))
+    assert sum(driver.committed for driver in drivers) == 9
+    assert all(driver.committed for driver in drivers)
+    synthesise(request(prompts, str(tmp_path / "alone"), engine_options={"pace_ms": 0}))
+    alone, shared = contents(tmp_path / "alone"), contents(tmp_path / "set")
+    assert {**alone, "spec.json": b""} == {**shared, "spec.json": b""}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"best_of": 3}, "best-of was 2, now 3"),
+        ({"seed": 1}, "seed"),
+        ({"layout": "webdataset"}, "layout was 'parquet'"),
+        ({"keep": "both"}, "keep"),
+        ({"block_prompts": 5}, "block-prompts was 4"),
+        ({"top": 1}, "top was 0"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS[:1])
+    begin_set(request(prompts, str(tmp_path / "set")))
+    with pytest.raises(SpecMismatch, match=named):
+        begin_set(request(prompts, str(tmp_path / "set"), **change))  # type: ignore[arg-type]
+
+
+def test_a_changed_prompt_file_is_refused(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS[:1])
+    begin_set(request(prompts, str(tmp_path / "set")))
+    write_prompts(prompts, ["thing number 1"])
+    with pytest.raises(SpecMismatch, match=r"p\.jsonl"):
+        begin_set(request(prompts, str(tmp_path / "set")))
+
+
+def test_events_count_what_is_done(tmp_path: Path) -> None:
+    prompts, events = write_prompts(tmp_path / "p.jsonl", TEXTS), list[SynthEvent]()
+    synthesise(request(prompts, str(tmp_path / "set")), 1, events.append)
+    assert [event.kind for event in events] == ["start", *["block"] * 5, "end"]
+    assert [event.done_blocks for event in events] == [0, 1, 2, 3, 4, 5, 5]
+    assert {event.total_blocks for event in events} == {5}
