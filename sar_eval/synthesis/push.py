@@ -134,7 +134,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except ValueError as error:  # of a header that the hub does not like, a licence that it does not know
         raise BadInput(f"the hub does not take the set: {' '.join(str(error).split())}") from error
     except Exception as error:
-        # Connections that break: the client passes on the errors of its HTTP library, which has had two names.
+        # Of lost connections the client passes on its HTTP library's errors; that has had two names.
         if not isinstance(error, OSError | RuntimeError) and not _is_of_http(error):
             raise
         raise _broke_off(repository, f"{type(error).__name__}: {error}") from error

@@ -6,33 +6,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.errors import BadInput, MissingExtra, StorageFailed
 from sar_eval.storage.objects import ObjectMissing, ObjectStore, check_name, open_store
 from sar_eval.storage.retries import Retries
 from tests.fault_proxy import Fault, Proxy
-from tests.s3_server import s3_server, use
 
-pytest.importorskip("moto")
-pytest.importorskip("s3fs")
 QUICK = Retries(tries=4, first_s=0.001, longest_s=0.01, timeout_s=1.0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Proxy]:
-    with s3_server() as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def s3(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    use(server, monkeypatch)
-    return server
 
 
 @pytest.fixture
@@ -381,6 +365,15 @@ def test_a_store_that_ignores_the_condition_is_refused(s3: Proxy, bucket: Object
             bucket.check_writable()
     finally:
         s3.ignored_headers.clear()
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setattr(fsspec.registry, "_registry", {})
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'sar-eval\[gcs\]'"):
+        open_store("gs://bucket/set")
 
 
 def test_unknown_kinds_of_store() -> None:
