@@ -9,29 +9,34 @@ from PIL import Image
 pytest.importorskip("open_clip", reason="needs the extra scorers")
 from sar_eval.errors import BadInput
 from sar_eval.networks.clip.source import OPENAI_L14, ClipSource
+from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.scorers.clip import SCORER
 from sar_eval.storage.set_objects import manifest_object, read_manifest
+from sar_eval.storage.set_reader import open_set
 from sar_eval.storage.set_rows import ManifestRow
+from sar_eval.synthesis.begin import begin_set
+from sar_eval.synthesis.block import BlockTask
+from sar_eval.synthesis.dedup import DedupOptions, deduplicate
 from sar_eval.synthesis.embeddings import Embedder, embedding_name
 from sar_eval.synthesis.measures import Drawn, OpenMeasures
 from sar_eval.synthesis.selection import make_selection, select
 from sar_eval.types import Draw, Generation, Prompt
 from tests.clip_data import ClipData
+from tests.synth_sets import request, write_prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def source(parity, tmp_path_factory) -> ClipSource:
-    data = ClipData(parity / "clipscore", tmp_path_factory.mktemp("embeddings"))
-    return ClipSource(
-        OPENAI_L14, data.unpacked("openai_tiny.safetensors"), str(data.folder / "openai_tiny.json")
-    )
+def data(parity, tmp_path_factory) -> ClipData:
+    return ClipData(parity / "clipscore", tmp_path_factory.mktemp("clipscore"))
 
 
 @pytest.fixture(scope="module")
-def data(parity, tmp_path_factory) -> ClipData:
-    return ClipData(parity / "clipscore", tmp_path_factory.mktemp("clipscore"))
+def source(data) -> ClipSource:
+    return ClipSource(
+        OPENAI_L14, data.unpacked("openai_tiny.safetensors"), str(data.folder / "openai_tiny.json")
+    )
 
 
 def test_an_embedding_is_the_clip_feature_of_length_one(data, source) -> None:
@@ -87,3 +92,17 @@ def test_other_weights_and_other_networks_are_refused(source, monkeypatch) -> No
         Embedder.of_set("clip:00000000", "cpu")
     with pytest.raises(BadInput, match="network 'dino'"):
         embedding_name("dino")
+
+
+def test_a_worker_stores_embeddings_and_dedup_reads_them(source, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("sar_eval.synthesis.embeddings.ClipSource", lambda *given, **named: source)
+    prompts = write_prompts(tmp_path / "p.jsonl", ["a ring", "a box", "a ring of gold"])
+    image_set, spec = begin_set(request(prompts, str(tmp_path / "set"), embed="clip"))
+    assert spec.embed == f"clip:{source.version}"
+    with BlockTask(str(tmp_path / "set"), spec).open(WorkerSlot(0)) as run:
+        assert run(0).result().record.fates == {"kept": 6}
+    result = deduplicate(image_set.store, DedupOptions("embedding", similarity=1e-6))
+    assert (result.kept, result.compared, result.without) == (6, 6, 0)
+    kept = {(row.row, row.index) for _, _, row in open_set(tmp_path / "set").rows()}
+    assert (0, 0) in kept
+    assert len(kept) == 6 - result.removed
