@@ -1,6 +1,6 @@
 """Write a prompt file of many scenes of the demo's world, for `sar-eval synth`; scenes may come twice.
 
-    python scripts/make_scene_prompts.py 20000 scenes.parquet
+python scripts/make_scene_prompts.py 20000 scenes.parquet
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class SetSpec:
         keep: of a kept draw: "pixels", "tokens" or "both".
         image_format: of its pixels: "png" or "webp", both lossless.
         block_prompts: prompts of a block.
-        embed: network whose embedding of each kept picture is stored; "" for none.
+        embed: network whose embedding of each kept picture is stored, with the version of its weights; ""
+            for none.
     """
 
     run: RunSpec
