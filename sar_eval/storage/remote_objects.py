@@ -228,7 +228,7 @@ class _Ranges(io.RawIOBase):
 
 def _file_system(protocol: str, uri: str) -> Any:
     """The class of fsspec for a protocol."""
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         return fsspec.get_filesystem_class(protocol)
@@ -277,7 +277,7 @@ def _single_tries() -> Any:
 
     After it, `create` could not know that the object in its way is its own.
     """
-    from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
+    from aiobotocore.httpsession import AIOHTTPSession
 
     class SingleTries(AIOHTTPSession):  # type: ignore[misc]
         async def _get_session(self, proxy_url: str | None) -> Any:
