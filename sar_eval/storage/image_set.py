@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
@@ -198,7 +198,7 @@ class ImageSet:
 def _add(found: dict[int, BlockRecord], record: BlockRecord) -> None:
     known = found.get(record.block)
     if known is None or record.attempt > known.attempt:
-        found[record.block] = replace(record, fates=dict(record.fates))
+        found[record.block] = record
 
 
 def record_name(block: int, attempt: int) -> str:

@@ -83,7 +83,7 @@ class ObjectStore(ABC):
 
         Returns:
             Whether this call wrote it. Where the answer to an earlier try was lost, an object of the same
-            bytes counts as its own.
+            bytes counts as its own; on Google Cloud always, as gcsfs hides whether one was.
 
         Raises:
             StorageFailed: it could not be written.

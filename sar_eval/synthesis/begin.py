@@ -10,6 +10,7 @@ from sar_eval.documents import convert
 from sar_eval.stages.resolve import resolve_drawing
 from sar_eval.storage.image_set import SPEC, ImageSet
 from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.embeddings import embedding_name
 from sar_eval.synthesis.pins import as_pinned, pinned
 from sar_eval.synthesis.prompts import PromptSource, open_prompts
 from sar_eval.synthesis.selection import Selection
@@ -93,5 +94,5 @@ def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) 
         keep=request.keep,
         image_format=request.image_format,
         block_prompts=request.block_prompts,
-        embed=request.embed,
+        embed=embedding_name(request.embed),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -19,6 +19,7 @@ from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
+from sar_eval.synthesis.embeddings import Embedder
 from sar_eval.synthesis.measures import Drawn, OpenMeasures
 from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
 from sar_eval.synthesis.selection import DECODED_AT_ONCE, KEEP, Outcome, Selection, drop_duplicates, select
@@ -84,16 +85,18 @@ def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
     image_set = ImageSet(open_store(task.uri))
     source = open_prompts(task.spec.run.suite, image_set.prompt_index())
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
+    embed = task.spec.embed
     with (
         build_engine(task.spec.run, slot.device) as engine,
         measures,
+        Embedder.of_set(embed, slot.device) if embed else nullcontext() as embedder,
         ThreadPoolExecutor(1) as executor,
     ):
         limit_threads(slot)
         if hasattr(engine, "image_format"):  # most are thrown away: only what is kept is compressed
             engine.image_format = UNCOMPRESSED
         encoder = BlockEncoder(task.spec, slot.device)
-        yield _BlockWorker(task, engine, measures, source, image_set, executor, encoder)
+        yield _BlockWorker(task, engine, measures, embedder, source, image_set, executor, encoder)
 
 
 @dataclass
@@ -103,6 +106,7 @@ class _BlockWorker:
     task: BlockTask
     engine: Any
     measures: OpenMeasures
+    embedder: Embedder | None
     source: PromptSource
     image_set: ImageSet
     executor: ThreadPoolExecutor
@@ -181,7 +185,7 @@ class _BlockWorker:
             for prompt in prompts
             for draw in prompt.draws
         ]
-        outcomes = select(drawn, self._selection, self.measures)
+        outcomes = select(drawn, self._selection, self.measures, self.embedder)
         for outcome in outcomes:
             if outcome.fate != "kept":
                 outcome.drawn.drop()

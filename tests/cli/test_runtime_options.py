@@ -8,7 +8,8 @@ import pytest
 from command_line import Run, refused
 
 from sar_eval.errors import BadInput
-from sar_eval.runtime.ray import Driver, connect
+from sar_eval.runtime.ray_actor import Driver
+from sar_eval.runtime.ray_cluster import connect
 
 
 @pytest.mark.parametrize(
