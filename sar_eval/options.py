@@ -196,7 +196,7 @@ class WhereToRun:
         metavar="local|ray|slurm",
     )
     ray_address: str | None = option(
-        "Head of the Ray cluster; by default RAY_ADDRESS, this machine's cluster, or a new one on it alone.",
+        "Head of the Ray cluster; by default RAY_ADDRESS, this machine's cluster, or a new one here.",
         "run",
         panel=MACHINE,
         metavar="HOST:PORT",

@@ -21,6 +21,7 @@ class Fault:
 
     Attributes:
         times: how many requests it meets.
+        every: of those that match, it meets each so manieth.
         method: of these requests; "" is any.
         path: regular expression that is searched in their path and query.
         status, code, more: the error that they are answered with, as S3 does. Code "drop" ends the
@@ -41,6 +42,8 @@ class Fault:
     wait_s: float = 0.0
     cut: int | None = None
     edit: Callable[[bytes], bytes] | None = None
+    every: int = 1
+    matched: int = 0
 
     def meets(self, method: str, path: str) -> bool:
         return self.times > 0 and method.startswith(self.method) and bool(re.search(self.path, path))
@@ -64,8 +67,10 @@ class Proxy:
             self.requests.append(f"{method} {path}")
             for fault in self.faults:
                 if fault.meets(method, path):
-                    fault.times -= 1
-                    return fault
+                    fault.matched += 1
+                    if fault.matched % fault.every == 0:
+                        fault.times -= 1
+                        return fault
         return None
 
     def silence(self, method: str, path: str) -> Fault | None:

@@ -1,4 +1,4 @@
-"""An engine for tests of synthesis: small pictures that a seed decides, and prompts at which it misbehaves."""
+"""An engine for tests of synthesis: tiny pictures, and prompts at which it misbehaves."""
 
 from __future__ import annotations
 

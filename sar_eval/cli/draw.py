@@ -117,7 +117,7 @@ def _facts(drawn: Redrawn, path: Path | None) -> dict[str, Any]:
 def _line(drawn: Redrawn, path: Path | None) -> str:
     stored = drawn.stored
     fate = "not in the set yet" if stored is None else stored.fate
-    if stored is not None and stored.why:
+    if stored is not None and stored.why not in ("", drawn.generation.error):
         fate += f" ({cut(stored.why)})"
     said = {True: "the same pixels", False: "OTHER PIXELS than the manifest's", None: "nothing to compare"}
     where = f"no picture: {drawn.generation.error}" if path is None else f"{path}, {said[drawn.same]}"

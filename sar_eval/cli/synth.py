@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sar_eval.cli import session, slurm, synth_product, synth_status, synth_work
+from sar_eval.cli import session, slurm, synth_dedup, synth_product, synth_status, synth_verify, synth_work
 from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
 from sar_eval.cli.slurm import OnSlurm
 from sar_eval.cli.synth_funnel import funnel_table, order_table
@@ -268,5 +268,5 @@ def finish(image_set: ImageSet, explain: bool) -> None:
         )
 
 
-for module in (synth_product, synth_status, synth_work):
+for module in (synth_dedup, synth_product, synth_status, synth_verify, synth_work):
     module.register(app)

@@ -24,7 +24,7 @@ def funnel_table(steps: Sequence[FunnelStep]) -> Table:
     before = steps[0].draws if steps else 0
     for step in steps:
         interval = f"{_percent(step.low)} to {_percent(step.high)}" if step.draws != steps[0].draws else ""
-        relative = _percent(step.draws / before) if before else ""
+        relative = _percent(step.draws / before) if before and step is not steps[0] else ""
         table.add_row(plain(step.name), f"{step.draws:,}", _percent(step.share), interval, relative)
         before = step.draws
     return table

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,8 +35,11 @@ def register(app: typer.Typer) -> None:
 def status(
     uri: Annotated[str, typer.Argument(metavar="SET", help="Folder or URI of a set.")],
     shares: Annotated[
-        int, typer.Option("--shares", min=0, max=1_000_000, help="Name the shares i/N that are incomplete.")
+        int, typer.Option("--shares", min=0, max=1_000_000, help="Name the shares I/N that are incomplete.")
     ] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what is left after each step, with intervals.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until the set is complete.")] = False,
     every: Annotated[
         float, typer.Option("--every", min=0.1, max=86_400, help="Seconds between looks of --watch.")
@@ -47,41 +51,50 @@ def status(
     Reads the set's spec, ledgers and done-records alone, and writes nothing: any number of people may look
     while any number of machines draw. The exit code is 3 while something is missing.
     """
-    from sar_eval.storage.image_set import ImageSet
+    from sar_eval.cli.synth_funnel import funnel_table
+    from sar_eval.storage.image_set import SPEC, ImageSet
     from sar_eval.storage.objects import open_store
+    from sar_eval.synthesis.expression import parse_filter
     from sar_eval.synthesis.spec import SetSpec
     from sar_eval.synthesis.status import read_status
 
     if not uri:
         raise BadInput("SET is empty: give the folder or URI of a set")
     image_set = ImageSet(open_store(uri))
-    spec = SetSpec.from_json(image_set.spec(), f"{uri}, spec.json")
-
+    spec = SetSpec.from_json(image_set.spec(), image_set.store.where(SPEC))
+    clauses = [clause.text for clause in parse_filter(spec.selection.filter).clauses]
     draws = spec.prompts.rows * spec.best_of
     found = _look(
-        lambda: read_status(image_set, spec.blocks, draws, shares), every if watch else None, as_json
+        lambda: read_status(image_set, spec.blocks, draws, clauses, shares),
+        every if watch else None,
+        as_json,
     )
+    if explain and not as_json:
+        console().print(funnel_table(found.funnel))
     if not found.complete:
         raise typer.Exit(INCOMPLETE)
 
 
 def _look(read: Callable[[], SetStatus], every: float | None, as_json: bool) -> SetStatus:
     """Read and show once, or every so many seconds until the set is complete."""
-    if every is None:
-        found = read()
-        if as_json:
-            typer.echo(json.dumps(status_json(found), indent=2))
-        else:
-            for line in status_lines(found, time.time()):
-                say(line)
-        return found
+    if every is not None:
+        return _watch(read, every, as_json)
+    found = read()
+    if as_json:
+        typer.echo(json.dumps(status_json(found), indent=2))
+    else:
+        for line in status_lines(found, time.time()):
+            say(line)
+    return found
+
+
+def _watch(read: Callable[[], SetStatus], every: float, as_json: bool) -> SetStatus:
     with _watching(as_json) as show:
-        while True:
-            found = read()
+        while not (found := read()).complete:
             show(found)
-            if found.complete:
-                return found
             time.sleep(every)
+        show(found)
+        return found
 
 
 @contextmanager
@@ -133,9 +146,9 @@ def status_lines(found: SetStatus, now: float) -> Iterator[str]:
     if lacking := _lacking(found):
         yield f"lacking  {lacking}, in blocks {ranges(found.lacking)}: the next start draws them again"
     if found.shares:
-        named = ", ".join(f"{index} ({left})" for index, left in list(found.shares.items())[:MOST_SHARES])
-        more = f" and {len(found.shares) - MOST_SHARES} more" if len(found.shares) > MOST_SHARES else ""
-        yield f"shares   {len(found.shares)} are incomplete (blocks left): {named}{more}"
+        named = [f"{index} ({left} left)" for index, left in found.shares.items()]
+        more = f" and {len(named) - MOST_SHARES} more" if len(named) > MOST_SHARES else ""
+        yield f"shares   {len(named)} are incomplete: {', '.join(named[:MOST_SHARES])}{more}"
     if len(found.devices) > 1:
         yield f"devices  {'; '.join(found.devices)}: pictures may depend on them"
     yield from (f"problem  {problem}" for problem in found.problems)
@@ -178,6 +191,7 @@ def status_json(found: SetStatus) -> dict[str, Any]:
         "draws": {"total": found.draws, "drawn": found.drawn},
         "kept": {"draws": found.share.hits, "share": found.share.value, "low": low, "high": high},
         "fates": dict(found.fates),
+        "funnel": [asdict(step) for step in found.funnel],
         "data_bytes": found.data_bytes,
         "lacking_blocks": list(found.lacking),
         "problems": list(found.problems),

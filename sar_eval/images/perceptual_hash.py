@@ -56,4 +56,5 @@ def _cosines() -> NDArray[np.int64]:
     Rounding keeps their symmetry, so all rows but the first sum to nought and a flat picture has no noise.
     """
     frequency, place = np.arange(FREQUENCIES)[:, None], np.arange(SIDE)[None, :]
-    return np.rint(SCALE * np.cos(np.pi * frequency * (2 * place + 1) / (2 * SIDE))).astype(np.int64)
+    waves = np.cos(np.pi * frequency * (2 * place + 1) / (2 * SIDE))
+    return np.asarray(np.rint(SCALE * waves), np.int64)

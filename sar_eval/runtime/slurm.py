@@ -144,8 +144,8 @@ _SCRIPT = """\
 #!/bin/bash
 {options}
 #
-# One share of the work a task. Written by sar-eval, which submits it by `sbatch --array=... FILE FIRST`: task
-# T of the array does share FIRST + T. Any other scheduler can run the command at the end as well.
+# One share of the work a task. Written by sar-eval, which submits it by `sbatch --array=... FILE FIRST`:
+# task T of the array does share FIRST + T. Any other scheduler can run the command at the end as well.
 first=${{1:-1}}
 shares={shares}
 share=$((first + SLURM_ARRAY_TASK_ID))
@@ -154,8 +154,8 @@ cd {workdir} || exit 2
 # Not all tasks load the checkpoint and list the store at once.
 [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] || sleep $((share * {spread} / shares))
 
-{setup}# Passes on the warning before the end of the time (USR1) as {stop_signal}: what is begun is finished, and
-# the task queued again. What SLURM itself ends (preemption, a lost node), it queues again by --requeue.
+{setup}# Passes on the warning before the end of the time (USR1) as {stop_signal}: what is begun is finished,
+# and the task queued again. What SLURM itself ends (preemption, a lost node), it queues again by --requeue.
 exec {supervisor} {stop_signal} \\
     {command}
 """

@@ -53,16 +53,18 @@ class RunningShare:
     def _effective_sample_size(self) -> float:
         """Independent draws with the same variance: p (1 - p) / var(p) (Kish 1965).
 
-        The variance is the ratio estimator's over blocks (Cochran 1977, eq. 2.39, without the correction
-        for finite populations); as it is an estimate, Student's quantile takes the normal one's place.
-        Where blocks do not differ, or there is one, it cannot be estimated: prompts count as independent
-        then, and their draws as one. So they do where few blocks hardly differ.
+        The variance is the ratio estimator's over blocks (Cochran, Sampling Techniques, 1977, section 6.3);
+        the size is made smaller for its being an estimate from few blocks (Korn and Graubard, Survey
+        Methodology 24, 1998). Where blocks do not differ, or there is one, it cannot be estimated:
+        prompts count as independent then, and their draws as one. So they do where few blocks hardly
+        differ.
         """
         if not (variance := self._variance()):
             return max(1, self.prompts)
         share = self.hits / self.draws
         size = share * (1 - share) / variance * (Z95 / float(stdtrit(self.blocks - 1, 0.975))) ** 2
-        return min(size, self.draws if self.blocks >= FEW_BLOCKS else max(1, self.prompts))
+        most = self.draws if self.blocks >= FEW_BLOCKS else max(1, self.prompts)
+        return min(max(size, self.blocks), most)
 
     def _variance(self) -> float:
         """Of the share; 0 where blocks do not differ, or there is one."""

@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
@@ -147,7 +147,7 @@ class ImageSet:
         found: dict[int, BlockRecord] = {}
         for name, data in self.store.read_many(names):
             for number, line in enumerate(data.splitlines(), 1):
-                _add(found, self._parsed(line, f"{name}:{number}"))
+                _add(found, self.parse_record(line, f"{name}:{number}"))
         return found
 
     def _add_records(self, found: dict[int, BlockRecord], folder: str) -> None:
@@ -168,13 +168,14 @@ class ImageSet:
 
     def _read_records(self, found: dict[int, BlockRecord], names: list[str]) -> None:
         for name, data in self.store.read_many(names):
-            record = self._parsed(data, name)
-            match = RECORD_NAME.fullmatch(name)
-            if match is None or (int(match[2]), int(match[3])) != (record.block, record.attempt):
-                raise self._broken(name, f"it is about attempt {record.attempt} of block {record.block}")
-            _add(found, record)
+            _add(found, self.parse_record(data, name))
 
-    def _parsed(self, data: bytes, name: str) -> BlockRecord:
+    def parse_record(self, data: bytes, name: str) -> BlockRecord:
+        """The record in a done-record, or in a line of a ledger (`name` is then ledger and line).
+
+        Raises:
+            BadInput: it is broken, or names what is not its own.
+        """
         where = f"{self.store.uri}, {name}"
         record = convert(parse_json(data, where), BlockRecord, where, "see `sar-eval synth verify`")
         for kind, named in (("data", record.data), ("manifest", record.manifest)):
@@ -183,6 +184,8 @@ class ImageSet:
                 raise self._broken(name, f"{named!r} is no name of its {kind} object")
             if match and int(match[2]) != record.block:
                 raise self._broken(name, f"it names {named}, of another block")
+        if not name.startswith("ledger/") and name != record_name(record.block, record.attempt):
+            raise self._broken(name, f"it is about attempt {record.attempt} of block {record.block}")
         return record
 
     def _broken(self, name: str, why: str) -> BadInput:
@@ -195,7 +198,7 @@ class ImageSet:
 def _add(found: dict[int, BlockRecord], record: BlockRecord) -> None:
     known = found.get(record.block)
     if known is None or record.attempt > known.attempt:
-        found[record.block] = replace(record, fates=dict(record.fates))
+        found[record.block] = record
 
 
 def record_name(block: int, attempt: int) -> str:

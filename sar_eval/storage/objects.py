@@ -83,7 +83,7 @@ class ObjectStore(ABC):
 
         Returns:
             Whether this call wrote it. Where the answer to an earlier try was lost, an object of the same
-            bytes counts as its own.
+            bytes counts as its own; on Google Cloud always, as gcsfs hides whether one was.
 
         Raises:
             StorageFailed: it could not be written.
@@ -126,7 +126,7 @@ class ObjectStore(ABC):
         """Remove what writers that died left behind, and return its names."""
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Names and bytes of objects, `READERS` at a time, in the order of the names.
+        """Names and bytes of objects, `READERS` at a time and in memory, in the order of the names.
 
         Raises:
             ObjectMissing: one of them is missing; when its turn comes.
@@ -136,7 +136,7 @@ class ObjectStore(ABC):
             try:
                 for name in names:
                     waiting.append((name, pool.submit(self.read, name)))
-                    if len(waiting) > 2 * READERS:
+                    if len(waiting) > READERS:
                         first, future = waiting.popleft()
                         yield first, future.result()
                 while waiting:

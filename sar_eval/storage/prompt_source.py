@@ -1,14 +1,14 @@
 """Files of any number of rows: what they are, whether they changed, and any range of their rows.
 
-The digest of a file is the 128-bit BLAKE2b of its size and of the 128-bit BLAKE2b digests of its chunks of
-`CHUNK` bytes, so that chunks are read and hashed concurrently.
+The digest of a file is SHA-256, its first 32 hex digits, of its size in decimal digits and then of the
+SHA-256 digests of its chunks of `CHUNK` bytes, so that chunks are read and hashed concurrently. SHA-256,
+as processors have instructions for it: twice the speed of BLAKE2b.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from sar_eval.errors import BadInput
 from sar_eval.storage.input_file import InputFile
 from sar_eval.storage.line_index import ChunkLines, LineIndex, join_chunks, lines_of_chunk
 
-CHUNK = 1 << 26  # bytes; part of the digest's definition
-READERS = 8  # threads at most
+CHUNK = 1 << 24  # bytes; part of the digest's definition
+READERS = 8  # threads: some 40 MB each
 MAGIC = b"SAR-EVAL ROWS 1\n"
 
 
@@ -66,14 +66,14 @@ def scan(file: InputFile, *, lines: bool) -> Scan:
     """
     starts = range(0, file.size, CHUNK)
     try:
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as executor:
+        with ThreadPoolExecutor(READERS) as executor:
             chunks = list(executor.map(partial(_scan_chunk, file, lines=lines), starts))
     except OSError as error:
         raise BadInput(f"cannot read {file.uri}: {error.strerror or error}") from error
-    total = hashlib.blake2b(str(file.size).encode(), digest_size=16)
+    total = hashlib.sha256(str(file.size).encode())
     for digest, _ in chunks:
         total.update(digest)
-    return Scan(total.hexdigest(), join_chunks([found for _, found in chunks if found is not None]))
+    return Scan(total.hexdigest()[:32], join_chunks([found for _, found in chunks if found is not None]))
 
 
 def _scan_chunk(file: InputFile, start: int, *, lines: bool) -> tuple[bytes, ChunkLines | None]:
@@ -81,7 +81,7 @@ def _scan_chunk(file: InputFile, start: int, *, lines: bool) -> tuple[bytes, Chu
         opened.seek(start)
         data = opened.read(CHUNK)
         found = lines_of_chunk(data, start, opened) if lines else None
-    return hashlib.blake2b(data, digest_size=16).digest(), found
+    return hashlib.sha256(data).digest(), found
 
 
 def pack_index(facts: FileFacts, lines: LineIndex | None = None) -> bytes:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class RemoteStore(ObjectStore):
-    """Objects in a bucket. Only our own retries are on: nested ones would multiply."""
+    """Objects in a bucket. On S3 only our own retries are on: nested ones would multiply."""
 
     def __init__(self, uri: str, retries: Retries) -> None:
         super().__init__(uri, retries)
@@ -71,7 +71,8 @@ class RemoteStore(ObjectStore):
     def create(self, name: str, data: bytes) -> bool:
         """See `ObjectStore`. By `If-None-Match: *` on S3 and `ifGenerationMatch=0` on Google Cloud."""
         path = self._path(name)
-        lost = False  # an answer, so that the object may be our own
+        # Whether an answer was lost, so that the object may be our own; gcsfs tries again by itself.
+        lost = EXTRAS.get(self.protocol) == "gcs"
 
         def attempt() -> bool:
             nonlocal lost
@@ -227,7 +228,7 @@ class _Ranges(io.RawIOBase):
 
 def _file_system(protocol: str, uri: str) -> Any:
     """The class of fsspec for a protocol."""
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         return fsspec.get_filesystem_class(protocol)
@@ -243,7 +244,9 @@ def _file_system(protocol: str, uri: str) -> Any:
 
 def _account() -> tuple[int, str]:
     """What a connection depends on: this process, and what its environment says of accounts and servers."""
-    names = sorted(name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "FSSPEC_")))
+    names = sorted(
+        name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "FSSPEC_", "STORAGE_"))
+    )
     return os.getpid(), repr([(name, os.environ[name]) for name in names])
 
 
@@ -265,8 +268,7 @@ def _connected(protocol: str, timeout_s: float, *_account: object) -> Any:
             "max_pool_connections": 2 * READERS,
         }
     connected = file_system(**options)
-    if protocol in EXTRAS:
-        connected.retries = 1
+    connected.retries = 1  # of s3fs
     return connected
 
 
@@ -275,7 +277,7 @@ def _single_tries() -> Any:
 
     After it, `create` could not know that the object in its way is its own.
     """
-    from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
+    from aiobotocore.httpsession import AIOHTTPSession
 
     class SingleTries(AIOHTTPSession):  # type: ignore[misc]
         async def _get_session(self, proxy_url: str | None) -> Any:

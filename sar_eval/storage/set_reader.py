@@ -116,7 +116,7 @@ class SetReader:
 
     def _keys(self, name: str) -> Iterator[Key]:
         with (
-            object_errors(self._where(name)),
+            object_errors(self.store.where(name)),
             self.store.open(name) as opened,
             pq.ParquetFile(opened) as file,
         ):
@@ -133,7 +133,7 @@ class SetReader:
         for part in self.parts(first):
             suffix = PurePosixPath(part.name).suffix
             with self._open(part) as file:
-                for position, row in enumerate(read_data_object(file, suffix, self._where(part.name))):
+                for position, row in enumerate(read_data_object(file, suffix, self.store.where(part.name))):
                     if not removals.has((row.row, row.index)):
                         yield part, position, row
 
@@ -145,7 +145,7 @@ class SetReader:
         """
         removals = _Removals(self.removed())
         for part in self.parts():
-            where = self._where(part.name)
+            where = self.store.where(part.name)
             table = self._table(part, columns, where)
             keys = zip(table["row"].to_pylist(), table["index"].to_pylist(), strict=True)
             kept = pa.array([not removals.has(key) for key in keys], pa.bool_())
@@ -167,7 +167,7 @@ class SetReader:
         part = next(self.parts(), None)
         if part is None:
             return {}
-        where = self._where(part.name)
+        where = self.store.where(part.name)
         with self._open(part) as file, object_errors(where):
             if part.name.endswith(".tar"):
                 return dict(next(read_tar_with_facts(file, where))[0].made_with)
@@ -182,13 +182,10 @@ class SetReader:
             file.seek(0)
             if size != part.size:
                 raise BadInput(
-                    f"{self._where(part.name)} has {size} bytes, not {part.size}: "
+                    f"{self.store.where(part.name)} has {size} bytes, not {part.size}: "
                     "`sar-eval synth verify` looks at all objects"
                 )
             yield file
-
-    def _where(self, name: str) -> str:
-        return f"{self.store.uri}, {name}"
 
 
 class _Removals:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sar_eval.documents import convert
 from sar_eval.stages.resolve import resolve_drawing
 from sar_eval.storage.image_set import SPEC, ImageSet
 from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.embeddings import embedding_name
 from sar_eval.synthesis.pins import as_pinned, pinned
 from sar_eval.synthesis.prompts import PromptSource, open_prompts
 from sar_eval.synthesis.selection import Selection
@@ -49,7 +51,7 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
         BadInput, UnknownName: prompts, checkpoint, selection or store cannot be used.
         SpecMismatch: there is a set under other settings.
     """
-    image_set = ImageSet(open_store(request.out))
+    image_set = ImageSet(open_store(absolute(request.out)))
     stored = stored_spec(image_set) if image_set.exists() else None
     source = open_prompts(request.prompts, image_set.prompt_index())
     spec = _resolve(request, source, stored)
@@ -61,6 +63,11 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
         stored = stored_spec(image_set)  # of another driver, if that was faster
     stored.check_same(spec, f"the set in {request.out}")
     return image_set, stored.resumed(spec)
+
+
+def absolute(uri: str) -> str:
+    """A folder or file as workers elsewhere on a shared file system find it; an address stays as it is."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def stored_spec(image_set: ImageSet) -> SetSpec:
@@ -77,7 +84,8 @@ def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) 
     checkpoint, drawing = request.checkpoint, request.drawing
     if stored is not None:
         checkpoint, drawing = as_pinned(checkpoint, drawing, stored.run)
-    run = resolve_drawing(request.prompts, facts.digest, checkpoint, drawing, request.notes)
+    prompts = absolute(request.prompts) if Path(request.prompts).exists() else request.prompts
+    run = resolve_drawing(prompts, facts.digest, checkpoint, drawing, request.notes)
     return SetSpec(
         pinned(run),
         facts,
@@ -86,5 +94,5 @@ def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) 
         keep=request.keep,
         image_format=request.image_format,
         block_prompts=request.block_prompts,
-        embed=request.embed,
+        embed=embedding_name(request.embed),
     )

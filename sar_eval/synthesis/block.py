@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
@@ -18,9 +19,10 @@ from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
+from sar_eval.synthesis.embeddings import Embedder
 from sar_eval.synthesis.measures import Drawn, OpenMeasures
 from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row, open_prompts
-from sar_eval.synthesis.selection import KEEP, Outcome, Selection, drop_duplicates, select
+from sar_eval.synthesis.selection import DECODED_AT_ONCE, KEEP, Outcome, Selection, drop_duplicates, select
 from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Draw, Generation, Prompt
 
@@ -48,14 +50,14 @@ class BlockTask:
         spec: of the set.
         earlier: records of blocks whose draws lack something, which are drawn again.
         skipped: rows of the prompt file that are not drawn, each with the reason.
-        chunk_prompts: prompts that are drawn and judged together; 0 for as many as fill a batch.
+        one_by_one: whether each prompt is drawn for itself, instead of as many as fill a batch.
     """
 
     uri: str
     spec: SetSpec
     earlier: Mapping[int, BlockRecord] = field(default_factory=dict)
     skipped: Mapping[int, str] = field(default_factory=dict)
-    chunk_prompts: int = 0
+    one_by_one: bool = False
 
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
@@ -74,7 +76,7 @@ class PromptTask:
     @contextmanager
     def open(self, slot: WorkerSlot) -> Iterator[Callable[[int], Any]]:
         """Load engine, judges and scorers once; a row number gives None."""
-        with _opened(BlockTask(self.uri, self.spec, chunk_prompts=1), slot) as worker:
+        with _opened(BlockTask(self.uri, self.spec), slot) as worker:
             yield worker.try_row
 
 
@@ -83,16 +85,18 @@ def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
     image_set = ImageSet(open_store(task.uri))
     source = open_prompts(task.spec.run.suite, image_set.prompt_index())
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
+    embed = task.spec.embed
     with (
         build_engine(task.spec.run, slot.device) as engine,
         measures,
+        Embedder.of_set(embed, slot.device) if embed else nullcontext() as embedder,
         ThreadPoolExecutor(1) as executor,
     ):
         limit_threads(slot)
         if hasattr(engine, "image_format"):  # most are thrown away: only what is kept is compressed
             engine.image_format = UNCOMPRESSED
         encoder = BlockEncoder(task.spec, slot.device)
-        yield _BlockWorker(task, engine, measures, source, image_set, executor, encoder)
+        yield _BlockWorker(task, engine, measures, embedder, source, image_set, executor, encoder)
 
 
 @dataclass
@@ -102,6 +106,7 @@ class _BlockWorker:
     task: BlockTask
     engine: Any
     measures: OpenMeasures
+    embedder: Embedder | None
     source: PromptSource
     image_set: ImageSet
     executor: ThreadPoolExecutor
@@ -134,13 +139,19 @@ class _BlockWorker:
 
     @cached_property
     def _chunk(self) -> int:
-        """Prompts of a chunk: whole ones, as many as fill a batch."""
-        return self.task.chunk_prompts or max(1, self.spec.run.batch_size // self.spec.best_of)
+        """Prompts that are drawn together: about a batch, and whole groups of those judged together.
+
+        The last digits of a network may depend on its batch, so these groups are the same in any case.
+        """
+        judged = max(1, DECODED_AT_ONCE // self.spec.best_of)
+        return judged * max(1, self.spec.run.batch_size // (judged * self.spec.best_of))
 
     def _draw(self, prompts: Sequence[_PromptDraws]) -> Future[list[Outcome]]:
         """Draw some prompts; the future judges and selects."""
-        draws = [draw for prompt in prompts if not prompt.refused for draw in prompt.draws]
-        return self.executor.submit(partial(self._judge, prompts, self._waves(draws)))
+        wanted = [prompt.draws for prompt in prompts if not prompt.refused]
+        together = wanted if self.task.one_by_one else [tuple(chain.from_iterable(wanted))]
+        waves = [wave for draws in together for wave in self._waves(draws)]
+        return self.executor.submit(partial(self._judge, prompts, waves))
 
     def _prompts(self, rows: range) -> list[_PromptDraws]:
         found = self.source.prompts(rows.start, rows.stop)
@@ -174,7 +185,7 @@ class _BlockWorker:
             for prompt in prompts
             for draw in prompt.draws
         ]
-        outcomes = select(drawn, self._selection, self.measures)
+        outcomes = select(drawn, self._selection, self.measures, self.embedder)
         for outcome in outcomes:
             if outcome.fate != "kept":
                 outcome.drawn.drop()

@@ -113,6 +113,7 @@ class BlockEncoder:
             pixels=outcome.pixels,
             phash=outcome.phash,
             position=position,
+            embedding=outcome.embedding if position is not None else None,
         )
 
     def _device(self, outcomes: Sequence[Outcome]) -> str:

@@ -195,7 +195,7 @@ def command_of(spec: SetSpec) -> str:
         "--block-prompts",
         str(spec.block_prompts),
     ]
-    words += ["--embed", spec.embed] if spec.embed else []
+    words += ["--embed", spec.embed.partition(":")[0]] if spec.embed else []
     return " ".join(shlex.quote(_one_line(word)) for word in [*words, "--out", "SET"])
 
 

@@ -1,129 +1,154 @@
-"""Which draws of a set repeat earlier ones: by exact pixels, by perceptual hash or by stored embedding.
-
-The rule is the same for all: in the order of their keys, a draw is kept unless it is near one that is kept
-already. So no two kept draws are near each other, each that goes is near one that stays, and nothing
-depends on the order in which pairs are found. Chains do not matter: what is near a draw that went stays.
-That is the lexicographically first maximal independent set. Rounds find it as in G. Blelloch, J. Fineman
-and J. Shun, "Greedy Sequential Maximal Independent Set and Matching are Parallel on Average", SPAA 2012:
-of the undecided draws, those without an undecided neighbour before them stay, and their neighbours go.
-Pairs are found anew in each round rather than stored, since a crowd of near-duplicates has very many.
-"""
+"""`synth dedup`: which kept draws of a whole set repeat earlier ones, and the object that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_eval.synthesis.near_hashes import near_hashes
+from sar_eval.errors import BadInput
+from sar_eval.options import check_choice, check_whole_number
+from sar_eval.storage.objects import ObjectStore
+from sar_eval.storage.set_dedup import (
+    METHODS,
+    KeptColumn,
+    Keys,
+    read_kept,
+    removal_names,
+    removed_by,
+    store_removals,
+)
+from sar_eval.storage.set_reader import REPACKED
+from sar_eval.synthesis.keep_first import (
+    Pairs,
+    Places,
+    keep_first,
+    repeats_of_equal,
+    repeats_of_near_hashes,
+)
+from sar_eval.synthesis.near_embeddings import check_unit, near_embeddings
+from sar_eval.synthesis.near_hashes import MAX_DISTANCE
 
-Places = NDArray[np.int64]
-Pairs = Iterator[tuple[Places, Places]]
-FindPairs = Callable[[Places | slice], Pairs]
-
-ROUNDS = 8  # decide all but long chains of draws, which are then gone through one by one
-LAST = np.iinfo(np.int64).max
-
-
-def repeats_of_equal(values: NDArray[np.generic]) -> Places:
-    """For each of n values in order of their keys, the place of the first that is equal; its own, if it is."""
-    distinct = _Distinct(values)
-    return distinct.spread(distinct.firsts)
-
-
-def repeats_of_near_hashes(hashes: NDArray[np.uint64], distance: int) -> Places:
-    """For each of n hashes in order of their keys, the place of the draw that it repeats; its own if it stays.
-
-    Exact: by the module's rule, with draws near each other that differ in at most `distance` bits.
-    """
-    distinct = _Distinct(hashes)
-
-    def find_pairs(among: Places | slice) -> Pairs:
-        for left, right in near_hashes(distinct.values[among], distance):
-            yield np.searchsorted(distinct.values, left), np.searchsorted(distinct.values, right)
-
-    # Equal hashes have the same neighbours, so what decides the first of them decides all.
-    return distinct.spread(keep_first(distinct.firsts, find_pairs))
-
-
-def keep_first(priority: Places, find_pairs: FindPairs) -> Places:
-    """What each of n draws repeats, by the module's rule, as that draw's priority; its own if it stays.
-
-    Args:
-        priority: `[n]`, all different; the lowest comes first.
-        find_pairs: every pair of near draws among those at the given places (in order), in chunks; a pair
-            may come more than once and in either order.
-    """
-    repeating = np.zeros(len(priority), bool)
-    paired, undecided = _decide_a_round(priority, slice(None), find_pairs, repeating)
-    for _ in range(ROUNDS):
-        if not len(undecided):
-            break
-        _, undecided = _decide_a_round(priority, undecided, find_pairs, repeating)
-    _decide_one_by_one(priority, find_pairs(undecided), repeating)
-    return _first_kept(priority, find_pairs(paired), repeating)
+OWNER = "synth dedup"
+LACKING = {
+    "pixels": "digests of pixels",
+    "phash": "perceptual hashes",
+    "embedding": "embeddings: start a set with --embed clip, or use --by phash",
+}
 
 
-def _decide_a_round(
-    priority: Places, among: Places | slice, find_pairs: FindPairs, repeating: NDArray[np.bool_]
-) -> tuple[Places, Places]:
-    """Mark the neighbours of the draws that no neighbour comes before; which are in pairs, which undecided."""
-    paired, blocked = np.zeros(len(priority), bool), np.zeros(len(priority), bool)
-    for first, second in _in_order(priority, find_pairs(among)):
-        paired[first] = paired[second] = blocked[second] = True
-    places = np.flatnonzero(paired)
-    for first, second in _in_order(priority, find_pairs(places)):
-        repeating[second[~blocked[first]]] = True
-    return places, places[(blocked & ~repeating)[places]]
-
-
-def _decide_one_by_one(priority: Places, pairs: Pairs, repeating: NDArray[np.bool_]) -> None:
-    """Mark the neighbours of kept draws in the order of their keys: all before a draw are decided then."""
-    found = list(_in_order(priority, pairs))
-    if not found:
-        return
-    first, second = (np.concatenate(side) for side in zip(*found, strict=True))
-    order = np.argsort(priority[second], kind="stable")
-    for earlier, later in zip(first[order].tolist(), second[order].tolist(), strict=True):
-        repeating[later] |= not repeating[earlier]
-
-
-def _first_kept(priority: Places, pairs: Pairs, repeating: NDArray[np.bool_]) -> Places:
-    """The first kept draw that each of the repeating ones is near."""
-    kept = np.where(repeating, LAST, priority)
-    for first, second in _in_order(priority, pairs):
-        told = repeating[second] & ~repeating[first]
-        np.minimum.at(kept, second[told], priority[first[told]])
-    return kept
-
-
-def _in_order(priority: Places, pairs: Pairs) -> Pairs:
-    """The pairs, each with the draw whose key comes first in front."""
-    for left, right in pairs:
-        turned = priority[left] > priority[right]
-        yield np.where(turned, right, left), np.where(turned, left, right)
-
-
-class _Distinct:
-    """The different ones among n values.
+@dataclass(frozen=True, slots=True)
+class DedupOptions:
+    """How repeats are found.
 
     Attributes:
-        values: sorted.
-        firsts: the place of the first of each.
+        by: "pixels", those of the same pixels; "phash", perceptual hashes; "embedding", stored embeddings.
+        distance: bits in which the hashes of a draw and one that repeats it may differ.
+        similarity: cosine that the embeddings of a draw and one that repeats it have at least.
+        device: torch device that compares embeddings.
     """
 
-    def __init__(self, values: NDArray[np.generic]) -> None:
-        """Sort the values."""
-        self._order = np.argsort(values)
-        ordered = values[self._order]
-        starts = np.flatnonzero(np.concatenate([[len(values) > 0], ordered[1:] != ordered[:-1]]))
-        self._counts = np.diff(starts, append=len(values))
-        self.values = ordered[starts]
-        self.firsts = np.minimum.reduceat(self._order, starts) if len(starts) else starts
+    by: str = "phash"
+    distance: int = 3
+    similarity: float = 0.97
+    device: str = "cpu"
 
-    def spread(self, told: Places) -> Places:
-        """What is told of each different value, for each of the n values."""
-        spread = np.empty(len(self._order), np.int64)
-        spread[self._order] = np.repeat(told, self._counts)
-        return spread
+    def __post_init__(self) -> None:
+        check_choice("by", self.by, METHODS, OWNER)
+        check_whole_number("distance", self.distance, OWNER, minimum=0, maximum=MAX_DISTANCE)
+        if not 0 < self.similarity <= 1:
+            raise BadInput(f"similarity {self.similarity} of {OWNER} must be above 0 and at most 1")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What decides which draws repeat others."""
+        return {
+            "pixels": {},
+            "phash": {"distance": str(self.distance)},
+            "embedding": {"similarity": repr(self.similarity)},
+        }[self.by]
+
+
+@dataclass(frozen=True, slots=True)
+class DedupResult:
+    """What was found.
+
+    Attributes:
+        kept: draws that the set keeps.
+        compared: of these, those that have what is compared and that no method before this one removed.
+        without: those that lack it.
+        removed: those that repeat others.
+        name: of the object that lists them; "" if there are none.
+        stale: methods after this one that were used before: what they removed may repeat what is gone now.
+    """
+
+    kept: int
+    compared: int
+    without: int
+    removed: int
+    name: str
+    stale: tuple[str, ...] = ()
+
+
+def deduplicate(
+    store: ObjectStore, options: DedupOptions, progress: Callable[[int, int], None] = lambda done, of: None
+) -> DedupResult:
+    """Find the kept draws that repeat others, and store their keys in the place of the earlier ones.
+
+    A function of the set and the options alone. Needs some 50 bytes for each kept draw, and as much as all
+    embeddings have. Nothing is stored before all is decided: after a stop it starts anew.
+
+    Raises:
+        BadInput: no set, no such column, or a damaged manifest.
+        StorageFailed: the result cannot be stored.
+    """
+    if store.exists(REPACKED):
+        raise BadInput(f"{store.uri} was repacked and has no manifest: deduplicate the set that it is from")
+    column = read_kept(store, options.by, progress)
+    without = column.kept - len(column.keys)
+    if column.kept and not len(column.keys):
+        raise BadInput(f"the manifest of {store.uri} has no {LACKING[options.by]}")
+    place = METHODS.index(options.by)
+    column = _less(column, removed_by(store, METHODS[:place]))
+    repeats = _repeats(column.values, options)
+    gone = repeats != np.arange(len(repeats))
+    earlier = removal_names(store, [options.by])
+    name = store_removals(store, options.by, column.keys[gone], column.keys[repeats[gone]], options.facts)
+    changed = earlier != [name] if name else bool(earlier)
+    later = [method for method in METHODS[place + 1 :] if changed and removal_names(store, [method])]
+    return DedupResult(column.kept, len(repeats), without, int(gone.sum()), name, tuple(later))
+
+
+def restore(store: ObjectStore, method: str) -> int:
+    """Delete what a method removed, so that its draws are back; returns how many objects that were."""
+    names = removal_names(store, [method])
+    store.delete(names)
+    return len(names)
+
+
+def _less(column: KeptColumn, removed: Keys) -> KeptColumn:
+    """Without the draws that an earlier method removed."""
+    if not len(removed):
+        return column
+    stays = ~np.isin(column.keys, removed, assume_unique=True)
+    return KeptColumn(column.keys[stays], column.values[stays], column.kept)
+
+
+def _repeats(values: NDArray[Any], options: DedupOptions) -> Places:
+    """For each value, the place of the one that it repeats, its own if none."""
+    if options.by == "pixels":
+        return repeats_of_equal(values)
+    if options.by == "phash":
+        return repeats_of_near_hashes(values.astype(np.uint64, copy=False), options.distance)
+    embeddings = values.astype(np.float16, copy=False)
+    check_unit(embeddings)
+
+    def find_pairs(among: Places | slice) -> Pairs:
+        places = np.arange(len(embeddings))[among]
+        for left, right in near_embeddings(embeddings[among], options.similarity, options.device):
+            yield places[left], places[right]
+
+    return keep_first(np.arange(len(embeddings)), find_pairs)

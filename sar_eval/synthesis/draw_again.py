@@ -14,15 +14,14 @@ from sar_eval.images.files import decode_image
 from sar_eval.images.perceptual_hash import pixel_digest
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import build_engine
-from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.image_set import ImageSet, digest_of
 from sar_eval.storage.set_objects import manifest_rows, read_manifest
 from sar_eval.storage.set_rows import ManifestRow
 from sar_eval.synthesis.prompts import BadRow, PromptSource, draws_of_row
 from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Draw, Generation, Prompt
 
-KEY = re.compile(r"(\d{1,15})/(\d{1,6})", re.ASCII)
-ALL = re.compile(r"(\d{1,15})", re.ASCII)
+KEY = re.compile(r"\d{1,15}(/\d{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def parse_keys(words: Sequence[str], spec: SetSpec) -> list[tuple[int, int]]:
     found: dict[tuple[int, int], None] = {}
     for word in words:
         row, _, index = word.partition("/")
-        if not (KEY.fullmatch(word) or ALL.fullmatch(word)):
+        if not KEY.fullmatch(word):
             raise BadInput(
                 f"{shorten(word)} is no key: ROW/INDEX, as in the set's columns `row` and `index`"
             )
@@ -171,8 +170,9 @@ def _stored(
         record = image_set.record(block)
         if record is None:
             continue
-        where = image_set.store.where(record.manifest)
-        with image_set.store.open(record.manifest) as file:
-            rows = manifest_rows(read_manifest(file, where=where), where)
-            found |= {(row.row, row.index): row for row in rows if (row.row, row.index) in wanted}
+        data, where = image_set.store.read(record.manifest), image_set.store.where(record.manifest)
+        if digest_of(data) not in record.manifest:
+            raise BadInput(f"{where} is damaged: run `sar-eval synth verify`")
+        rows = manifest_rows(read_manifest(data, where=where), where)
+        found |= {(row.row, row.index): row for row in rows if (row.row, row.index) in wanted}
     return found

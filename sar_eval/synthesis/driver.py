@@ -141,7 +141,7 @@ class Driver:
             skipped = self._poison(block)
             rows = ", ".join(map(str, skipped)) or "none of them alone"
             self._tell("note", note=f"block {block} fails at the prompts of rows {rows}")
-            alone = replace(task, skipped=skipped, chunk_prompts=1)
+            alone = replace(task, skipped=skipped, one_by_one=True)
             self._draw(share, alone, [block])
             if self._failed.pop(block, None):  # not even then: all of it is recorded as failed
                 none = replace(task, skipped=dict.fromkeys(self.spec.rows_of(block), error))

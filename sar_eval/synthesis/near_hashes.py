@@ -1,9 +1,9 @@
-"""All pairs of 64-bit hashes within a Hamming distance, exactly, in memory that grows with the hashes alone.
+"""All pairs of 64-bit hashes within a Hamming distance, exactly, in memory that grows with the hashes.
 
-By the pigeonhole principle: if the bits are cut into `distance + agreeing` bands, two hashes that differ in
-at most `distance` bits differ in at most so many bands, so they agree in some `agreeing` of them (G. Manku,
-A. Jain and A. Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). For each choice
-of `agreeing` bands all hashes are sorted by these bands, and only those within a run of equal bands are
+By the pigeonhole principle: if the bits are cut into `distance + agreeing` bands, two hashes that differ
+in at most `distance` bits differ in at most so many bands, so they agree in some `agreeing` of them (G.
+Manku, A. Jain and A. Das Sarma, "Detecting Near-Duplicates for Web Crawling", WWW 2007, section 3). For
+each choice of `agreeing` bands all hashes are sorted by these bands, and those in a run of equal ones are
 compared. Hashes of real pictures crowd, so a long run is searched in the same way by its other bits.
 """
 
@@ -26,7 +26,7 @@ MOST_AGREEING = 4
 CHUNK = 2**21  # hashes that are compared at a time
 LONG_RUN = 512  # hashes that agree in their bands; if more do, they are searched by their other bits
 SAMPLE = 256  # hashes, all pairs of which tell how a set crowds
-# Nanoseconds: for each table; to move and sort a hash, for each doubling of their number; to compare a pair.
+# Nanoseconds: of a table; to move and sort a hash, for each doubling of their number; to compare a pair.
 TABLE, SORTING, COMPARING = 2e5, 5.0, 12.0
 
 
@@ -134,7 +134,7 @@ def _end_of_run(ordered: Hashes, place: int, other_bits: int) -> int:
 
 
 def _near_in_runs(ordered: Hashes, other_bits: int, distance: int) -> Pairs:
-    """The near pairs within the runs of sorted hashes: short runs at once, each long one by its other bits."""
+    """The near pairs within runs of sorted hashes: of short runs at once, of each long one by itself."""
     bands = ordered >> np.uint64(other_bits)
     starts = np.flatnonzero(np.concatenate([[True], bands[1:] != bands[:-1]]))
     lengths = np.diff(starts, append=len(ordered))
@@ -165,4 +165,4 @@ def _within(differing: Hashes, distance: int) -> NDArray[np.bool_]:
     """Whether at most so many bits are set: none is left once that many were cleared (P. Wegner, 1960)."""
     for _ in range(distance):
         differing = differing & (differing - np.uint64(1))
-    return differing == 0
+    return np.asarray(differing == 0)

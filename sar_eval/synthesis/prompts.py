@@ -13,23 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sar_eval.documents import parse_json, shorten
 from sar_eval.encodings import MARKS, OTHERS
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.options import check_name
 from sar_eval.recipe import load_recipe, recipe_names
 from sar_eval.storage.input_file import InputFile, input_file
-from sar_eval.storage.line_index import BOM, MAX_LINE, LineIndex, read_lines
+from sar_eval.storage.line_index import BOM, LineIndex
 from sar_eval.storage.prompt_source import FileFacts, pack_index, scan, unpack_index
 from sar_eval.storage.row_groups import RowGroups, UnreadableRow
 from sar_eval.suites.locate import missing_suite_hint
 from sar_eval.suites.prompts import make_prompt
 from sar_eval.suites.sources import Assumptions, Row, read_prompt_rows, wanted_columns
+from sar_eval.synthesis.line_rows import LINE, LineRows
 from sar_eval.types import Draw, Json, Prompt, draw_seed, suite_digest
 
 LOOKED_AT = 1000  # prompts whose assumptions are told at the start
 HEAD = 1 << 16  # bytes that show what a text file is
-ROW = Path("row")  # in messages, in place of the file: its name must not decide what a set says of a row
+ROW = Path(LINE)
 INDEX = "the index of the prompt file"
 
 
@@ -198,53 +198,6 @@ class Rows(Protocol):
         ...
 
 
-class LineRows:
-    """Rows of a file of JSON Lines, or of plain lines."""
-
-    def __init__(self, data: BinaryIO, lines: LineIndex, suffix: str) -> None:
-        """Take the opened file, which must be the one that was indexed, and the suffix of its name."""
-        self._data, self._lines = data, lines
-        self._row = _json_row if suffix == ".jsonl" else _text_row
-
-    def __len__(self) -> int:
-        return self._lines.rows
-
-    def rows(self, start: int, stop: int) -> Iterator[Row | UnreadableRow]:
-        """Rows of a range."""
-        for line in read_lines(self._data, self._lines, start, stop):
-            try:
-                yield self._row(_decoded(line))
-            except BadInput as error:
-                yield UnreadableRow(_why(error))
-
-
-def _decoded(line: bytes) -> str:
-    if len(line) > MAX_LINE:
-        raise BadInput(f"a line of over {MAX_LINE:,} bytes")
-    try:
-        return line.decode().strip()
-    except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 ({error.reason} at byte {error.start})") from error
-
-
-def _json_row(text: str) -> Row:
-    value = parse_json(text, str(ROW))
-    row = {"text": value} if isinstance(value, str) else value
-    if not isinstance(row, dict):
-        raise BadInput(f"each line must be a JSON object or text, not {shorten(value)}")
-    return row
-
-
-def _text_row(text: str) -> Row:
-    if "\r" in text:
-        raise BadInput("carriage returns inside a line: convert the file with `mac2unix`")
-    return {"text": text}
-
-
-def _why(error: BadInput) -> str:
-    return str(error).removeprefix(f"{ROW}: ")
-
-
 class FilePrompts:
     """Prompts of a file of which only the rows that are asked for are read."""
 
@@ -367,4 +320,4 @@ def _prompts(
         try:
             yield make_prompt(row, number, ROW, ROW, assumed)
         except BadInput as error:
-            yield BadRow(number, _why(error))
+            yield BadRow(number, str(error).removeprefix(f"{ROW}: "))

@@ -6,14 +6,18 @@ again: after a stop the same command goes on. The card goes last, and names what
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput, Incomplete
+from sar_eval.storage.image_set import SPEC
 from sar_eval.storage.set_reader import REMOVED, REPACKED, SetReader
 from sar_eval.synthesis.card import FUNNEL, README
+from sar_eval.synthesis.spec import SetSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -84,11 +88,12 @@ def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
         if record.data:
             yield record.data, record.data_bytes
         yield record.manifest, record.manifest_bytes
-    yield from ((info.name, info.size) for info in reader.store.list(REMOVED))
+    for prefix in (REMOVED, "ledger/"):  # with its ledgers, the copy is a set that `draw` and `train` read
+        yield from ((info.name, info.size) for info in reader.store.list(prefix))
 
 
 def _last(reader: SetReader) -> list[str]:
-    names = [REPACKED if reader.repacked else "spec.json", FUNNEL, README]
+    names = [REPACKED if reader.repacked else SPEC, FUNNEL, README]
     if missing := [name for name in names if not reader.store.exists(name)]:
         raise BadInput(
             f"{reader.store.uri} has no {missing[0]}: write the card first (`sar-eval synth card`)"
@@ -113,10 +118,18 @@ def _commit(api: HfApi, repository: str, reader: SetReader, names: list[str], me
     from huggingface_hub import CommitOperationAdd
 
     added: list[Any] = [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=data)
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=_public(name, data, reader))
         for name, data in reader.store.read_many(names)
     ]
     api.create_commit(repository, added, commit_message=message, repo_type="dataset")
+
+
+def _public(name: str, data: bytes, reader: SetReader) -> bytes:
+    """An object as it goes to the hub: of paths on this machine only the last part."""
+    if name != SPEC:
+        return data
+    spec = SetSpec.from_json(parse_json(data, name), reader.store.where(name))
+    return (json.dumps(spec.without_paths().to_json(), sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 @contextmanager
@@ -134,7 +147,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except ValueError as error:  # of a header that the hub does not like, a licence that it does not know
         raise BadInput(f"the hub does not take the set: {' '.join(str(error).split())}") from error
     except Exception as error:
-        # Connections that break: the client passes on the errors of its HTTP library, which has had two names.
+        # Of lost connections the client passes on its HTTP library's errors; that has had two names.
         if not isinstance(error, OSError | RuntimeError) and not _is_of_http(error):
             raise
         raise _broke_off(repository, f"{type(error).__name__}: {error}") from error

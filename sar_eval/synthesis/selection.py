@@ -25,6 +25,7 @@ from sar_eval.images.perceptual_hash import BITS, hash_distance, perceptual_hash
 from sar_eval.options import check_whole_number
 from sar_eval.storage.set_rows import Value
 from sar_eval.synthesis.conditions import Filter, Rank, is_missing
+from sar_eval.synthesis.embeddings import Embedder
 from sar_eval.synthesis.expression import parse_filter, parse_rank
 from sar_eval.synthesis.measures import Drawn, MeasureSpec, OpenMeasures, measure_specs
 from sar_eval.types import Json
@@ -131,6 +132,7 @@ class Outcome:
         why: the clause that it fails, the draw that it duplicates, its place, or the error.
         pixels: digest of its pixels; empty without a picture.
         phash: perceptual hash of its picture; None where it was not needed.
+        embedding: of its picture, float16 bytes; None where it was not needed, or not to be had.
     """
 
     drawn: Drawn
@@ -139,6 +141,7 @@ class Outcome:
     why: str = ""
     pixels: bytes = b""
     phash: int | None = None
+    embedding: bytes | None = None
 
     def end(self, fate: str, why: str = "") -> None:
         """Decide it."""
@@ -153,7 +156,9 @@ def count_fates(outcomes: Iterable[Outcome]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def select(drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures) -> list[Outcome]:
+def select(
+    drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures, embedder: Embedder | None = None
+) -> list[Outcome]:
     """The fates of a block's draws, in their order; each has exactly one.
 
     Args:
@@ -161,9 +166,10 @@ def select(drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures)
             a time, and forgotten.
         selection: what is kept.
         measures: those of the selection, open.
+        embedder: embeds what is kept, open; None for no embeddings.
 
     Raises:
-        DeviceLost: the device of a measure failed.
+        DeviceLost: the device of a measure or of the embedder failed.
     """
     rules = _Rules(selection)
     outcomes = [Outcome(item) for item in drawn]
@@ -177,6 +183,8 @@ def select(drawn: Sequence[Drawn], selection: Selection, measures: OpenMeasures)
                 _keep_best(_undecided(prompt), rules)
             _ask_all(_undecided(together), rules.columns, measures)
             list(pool.map(_hash, _undecided(together)))
+            if embedder is not None:
+                _embed(_undecided(together), embedder)
             for outcome in together:
                 outcome.drawn.forget()
     for outcome in _undecided(outcomes):
@@ -240,6 +248,12 @@ def _look(outcome: Outcome) -> None:
         outcome.pixels = pixel_digest(np.asarray(outcome.drawn.picture.rgb))
     except BadInput as error:
         outcome.end("failed", str(error))
+
+
+def _embed(outcomes: Sequence[Outcome], embedder: Embedder) -> None:
+    found = embedder.embed([outcome.drawn.picture for outcome in outcomes])
+    for outcome, embedding in zip(outcomes, found, strict=True):
+        outcome.embedding = None if embedding is None else embedding.tobytes()
 
 
 def _hash(outcome: Outcome) -> None:

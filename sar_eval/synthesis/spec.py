@@ -42,7 +42,8 @@ class SetSpec:
         keep: of a kept draw: "pixels", "tokens" or "both".
         image_format: of its pixels: "png" or "webp", both lossless.
         block_prompts: prompts of a block.
-        embed: network whose embedding of each kept picture is stored; "" for none.
+        embed: network whose embedding of each kept picture is stored, with the version of its weights; ""
+            for none.
     """
 
     run: RunSpec
@@ -136,6 +137,16 @@ class SetSpec:
         )
         return replace(self, run=run, selection=asked.selection)
 
+    def without_paths(self) -> SetSpec:
+        """The same set for the public: of paths on this machine only the last part."""
+        run = self.run
+        options = {
+            name: _last_part(value) if name in run.engine_speed_options else value
+            for name, value in run.engine_options.items()
+        }
+        suite, checkpoint = _last_part(run.suite), _last_part(run.checkpoint)
+        return replace(self, run=replace(run, suite=suite, checkpoint=checkpoint, engine_options=options))
+
     def to_json(self) -> dict[str, Json]:
         """As `spec.json` stores it."""
         return {
@@ -185,6 +196,11 @@ class _Stored:
     image_format: str
     block_prompts: int
     embed: str
+
+
+def _last_part(value: Json) -> Json:
+    is_path = isinstance(value, str) and value.startswith("/")
+    return value.rstrip("/").rpartition("/")[2] if is_path else value
 
 
 def _others(differ: list[str]) -> str:

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from sar_eval.stats.running_share import RunningShare
 from sar_eval.storage.image_set import LEDGER_NAME, RECORD_NAME, ImageSet
 from sar_eval.storage.set_rows import BlockRecord
+from sar_eval.synthesis.funnel import FunnelStep, funnel
 
 WINDOWS_S = (600.0, 6 * 3600.0)  # the second is for blocks that take long
 ENOUGH = 5  # done-records in a window, for a rate
@@ -31,11 +32,13 @@ class SetStatus:
         draws: of the whole set; `drawn` those of committed blocks.
         share: of kept draws among those of committed blocks.
         fates: draws of committed blocks by fate, as in a `BlockRecord`.
+        funnel: what is left of their draws after each step.
         data_bytes: of all data objects.
         lacking: numbers of the committed blocks in which draws failed or are unjudged: the next start
             draws them again.
         problems: the first few errors, as "ROW/INDEX: why".
-        shares: blocks that are left of each share that is incomplete, if shares were asked for.
+        shares: blocks that are left of each share that is incomplete, by its number from 1, if shares were
+            asked for.
         devices: that drew it.
         last: when the latest done-record was written (seconds since 1970, the store's clock); None where
             there is none.
@@ -49,6 +52,7 @@ class SetStatus:
     drawn: int = 0
     share: RunningShare = field(default_factory=RunningShare)
     fates: Mapping[str, int] = field(default_factory=dict)
+    funnel: tuple[FunnelStep, ...] = ()
     data_bytes: int = 0
     lacking: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
@@ -74,28 +78,31 @@ class SetStatus:
         return self.left / self.blocks_per_second if self.left and self.blocks_per_second else None
 
 
-def read_status(image_set: ImageSet, blocks: int, draws: int, shares: int = 0) -> SetStatus:
+def read_status(
+    image_set: ImageSet, blocks: int, draws: int, clauses: Sequence[str] = (), shares: int = 0
+) -> SetStatus:
     """Read a set's status.
 
     Args:
         image_set: to look at; nothing is written.
         blocks, draws: of the whole set.
-        shares: into how many its blocks are divided (block number modulo shares); 0 if they are not.
+        clauses: of its filter, in order.
+        shares: into how many its blocks are divided, as `synthesis.shares` does; 0 if they are not.
 
     Raises:
         BadInput: a record is broken, or the store cannot be read.
     """
     times = sorted(_times(image_set))  # before the records: each time has its record then
     records = list(image_set.records())
-    status = count_records(SetStatus(image_set.store.uri, blocks, draws), records)
+    status = count_records(SetStatus(image_set.store.uri, blocks, draws), records, clauses)
     if shares:
         whole = {record.block for record in records if not record.lacking}
-        left = Counter(block % shares for block in range(blocks) if block not in whole)
+        left = Counter(block % shares + 1 for block in range(blocks) if block not in whole)
         status = replace(status, shares=dict(sorted(left.items())))
     return with_rate(status, times, {record.block: record.draws for record in records})
 
 
-def count_records(status: SetStatus, records: Sequence[BlockRecord]) -> SetStatus:
+def count_records(status: SetStatus, records: Sequence[BlockRecord], clauses: Sequence[str]) -> SetStatus:
     """The status with what the records say; without times and shares."""
     share, fates = RunningShare(), Counter[str]()
     for record in records:
@@ -107,6 +114,7 @@ def count_records(status: SetStatus, records: Sequence[BlockRecord]) -> SetStatu
         drawn=share.draws,
         share=share,
         fates=dict(fates),
+        funnel=tuple(funnel(records, clauses)),
         data_bytes=sum(record.data_bytes for record in records),
         lacking=tuple(record.block for record in records if record.lacking),
         problems=tuple(islice(chain.from_iterable(r.problems for r in records), SHOWN_PROBLEMS)),

@@ -64,7 +64,8 @@ ALLOWED = {
         *("suites", "tensors"),
     },
     "synthesis": {
-        *("families", "images", "networks", "recipe", "report", "runtime", "scoring", "spec", "stages"),
+        *("decoding", "families", "images", "networks", "recipe", "report", "runtime", "scoring"),
+        *("spec", "stages"),
         *("storage", "suites", "tensors"),
     },
 }

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The endpoints of the hub that a download uses; `folders` maps repositories to their files."""
+    """The endpoints of the hub that a download uses.
+
+    `folders` maps repositories to their files at `commit`, where `main` is; `earlier` does so for commits
+    that `main` has left behind.
+    """
 
     folders: dict[str, Path]
+    commit: str = COMMIT
+    earlier: Mapping[str, dict[str, Path]] = MappingProxyType({})
     requests: list[str]
 
     def log_message(self, *args: Any) -> None:
@@ -30,7 +38,7 @@ class Hub(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/([^/]+))?(/tree/[^/]+)?", path):
             self._repository(match[1], match[3] or "main", tree=match[4] is not None)
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(match[1], match[3])
+            self._file(match[1], match[2], match[3])
         else:
             self._respond(404, b"{}")
 
@@ -39,28 +47,36 @@ class Hub(BaseHTTPRequestHandler):
             self._respond(403, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"})
         elif name not in self.folders:
             self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT):
+        elif revision not in ("main", self.commit, *self.earlier):
             self._respond(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
         else:
-            root = self.folders[name]
+            root, commit = self._at(revision)[name], self._commit(revision)
             files = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
             entries = [
                 {"type": "file", "path": path, "size": p.stat().st_size, "oid": "0"}
                 for path, p in files.items()
             ]
             siblings = [{"rfilename": path} for path in files]
-            repository = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+            repository = {"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []}
             self._respond(200, json.dumps(entries if tree else repository).encode())
 
-    def _file(self, name: str, file: str) -> None:
-        path = self.folders[name] / file
+    def _at(self, revision: str) -> dict[str, Path]:
+        return self.earlier.get(revision, self.folders)
+
+    def _commit(self, revision: str) -> str:
+        return revision if revision in self.earlier else self.commit
+
+    def _file(self, name: str, revision: str, file: str) -> None:
+        path = self._at(revision)[name] / file
         if not path.is_file():
             self._respond(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         data = path.read_bytes()
         etag = hashlib.sha256(data).hexdigest()
         self._respond(
-            200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{etag}"'}
+            200,
+            data,
+            {"ETag": f'"{etag}"', "X-Repo-Commit": self._commit(revision), "X-Linked-Etag": f'"{etag}"'},
         )
 
     def _respond(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:

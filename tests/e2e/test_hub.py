@@ -173,3 +173,43 @@ def test_notes_and_refusals_reach_the_terminal(sar_eval, hub, suite: Path, tmp_p
     (folder / "adapter_config.json").write_text("{}")
     done = sar_eval("generate", suite, "--ckpt", folder, *words, "--out", tmp_path / "r", env=env)
     assert (done.returncode, "merge it first" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_set_goes_on_with_the_commit_that_it_was_begun_with(
+    sar_eval, hub, suite: Path, tmp_path: Path
+) -> None:
+    server, env = hub
+    where = ("--out", tmp_path / "set", "--workers", 1, "--resolution", 32, "--block-prompts", 6)
+    command = ("synth", suite, "--ckpt", "org/tiny", "--visual-tokenizer", "org/visual", *where)
+    done = sar_eval(*command, env=env)
+    assert done.returncode == 0, done.stderr
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("part-*")}
+    _move_on(server, tmp_path)
+    [record] = (tmp_path / "set/done").glob("*/000000001-0.json")
+    for path in (record, *(tmp_path / "set/ledger").glob("*")):  # the block is to be drawn again
+        path.unlink()
+    done = sar_eval(*command, env=env)
+    assert done.returncode == 0, done.stderr
+    assert record.is_file()
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("part-*")} == before
+    drawn = sar_eval("draw", tmp_path / "set", "0/0", "--out", tmp_path / "drawn", "--json", env=env)
+    assert json.loads(drawn.stdout)["same"] is True, drawn.stderr
+    options = json.loads((tmp_path / "set/spec.json").read_text())["run"]["engine_options"]
+    assert options["visual_tokenizer"] == f"org/visual@{COMMIT}"
+    other = sar_eval(*command, "--ckpt", f"org/tiny@{server.commit}", env=env)
+    assert (other.returncode, "the checkpoint's weights" in other.stderr) == (2, True)
+
+
+def _move_on(server: type[Hub], tmp_path: Path) -> None:
+    """Push other weights and another decoder under the same names."""
+    server.earlier, server.commit = {COMMIT: server.folders}, "f" * 40
+    server.folders = {}
+    for name, folder in server.earlier[COMMIT].items():
+        server.folders[name] = tmp_path / "pushed" / folder.name
+        shutil.copytree(folder, server.folders[name])
+    weights = server.folders["org/tiny"] / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    shutil.copy(server.folders["org/visual"] / "encoder.jit", server.folders["org/visual"] / "decoder.jit")

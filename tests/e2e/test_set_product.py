@@ -17,9 +17,11 @@ from PIL import Image
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_reader import open_set
+from sar_eval.synthesis.begin import stored_spec
 from sar_eval.synthesis.card import CardWords, write_card
 from sar_eval.synthesis.push import push
 from sar_eval.synthesis.repack import RepackOptions, repack
+from sar_eval.synthesis.spec import SetSpec
 from tests.e2e.hub_uploads import UploadHub
 from tests.small_sets import make_set
 
@@ -131,7 +133,10 @@ def test_a_set_is_pushed(tmp_path: Path, hub: type[UploadHub]) -> None:
     names = {f"{kind}/{path.name}" for kind in ("data", "manifest") for path in (tmp_path / kind).iterdir()}
     names -= {"data/part-000000009-0123456789abcdef.parquet"}
     assert set(hub.files) == names | {"README.md", "funnel.json", "spec.json"}
-    assert all(hub.files[name] == store.read(name) for name in hub.files)
+    assert all(hub.files[name] == store.read(name) for name in hub.files if name != "spec.json")
+    assert str(tmp_path) not in hub.files["spec.json"].decode()
+    pushed = SetSpec.from_json(json.loads(hub.files["spec.json"]), "the hub's")
+    assert pushed.digest == stored_spec(open_set(tmp_path).image_set).digest
     assert hub.files["README.md"].decode() == card
     push(open_set(tmp_path), "org/set", api=client(hub))
     assert hub.commits[-1] == ["spec.json", "funnel.json", "README.md"]

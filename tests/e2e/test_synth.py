@@ -25,8 +25,12 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one == contents(tmp_path / "two")
     blocks = -(-len(TEXTS) // 4)
     assert Counter(name.split("/")[0] for name in one) == {
-        "data": blocks, "manifest": blocks, "done": blocks,
-        "ledger": 1, "spec.json": 1, "prompts.index": 1,
+        "data": blocks,
+        "manifest": blocks,
+        "done": blocks,
+        "ledger": 1,
+        "spec.json": 1,
+        "prompts.index": 1,
     }
 
 

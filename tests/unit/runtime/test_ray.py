@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput
-from sar_eval.runtime.ray import RayRuntime, connect
+from sar_eval.runtime.ray import RayRuntime
+from sar_eval.runtime.ray_cluster import connect
 from sar_eval.runtime.runtimes import BlockResult
 from sar_eval.runtime.slots import WorkerSlot
 from tests.ray_cluster import RayCluster, ray_cluster
@@ -109,7 +110,9 @@ class Slow(Cubes):
 
 
 @pytest.mark.slow
-def test_blocks_of_a_lost_machine_are_done_by_another(cluster: RayCluster, tmp_path: Path) -> None:
+def test_blocks_of_a_lost_machine_are_done_by_another(
+    cluster: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     lost, before = cluster.add_machine(), signal.getsignal(signal.SIGTERM)
     results = RayRuntime(cluster.address).run(Slow(tmp_path), range(12))
     found = [next(results)]
@@ -121,3 +124,4 @@ def test_blocks_of_a_lost_machine_are_done_by_another(cluster: RayCluster, tmp_p
     assert len(found) == 12
     assert _nobody_is_left(tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
+    assert capfd.readouterr().out == ""  # which is for `--json`

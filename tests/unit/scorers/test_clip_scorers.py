@@ -258,6 +258,6 @@ def test_a_card_that_fails_is_no_fault_of_a_picture(tmp_path):
         assert "out of memory" in next(scorers.score([pixels], [""])).errors["out"]
     with (
         ScorerSet([f"{tmp_path}/an .py:Dying"]) as scorers,
-        pytest.raises(DeviceLost, match="illegal memory access was encountered$"),
+        pytest.raises(DeviceLost, match=r"illegal memory access was encountered$"),
     ):
         next(scorers.score([pixels], [""]))

@@ -6,33 +6,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.errors import BadInput, MissingExtra, StorageFailed
 from sar_eval.storage.objects import ObjectMissing, ObjectStore, check_name, open_store
 from sar_eval.storage.retries import Retries
 from tests.fault_proxy import Fault, Proxy
-from tests.s3_server import s3_server, use
 
-pytest.importorskip("moto")
-pytest.importorskip("s3fs")
 QUICK = Retries(tries=4, first_s=0.001, longest_s=0.01, timeout_s=1.0)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Proxy]:
-    with s3_server() as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def s3(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    use(server, monkeypatch)
-    return server
 
 
 @pytest.fixture
@@ -40,13 +24,14 @@ def bucket(s3: Proxy) -> ObjectStore:
     return open_store(f"s3://bucket/{uuid.uuid4().hex}", QUICK)
 
 
-@pytest.fixture(params=["folder", "file://", "memory://", "s3://"])
+@pytest.fixture(params=["folder", "file://", "memory://", "s3://", "gs://"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Anew a folder, a place in memory and a place in a bucket; as another process would open it."""
-    if request.param == "s3://":
-        request.getfixturevalue("s3")
+    if request.param in ("s3://", "gs://"):
+        request.getfixturevalue({"s3://": "s3", "gs://": "gcs"}[request.param])
     folder = f"{tmp_path}/set"
     uris = {"folder": folder, "file://": f"file://{folder}", "s3://": f"s3://bucket/{uuid.uuid4().hex}"}
+    uris["gs://"] = f"gs://bucket/{uuid.uuid4().hex}"
     found = open_store(uris.get(request.param, f"memory://{uuid.uuid4().hex}/set"), QUICK)
     return pickle.loads(pickle.dumps(found))
 
@@ -60,7 +45,7 @@ def test_what_every_store_promises(store: ObjectStore) -> None:
     store.write("data/a", b"old")
     store.write("data/a", b"")
     assert store.create("done/000001/1.json", b"first")
-    assert not store.create("done/000001/1.json", b"first")
+    assert not store.create("done/000001/1.json", b"second")
     assert store.create("done/000000/0.json", b"")
     assert store.read("done/000001/1.json") == b"first"
     names = ["data/a", "data/b.tar", "done/000000/0.json", "done/000001/1.json"]
@@ -266,7 +251,7 @@ def test_passing_faults_pass(s3: Proxy, bucket: ObjectStore, fault: Fault) -> No
     assert not bucket.exists("data/a")
 
 
-@pytest.mark.parametrize("code", ["slow", "silent"])
+@pytest.mark.parametrize("code", ["silent", pytest.param("slow", marks=pytest.mark.slow)])
 def test_a_store_that_does_not_answer_is_asked_again(s3: Proxy, code: str) -> None:
     store = open_store(f"s3://bucket/{uuid.uuid4().hex}", Retries(3, 0.001, 0.01, timeout_s=0.4))
     s3.faults.append(Fault(method="PUT", code=code, wait_s=1.0))
@@ -359,6 +344,7 @@ def test_a_bucket_that_is_not_there(s3: Proxy) -> None:
             action()
 
 
+@pytest.mark.slow
 def test_no_credentials(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -367,6 +353,7 @@ def test_no_credentials(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         open_store("s3://bucket/set", QUICK).check_writable()
 
 
+@pytest.mark.slow
 def test_nobody_at_the_address(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BadInput, match="Could not connect to the endpoint"):
@@ -381,6 +368,21 @@ def test_a_store_that_ignores_the_condition_is_refused(s3: Proxy, bucket: Object
             bucket.check_writable()
     finally:
         s3.ignored_headers.clear()
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'sar-eval\[gcs\]'"):
+        open_store("gcs://bucket/set")
+
+
+@pytest.mark.slow
+def test_a_lost_answer_of_google_is_an_own_success(gcs: list[str]) -> None:
+    store = open_store(f"gs://bucket/{uuid.uuid4().hex}", QUICK)
+    gcs.append("backendError")
+    assert store.create("done/0", b"ours"), "gcsfs tries again by itself"
+    assert gcs == []
+    assert not store.create("done/0", b"theirs")
 
 
 def test_unknown_kinds_of_store() -> None:

@@ -59,6 +59,7 @@ def test_objects_end_before_they_are_too_large(tmp_path: Path) -> None:
     assert [part.rows for part in found.parts] == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["parquet", "webdataset"])
 def test_a_stop_anywhere_changes_no_byte(tmp_path: Path, layout: str) -> None:
     """After each write in turn the disk fails; the same call then finishes the copy."""

@@ -37,7 +37,7 @@ def image_set(tmp_path: Path) -> ImageSet:
 
 
 def read(image_set: ImageSet, blocks: int = 100, shares: int = 0) -> SetStatus:
-    return read_status(image_set, blocks, 32 * blocks, shares)
+    return read_status(image_set, blocks, 32 * blocks, ["hps > 0.27"], shares)
 
 
 def test_a_set_that_only_began(image_set: ImageSet) -> None:
@@ -57,6 +57,8 @@ def test_counts_speed_and_time_left(image_set: ImageSet) -> None:
     assert found.fates == {"kept": 100, "filtered: hps > 0.27": 200, "outranked": 20}
     assert found.pictures_per_second == pytest.approx(3.2)  # 9 blocks in 90 s
     assert found.seconds_left == pytest.approx(900)
+    steps = [(step["name"], step["draws"]) for step in status_json(found)["funnel"]]
+    assert steps[3:] == [("hps > 0.27", 120), ("best of its prompt", 100), ("kept", 100)]
     lines = list(status_lines(found, NOW))
     assert "speed    3.2 pictures/s, 15 min left" in lines
     assert any(line.startswith("kept     100, 31.2 % (") for line in lines)
@@ -110,9 +112,9 @@ def test_incomplete_shares_are_named(image_set: ImageSet) -> None:
         if block not in (3, 7, 9):
             commit(image_set, block, **({"failed": 1} if block == 2 else {}))
     found = read(image_set, blocks=16, shares=4)
-    assert found.shares == {1: 1, 2: 1, 3: 2}
-    assert "shares   3 are incomplete (blocks left): 1 (1), 2 (1), 3 (2)" in list(status_lines(found, NOW))
-    assert status_json(found)["incomplete_shares"] == {"1": 1, "2": 1, "3": 2}
+    assert found.shares == {2: 1, 3: 1, 4: 2}  # share I has the blocks b with b % 4 == I - 1
+    assert "shares   3 are incomplete: 2 (1 left), 3 (1 left), 4 (2 left)" in list(status_lines(found, NOW))
+    assert status_json(found)["incomplete_shares"] == {"2": 1, "3": 1, "4": 2}
 
 
 def test_done_records_that_a_ledger_holds_are_not_listed(
