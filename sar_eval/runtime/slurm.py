@@ -154,8 +154,9 @@ cd {workdir} || exit 2
 # Not all tasks load the checkpoint and list the store at once.
 [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] || sleep $((share * {spread} / shares))
 
-{setup}# Passes on the warning before the end of the time (USR1) as {stop_signal}: what is begun is finished,
-# and the task queued again. What SLURM itself ends (preemption, a lost node), it queues again by --requeue.
+{setup}# Passes the warning before the end of the time (USR1) on as {stop_signal}: what is begun is
+# finished, and the task queued again. What SLURM itself ends (preemption, a lost node) it queues
+# again by --requeue.
 exec {supervisor} {stop_signal} \\
     {command}
 """
