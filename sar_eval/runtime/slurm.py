@@ -247,7 +247,7 @@ def _record(folder: Path, new: Sequence[Submission]) -> None:
 
 def _chunks(job: ArrayJob, shares: Sequence[int]) -> list[_Chunk]:
     groups = [(n * CHUNK + 1, list(g)) for n, g in groupby(sorted(shares), lambda s: (s - 1) // CHUNK)]
-    at_once = job.at_once and max(1, job.at_once // len(groups))
+    at_once = job.at_once and max(1, job.at_once // max(1, len(groups)))
     made = []
     for first, own in groups:
         array = ranges([share - first for share in own]) + (f"%{at_once}" if at_once else "")

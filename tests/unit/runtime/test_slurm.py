@@ -92,6 +92,7 @@ def test_arrays_hold_a_thousand_tasks_and_know_what_is_queued(
         (1001, [1001]),
         (2001, [2500]),
     ]
+    assert slurm.sbatch_lines(job, []) == []
     arrays = [shlex.split(call)[2] for call in cluster.calls]
     assert arrays == ["--array=0-2,6,999%30", "--array=0%30", "--array=499%30"]
     assert slurm.queued_shares(job.folder, 2500) == set(shares)
