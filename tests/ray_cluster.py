@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,11 +81,13 @@ def ray_cluster() -> Iterator[RayCluster]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(True, False, {"num_cpus": 1, "object_store_memory": MEMORY})
+    session = cluster.head_node.get_session_dir_path()
     try:
         yield RayCluster(cluster)
     finally:
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(session, ignore_errors=True)
         for name in QUIET:
             os.environ.pop(name)
         os.environ.update({name: before[name] for name in QUIET if name in before})

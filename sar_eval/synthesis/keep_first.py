@@ -42,8 +42,10 @@ def repeats_of_near_hashes(hashes: NDArray[np.uint64], distance: int) -> Places:
     distinct = _Distinct[np.uint64](hashes)
 
     def find_pairs(among: Places | slice) -> Pairs:
-        for left, right in near_hashes(distinct.values[among], distance):
-            yield np.searchsorted(distinct.values, left), np.searchsorted(distinct.values, right)
+        values = distinct.values[among]
+        for pair in near_hashes(values, distance):
+            left, right = (np.searchsorted(values, side) for side in pair)
+            yield (left, right) if isinstance(among, slice) else (among[left], among[right])
 
     # Equal hashes have the same neighbours, so what decides the first of them decides all.
     return distinct.spread(keep_first(distinct.firsts, find_pairs))

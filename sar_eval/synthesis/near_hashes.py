@@ -39,9 +39,7 @@ class Move(NamedTuple):
 
 
 def near_hashes(hashes: Hashes, distance: int, bits: int = WIDTH) -> Pairs:
-    """Every pair of hashes that differ in at most `distance` bits, in chunks of two arrays.
-
-    A pair may come more than once, and in either order.
+    """Every pair of hashes that differ in at most `distance` bits, once, in chunks of two arrays.
 
     Args:
         hashes: `[n]`, all different, in any order.
@@ -52,9 +50,12 @@ def near_hashes(hashes: Hashes, distance: int, bits: int = WIDTH) -> Pairs:
     if not agreeing:
         yield from _compare(hashes, np.arange(len(hashes))[::-1], distance)
         return
-    for chosen in combinations(range(distance + agreeing), agreeing):
-        moves, other_bits = _layout(bits, distance + agreeing, chosen)
-        yield from _near_in_order(hashes, moves, other_bits, distance)
+    cut = _cut(bits, distance + agreeing)
+    for chosen in combinations(range(len(cut)), agreeing):
+        passed = [band for number, band in enumerate(cut[: chosen[-1]]) if number not in chosen]
+        for left, right in _near_in_order(hashes, *_layout(cut, chosen), distance):
+            new = _differ_in_all(left ^ right, passed)  # else an earlier table had this pair
+            yield left[new], right[new]
 
 
 def _agreeing(hashes: Hashes, distance: int, bits: int) -> int:
@@ -94,14 +95,22 @@ def _cut(bits: int, bands: int) -> list[tuple[int, int]]:
     return [(low, high - low) for low, high in pairwise(ends)]
 
 
-def _layout(bits: int, bands: int, chosen: Sequence[int]) -> tuple[list[Move], int]:
+def _differ_in_all(differing: Hashes, bands: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Whether some bit of every band is set."""
+    found = np.ones(len(differing), bool)
+    for low, width in bands:
+        found &= (differing >> np.uint64(low) & np.uint64(2**width - 1)) != 0
+    return found
+
+
+def _layout(cut: Sequence[tuple[int, int]], chosen: Sequence[int]) -> tuple[list[Move], int]:
     """Where each band goes so that the chosen ones come first, and how many bits the others have."""
-    cut, moves, top = _cut(bits, bands), [], bits
-    for band in (*chosen, *(band for band in range(bands) if band not in chosen)):
+    moves, top = list[Move](), sum(width for _, width in cut)
+    for band in (*chosen, *(band for band in range(len(cut)) if band not in chosen)):
         low, width = cut[band]
         top -= width
         moves.append(Move(low, width, top))
-    return moves, bits - sum(cut[band][1] for band in chosen)
+    return moves, moves[len(chosen) - 1].to
 
 
 def _near_in_order(hashes: Hashes, moves: Sequence[Move], other_bits: int, distance: int) -> Pairs:
