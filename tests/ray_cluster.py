@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns that this will be so
     "RAY_enable_metrics_collection": "0",
 }
+VICTIMS = ("driver", "actor", "worker", "machine")
 MEMORY = 80_000_000  # bytes of a machine's object store, the least that Ray takes
 
 
@@ -39,6 +42,18 @@ class RayCluster:
         """Kill a machine's raylet, as if it lost its power; what it started ends by itself."""
         os.kill(raylet(machine), signal.SIGKILL)
         self.cluster.remove_node(machine, allow_graceful=False)
+
+    def kill(self, victim: str, driver: subprocess.Popen[Any], dice: random.Random) -> bool:
+        """Kill one of `VICTIMS`; returns whether there was one."""
+        workers = self.workers()
+        if victim == "driver":
+            driver.kill()
+        elif victim == "machine":
+            self.kill_machine(self.cluster.list_all_nodes()[-1])
+            self.add_machine()
+        elif workers:
+            os.kill(dice.choice(workers)[victim == "worker"], signal.SIGKILL)
+        return bool(workers) or victim in {"driver", "machine"}
 
     def workers(self) -> list[tuple[int, int]]:
         """Process ids of all actors and of the workers that they look after."""

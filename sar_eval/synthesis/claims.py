@@ -151,7 +151,7 @@ class Claims:
 
 
 class _StoreClock:
-    """The store's time: that of an object just written, and from there on this machine's monotonic clock."""
+    """The store's time: that of an object just written, then by this machine's monotonic clock."""
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.store, self.name = store, name

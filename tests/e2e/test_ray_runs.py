@@ -12,10 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.ray_cluster import QUIET, RayCluster, ray_cluster
+from tests.ray_cluster import QUIET, VICTIMS, ray_cluster
 
 KILLS = int(os.environ.get("SAR_EVAL_RAY_KILLS", "1"))  # the driver; more for the proof
-VICTIMS = ("driver", "actor", "worker", "machine")
 DRAW = ("--ckpt", "demo:sft", "-n", "2", "--batch-size", "2", "--json")
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
@@ -35,19 +34,6 @@ def _pictures(folder: Path) -> dict[str, tuple[object, ...]]:
             assert row["error"] is None
             found[row["key"]] = (row["tokens"], row["image"], row["seed"])
     return found
-
-
-def _kill(victim: str, driver: subprocess.Popen[str], cluster: RayCluster, chance: random.Random) -> bool:
-    """Whether there was one to kill."""
-    workers = cluster.workers()
-    if victim == "driver":
-        driver.kill()
-    elif victim == "machine":
-        cluster.kill_machine(cluster.cluster.list_all_nodes()[-1])
-        cluster.add_machine()
-    elif workers:
-        os.kill(chance.choice(workers)[victim == "worker"], signal.SIGKILL)
-    return bool(workers) or victim in {"driver", "machine"}
 
 
 def _begun(out: Path, driver: subprocess.Popen[str], parts: int) -> bool:
@@ -76,7 +62,7 @@ def test_whoever_is_killed_the_run_is_as_a_local_one(tmp_path: Path) -> None:
             while driver.returncode != 0:
                 if kills < KILLS and _begun(out, driver, chance.randrange(1, 10)):
                     time.sleep(chance.uniform(0, 0.2))
-                    kills += _kill(VICTIMS[kills % len(VICTIMS)], driver, cluster, chance)
+                    kills += cluster.kill(VICTIMS[kills % len(VICTIMS)], driver, chance)
                     time.sleep(chance.uniform(0, 1))
                 if kills >= KILLS or driver.poll() is not None:
                     told = driver.communicate()

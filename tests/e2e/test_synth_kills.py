@@ -23,11 +23,12 @@ PACE_MS = 25
 TEXTS = [f"thing number {number}" for number in range(40)]
 
 
-def _command(prompts: Path, out: Path) -> list[str]:
+def command(prompts: Path, out: Path, workers: int) -> list[str]:
+    """Draws the texts twice each, in blocks of four, slowly enough to be met."""
     return [
         *(sys.executable, "-m", "sar_eval", "synth", str(prompts), "--ckpt", "demo:sft", "--out", str(out)),
         *("--engine", ENGINE, "--engine-option", f"pace_ms={PACE_MS}", "--best-of", "2", "--top", "2"),
-        *("--block-prompts", "4", "--workers", "2", "--devices", "cpu", "--quiet"),
+        *("--block-prompts", "4", "--workers", str(workers), "--devices", "cpu", "--quiet"),
     ]
 
 
@@ -58,7 +59,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     synthesise(request(prompts, str(tmp_path / "calm"), top=2, engine_options={"pace_ms": PACE_MS}), 2)
     calm, out, kills, sets = contents(tmp_path / "calm"), tmp_path / "set", 0, 0
     while kills < KILLS or sets == 0:
-        with subprocess.Popen(_command(prompts, out)) as process:
+        with subprocess.Popen(command(prompts, out, workers=2)) as process:
             # From the start of the driver to after its end, so that any moment of it may be met.
             time.sleep(dice.uniform(0.5, 6.0))
             if process.poll() is None and kills < KILLS:
