@@ -124,6 +124,12 @@ class Claims:
             if names:
                 self.store.delete(names)
 
+    def remove_all(self) -> None:
+        """Remove the claims of a set that is done, which the dead have left."""
+        self.store.delete(
+            [info.name for info in self.store.list(f"{FOLDER}/") if _NAME.fullmatch(info.name)]
+        )
+
     def _is_own(self, claim: Claim) -> bool:
         try:
             found = parse_json(self.store.read(claim.name), self.store.where(claim.name))

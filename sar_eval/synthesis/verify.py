@@ -16,6 +16,7 @@ from sar_eval.errors import BadInput
 from sar_eval.storage.image_set import (
     BLOCKS_PER_GROUP,
     OBJECT_NAME,
+    OTHER_BYTES,
     RECORD_NAME,
     ImageSet,
     digest_of,
@@ -26,7 +27,7 @@ from sar_eval.storage.set_groups import Group, Problem, group_numbers, listed, r
 from sar_eval.storage.set_reader import REMOVED, SetReader
 
 READERS = 8  # objects that are in memory at a time; each may have a hundred megabytes
-MISSING, OTHER_BYTES = "it is missing", "its bytes are not those that its name is the digest of"
+MISSING = "it is missing"
 _REMOVAL = re.compile(rf"{REMOVED}[a-z]+-[0-9a-f]{{16}}\.parquet")  # what `synth dedup` writes
 
 

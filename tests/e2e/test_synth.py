@@ -42,7 +42,7 @@ def test_prompts_that_kill_or_fail_are_named_and_the_rest_is_drawn(tmp_path: Pat
     records = {record.block: record for record in image_set.records()}
     assert [records[block].fates.get("failed", 0) for block in range(3)] == [0, 2, 4]
     assert driver.lacking == 6
-    assert "6/0: given up after 3 tries: worker 0 was ended by SIGKILL" in records[1].problems
+    assert "6/0: given up after 3 tries: the worker was ended by SIGKILL" in records[1].problems
     assert "the engine cannot draw this" in records[2].problems[0]
     assert records[2].problems[2:] == ("11/0: nothing was drawn", "11/1: nothing was drawn")
     assert "block 1 fails at the prompts of rows 6" in notes
