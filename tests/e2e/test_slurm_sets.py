@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.slurm_stand_in import SlurmStandIn, Task
+from tests.synth_sets import ENGINE
 
 ROOT = Path(__file__).parents[2]
-ENGINE = f"{Path(__file__).with_name('slow_engine.py')}:ENGINE"
-DISTURBANCES = int(os.environ.get("SAR_EVAL_TEST_SLURM_KILLS", "2"))  # a hundred and more prove something
+DISTURBANCES = int(os.environ.get("SAR_EVAL_KILLS", "2"))  # a hundred and more prove something
 TASKS = 2
 
 
@@ -30,7 +30,8 @@ def _synth(folder: Path, out: str, *words: str, blocks: int = 24) -> subprocess.
     prompts = folder / "prompts.jsonl"
     rows = [{"id": f"p{n}", "prompt": f"a red ring {n}"} for n in range(2 * blocks)]
     prompts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    drawing = ("--ckpt", "demo:sft", "--engine", ENGINE, "--best-of", "2", "--keep", "both")
+    engine = ("--engine", ENGINE, "--engine-option", "pace_ms=50")
+    drawing = ("--ckpt", "demo:sft", *engine, "--best-of", "2", "--keep", "both")
     where = ("--block-prompts", "2", "--workers", "1", "--devices", "cpu", "--out", str(folder / out))
     return subprocess.run(
         [sys.executable, "-m", "sar_eval", "synth", str(prompts), *drawing, *where, *words],
