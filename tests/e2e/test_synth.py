@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.errors import SpecMismatch
-from sar_eval.synthesis.begin import begin_set
+from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.runtime.local import LocalRuntime
+from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.begin import begin_set, stored_spec
 from sar_eval.synthesis.driver import Driver
 from sar_eval.synthesis.monitor import SynthEvent
 from tests.synth_sets import contents, request, synthesise, write_prompts
@@ -107,6 +111,33 @@ def test_a_changed_prompt_file_is_refused(tmp_path: Path) -> None:
     write_prompts(prompts, ["thing number 1"])
     with pytest.raises(SpecMismatch, match=r"p\.jsonl"):
         begin_set(request(prompts, str(tmp_path / "set")))
+
+
+def test_a_start_that_broke_off_leaves_no_prompts_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is stored first, the file may be another one at the next start, as long as there is no set."""
+    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS[:1])
+    for name in ("begin", "store_prompt_index"):
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageSet, name, _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                begin_set(request(prompts, str(tmp_path / name)))
+    with pytest.raises(BadInput, match=r"not begun to the end \(no prompts\.index\)"):
+        _work_on(ImageSet(open_store(tmp_path / "store_prompt_index")))
+    begin_set(request(prompts, str(tmp_path / "store_prompt_index")))
+    write_prompts(prompts, TEXTS[:2])
+    assert synthesise(request(prompts, str(tmp_path / "begin")))[1].done == 1
+    with pytest.raises(SpecMismatch, match=r"p\.jsonl"):
+        begin_set(request(prompts, str(tmp_path / "store_prompt_index")))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _work_on(image_set: ImageSet) -> None:
+    Driver(image_set, stored_spec(image_set), LocalRuntime([WorkerSlot(0)]), "test").run()
 
 
 def test_events_count_what_is_done(tmp_path: Path) -> None:
