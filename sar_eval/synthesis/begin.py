@@ -29,6 +29,7 @@ class SetRequest:
         selection: what is kept.
         out: the set's address.
         layout, keep, image_format, block_prompts, embed: see `SetSpec`.
+        notes: what was assumed is appended by `begin_set`.
     """
 
     prompts: str
