@@ -14,7 +14,7 @@ from typing import Literal
 
 from sar_eval.errors import BadInput
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block import BlockOutcome, BlockTask, PromptTask
 from sar_eval.synthesis.claims import Claims
@@ -129,6 +129,8 @@ class Driver:
             self.committed += 1
             self._mended |= {block} if record.attempt else set()
             self.lacking += record.lacking
+            if not self.committed % BLOCKS_PER_GROUP:  # else readers list all done-records until the end
+                self.image_set.write_ledgers(self.spec.blocks)
         self.monitor(
             SynthEvent(
                 "block", self.done, self.total, block, worker, record=record, seconds=outcome.seconds
