@@ -4,8 +4,7 @@
     python benchmarks/speed/synthesis.py --draws 20000   a look
 
 Prints milliseconds of a worker per draw, the largest memory of driver and workers, how long a second start
-and `synth status` take, and how many objects there are against the number computed. From these figures it
-extrapolates to a thousand million draws of 1024 x 1024 pictures.
+and `synth status` take, and how many objects there are against the number computed.
 """
 
 from __future__ import annotations

@@ -182,6 +182,10 @@ def _request(
 
     if not storing.uri:
         raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
+    if storing.uri.startswith("memory:"):
+        raise BadInput(
+            "--out is the memory of this process, and workers are others: name a folder or bucket"
+        )
     asked = overrides(how)
     options = dict(asked["engine_options"])
     image_format = str(options.pop("image_format", "png"))

@@ -10,7 +10,7 @@ import typer
 
 from sar_eval.cli.options import AsJson
 from sar_eval.cli.terminal import say
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.errors import Incomplete
 
 if TYPE_CHECKING:
     from sar_eval.storage.image_set import ImageSet
@@ -99,8 +99,6 @@ def _open(uri: str) -> ImageSet:
     from sar_eval.storage.image_set import ImageSet
     from sar_eval.storage.objects import open_store
 
-    if not uri:
-        raise BadInput("SET is empty: give the folder or URI of a set")
     return ImageSet(open_store(uri))
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
 from sar_eval.documents import convert, parse_json
@@ -113,17 +113,20 @@ class ImageSet:
         """Numbers of the committed blocks in which nothing failed and nothing is unjudged."""
         return {record.block for record in self.records() if not record.lacking}
 
-    def write_ledgers(self, blocks: int) -> int:
+    def write_ledgers(self, blocks: int, again: Collection[int] = ()) -> int:
         """Write the ledger of each group that is committed as a whole and has none; returns how many.
 
         Args:
             blocks: number of blocks of the set.
+            again: blocks of which there is a later attempt than ledgers may know: their groups get one
+                more, so that a copy of the set without done-records is of the latest attempts.
         """
+        outdated = {block // BLOCKS_PER_GROUP for block in again}
         there, written = self._ledgers(), 0
         for name in self.store.folders("done"):
             group = int(name) if name.isdecimal() else -1
             first, stop = group * BLOCKS_PER_GROUP, min(blocks, (group + 1) * BLOCKS_PER_GROUP)
-            if group in there or group < 0:
+            if group < 0 or (group in there and group not in outdated):
                 continue
             latest = self._latest(name)
             if len(latest) == stop - first:  # told by names alone: most groups need not be read

@@ -188,13 +188,15 @@ def open_store(uri: str | Path, retries: Retries = PATIENT) -> ObjectStore:
         retries: how often and how long to try.
 
     Raises:
-        BadInput: no such kind of store.
+        BadInput: no address, or no such kind of store.
         MissingExtra: the package for this kind is not installed.
     """
     from sar_eval.storage.local_objects import LocalStore
     from sar_eval.storage.remote_objects import RemoteStore
 
     text = str(uri)
+    if not text:
+        raise BadInput("an empty address: give the folder or URI of a set")
     if isinstance(uri, Path) or "://" not in text:
         return LocalStore(text, Path(text), retries)
     if text.startswith("file://"):

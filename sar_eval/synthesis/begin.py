@@ -29,6 +29,7 @@ class SetRequest:
         selection: what is kept.
         out: the set's address.
         layout, keep, image_format, block_prompts, embed: see `SetSpec`.
+        notes: what was assumed is appended by `begin_set`.
     """
 
     prompts: str
@@ -53,15 +54,17 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
     """
     image_set = ImageSet(open_store(absolute(request.out)))
     stored = stored_spec(image_set) if image_set.exists() else None
-    source = open_prompts(request.prompts, image_set.prompt_index())
+    index = image_set.prompt_index() if stored else None
+    source = open_prompts(request.prompts, index)
     spec = _resolve(request, source, stored)
     request.notes.extend(source.notes())
     image_set.store.check_writable()
     if stored is None:
-        image_set.store_prompt_index(source.index())
         image_set.begin(spec.to_json())
         stored = stored_spec(image_set)  # of another driver, if that was faster
     stored.check_same(spec, f"the set in {request.out}")
+    if index is None:  # only now: one of other prompts would stay
+        image_set.store_prompt_index(source.index())
     return image_set, stored.resumed(spec)
 
 

@@ -59,6 +59,7 @@ class Driver:
     left: int = 0
     _failed: dict[int, str] = field(default_factory=dict)
     _counted: set[int] = field(default_factory=set)
+    _mended: set[int] = field(default_factory=set)  # committed as a later attempt
 
     @property
     def own(self) -> range:
@@ -72,6 +73,8 @@ class Driver:
             SarEvalError: a fault that more tries cannot mend; what is committed stays.
         """
         earlier = self._count_committed()
+        if not earlier:  # of a start that was killed: the next one shall not read its records one by one
+            self.image_set.write_ledgers(self.spec.blocks)
         self._tell("start")
         store, why = self.image_set.store, "interrupted"
         try:
@@ -80,7 +83,7 @@ class Driver:
                 share = Share(self.shard, self.spec.blocks, committed, claims, earlier, self.is_stopped)
                 self._draw_share(share, BlockTask(store.uri, self.spec, earlier))
                 self.own_left, self.left = share.left()
-            self.image_set.write_ledgers(self.spec.blocks)
+            self.image_set.write_ledgers(self.spec.blocks, self._mended)
             why = ""
         finally:
             self._tell("end", note=why)
@@ -124,6 +127,7 @@ class Driver:
         record = outcome.record if outcome.committed else None
         if record:
             self.committed += 1
+            self._mended |= {block} if record.attempt else set()
             self.lacking += record.lacking
             if not self.committed % BLOCKS_PER_GROUP:  # else readers list all done-records until the end
                 self.image_set.write_ledgers(self.spec.blocks)
@@ -140,6 +144,8 @@ class Driver:
         """Blocks that failed too often: find the prompts at which they do, and draw the others."""
         failed, self._failed = self._failed, {}
         for block, error in sorted(failed.items()):
+            if self.is_stopped():
+                return  # they are tried again by the next start
             skipped = self._poison(block)
             rows = ", ".join(map(str, skipped)) or "none of them alone"
             self._tell("note", note=f"block {block} fails at the prompts of rows {rows}")
