@@ -17,7 +17,7 @@ from sar_eval.cli.synth_funnel import funnel_table, order_table
 from sar_eval.cli.synth_progress import Watch, showing_synthesis
 from sar_eval.cli.terminal import console, say
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.options import HowToDraw, WhereToRun, option
+from sar_eval.options import HowToDraw, WhereToRun, check_name, option
 
 if TYPE_CHECKING:
     from sar_eval.runtime.runtimes import Runtime
@@ -159,7 +159,7 @@ def start(
     for note in request.notes:
         say(f"note: {note}", err=True)
     if explain:
-        console().print(order_table(spec.selection))
+        console(watch.fills_stdout).print(order_table(spec.selection))
     if by_slurm:
         slurm.submit_set(image_set, spec.blocks, where, on_slurm)
         return
@@ -170,22 +170,25 @@ def start(
         raise Incomplete(
             f"{driver.left} of {spec.blocks} blocks are in work elsewhere: see `sar-eval synth status`"
         )
-    finish(image_set, explain)
+    finish(image_set, explain, err=watch.fills_stdout)
     if storing.push:
-        synth_product.push_set(storing.uri, storing.push)
+        synth_product.push_set(storing.uri, storing.push, err=watch.fills_stdout)
 
 
 def _request(
     prompts: str, ckpt: str, selecting: WhatToKeep, storing: WhatToStore, how: HowToDraw
 ) -> SetRequest:
+    from sar_eval.storage.objects import check_lasting
     from sar_eval.synthesis.begin import SetRequest
+    from sar_eval.synthesis.push import check_repository
 
     if not storing.uri:
         raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
-    if storing.uri.startswith("memory:"):
-        raise BadInput(
-            "--out is the memory of this process, and workers are others: name a folder or bucket"
-        )
+    if "://" not in storing.uri:
+        check_name(storing.uri, "--out")
+    check_lasting(storing.uri)
+    if storing.push:
+        check_repository(storing.push)
     asked = overrides(how)
     options = dict(asked["engine_options"])
     image_format = str(options.pop("image_format", "png"))
@@ -238,8 +241,13 @@ def working(uri: str, watch: Watch) -> Iterator[Monitor]:
         ) from error
 
 
-def finish(image_set: ImageSet, explain: bool) -> None:
+def finish(image_set: ImageSet, explain: bool, err: bool = False) -> None:
     """Write the set's card, say what is in it, and exit 3 if something is missing.
+
+    Args:
+        image_set: whose driver has ended.
+        explain: whether the funnel is shown.
+        err: whether all this is said on standard error.
 
     Raises:
         Incomplete: blocks are missing, or draws failed or are unjudged.
@@ -252,8 +260,10 @@ def finish(image_set: ImageSet, explain: bool) -> None:
     summary = summarise(reader)
     figures, spec, uri = summary.figures, summary.spec, image_set.store.uri
     if explain:
-        console().print(funnel_table(summary.funnel))
-    say(f"{figures.kept:,} of {figures.draws:,} pictures are kept, {figures.data_bytes:,} bytes: {uri}")
+        console(err).print(funnel_table(summary.funnel))
+    say(
+        f"{figures.kept:,} of {figures.draws:,} pictures are kept, {figures.data_bytes:,} bytes: {uri}", err
+    )
     if len(figures.devices) > 1:
         say(
             f"note: drawn on several devices, whose rounding may differ: {', '.join(figures.devices)}",
@@ -264,7 +274,7 @@ def finish(image_set: ImageSet, explain: bool) -> None:
             f"{spec.blocks - figures.blocks} of {spec.blocks} blocks are not there: start again"
         )
     write_card(image_set.store)
-    say(f"card    {image_set.store.where(README)}")
+    say(f"card    {image_set.store.where(README)}", err)
     if lacking := figures.fates.get("failed", 0) + figures.fates.get("unjudged", 0):
         raise Incomplete(
             f"{lacking:,} of {figures.draws:,} draws failed or are unjudged: `sar-eval synth status {uri}` "

@@ -45,7 +45,10 @@ def card(
     """
     from sar_eval.storage.set_reader import open_set
     from sar_eval.synthesis.card import README, CardWords, write_card
+    from sar_eval.synthesis.push import check_repository
 
+    if push:
+        check_repository(push)
     reader = open_set(uri)
     write_card(reader.store, CardWords(title, licence, checkpoint_licence, prompts_licence))
     say(f"card in {uri.rstrip('/')}/{README}")
@@ -70,13 +73,17 @@ def repack(
     command goes on where an earlier one stopped. The bytes of the copy are a function of set and options.
     """
     from sar_eval.cli.train_progress import showing
-    from sar_eval.storage.objects import open_store
+    from sar_eval.storage.objects import check_lasting, open_store
     from sar_eval.storage.set_objects import LAYOUTS
     from sar_eval.storage.set_reader import SetReader, open_set
     from sar_eval.synthesis.card import earlier_words, write_card
+    from sar_eval.synthesis.push import check_repository
     from sar_eval.synthesis.repack import RepackOptions
     from sar_eval.synthesis.repack import repack as run
 
+    if push:
+        check_repository(push)
+    check_lasting(out)
     source, store = open_set(uri), open_store(out)
     if layout and layout not in LAYOUTS:
         raise BadInput(f"--layout is {layout!r}: {' or '.join(LAYOUTS)}")
@@ -90,14 +97,14 @@ def repack(
         _push(SetReader(store), push, private)
 
 
-def push_set(uri: str, repository: str) -> None:
-    """Upload a set that has its card."""
+def push_set(uri: str, repository: str, err: bool = False) -> None:
+    """Upload a set that has its card; `err`: words go to standard error."""
     from sar_eval.storage.set_reader import open_set
 
-    _push(open_set(uri), repository, private=False)
+    _push(open_set(uri), repository, private=False, err=err)
 
 
-def _push(reader: SetReader, repository: str, private: bool) -> None:
+def _push(reader: SetReader, repository: str, private: bool, err: bool = False) -> None:
     from sar_eval.cli.train_progress import showing
     from sar_eval.synthesis.push import push
 
@@ -105,4 +112,4 @@ def _push(reader: SetReader, repository: str, private: bool) -> None:
         address = push(
             reader, repository, private=private, progress=lambda done, total: show(done, total, 0.0)
         )
-    say(f"pushed to {address}")
+    say(f"pushed to {address}", err)

@@ -42,6 +42,11 @@ class Watch:
         "Keep this file up to date with metrics in Prometheus' text format.", "run", metavar="FILE"
     )
 
+    @property
+    def fills_stdout(self) -> bool:
+        """Whether standard output is for the log's lines, so that words for people go to standard error."""
+        return str(self.log_json) == "-"
+
 
 @contextmanager
 def showing_synthesis(watch: Watch) -> Iterator[Monitor]:
@@ -61,7 +66,7 @@ def showing_synthesis(watch: Watch) -> Iterator[Monitor]:
             monitors.append(stack.enter_context(json_log(watch.log_json, progress)))
         if watch.metrics is not None:
             monitors.append(metrics_file(watch.metrics, progress))
-        if not watch.quiet and str(watch.log_json) != "-":
+        if not watch.quiet and not watch.fills_stdout:
             monitors.append(stack.enter_context(on_terminal(plain_console(stderr=True), progress)))
         yield several(*monitors)
 

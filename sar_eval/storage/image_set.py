@@ -29,9 +29,10 @@ from sar_eval.types import Json
 SPEC = "spec.json"
 PROMPT_INDEX = "prompts.index"
 BLOCKS_PER_GROUP = 1000  # of a folder of done-records, and of a ledger
-RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json")
-LEDGER_NAME = re.compile(r"ledger/(\d{6,})-[0-9a-f]{16}\.jsonl")
-OBJECT_NAME = re.compile(r"(data|manifest)/part-(\d{9,})-([0-9a-f]{16})(\.parquet|\.tar)")
+RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json", re.ASCII)
+LEDGER_NAME = re.compile(r"ledger/(\d{6,})-[0-9a-f]{16}\.jsonl", re.ASCII)
+_GROUP = re.compile(r"\d{6,18}", re.ASCII)
+OBJECT_NAME = re.compile(r"(data|manifest)/part-(\d{9,})-([0-9a-f]{16})(\.parquet|\.tar)", re.ASCII)
 OTHER_BYTES = "its bytes are not those that its name is the digest of"
 
 
@@ -92,7 +93,7 @@ class ImageSet:
             BadInput: a record is broken.
         """
         ledgers = self._ledgers()
-        folders = {int(name): name for name in self.store.folders("done") if name.isdecimal()}
+        folders = group_folders(self.store)
         for group in sorted({*ledgers, *folders}):
             found = self._from_ledgers(ledgers.get(group, []))
             if group in folders and (not found or any(record.lacking for record in found.values())):
@@ -123,10 +124,9 @@ class ImageSet:
         """
         outdated = {block // BLOCKS_PER_GROUP for block in again}
         there, written = self._ledgers(), 0
-        for name in self.store.folders("done"):
-            group = int(name) if name.isdecimal() else -1
+        for group, name in group_folders(self.store).items():
             first, stop = group * BLOCKS_PER_GROUP, min(blocks, (group + 1) * BLOCKS_PER_GROUP)
-            if group < 0 or (group in there and group not in outdated):
+            if group in there and group not in outdated:
                 continue
             latest = self._latest(name)
             if len(latest) == stop - first:  # told by names alone: most groups need not be read
@@ -189,13 +189,18 @@ class ImageSet:
             BadInput: it is broken, or names what is not its own.
         """
         where = f"{self.store.uri}, {name}"
-        record = convert(parse_json(data, where), BlockRecord, where, "see `sar-eval synth verify`")
+        try:
+            record = convert(parse_json(data, where), BlockRecord, where)
+        except BadInput as error:
+            raise self._broken(name, str(error).removeprefix(f"{where}: ")) from error
         for kind, named in (("data", record.data), ("manifest", record.manifest)):
             match = OBJECT_NAME.fullmatch(named)
             if (named or kind == "manifest") and not (match and match[1] == kind):
                 raise self._broken(name, f"{named!r} is no name of its {kind} object")
             if match and int(match[2]) != record.block:
                 raise self._broken(name, f"it names {named}, of another block")
+        if min(record.draws, *record.fates.values(), 0) < 0 or sum(record.fates.values()) != record.draws:
+            raise self._broken(name, "its fates do not add up to its draws")
         own = record_name(record.block, record.attempt)
         if name != own and not name.startswith(f"ledger/{own.split('/')[1]}-"):
             raise self._broken(name, f"it is about attempt {record.attempt} of block {record.block}")
@@ -212,6 +217,12 @@ def _add(found: dict[int, BlockRecord], record: BlockRecord) -> None:
     known = found.get(record.block)
     if known is None or record.attempt > known.attempt:
         found[record.block] = record
+
+
+def group_folders(store: ObjectStore) -> dict[int, str]:
+    """Folders of done-records by the number of their group; others are none of ours."""
+    names = (name for name in store.folders("done") if _GROUP.fullmatch(name))
+    return {int(name): name for name in names}
 
 
 def record_name(block: int, attempt: int) -> str:

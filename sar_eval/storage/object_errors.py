@@ -168,9 +168,10 @@ def _of_status(error: BaseException) -> Fault | None:
 def _of_errno(error: BaseException) -> Fault:
     number = getattr(error, "errno", None)
     if isinstance(error, FileExistsError):
-        return Fault("exists", "it exists")
+        return Fault("exists", "something else is in the way")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Fault("missing", "it does not exist")
+        is_barred = isinstance(error, NotADirectoryError)
+        return Fault("missing", "a file is in the way" if is_barred else "it does not exist")
     if number in _TRANSIENT_ERRNO:
         return Fault("transient", _one_line(str(error)))
     if number in CAUSES:

@@ -179,6 +179,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_lasting(uri: str) -> None:
+    """Refuse a place for a set that is gone with the process, or that other processes do not see.
+
+    Raises:
+        BadInput: `memory://`.
+    """
+    if uri.startswith("memory://"):
+        raise BadInput(
+            f"{uri} lasts as long as one process, and each worker is another: use a folder or a bucket"
+        )
+
+
 def open_store(uri: str | Path, retries: Retries = PATIENT) -> ObjectStore:
     """The store at a URI; nothing is written and nothing is asked yet.
 

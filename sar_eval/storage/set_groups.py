@@ -14,6 +14,7 @@ from sar_eval.storage.image_set import (
     RECORD_NAME,
     ImageSet,
     digest_of,
+    group_folders,
     record_name,
 )
 from sar_eval.storage.objects import ObjectInfo
@@ -70,8 +71,7 @@ class Group:
 def group_numbers(image_set: ImageSet) -> list[int]:
     """Of all groups in which anything is committed."""
     ledgers = (LEDGER_NAME.fullmatch(info.name) for info in image_set.store.list("ledger/"))
-    folders = (int(name) for name in image_set.store.folders("done") if name.isdecimal())
-    return sorted({*folders, *(int(match[1]) for match in ledgers if match)})
+    return sorted({*group_folders(image_set.store), *(int(match[1]) for match in ledgers if match)})
 
 
 def read_group(image_set: ImageSet, number: int) -> Group:
@@ -125,5 +125,6 @@ def _ledger(group: Group, image_set: ImageSet, name: str, data: bytes) -> list[t
 
 
 def _after(error: BadInput, name: str) -> str:
-    """What a message says behind the name of its object."""
-    return str(error).rpartition(name)[2].lstrip(" :")
+    """What a message says behind the name of its object, without the way on."""
+    said = str(error).rpartition(name)[2].lstrip(" :")
+    return said.removeprefix("is broken: ").partition("; `sar-eval")[0]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
 from sar_eval.storage.image_set import SPEC, ImageSet
-from sar_eval.storage.objects import ObjectStore, open_store
+from sar_eval.storage.objects import ObjectMissing, ObjectStore, open_store
 from sar_eval.storage.set_objects import object_errors, read_columns, read_data_object
 from sar_eval.storage.set_rows import DataRow
 from sar_eval.storage.webdataset_tar import read_tar_with_facts
@@ -167,17 +167,19 @@ class SetReader:
         part = next(self.parts(), None)
         if part is None:
             return {}
-        where = self.store.where(part.name)
-        with self._open(part) as file, object_errors(where):
-            if part.name.endswith(".tar"):
-                return dict(next(read_tar_with_facts(file, where))[0].made_with)
-            raw = pq.read_schema(file).metadata or {}
-            return {key.decode(): value.decode() for key, value in raw.items()}
+        with self._open(part) as file:
+            return _metadata(file, self.store.where(part.name))
+
+    def _found(self, part: DataPart) -> BinaryIO:
+        try:
+            return self.store.open(part.name)
+        except ObjectMissing as error:
+            raise BadInput(f"{error}: `sar-eval synth verify` looks at all objects") from error
 
     @contextmanager
     def _open(self, part: DataPart) -> Iterator[BinaryIO]:
         """A data object, if it has its size: a tar may be cut off where nothing shows."""
-        with self.store.open(part.name) as file:
+        with self._found(part) as file:
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
             if size != part.size:
@@ -186,6 +188,28 @@ class SetReader:
                     "`sar-eval synth verify` looks at all objects"
                 )
             yield file
+
+
+def _metadata(file: BinaryIO, where: str) -> dict[str, str]:
+    """What a data object says of itself."""
+    with object_errors(where):
+        if where.endswith(".tar"):
+            return dict(next(read_tar_with_facts(file, where))[0].made_with)
+        raw = pq.read_schema(file).metadata or {}
+        return {key.decode(): value.decode() for key, value in raw.items()}
+
+
+def spec_of_blocks(image_set: ImageSet) -> str:
+    """Digest of the spec that the committed blocks were drawn with; "" if none of them has data.
+
+    Raises:
+        BadInput: a record or the object is broken.
+    """
+    name = next((record.data for record in image_set.records() if record.data), "")
+    if not name:
+        return ""
+    with image_set.store.open(name) as file:
+        return _metadata(file, image_set.store.where(name)).get("sar_eval_spec", "")
 
 
 class _Removals:

@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sar_eval.documents import convert
+from sar_eval.errors import BadInput
 from sar_eval.stages.resolve import resolve_drawing
 from sar_eval.storage.image_set import SPEC, ImageSet
 from sar_eval.storage.objects import open_store
+from sar_eval.storage.set_reader import spec_of_blocks
 from sar_eval.synthesis.embeddings import embedding_name
 from sar_eval.synthesis.pins import as_pinned, pinned
-from sar_eval.synthesis.prompts import PromptSource, open_prompts
+from sar_eval.synthesis.prompts import PromptSource, check_usable, open_prompts
 from sar_eval.synthesis.selection import Selection
 from sar_eval.synthesis.spec import PromptFacts, SetSpec
 from sar_eval.types import Json
+
+TAKEN = ("README.md", "funnel.json", "repack.json", "run.json")  # the first two are a set's own, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,12 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
     """
     image_set = ImageSet(open_store(absolute(request.out)))
     stored = stored_spec(image_set) if image_set.exists() else None
-    index = image_set.prompt_index() if stored else None
+    index = image_set.prompt_index()
     source = open_prompts(request.prompts, index)
     spec = _resolve(request, source, stored)
+    if stored is None:
+        check_usable(source)
+        check_place(image_set, spec)
     request.notes.extend(source.notes())
     image_set.store.check_writable()
     if stored is None:
@@ -80,6 +87,28 @@ def stored_spec(image_set: ImageSet) -> SetSpec:
         BadInput: there is none, or it is broken.
     """
     return SetSpec.from_json(image_set.spec(), f"{image_set.store.uri}, {SPEC}")
+
+
+def check_place(image_set: ImageSet, spec: SetSpec) -> None:
+    """Refuse a place without a spec where a set cannot begin without harm.
+
+    Where somebody deleted the spec of a set, its objects still say whether it was this one.
+
+    Raises:
+        BadInput: there are blocks of another set, or files that this one would replace or hide.
+    """
+    store = image_set.store
+    has_blocks = not {"done", "ledger"}.isdisjoint(store.folders(""))
+    held = [name for name in (TAKEN[2:] if has_blocks else TAKEN) if store.exists(name)]
+    if image_set.exists() or not (held or has_blocks):  # another driver may have been faster
+        return
+    if held:
+        raise BadInput(f"{store.uri} holds {' and '.join(held)} of something else: another --out is needed")
+    if spec_of_blocks(image_set) != spec.digest:
+        raise BadInput(
+            f"{store.uri} has blocks, but no {SPEC}, and they were drawn with other settings: give those "
+            f"(README.md has them), restore {SPEC}, or use another --out"
+        )
 
 
 def _resolve(request: SetRequest, source: PromptSource, stored: SetSpec | None) -> SetSpec:

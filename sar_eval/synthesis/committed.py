@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from sar_eval.storage.image_set import BLOCKS_PER_GROUP, LEDGER_NAME, RECORD_NAME, record_name
+from sar_eval.storage.image_set import (
+    BLOCKS_PER_GROUP,
+    LEDGER_NAME,
+    RECORD_NAME,
+    group_folders,
+    record_name,
+)
 from sar_eval.storage.objects import ObjectStore
 
 
@@ -24,8 +30,8 @@ class CommittedBlocks:
         for info in self.store.list("ledger/"):
             if match := LEDGER_NAME.fullmatch(info.name):
                 self._add_group(int(match[1]))
-        for name in self.store.folders("done"):
-            if name.isdecimal() and int(name) not in self._whole:
+        for group, name in group_folders(self.store).items():
+            if group not in self._whole:
                 self._list(name)
         return self._found
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sar_eval.errors import BadInput
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet
+from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet, record_name
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block import BlockOutcome, BlockTask, PromptTask
 from sar_eval.synthesis.claims import Claims
@@ -126,6 +126,7 @@ class Driver:
             self.total += block not in self.own  # taken over from another driver
         record = outcome.record if outcome.committed else None
         if record:
+            self._check_shared(record)
             self.committed += 1
             self._mended |= {block} if record.attempt else set()
             self.lacking += record.lacking
@@ -136,6 +137,15 @@ class Driver:
                 "block", self.done, self.total, block, worker, record=record, seconds=outcome.seconds
             )
         )
+
+    def _check_shared(self, record: BlockRecord) -> None:
+        """Refuse workers whose folder is another one of the same name: on the first block they commit."""
+        store, name = self.image_set.store, record_name(record.block, record.attempt)
+        if not self.committed and not store.exists(name):
+            raise BadInput(
+                f"a worker has committed block {record.block}, but there is no {store.where(name)} here: "
+                "workers on other machines need a folder that all of them share, or a bucket"
+            )
 
     def _tell(self, kind: Literal["start", "note", "end"], note: str = "") -> None:
         self.monitor(SynthEvent(kind, self.done, self.total, note=note))

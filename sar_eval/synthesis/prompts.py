@@ -90,10 +90,27 @@ def open_prompts(uri: str, index: bytes | None = None) -> PromptSource:
     is_folder = "://" not in place and Path(place).is_dir()
     source = ListedPrompts(uri, Path(place)) if is_folder else _open_file(uri, input_file(place), index)
     if isinstance(source, ListedPrompts) and index is not None:
-        _check_same(source.facts(), unpack_index(index, INDEX)[0], uri)
+        _check_same(source.facts(), _unpacked(index)[0], uri)
     if not len(source):
         raise BadInput(f"{uri} has no prompts")
     return source
+
+
+def check_usable(source: PromptSource) -> None:
+    """Refuse a file of whose first rows none is a prompt: that is a wrong file, not a bad row.
+
+    Raises:
+        BadInput: naming what is wrong with the first one.
+    """
+    found = source.prompts(0, LOOKED_AT)
+    bad = [row for row in found if isinstance(row, BadRow)]
+    if bad and len(bad) == len(found):
+        first = (
+            "its only row is no prompt"
+            if len(bad) == 1
+            else f"none of its first {len(bad):,} rows is a prompt"
+        )
+        raise BadInput(f"{source.uri}: {first}; row {bad[0].row}: {bad[0].why}")
 
 
 def draws_of_row(row: int, prompt: Prompt, seed: int, indices: Iterable[int]) -> tuple[Draw, ...]:
@@ -112,6 +129,8 @@ def draws_of_row(row: int, prompt: Prompt, seed: int, indices: Iterable[int]) ->
 def _place(uri: str) -> str:
     """Where the file is that is meant: a benchmark's name, where no file is called so, is its suite."""
     check_name(uri, "the prompt file")
+    if not uri:
+        raise BadInput("the prompt file has no name: give a file, or the name of a benchmark")
     if "://" in uri or Path(uri).exists() or uri not in recipe_names():
         return uri
     suite = load_recipe(uri).suite
@@ -163,12 +182,22 @@ def _has_plain_lines(file: InputFile, suffix: str) -> bool:
 
 def _known(uri: str, file: InputFile, index: bytes) -> tuple[FileFacts, LineIndex]:
     """The facts of an earlier start, if they are still true: the file is read only if it was written."""
-    facts, lines = unpack_index(index, INDEX)
+    facts, lines = _unpacked(index)
     if (file.size, _form(file)) != (facts.size, facts.form) or (
         (file.stamp != facts.stamp or not facts.stamp) and scan(file, lines=False).digest != facts.digest
     ):
         raise _changed(uri, facts)
     return facts, lines
+
+
+def _unpacked(index: bytes) -> tuple[FileFacts, LineIndex]:
+    try:
+        return unpack_index(index, INDEX)
+    except BadInput as error:
+        raise BadInput(
+            f"{error}; `sar-eval synth verify SET --repair` removes it, and the command that began the set "
+            "makes it anew"
+        ) from error
 
 
 def _check_same(found: FileFacts, facts: FileFacts, uri: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sar_eval.documents import parse_json
+from sar_eval.documents import parse_json, shorten
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.storage.image_set import LEDGER_NAME, OBJECT_NAME, SPEC
 from sar_eval.storage.set_reader import REMOVED, REPACKED, SetReader
@@ -26,6 +26,16 @@ _OURS = re.compile(rf"{OBJECT_NAME.pattern}|{LEDGER_NAME.pattern}|{REMOVED}[a-z]
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 COMMIT_OBJECTS, COMMIT_BYTES = 100, 1 << 29  # of one commit: half a GB is in memory at a time
 FEW = 10_000  # files of a folder that the hub takes
+
+
+def check_repository(name: str) -> None:
+    """Refuse what is no name of a dataset: before hours of drawing, too.
+
+    Raises:
+        BadInput: so.
+    """
+    if not REPOSITORY.fullmatch(name):
+        raise BadInput(f"--push is {shorten(name)}: ORG/NAME of a dataset on the hub")
 
 
 def push(
@@ -52,8 +62,7 @@ def push(
         BadInput: the hub refuses it, or the set has more files than the hub takes.
         Incomplete: the upload broke off; the same command goes on.
     """
-    if not REPOSITORY.fullmatch(repository):
-        raise BadInput(f"--push is {repository!r}: ORG/NAME of a dataset on the hub")
+    check_repository(repository)
     wanted, last = list(_files(reader)), _last(reader)
     if len(wanted) > 2 * FEW:
         raise BadInput(

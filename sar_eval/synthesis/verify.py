@@ -17,14 +17,18 @@ from sar_eval.storage.image_set import (
     BLOCKS_PER_GROUP,
     OBJECT_NAME,
     OTHER_BYTES,
+    PROMPT_INDEX,
     RECORD_NAME,
+    SPEC,
     ImageSet,
     digest_of,
     record_name,
 )
 from sar_eval.storage.objects import ObjectMissing, ObjectStore
+from sar_eval.storage.prompt_source import unpack_index
 from sar_eval.storage.set_groups import Group, Problem, group_numbers, listed, read_group
 from sar_eval.storage.set_reader import REMOVED, SetReader
+from sar_eval.synthesis.spec import PromptFacts, SetSpec
 
 READERS = 8  # objects that are in memory at a time; each may have a hundred megabytes
 MISSING = "it is missing"
@@ -76,7 +80,9 @@ def verify(
         BadInput: there is no set, or the store cannot be read.
     """
     reader = SetReader(image_set.store)
+    spec = SetSpec.from_json(reader.spec, image_set.store.where(SPEC))  # which refuses a changed one
     found = Verified(repacked=reader.repacked is not None)
+    found.problems += _of_index(image_set, spec)
     numbers = [] if reader.repacked else group_numbers(image_set)
     for count, number in enumerate(numbers, 1):
         group = read_group(image_set, number)
@@ -110,6 +116,20 @@ def repair(image_set: ImageSet, problems: Sequence[Problem]) -> list[int]:
     objects = {problem.name for problem in problems if OBJECT_NAME.fullmatch(problem.name)}
     image_set.store.delete(sorted(made_again | objects))
     return sorted(blocks)
+
+
+def _of_index(image_set: ImageSet, spec: SetSpec) -> Iterator[Problem]:
+    """What is wrong with the index of the prompt file; a missing one is made by the next start."""
+    data = image_set.prompt_index()
+    if data is None:
+        return
+    try:
+        facts, _ = unpack_index(data, "it")
+    except BadInput as error:
+        yield Problem(PROMPT_INDEX, str(error))
+        return
+    if PromptFacts(facts.size, facts.digest, facts.rows) != spec.prompts:
+        yield Problem(PROMPT_INDEX, "it is that of another prompt file")
 
 
 def _named(group: Group) -> list[_Expected]:
