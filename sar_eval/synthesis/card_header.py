@@ -41,11 +41,7 @@ def _config(name: str, path: str | list[str], *, default: bool = False) -> dict[
 
 
 def _files(reader: SetReader, kind: str, suffix: str) -> str | list[str]:
-<<<<<<< HEAD
-    """A pattern; or those that count, where it also takes objects of earlier attempts."""
-=======
     """A pattern; or, where it takes objects that do not count, as of earlier attempts, those that do."""
->>>>>>> s18-r
     listed = (info.name for info in reader.store.list(f"{kind}/") if info.name.endswith(suffix))
     if all(found == named for found, named in zip_longest(listed, _named(reader, kind))):
         return f"{kind}/*{suffix}"

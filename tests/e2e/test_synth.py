@@ -121,11 +121,7 @@ def test_a_changed_prompt_file_is_refused(tmp_path: Path) -> None:
 def test_a_start_that_broke_off_leaves_no_prompts_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-    """Whatever is stored first, the file may be another one at the next start, while there is no set."""
-=======
     """The file may be another one at the next start, as long as there is no set."""
->>>>>>> s18-r
     prompts = write_prompts(tmp_path / "p.jsonl", TEXTS[:1])
     for name in ("begin", "store_prompt_index"):
         with monkeypatch.context() as patch:
