@@ -188,12 +188,12 @@ class WhereToRun:
     threads: int = option("CPU threads of a worker.", "run", default=1, panel=MACHINE, low=1, high=1024)
     devices: str | None = option("GPUs, as 0,1,3; `cpu` for none.", "run", panel=MACHINE)
     runtime: str = option(
-        "Where workers run: `local`, on this machine, or `ray`, on those of a Ray cluster, which share the "
-        "run folder.",
+        "Where workers run: `local`, on this machine; `ray`, on those of a Ray cluster, which share the "
+        "run folder; or `slurm`, as the tasks of an array job.",
         "run",
         default="local",
         panel=MACHINE,
-        metavar="local|ray",
+        metavar="local|ray|slurm",
     )
     ray_address: str | None = option(
         "Head of the Ray cluster; by default RAY_ADDRESS, this machine's cluster, or a new one here.",

@@ -4,14 +4,14 @@
     python benchmarks/speed/synthesis.py --draws 20000   a look
 
 Prints milliseconds of a worker per draw, the largest memory of driver and workers, how long a second start
-and `synth status` take, and how many objects there are against the number computed. From these figures it
-extrapolates to a thousand million draws of 1024 x 1024 pictures.
+and `synth status` take, and how many objects there are against the number computed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -87,17 +87,24 @@ def write_prompts(path: Path, rows: int) -> None:
             writer.write_table(pa.table({"prompt": captions}))
 
 
-def run(command: list[str], memory: Memory | None = None) -> float:
-    """Seconds that a command of sar-eval takes."""
-    started = time.monotonic()
-    with subprocess.Popen([sys.executable, "-m", "sar_eval", *command], text=True) as process:
+def run(command: list[str], memory: Memory | None = None) -> tuple[float, float]:
+    """Seconds that a command of sar-eval takes, and CPU seconds, its workers' included."""
+    started, before = time.monotonic(), _cpu()
+    words = [sys.executable, "-m", "sar_eval", *command]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, text=True) as process:
         if memory is not None:
             watcher = threading.Thread(target=memory.watch, args=(process,))
             watcher.start()
             watcher.join()
         if process.wait():
             raise SystemExit(f"sar-eval {' '.join(command)} ended with {process.returncode}")
-    return time.monotonic() - started
+    return time.monotonic() - started, _cpu() - before
+
+
+def _cpu() -> float:
+    """CPU seconds of all that has ended below this process."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -120,17 +127,18 @@ def measure(folder: Path, rows: int, workers: int) -> None:
         *("--keep", "tokens", "--block-prompts", str(BLOCK), "--workers", str(workers), "--devices", "cpu"),
     ]
     memory = Memory()
-    seconds = run(synth, memory)
+    seconds, cpu = run(synth, memory)
     again, status = run(synth), run(["synth", "status", str(out), "--json"])
     files = [path for path in out.rglob("*") if path.is_file()]
     objects, size = len(files), sum(path.stat().st_size for path in files)
     ledgers = -(-blocks // 1000)
-    each = seconds * workers * 1e3 / draws
-    print(f"{draws:,} draws, {workers} workers: {seconds:.0f} s, {each:.3f} ms a draw")
+    each = f"{seconds * workers * 1e3 / draws:.3f} ms a draw, {cpu * 1e3 / draws:.3f} ms of CPU"
+    print(f"{draws:,} draws, {workers} workers: {seconds:.0f} s, {each}")
     print(f"largest memory: driver {memory.driver:.0f} MB, worker {memory.worker:.0f} MB")
     shares = ", ".join(f"{memory.worker_at(share):.0f}" for share in (0.25, 0.5, 0.75))
     print(f"worker at 25 %, 50 %, 75 %: {shares} MB")
-    print(f"a second start of the finished set: {again:.1f} s; `synth status`: {status:.1f} s")
+    print(f"a second start of the finished set: {again[0]:.1f} s, {again[1]:.1f} s of CPU")
+    print(f"`synth status`: {status[0]:.1f} s, {status[1]:.1f} s of CPU")
     computed = 3 * blocks + ledgers + len(AT_THE_END)
     print(f"objects: {objects:,}, computed: 3 x {blocks:,} + {ledgers} + 4 = {computed:,}; {size:,} bytes")
 

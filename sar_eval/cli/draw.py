@@ -79,8 +79,6 @@ def _opened(uri: str, prompts: str) -> tuple[ImageSet, SetSpec, PromptSource]:
     from sar_eval.synthesis.begin import stored_spec
     from sar_eval.synthesis.prompts import open_prompts
 
-    if not uri:
-        raise BadInput("SET is empty: give the folder or URI of a set")
     image_set = ImageSet(open_store(uri))
     spec = stored_spec(image_set)
     try:

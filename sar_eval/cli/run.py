@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sar_eval.cli import session
+from sar_eval.cli import session, slurm
 from sar_eval.cli.gate import open_gate
 from sar_eval.cli.gate_options import HowToGate, WhatMayDiffer, WhereCiLooks
 from sar_eval.cli.options import (
@@ -23,6 +23,7 @@ from sar_eval.cli.options import (
     with_options,
 )
 from sar_eval.cli.sequential import InRounds, check_sequential, run_sequentially
+from sar_eval.cli.slurm import OnSlurm
 from sar_eval.cli.terminal import say
 from sar_eval.cli.track import TRACKING, Destinations
 from sar_eval.errors import BadInput, Incomplete
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 @with_options()
 def run(
+    context: typer.Context,
     benchmark: Benchmark,
     ckpt: Ckpt,
     what: WhatToDraw,
@@ -54,6 +56,7 @@ def run(
     differing: WhatMayDiffer,
     files: WhereCiLooks,
     rounds: InRounds,
+    on_slurm: OnSlurm,
 ) -> None:
     """Draw a benchmark's prompts, judge the images, and report the score with its interval.
 
@@ -65,9 +68,10 @@ def run(
     from sar_eval.stages.judge import judge as judge_stage
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
+    by_slurm = slurm.is_asked(where, on_slurm)
     if rounds.sequential:
         check_sequential(gating, differing, judging, where)
-    gate = open_gate(gating, differing, files, shard=where.shard)
+    gate = open_gate(gating, differing, files, shard="I/N" if by_slurm else where.shard)
     destinations = Destinations.of(results)
     shard = parse_shard(where.shard)
     recipe = load_recipe(benchmark)
@@ -81,6 +85,9 @@ def run(
         raise BadInput(f"recipe {recipe.name} names no judge: use `sar-eval generate`, or --judge")
     if gate and rounds.sequential:
         run_sequentially(spec, gate, how, where, output, destinations)
+        return
+    if by_slurm:
+        slurm.submit_run(context, spec, where, on_slurm)
         return
     drawing, judges = session.runtime(where, gpus_of_a_worker(spec)), session.runtime(where)
     folder = session.new_folder(where.out, spec, shard)
@@ -97,12 +104,14 @@ def run(
 
 @with_options(without=["suite"])
 def generate(
+    context: typer.Context,
     prompts: PromptFile,
     ckpt: Ckpt,
     what: WhatToDraw,
     how: HowToDraw,
     where: WhereToRun,
     output: Output,
+    on_slurm: OnSlurm,
 ) -> None:
     """Draw the prompts of a file into a run folder, without judging."""
     from sar_eval.recipe import free_recipe
@@ -110,8 +119,12 @@ def generate(
     from sar_eval.stages.resolve import gpus_of_a_worker, resolve
 
     notes: list[str] = []
+    by_slurm = slurm.is_asked(where, on_slurm)
     spec = resolve(free_recipe(prompts), ckpt, overrides(what, how), notes)
     session.tell(notes, output)
+    if by_slurm:
+        slurm.submit_run(context, spec, where, on_slurm)
+        return
     shard, runtime = parse_shard(where.shard), session.runtime(where, gpus_of_a_worker(spec))
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:

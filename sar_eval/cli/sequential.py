@@ -47,6 +47,7 @@ def check_sequential(
         )
     refused = {
         "--shard": (where.shard, "a round is drawn by one machine"),
+        "--runtime slurm": (where.runtime == "slurm", "whether a round is drawn depends on the last one"),
         "--floor": (gating.floor, "use `sar-eval gate` on a whole run"),
         "--measure": (gating.measure, "it asks of the headline figure alone"),
         "--partial": (judging.partial, "a sequential test may leave nothing out"),

@@ -85,7 +85,9 @@ def runtime(where: WhereToRun, gpus_each: int = 1) -> Runtime:
     if where.runtime == "ray":
         return _ray_runtime(where, gpus_each)
     if where.runtime != "local":
-        raise BadInput(f"--runtime is {where.runtime!r}: local or ray")
+        raise BadInput(
+            f"--runtime is {where.runtime!r}: local or ray; of `run`, `generate` and `synth`, slurm as well"
+        )
     if where.ray_address is not None:
         raise BadInput("--ray-address is for --runtime ray")
     from sar_eval.runtime.devices import chosen_devices, unused_gpus

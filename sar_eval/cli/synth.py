@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sar_eval.cli import session, synth_dedup, synth_product, synth_status, synth_verify, synth_work
+from sar_eval.cli import session, slurm, synth_dedup, synth_product, synth_status, synth_verify, synth_work
 from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
+from sar_eval.cli.slurm import OnSlurm
 from sar_eval.cli.synth_funnel import funnel_table, order_table
 from sar_eval.cli.synth_progress import Watch, showing_synthesis
 from sar_eval.cli.terminal import console, say
@@ -139,6 +140,7 @@ def start(
     how: HowToDraw,
     where: WhereToRun,
     watch: Watch,
+    on_slurm: OnSlurm,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print where the draws went, with shares and intervals.")
     ] = False,
@@ -151,12 +153,16 @@ def start(
     from sar_eval.synthesis.driver import Driver
     from sar_eval.synthesis.holder import driver_name
 
+    by_slurm = slurm.is_asked(where, on_slurm)
     request = _request(prompts, ckpt, selecting, storing, how)
     image_set, spec = begin_set(request)
     for note in request.notes:
         say(f"note: {note}", err=True)
     if explain:
         console(watch.fills_stdout).print(order_table(spec.selection))
+    if by_slurm:
+        slurm.submit_set(image_set, spec.blocks, where, on_slurm)
+        return
     with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
         driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)
         driver.run()

@@ -15,7 +15,6 @@ import typer
 from sar_eval.cli.options import AsJson
 from sar_eval.cli.synth_progress import duration, rate_text, share_text
 from sar_eval.cli.terminal import console, plain, say
-from sar_eval.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -58,8 +57,6 @@ def status(
     from sar_eval.synthesis.spec import SetSpec
     from sar_eval.synthesis.status import read_status
 
-    if not uri:
-        raise BadInput("SET is empty: give the folder or URI of a set")
     image_set = ImageSet(open_store(uri))
     spec = SetSpec.from_json(image_set.spec(), image_set.store.where(SPEC))
     clauses = [clause.text for clause in parse_filter(spec.selection.filter).clauses]

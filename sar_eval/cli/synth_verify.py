@@ -10,7 +10,7 @@ import typer
 
 from sar_eval.cli.options import AsJson
 from sar_eval.cli.terminal import say
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.errors import Incomplete
 
 if TYPE_CHECKING:
     from sar_eval.storage.image_set import ImageSet
@@ -73,8 +73,8 @@ def clean(
 ) -> None:
     """Remove what no reader needs: objects of lost races and earlier attempts, old claims, temporaries.
 
-    Nothing that a record names goes, and workers may go on meanwhile: an object younger than --older-than
-    may be one whose record follows.
+    Nothing that a record names goes, and nothing of a block that is still to be drawn: workers may go on
+    meanwhile.
     """
     from sar_eval.cli.train_progress import showing
     from sar_eval.synthesis import clean as work
@@ -88,13 +88,10 @@ def clean(
         say(json.dumps(asdict(cleaned), indent=2))
     else:
         _show_cleaned(cleaned, dry_run)
-    if cleaned.unclear or cleaned.hurt:
+    if cleaned.unclear:
         raise Incomplete(
             "some records are broken, and nothing near them was removed: "
             f"`sar-eval synth verify {uri} --repair`, then clean again"
-            if cleaned.unclear
-            else f"{len(cleaned.hurt)} blocks were committed with an object that went at that moment: "
-            f"`sar-eval synth verify {uri} --repair`"
         )
 
 
@@ -102,8 +99,6 @@ def _open(uri: str) -> ImageSet:
     from sar_eval.storage.image_set import ImageSet
     from sar_eval.storage.objects import open_store
 
-    if not uri:
-        raise BadInput("SET is empty: give the folder or URI of a set")
     return ImageSet(open_store(uri))
 
 

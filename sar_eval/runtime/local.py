@@ -108,12 +108,13 @@ class ProcessCrew:
 
 
 def _exit_reason(worker: ProcessWorker) -> str:
+    """Without the worker's number: it may be stored with a draw, and must not depend on who drew it."""
     _end(worker, STOP_TIMEOUT_S)
     code = worker.process.exitcode
     if code is not None and code < 0:
         known = -code in set(signal.Signals)
-        return f"worker {worker.slot.index} was ended by {signal.Signals(-code).name if known else -code}"
-    return f"worker {worker.slot.index} ended with exit code {code}"
+        return f"the worker was ended by {signal.Signals(-code).name if known else -code}"
+    return f"the worker ended with exit code {code}"
 
 
 def _end(worker: ProcessWorker, timeout: float) -> bool:

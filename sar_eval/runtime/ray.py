@@ -151,7 +151,7 @@ def _message(worker: ActorWorker) -> Message:
         ray.kill(worker.actor)  # one that cannot be reached for the moment must not go on by itself
         if getattr(error, "actor_init_failed", False):
             return "fatal", BadInput(_not_installed(error))
-        return "lost", f"worker {worker.slot.index} was lost with its machine: {in_a_line(error)}"
+        return "lost", f"the worker was lost with its machine: {in_a_line(error)}"
     if message[0] == "died":
         ray.kill(worker.actor)  # make room for the one that replaces it
     return message

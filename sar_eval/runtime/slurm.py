@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -131,6 +132,7 @@ def script(job: ArrayJob) -> str:
         setup=f"{job.setup.strip()}\n\n" if job.setup.strip() else "",
         command=f"{shlex.join(job.words)} {job.own}",
         stop_signal=job.stop_signal,
+        supervisor=shlex.join([sys.executable, "-m", "sar_eval.runtime.array_task"]),
     )
 
 
@@ -142,8 +144,8 @@ _SCRIPT = """\
 #!/bin/bash
 {options}
 #
-# One share of the work a task. Written by sar-eval, which submits it by `sbatch --array=... {{this file}} FIRST`:
-# task T of the array does share FIRST + T. Any other scheduler can run the command below as well.
+# One share of the work a task. Written by sar-eval, which submits it by `sbatch --array=... FILE FIRST`:
+# task T of the array does share FIRST + T. Any other scheduler can run the command at the end as well.
 first=${{1:-1}}
 shares={shares}
 share=$((first + SLURM_ARRAY_TASK_ID))
@@ -152,24 +154,11 @@ cd {workdir} || exit 2
 # Not all tasks load the checkpoint and list the store at once.
 [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] || sleep $((share * {spread} / shares))
 
-{setup}{command} &
-worker=$!
-
-# USR1: the time is nearly up, so what is begun is finished and the task queued again. TERM: the task is
-# ended (scancel, preemption), and SLURM itself queues it again if it is to be.
-signalled=1
-stopping=
-trap 'signalled=1; stopping=1; kill -{stop_signal} "$worker"' USR1
-trap 'signalled=1; kill -TERM "$worker"' TERM
-while [ "$signalled" ]; do  # a signal ends `wait`, not the worker
-    signalled=
-    wait "$worker"
-    code=$?
-done
-if [ "$stopping" ] && [ "$code" -eq 3 ]; then
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
-fi
-exit "$code"
+{setup}# Passes the warning before the end of the time (USR1) on as {stop_signal}: what is begun is
+# finished, and the task queued again. What SLURM itself ends (preemption, a lost node) it queues
+# again by --requeue.
+exec {supervisor} {stop_signal} \\
+    {command}
 """
 
 
@@ -258,7 +247,7 @@ def _record(folder: Path, new: Sequence[Submission]) -> None:
 
 def _chunks(job: ArrayJob, shares: Sequence[int]) -> list[_Chunk]:
     groups = [(n * CHUNK + 1, list(g)) for n, g in groupby(sorted(shares), lambda s: (s - 1) // CHUNK)]
-    at_once = job.at_once and max(1, job.at_once // len(groups))
+    at_once = job.at_once and max(1, job.at_once // max(1, len(groups)))
     made = []
     for first, own in groups:
         array = ranges([share - first for share in own]) + (f"%{at_once}" if at_once else "")

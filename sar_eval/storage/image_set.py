@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
 from sar_eval.documents import convert, parse_json
@@ -34,6 +34,7 @@ RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json", re.ASCII)
 LEDGER_NAME = re.compile(r"ledger/(\d{6,})-[0-9a-f]{16}\.jsonl", re.ASCII)
 _GROUP = re.compile(r"\d{6,18}", re.ASCII)
 OBJECT_NAME = re.compile(r"(data|manifest)/part-(\d{9,})-([0-9a-f]{16})(\.parquet|\.tar)", re.ASCII)
+OTHER_BYTES = "its bytes are not those that its name is the digest of"
 
 
 class ImageSet:
@@ -116,27 +117,31 @@ class ImageSet:
         """Numbers of the committed blocks in which nothing failed and nothing is unjudged."""
         return {record.block for record in self.records() if not record.lacking}
 
-    def write_ledgers(self, blocks: int) -> int:
+    def write_ledgers(self, blocks: int, again: Collection[int] = ()) -> int:
         """Write the ledger of each group that is committed as a whole and has none; returns how many.
 
         Args:
             blocks: number of blocks of the set.
+            again: blocks of which there is a later attempt than ledgers may know: their groups get one
+                more, so that a copy of the set without done-records is of the latest attempts.
         """
+        outdated = {block // BLOCKS_PER_GROUP for block in again}
         there, written = self._ledgers(), 0
         for group, name in group_folders(self.store).items():
             first, stop = group * BLOCKS_PER_GROUP, min(blocks, (group + 1) * BLOCKS_PER_GROUP)
-            if group in there:
+            if group in there and group not in outdated:
                 continue
-            found: dict[int, BlockRecord] = {}
-            self._add_records(found, name)
-            if len(found) == stop - first:
-                written += self._write_ledger(group, [found[block] for block in sorted(found)])
+            latest = self._latest(name)
+            if len(latest) == stop - first:  # told by names alone: most groups need not be read
+                self._write_ledger(group, [latest[block][1] for block in sorted(latest)])
+                written += 1
         return written
 
-    def _write_ledger(self, group: int, records: Iterable[BlockRecord]) -> bool:
-        lines = b"".join(_json(asdict(record)) for record in records)
+    def _write_ledger(self, group: int, names: list[str]) -> None:
+        found: dict[int, BlockRecord] = {}
+        self._read_records(found, names)
+        lines = b"".join(_json(asdict(record)) for record in found.values())
         self.store.write(f"ledger/{group:06d}-{digest_of(lines)}.jsonl", lines)
-        return True
 
     def _ledgers(self) -> dict[int, list[str]]:
         """Names of the ledgers of each group: two drivers may have written one each."""
@@ -149,25 +154,32 @@ class ImageSet:
     def _from_ledgers(self, names: list[str]) -> dict[int, BlockRecord]:
         found: dict[int, BlockRecord] = {}
         for name, data in self.store.read_many(names):
+            if f"-{digest_of(data)}." not in name:  # one that lost lines would hide blocks
+                raise self._broken(name, OTHER_BYTES)
             for number, line in enumerate(data.splitlines(), 1):
                 _add(found, self.parse_record(line, f"{name}:{number}"))
         return found
 
     def _add_records(self, found: dict[int, BlockRecord], folder: str) -> None:
         """Add what the done-records of a group say beyond `found`."""
+        latest = sorted(self._latest(folder).items())
+        self._read_records(
+            found,
+            [
+                name
+                for block, (attempt, name) in latest
+                if block not in found or attempt > found[block].attempt
+            ],
+        )
+
+    def _latest(self, folder: str) -> dict[int, tuple[int, str]]:
+        """The latest attempt at each block of a group, and the name of its done-record."""
         latest: dict[int, tuple[int, str]] = {}
         for info in self.store.list(f"done/{folder}/"):
             if match := RECORD_NAME.fullmatch(info.name):
                 block, attempt = int(match[2]), int(match[3])
                 latest[block] = max(latest.get(block, (-1, "")), (attempt, info.name))
-        self._read_records(
-            found,
-            [
-                name
-                for block, (attempt, name) in sorted(latest.items())
-                if block not in found or attempt > found[block].attempt
-            ],
-        )
+        return latest
 
     def _read_records(self, found: dict[int, BlockRecord], names: list[str]) -> None:
         for name, data in self.store.read_many(names):
@@ -192,14 +204,15 @@ class ImageSet:
                 raise self._broken(name, f"it names {named}, of another block")
         if min(record.draws, *record.fates.values(), 0) < 0 or sum(record.fates.values()) != record.draws:
             raise self._broken(name, "its fates do not add up to its draws")
-        if not name.startswith("ledger/") and name != record_name(record.block, record.attempt):
+        own = record_name(record.block, record.attempt)
+        if name != own and not name.startswith(f"ledger/{own.split('/')[1]}-"):
             raise self._broken(name, f"it is about attempt {record.attempt} of block {record.block}")
         return record
 
     def _broken(self, name: str, why: str) -> BadInput:
         return BadInput(
             f"{self.store.uri}, {name} is broken: {why}; `sar-eval synth verify --repair` removes it, and "
-            "the same command as before then draws its block again"
+            "the same command as before then makes it again"
         )
 
 

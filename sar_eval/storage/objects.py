@@ -200,7 +200,7 @@ def open_store(uri: str | Path, retries: Retries = PATIENT) -> ObjectStore:
         retries: how often and how long to try.
 
     Raises:
-        BadInput: no name, or no such kind of store.
+        BadInput: no address, or no such kind of store.
         MissingExtra: the package for this kind is not installed.
     """
     from sar_eval.storage.local_objects import LocalStore
@@ -208,7 +208,7 @@ def open_store(uri: str | Path, retries: Retries = PATIENT) -> ObjectStore:
 
     text = str(uri)
     if not text:
-        raise BadInput("the place of a set is empty: give a folder, or an address s3://..., gs://...")
+        raise BadInput("an empty address: give the folder or URI of a set")
     if isinstance(uri, Path) or "://" not in text:
         return LocalStore(text, Path(text), retries)
     if text.startswith("file://"):

@@ -89,7 +89,7 @@ class RowGroups:
         while start < stop:
             try:
                 self._go_to(start)
-            except BROKEN as error:
+            except (*BROKEN, StopIteration) as error:  # StopIteration: fewer rows than its footer says
                 raise self._broken(error) from error
             part = self._batch.slice(start - self._first, stop - start)
             yield from _rows(part)

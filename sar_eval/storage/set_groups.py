@@ -10,6 +10,7 @@ from sar_eval.storage.image_set import (
     BLOCKS_PER_GROUP,
     LEDGER_NAME,
     OBJECT_NAME,
+    OTHER_BYTES,
     RECORD_NAME,
     ImageSet,
     digest_of,
@@ -113,7 +114,7 @@ def _add_record(group: Group, image_set: ImageSet, name: str, data: bytes) -> No
 
 def _ledger(group: Group, image_set: ImageSet, name: str, data: bytes) -> list[tuple[BlockRecord, bytes]]:
     if f"-{digest_of(data)}." not in name:
-        group.problems.append(Problem(name, "its bytes are not those that its name is the digest of"))
+        group.problems.append(Problem(name, OTHER_BYTES))
         return []
     lines: Sequence[bytes] = data.splitlines(keepends=True)
     try:

@@ -35,6 +35,7 @@ _MANIFEST = [
     *(("fate", pa.string()), ("why", pa.string()), ("pixels", pa.binary()), ("phash", pa.uint64())),
     *(("position", pa.int32()), ("embedding", pa.binary())),
 ]
+_OWN = [(name, kind) for name, kind in _MANIFEST if name not in ("why", "pixels")]  # stored as they are
 _VALUE = (("score", pa.float64()), ("passed", pa.bool_()), ("error", pa.string()))
 
 
@@ -226,18 +227,21 @@ def manifest_object(rows: Sequence[ManifestRow], measures: Sequence[str]) -> byt
         rows: in the order of the block.
         measures: that have columns, asked or not: all objects of a set need one schema.
     """
-    columns = {
-        name: pa.array([getattr(row, name) for row in rows], kind)
-        for name, kind in _MANIFEST
-        if name != "pixels"
-    }
+    columns = {name: pa.array([getattr(row, name) for row in rows], kind) for name, kind in _OWN}
+    columns["why"] = pa.array([_storable(row.why) for row in rows], pa.string())
     columns["pixels"] = pa.array([row.pixels or None for row in rows], pa.binary())
     nothing = Value()
     for measure in measures:
         values = [row.values.get(measure, nothing) for row in rows]
-        for part, kind in _VALUE:
+        for part, kind in _VALUE[:2]:
             columns[f"{measure}.{part}"] = pa.array([getattr(value, part) for value in values], kind)
+        columns[f"{measure}.error"] = pa.array([_storable(value.error) for value in values], pa.string())
     return _parquet_bytes(columns, {"measures": json.dumps(list(measures))}, 1 << 20)
+
+
+def _storable(text: str | None) -> str | None:
+    """An error's text, which is anyone's: half a character, as of a file's name, would lose the block."""
+    return text and text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_manifest(

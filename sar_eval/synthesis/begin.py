@@ -33,6 +33,7 @@ class SetRequest:
         selection: what is kept.
         out: the set's address.
         layout, keep, image_format, block_prompts, embed: see `SetSpec`.
+        notes: what was assumed is appended by `begin_set`.
     """
 
     prompts: str
@@ -69,7 +70,7 @@ def begin_set(request: SetRequest) -> tuple[ImageSet, SetSpec]:
         image_set.begin(spec.to_json())
         stored = stored_spec(image_set)  # of another driver, if that was faster
     stored.check_same(spec, f"the set in {request.out}")
-    if index is None:
+    if index is None:  # only now: one of other prompts would stay
         image_set.store_prompt_index(source.index())
     return image_set, stored.resumed(spec)
 

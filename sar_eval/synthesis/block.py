@@ -13,10 +13,11 @@ from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
 from sar_eval.documents import shorten
+from sar_eval.errors import BadInput
 from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.stages.generate import NO_IMAGE, begins_ahead
 from sar_eval.stages.resolve import build_engine
-from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.image_set import PROMPT_INDEX, ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block_encoder import BlockEncoder
@@ -84,7 +85,9 @@ class PromptTask:
 @contextmanager
 def _opened(task: BlockTask, slot: WorkerSlot) -> Iterator[_BlockWorker]:
     image_set = ImageSet(open_store(task.uri))
-    source = open_prompts(task.spec.run.suite, image_set.prompt_index())
+    if (index := image_set.prompt_index()) is None:  # without it any file of that name would do
+        raise BadInput(f"{task.uri} was not begun to the end (no {PROMPT_INDEX}): run `synth start` again")
+    source = open_prompts(task.spec.run.suite, index)
     measures = OpenMeasures(task.spec.selection.measures, slot.device)
     embed = task.spec.embed
     with (

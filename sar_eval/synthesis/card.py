@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.storage.objects import ObjectStore
@@ -97,6 +97,7 @@ def _json(value: object) -> bytes:
 
 def render_card(reader: SetReader, summary: SetSummary, words: CardWords) -> str:
     """The card as Markdown with its YAML header."""
+    summary = replace(summary, spec=summary.spec.without_paths())
     spec = summary.spec
     title = _one_line(words.title or f"Pictures of {spec.run.checkpoint}")
     parts = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -19,9 +20,9 @@ SIZES = {"1K": 1e3, "10K": 1e4, "100K": 1e5, "1M": 1e6, "10M": 1e7, "100M": 1e8,
 def card_header(reader: SetReader, summary: SetSummary, title: str, licence: str) -> str:
     """The header, with its two lines of dashes."""
     layout = reader.layout
-    configs = [_config("default", f"data/*{LAYOUTS[layout]}", default=True)]
+    configs = [_config("default", _files(reader, "data", LAYOUTS[layout]), default=True)]
     if not reader.repacked:
-        configs.append(_config("manifest", "manifest/*.parquet"))
+        configs.append(_config("manifest", _files(reader, "manifest", ".parquet")))
     facts: dict[str, Json] = {
         **({"license": licence} if licence else {}),
         "pretty_name": title,
@@ -34,9 +35,23 @@ def card_header(reader: SetReader, summary: SetSummary, title: str, licence: str
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)}---\n"
 
 
-def _config(name: str, pattern: str, *, default: bool = False) -> dict[str, Json]:
-    found: dict[str, Json] = {"config_name": name, "data_files": [{"split": "train", "path": pattern}]}
+def _config(name: str, path: str | list[str], *, default: bool = False) -> dict[str, Json]:
+    found: dict[str, Json] = {"config_name": name, "data_files": [{"split": "train", "path": path}]}
     return {**found, "default": True} if default else found
+
+
+def _files(reader: SetReader, kind: str, suffix: str) -> str | list[str]:
+    """A pattern; or, where it takes objects that do not count, as of earlier attempts, those that do."""
+    listed = (info.name for info in reader.store.list(f"{kind}/") if info.name.endswith(suffix))
+    if all(found == named for found, named in zip_longest(listed, _named(reader, kind))):
+        return f"{kind}/*{suffix}"
+    return list(_named(reader, kind))
+
+
+def _named(reader: SetReader, kind: str) -> Iterator[str]:
+    if kind == "data":
+        return (part.name for part in reader.parts())
+    return (record.manifest for record in reader.image_set.records())
 
 
 def size_category(rows: int) -> str:

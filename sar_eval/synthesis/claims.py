@@ -124,6 +124,12 @@ class Claims:
             if names:
                 self.store.delete(names)
 
+    def remove_all(self) -> None:
+        """Remove the claims of a set that is done, which the dead have left."""
+        self.store.delete(
+            [info.name for info in self.store.list(f"{FOLDER}/") if _NAME.fullmatch(info.name)]
+        )
+
     def _is_own(self, claim: Claim) -> bool:
         try:
             found = parse_json(self.store.read(claim.name), self.store.where(claim.name))
@@ -151,7 +157,7 @@ class Claims:
 
 
 class _StoreClock:
-    """The store's time: that of an object just written, and from there on this machine's monotonic clock."""
+    """The store's time: that of an object just written, then by this machine's monotonic clock."""
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.store, self.name = store, name

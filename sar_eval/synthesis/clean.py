@@ -1,9 +1,13 @@
-"""Remove from a set what nobody will read again: never anything that a record which counts names."""
+"""Remove from a set what nobody will read again: never anything that a record which counts names.
+
+Only of whole blocks, which nobody draws any more: objects of another might be those that its next worker
+has just written, and would be gone when the record follows. That worker writes the same ones again.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet, record_name
@@ -21,13 +25,11 @@ class Cleaned:
         names: of the objects.
         size: bytes of the data and manifest objects among them.
         unclear: groups of 1,000 blocks with broken records, of which everything stays.
-        hurt: blocks that a worker committed with an object while that was removed.
     """
 
     names: list[str] = field(default_factory=list)
     size: int = 0
     unclear: list[int] = field(default_factory=list)
-    hurt: list[int] = field(default_factory=list)
 
 
 def clean(
@@ -40,8 +42,8 @@ def clean(
 
     Args:
         image_set: to clean. Workers may go on meanwhile.
-        older_s: age by the store's clock, in seconds, below which an object stays: a worker may have
-            written it whose record follows.
+        older_s: age by the store's clock, in seconds, below which an object or a claim stays: a slow worker
+            may still be at it, though another committed its block.
         progress: told how many of how many groups of 1,000 blocks are done.
         dry_run: name what would go, and remove nothing.
 
@@ -74,23 +76,30 @@ def _clean_group(image_set: ImageSet, group: Group, before: float, dry_run: bool
     if group.problems:
         cleaned.unclear.append(group.number)
         return
-    orphans = {info.name: info for info in _orphans(image_set, group, before)}
-    records = [record_name(record.block, record.attempt) for record in group.superseded]
-    rest = [*_outdated_ledgers(group), *_old_claims(image_set.store, group, before)]
-    # Records before what they name: no record may ever name what is gone.
-    names = [*(name for name in records if name in group.done), *orphans, *rest]
-    cleaned.names += names
-    cleaned.size += sum(info.size for info in orphans.values())
-    if names and not dry_run:
-        image_set.store.delete(names)
-        now = read_group(image_set, group.number).named()
-        cleaned.hurt += sorted({now[name].block for name in orphans if name in now})
+    whole = {block for block, record in group.standing.items() if not record.lacking}
+    superseded = (record for record in group.superseded if record.block in whole)
+    records = [record_name(record.block, record.attempt) for record in superseded]
+    orphans = list(_orphans(image_set, group, whole, before))
+    first = [name for name in records if name in group.done]
+    then = [
+        *(info.name for info in orphans),
+        *_outdated_ledgers(group),
+        *_old_claims(image_set.store, group, whole, before),
+    ]
+    cleaned.names += first + then
+    cleaned.size += sum(info.size for info in orphans)
+    if not dry_run:
+        image_set.store.delete(first)  # before what they name: no record may ever name what is gone
+        image_set.store.delete(then)
 
 
-def _orphans(image_set: ImageSet, group: Group, before: float) -> Iterator[ObjectInfo]:
+def _orphans(
+    image_set: ImageSet, group: Group, whole: Collection[int], before: float
+) -> Iterator[ObjectInfo]:
+    """Objects of whole blocks that no record which counts names."""
     named = group.named()
-    for _, info in listed(image_set, group.number):
-        if info.name not in named and info.modified < before:
+    for block, info in listed(image_set, group.number):
+        if block in whole and info.name not in named and info.modified < before:
             yield info
 
 
@@ -107,12 +116,11 @@ def _outdated_ledgers(group: Group) -> list[str]:
     ]
 
 
-def _old_claims(store: ObjectStore, group: Group, before: float) -> list[str]:
-    """Claims of blocks that nobody has to draw any more."""
-    finished = {block for block, record in group.standing.items() if not record.lacking}
+def _old_claims(store: ObjectStore, group: Group, whole: Collection[int], before: float) -> list[str]:
+    """Claims of whole blocks."""
+    stems = {f"{CLAIMS}/{block:09d}" for block in whole}
     return [
         info.name
         for info in store.list(f"{CLAIMS}/{group.number:06d}")
-        if info.modified < before
-        and info.name.removeprefix(f"{CLAIMS}/").partition("-")[0] in {f"{b:09d}" for b in finished}
+        if info.modified < before and info.name.rpartition("-")[0] in stems
     ]

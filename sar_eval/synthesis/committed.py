@@ -1,4 +1,4 @@
-"""Which blocks of a set are committed, by names alone: cheap enough for many workers to ask again and again."""
+"""Which blocks of a set are committed, by names alone: cheap enough to ask again and again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CommittedBlocks:
         self._found: set[int] = set()
 
     def finished(self) -> set[int]:
-        """Numbers of the blocks that have a done-record, whatever it says. The set grows with later calls."""
+        """Numbers of the blocks that have a done-record; the set grows with later calls."""
         for info in self.store.list("ledger/"):
             if match := LEDGER_NAME.fullmatch(info.name):
                 self._add_group(int(match[1]))

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.storage.image_set import ImageSet, record_name
+from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet, record_name
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.block import BlockOutcome, BlockTask, PromptTask
 from sar_eval.synthesis.claims import Claims
@@ -62,6 +62,7 @@ class Driver:
     _works: bool = False  # whether any draw of the set has ever come out
     _failed: dict[int, str] = field(default_factory=dict)
     _counted: set[int] = field(default_factory=set)
+    _mended: set[int] = field(default_factory=set)  # committed as a later attempt
 
     @property
     def own(self) -> range:
@@ -75,6 +76,8 @@ class Driver:
             SarEvalError: a fault that more tries cannot mend; what is committed stays.
         """
         earlier = self._count_committed()
+        if not earlier:  # of a start that was killed: the next one shall not read its records one by one
+            self.image_set.write_ledgers(self.spec.blocks)
         self._tell("start")
         store, why = self.image_set.store, "interrupted"
         try:
@@ -83,7 +86,7 @@ class Driver:
                 share = Share(self.shard, self.spec.blocks, committed, claims, earlier, self.is_stopped)
                 self._draw_share(share, BlockTask(store.uri, self.spec, earlier))
                 self.own_left, self.left = share.left()
-            self.image_set.write_ledgers(self.spec.blocks)
+            self.image_set.write_ledgers(self.spec.blocks, self._mended)
             why = ""
         finally:
             self._tell("end", note=why)
@@ -129,8 +132,11 @@ class Driver:
         if record:
             self._check_shared(record)
             self.committed += 1
+            self._mended |= {block} if record.attempt else set()
             self.lacking += record.lacking
             self._works |= record.lacking < record.draws
+            if not self.committed % BLOCKS_PER_GROUP:  # else readers list all done-records until the end
+                self.image_set.write_ledgers(self.spec.blocks)
         self.monitor(
             SynthEvent(
                 "block", self.done, self.total, block, worker, record=record, seconds=outcome.seconds
@@ -153,6 +159,8 @@ class Driver:
         """Blocks that failed too often: find the prompts at which they do, and draw the others."""
         failed, self._failed = self._failed, {}
         for block, error in sorted(failed.items()):
+            if self.is_stopped():
+                return  # they are tried again by the next start
             skipped = self._poison(block)
             rows = ", ".join(map(str, sorted(skipped))) or "none of them alone"
             self._tell("note", note=f"block {block} fails at the prompts of rows {rows}")

@@ -160,33 +160,22 @@ def _without_variant(source: str) -> str:
 
 def _spec(source: str, options: Mapping[str, Json]) -> MeasureSpec:
     """One measure, made once to read what it says of itself."""
-    if is_scorer(source):
-        return _scorer_spec(source, options)
-    made = make_judge(source, options, "cpu")
-    with discover.guarded(f"judge {source!r} does not say what it is"):
+    kind = "scorer" if is_scorer(source) else "judge"
+    made = _scorer(source, options) if kind == "scorer" else make_judge(source, options, "cpu")
+    with discover.guarded(f"{kind} {source!r} does not say what it is"):
         return MeasureSpec(
             name=label(source),
             source=source,
-            kind="judge",
-            version=version_of(made, f"judge {source!r}"),
+            kind=kind,
+            version=version_of(made, f"{kind} {source!r}"),
             options=dict(options),
-            ignored=_ignored(made),
-            cost=_cost(getattr(made, "cost", None), source),
+            ignored=(*((BATCH,) if kind == "scorer" else ()), *_ignored(made)),
+            cost=_cost(made.facts.cost if kind == "scorer" else getattr(made, "cost", None), source),
         )
 
 
-def _scorer_spec(source: str, options: Mapping[str, Json]) -> MeasureSpec:
-    made = _scorer_set(source, options, "cpu").scorers[label(source)]
-    with discover.guarded(f"scorer {source!r} does not say what it is"):
-        return MeasureSpec(
-            name=label(source),
-            source=source,
-            kind="scorer",
-            version=version_of(made, f"scorer {source!r}"),
-            options=dict(options),
-            ignored=(BATCH, *_ignored(made)),
-            cost=_cost(made.facts.cost, source),
-        )
+def _scorer(source: str, options: Mapping[str, Json]) -> Any:
+    return _scorer_set(source, options, "cpu").scorers[label(source)]
 
 
 def _ignored(made: Any) -> tuple[str, ...]:

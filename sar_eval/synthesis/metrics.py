@@ -25,10 +25,12 @@ def prometheus_text(progress: SynthProgress, now: float) -> str:
 
 def _lines(progress: SynthProgress, now: float) -> Iterator[str]:
     tallies = {"": progress.overall} if not progress.workers else _by_worker(progress)
-    yield from _metric("blocks", "gauge", "Blocks to do, those of earlier starts included.", progress.total)
+    yield from _metric(
+        "blocks_expected", "gauge", "Blocks to do, those of earlier starts included.", progress.total
+    )
     yield from _metric("blocks_done", "gauge", "Blocks that are committed, by anyone.", progress.done)
     yield from _metric(
-        "blocks_total",
+        "blocks_committed_total",
         "counter",
         "Blocks that this start has committed.",
         [({"worker": name}, tally.blocks) for name, tally in tallies.items()],

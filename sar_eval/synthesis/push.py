@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sar_eval.documents import parse_json, shorten
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.storage.image_set import REPACKED, SPEC
+from sar_eval.storage.image_set import LEDGER_NAME, OBJECT_NAME, REPACKED, SPEC
 from sar_eval.storage.set_reader import REMOVED, SetReader
 from sar_eval.synthesis.card import FUNNEL, README
 from sar_eval.synthesis.spec import SetSpec
@@ -22,6 +22,7 @@ from sar_eval.synthesis.spec import SetSpec
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+_OURS = re.compile(rf"{OBJECT_NAME.pattern}|{LEDGER_NAME.pattern}|{REMOVED}[a-z]+-[0-9a-f]{{16}}\.parquet")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 COMMIT_OBJECTS, COMMIT_BYTES = 100, 1 << 29  # of one commit: half a GB is in memory at a time
 FEW = 10_000  # files of a folder that the hub takes
@@ -46,6 +47,9 @@ def push(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """Upload what the set's records name, its card last; returns the repository's address.
+
+    Objects of an earlier upload that do not count any more go with the card: readers of the hub take what
+    they find there.
 
     Args:
         reader: of a set with a card.
@@ -76,7 +80,8 @@ def push(
             _commit(api, repository, reader, names, f"Objects {done + 1} to {done + len(names)}")
             done += len(names)
             progress(done, len(wanted))
-        _commit(api, repository, reader, last, "Card")
+        stale = {name for name in there if _OURS.fullmatch(name)} - {name for name, _ in wanted}
+        _commit(api, repository, reader, last, "Card", stale)
     return address
 
 
@@ -123,14 +128,22 @@ def _batches(files: list[tuple[str, int]]) -> Iterator[list[str]]:
         yield batch
 
 
-def _commit(api: HfApi, repository: str, reader: SetReader, names: list[str], message: str) -> None:
-    from huggingface_hub import CommitOperationAdd
+def _commit(
+    api: HfApi,
+    repository: str,
+    reader: SetReader,
+    names: list[str],
+    message: str,
+    stale: Collection[str] = (),
+) -> None:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    added: list[Any] = [
+    changes: list[Any] = [CommitOperationDelete(name) for name in sorted(stale)]
+    changes += [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=_public(name, data, reader))
         for name, data in reader.store.read_many(names)
     ]
-    api.create_commit(repository, added, commit_message=message, repo_type="dataset")
+    api.create_commit(repository, changes, commit_message=message, repo_type="dataset")
 
 
 def _public(name: str, data: bytes, reader: SetReader) -> bytes:

@@ -103,7 +103,10 @@ class Share:
     def left(self) -> tuple[int, int]:
         """How many blocks are not committed by now: of this share, and of the whole set."""
         self._look()
-        return len(self._left(self._numbers())), len(self._left(range(self.total)))
+        own, of_all = len(self._left(self._numbers())), len(self._left(range(self.total)))
+        if not of_all:
+            self.claims.remove_all()
+        return own, of_all
 
     def _numbers(self) -> range:
         return range(self.share.index - 1, self.total, self.share.of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -139,13 +140,18 @@ class SetSpec:
 
     def without_paths(self) -> SetSpec:
         """The same set for the public: of paths on this machine only the last part."""
-        run = self.run
-        options = {
-            name: _last_part(value) if name in run.engine_speed_options else value
-            for name, value in run.engine_options.items()
-        }
-        suite, checkpoint = _last_part(run.suite), _last_part(run.checkpoint)
-        return replace(self, run=replace(run, suite=suite, checkpoint=checkpoint, engine_options=options))
+        run, chosen = self.run, self.selection
+        measures = tuple(
+            replace(m, source=_last_part(m.source), options=_last_parts(m.options, m.ignored))
+            for m in chosen.measures
+        )
+        public = replace(
+            run,
+            suite=_last_part(run.suite),
+            checkpoint=_last_part(run.checkpoint),
+            engine_options=_last_parts(run.engine_options, run.engine_speed_options),
+        )
+        return replace(self, run=public, selection=replace(chosen, measures=measures))
 
     def to_json(self) -> dict[str, Json]:
         """As `spec.json` stores it."""
@@ -196,6 +202,11 @@ class _Stored:
     image_format: str
     block_prompts: int
     embed: str
+
+
+def _last_parts(options: Mapping[str, Json], names: Collection[str]) -> dict[str, Json]:
+    """The options, with the last part alone of those named paths."""
+    return {name: _last_part(value) if name in names else value for name, value in options.items()}
 
 
 def _last_part(value: Json) -> Json:

@@ -7,9 +7,8 @@ taken by that clock alone, so it does not matter whether this machine's agrees.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 
 from sar_eval.stats.running_share import RunningShare
 from sar_eval.storage.image_set import LEDGER_NAME, RECORD_NAME, ImageSet
@@ -93,33 +92,59 @@ def read_status(
         BadInput: a record is broken, or the store cannot be read.
     """
     times = sorted(_times(image_set))  # before the records: each time has its record then
-    records = list(image_set.records())
-    status = count_records(SetStatus(image_set.store.uri, blocks, draws), records, clauses)
-    if shares:
-        whole = {record.block for record in records if not record.lacking}
-        left = Counter(block % shares + 1 for block in range(blocks) if block not in whole)
-        status = replace(status, shares=dict(sorted(left.items())))
-    return with_rate(status, times, {record.block: record.draws for record in records})
-
-
-def count_records(status: SetStatus, records: Sequence[BlockRecord], clauses: Sequence[str]) -> SetStatus:
-    """The status with what the records say; without times and shares."""
-    share, fates = RunningShare(), Counter[str]()
-    for record in records:
-        share.add(record.fates.get("kept", 0), record.draws, record.prompts)
-        fates.update(record.fates)
-    return replace(
-        status,
-        committed=len(records),
-        drawn=share.draws,
-        share=share,
-        fates=dict(fates),
-        funnel=tuple(funnel(records, clauses)),
-        data_bytes=sum(record.data_bytes for record in records),
-        lacking=tuple(record.block for record in records if record.lacking),
-        problems=tuple(islice(chain.from_iterable(r.problems for r in records), SHOWN_PROBLEMS)),
-        devices=tuple(sorted({record.device for record in records if record.device})),
+    counted = _Counted(shares, {block for _, block in times})
+    steps = funnel(map(counted.add, image_set.records()), clauses)
+    return with_rate(
+        SetStatus(
+            image_set.store.uri,
+            blocks,
+            draws,
+            committed=counted.share.blocks,
+            drawn=counted.share.draws,
+            share=counted.share,
+            fates=dict(counted.fates),
+            funnel=tuple(steps),
+            data_bytes=counted.data_bytes,
+            lacking=tuple(counted.lacking),
+            problems=tuple(counted.problems),
+            shares=counted.shares_left(blocks),
+            devices=tuple(sorted(counted.devices - {""})),
+        ),
+        times,
+        counted.draws,
     )
+
+
+class _Counted:
+    """What records say, one after the other: there may be millions of them."""
+
+    def __init__(self, shares: int, recent: Container[int]) -> None:
+        """`recent`: blocks whose draws are noted."""
+        self.shares, self.recent = shares, recent
+        self.share, self.fates, self.data_bytes = RunningShare(), Counter[str](), 0
+        self.lacking, self.problems, self.devices = list[int](), list[str](), set[str]()
+        self.draws: dict[int, int] = {}
+        self.whole: Counter[int] = Counter()  # blocks by share
+
+    def add(self, record: BlockRecord) -> BlockRecord:
+        """Count a record, and pass it on."""
+        self.share.add(record.fates.get("kept", 0), record.draws, record.prompts)
+        self.fates.update(record.fates)
+        self.data_bytes += record.data_bytes
+        self.devices.add(record.device)
+        self.problems += record.problems[: SHOWN_PROBLEMS - len(self.problems)]
+        if record.block in self.recent:
+            self.draws[record.block] = record.draws
+        if record.lacking:
+            self.lacking.append(record.block)
+        elif self.shares:
+            self.whole[record.block % self.shares + 1] += 1
+        return record
+
+    def shares_left(self, blocks: int) -> dict[int, int]:
+        """Blocks that are left of each share that is incomplete, by its number."""
+        sizes = ((n + 1, len(range(n, blocks, self.shares))) for n in range(min(self.shares, blocks)))
+        return {share: left for share, size in sizes if (left := size - self.whole[share])}
 
 
 def with_rate(status: SetStatus, times: list[tuple[float, int]], draws: Mapping[int, int]) -> SetStatus:

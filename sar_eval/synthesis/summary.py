@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sar_eval.errors import BadInput
-from sar_eval.storage.image_set import SPEC
+from sar_eval.documents import convert
+from sar_eval.storage.image_set import REPACKED, SPEC
 from sar_eval.storage.set_reader import SetReader
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.expression import parse_filter
@@ -50,6 +50,14 @@ class SetSummary:
     def to_json(self) -> dict[str, Any]:
         """As `funnel.json` and `repack.json` have it."""
         return {"figures": asdict(self.figures), "funnel": [asdict(step) for step in self.funnel]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What `to_json` gave."""
+
+    figures: SetFigures
+    funnel: tuple[FunnelStep, ...]
 
 
 def summarise(reader: SetReader) -> SetSummary:
@@ -94,13 +102,12 @@ def _distinct(keys: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _of_repacked(reader: SetReader, spec: SetSpec) -> SetSummary:
     repacked = reader.repacked
     assert repacked is not None
-    try:
-        source = SetFigures(**repacked.summary["figures"])
-        steps = tuple(FunnelStep(**step) for step in repacked.summary["funnel"])
-    except (TypeError, KeyError) as error:
-        raise BadInput(
-            f"{reader.store.uri}: its repack.json has no funnel ({error}): repack again"
-        ) from error
-    source.kept, source.removed = sum(part.rows for part in repacked.parts), 0
-    source.objects, source.data_bytes = len(repacked.parts), sum(part.size for part in repacked.parts)
-    return SetSummary(spec, source, steps)
+    told = convert(repacked.summary, _Stored, f"{reader.store.uri}, {REPACKED}", "repack again")
+    figures = replace(
+        told.figures,
+        kept=sum(part.rows for part in repacked.parts),
+        removed=0,
+        objects=len(repacked.parts),
+        data_bytes=sum(part.size for part in repacked.parts),
+    )
+    return SetSummary(spec, figures, told.funnel)

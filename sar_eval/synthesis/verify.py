@@ -15,6 +15,7 @@ from sar_eval.errors import BadInput
 from sar_eval.storage.image_set import (
     BLOCKS_PER_GROUP,
     OBJECT_NAME,
+    OTHER_BYTES,
     PROMPT_INDEX,
     RECORD_NAME,
     SPEC,
@@ -29,7 +30,7 @@ from sar_eval.storage.set_reader import REMOVAL, REMOVED, SetReader
 from sar_eval.synthesis.spec import PromptFacts, SetSpec
 
 READERS = 8  # objects that are in memory at a time; each may have a hundred megabytes
-MISSING, OTHER_BYTES = "it is missing", "its bytes are not those that its name is the digest of"
+MISSING = "it is missing"
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ def test_a_copy_replaces_no_readme_of_others(in_this_process: Run, tmp_path: Pat
     refused(in_this_process(["synth", "repack", "set", "--out", "mine"]), "holds a README.md")
     assert (tmp_path / "mine" / "README.md").read_text() == "my own words"
     refused(in_this_process(["synth", "repack", "set", "--out", "memory://x"]), "one process")
-    refused(in_this_process(["synth", "repack", "set", "--out", ""]), "is empty")
+    refused(in_this_process(["synth", "repack", "set", "--out", ""]), "empty")
     refused(in_this_process(["draw", "set", "0", "--out", "p.jsonl"]), "is a file")
     assert in_this_process(["synth", "repack", "set", "--out", "copy"]).returncode == 0
     refused(in_this_process(["synth", "status", "copy"]), "copy is a repacked copy")
@@ -67,7 +67,7 @@ def test_what_others_put_beside_removals_is_left_alone(in_this_process: Run, tmp
 def test_a_set_without_a_name(in_this_process: Run, tmp_path: Path, command: str) -> None:
     """The folder that one is in must not be meant."""
     make_set(tmp_path)
-    refused(in_this_process(["synth", command, ""]), "is empty")
+    refused(in_this_process(["synth", command, ""]), "empty")
 
 
 @pytest.mark.parametrize("text", ['{"prompt": 5}\n' * 3, "no JSON\n", '{"prompt": "a", "prompt": "b"}\n'])

@@ -42,7 +42,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     for words, message in {
         ("verify", tmp_path): "is no set",
         ("clean", tmp_path): "is no set",
-        ("verify", ""): "SET is empty",
+        ("verify", ""): "an empty address",
     }.items():
         with pytest.raises(BadInput, match=message):
             run(*words)

@@ -107,6 +107,8 @@ class UploadHub(BaseHTTPRequestHandler):
                 added[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 added[value["path"]] = self.sent[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del self.files[value["path"]]
         self.files |= added
         self.commits.append(list(added))
         address = f"http://{self.headers['Host']}/datasets/org/set/commit/{COMMIT}"

@@ -1,8 +1,8 @@
-"""A SLURM of one machine: `sbatch`, `scontrol` and `squeue` for the PATH, and a controller that runs tasks.
+"""A SLURM of one machine: `sbatch`, `scontrol` and `squeue` for the PATH, and what runs the tasks.
 
 The commands check and record what they are told; the controller, in the test's process, starts tasks as
-SLURM does: the spooled copy of the script, in a session of its own, its output appended to the log, with the
-variables that scripts read. It can warn (USR1 to the batch shell alone), preempt, and kill them.
+SLURM does: the spooled copy of the script, in a session of its own, its output appended to the log, with
+the environment that scripts read. It can warn (USR1 to the batch shell alone), preempt, and kill them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 from tests.ray_cluster import QUIET, VICTIMS, ray_cluster
 
-KILLS = int(os.environ.get("SAR_EVAL_RAY_KILLS", "1"))  # the driver; more for the proof
+KILLS = int(os.environ.get("SAR_EVAL_KILLS", "1"))  # the driver; more for the proof
 DRAW = ("--ckpt", "demo:sft", "-n", "2", "--batch-size", "2", "--json")
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 

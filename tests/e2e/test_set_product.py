@@ -12,9 +12,11 @@ from threading import Thread
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from sar_eval.errors import BadInput, Incomplete
+from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_reader import open_set
 from sar_eval.synthesis.begin import stored_spec
@@ -23,7 +25,7 @@ from sar_eval.synthesis.push import push
 from sar_eval.synthesis.repack import RepackOptions, repack
 from sar_eval.synthesis.spec import SetSpec
 from tests.e2e.hub_uploads import UploadHub
-from tests.small_sets import make_set
+from tests.small_sets import commit_block, make_set
 
 # Of httpx, about how the hub's client sends files.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -141,6 +143,30 @@ def test_a_set_is_pushed(tmp_path: Path, hub: type[UploadHub]) -> None:
     push(open_set(tmp_path), "org/set", api=client(hub))
     assert hub.commits[-1] == ["spec.json", "funnel.json", "README.md"]
     assert len(hub.sent) == 5
+
+
+def test_a_set_that_was_mended_is_pushed_again(tmp_path: Path, hub: type[UploadHub]) -> None:
+    """What the hub has is then the set alone: nothing twice, and nothing of earlier attempts."""
+    made, store = make_set(tmp_path / "set"), open_store(tmp_path / "set")
+    image_set = ImageSet(store)
+    image_set.write_ledgers(3)
+    write_card(store)
+    push(open_set(tmp_path / "set"), "org/set", api=client(hub))
+    commit_block(image_set, 0, made[1:4], attempt=1)
+    image_set.write_ledgers(3, [0])
+    card = write_card(store)
+    push(open_set(tmp_path / "set"), "org/set", api=client(hub))
+    records = list(image_set.records())
+    named = [record.data for record in records if record.data]
+    assert sorted(name for name in hub.files if name.startswith("data/")) == named
+    assert yaml.safe_load(card.split("---\n")[1])["configs"][0]["data_files"][0]["path"] == named
+    copy = open_store(tmp_path / "copy")
+    for name, data in hub.files.items():
+        copy.write(name, data)
+    assert list(ImageSet(copy).records()) == records
+    assert [row for _, _, row in open_set(tmp_path / "copy").rows()] == made[1:]
+    card = write_card(copy)
+    assert yaml.safe_load(card.split("---\n")[1])["configs"][0]["data_files"][0]["path"] == "data/*.parquet"
 
 
 def test_a_push_that_broke_off_goes_on(

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from sar_eval.errors import BadInput, Incomplete, SpecMismatch
-from sar_eval.synthesis.begin import begin_set
+from sar_eval.runtime.local import LocalRuntime
+from sar_eval.runtime.slots import WorkerSlot
+from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.begin import begin_set, stored_spec
 from sar_eval.synthesis.driver import HOPELESS, Driver
 from sar_eval.synthesis.monitor import SynthEvent
 from tests.synth_sets import contents, request, synthesise, write_prompts
@@ -18,9 +22,9 @@ TEXTS = [f"thing number {number}" for number in range(18)]
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS)
+    prompts, events = write_prompts(tmp_path / "p.jsonl", TEXTS), list[SynthEvent]()
     for name, workers in (("one", 1), ("two", 2)):
-        synthesise(request(prompts, str(tmp_path / name)), workers)
+        synthesise(request(prompts, str(tmp_path / name)), workers, events.append)
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "two")
     blocks = -(-len(TEXTS) // 4)
@@ -32,8 +36,12 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
         "spec.json": 1,
         "prompts.index": 1,
     }
+    assert [event.kind for event in events] == ["start", *["block"] * blocks, "end"] * 2
+    assert [event.done_blocks for event in events] == [*range(blocks + 1), blocks] * 2
+    assert {event.total_blocks for event in events} == {blocks}
 
 
+@pytest.mark.slow
 def test_prompts_that_kill_or_fail_are_named_and_the_rest_is_drawn(tmp_path: Path) -> None:
     texts = [*TEXTS[:5], "twice", "poison", *TEXTS[5:8], "faulty", "absent"]
     prompts, notes = write_prompts(tmp_path / "p.jsonl", texts), list[str]()
@@ -43,7 +51,7 @@ def test_prompts_that_kill_or_fail_are_named_and_the_rest_is_drawn(tmp_path: Pat
     assert [records[block].fates.get("failed", 0) for block in range(3)] == [0, 4, 4]
     assert driver.lacking == 8
     assert records[1].problems[0].endswith("ValueError: engine gave '5/0' twice")
-    assert "6/0: given up after 3 tries: worker 0 was ended by SIGKILL" in records[1].problems
+    assert "6/0: given up after 3 tries: the worker was ended by SIGKILL" in records[1].problems
     assert "the engine cannot draw this" in records[2].problems[0]
     assert records[2].problems[2:] == ("11/0: nothing was drawn", "11/1: nothing was drawn")
     assert "block 1 fails at the prompts of rows 5, 6" in notes
@@ -80,6 +88,7 @@ def test_a_second_start_draws_again_what_failed(tmp_path: Path) -> None:
     assert [(r.block, r.attempt, r.lacking) for r in image_set.records()] == [(0, 0, 0), (1, 0, 2)]
 
 
+@pytest.mark.slow
 def test_two_drivers_share_the_work(tmp_path: Path) -> None:
     prompts, log = write_prompts(tmp_path / "p.jsonl", TEXTS * 2), tmp_path / "log"
     options = {"log": str(log), "pace_ms": 20}
@@ -128,9 +137,28 @@ def test_a_changed_prompt_file_is_refused(tmp_path: Path) -> None:
         begin_set(request(prompts, str(tmp_path / "set")))
 
 
-def test_events_count_what_is_done(tmp_path: Path) -> None:
-    prompts, events = write_prompts(tmp_path / "p.jsonl", TEXTS), list[SynthEvent]()
-    synthesise(request(prompts, str(tmp_path / "set")), 1, events.append)
-    assert [event.kind for event in events] == ["start", *["block"] * 5, "end"]
-    assert [event.done_blocks for event in events] == [0, 1, 2, 3, 4, 5, 5]
-    assert {event.total_blocks for event in events} == {5}
+def test_a_start_that_broke_off_leaves_no_prompts_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file may be another one at the next start, as long as there is no set."""
+    prompts = write_prompts(tmp_path / "p.jsonl", TEXTS[:1])
+    for name in ("begin", "store_prompt_index"):
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageSet, name, _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                begin_set(request(prompts, str(tmp_path / name)))
+    with pytest.raises(BadInput, match=r"not begun to the end \(no prompts\.index\)"):
+        _work_on(ImageSet(open_store(tmp_path / "store_prompt_index")))
+    begin_set(request(prompts, str(tmp_path / "store_prompt_index")))
+    write_prompts(prompts, TEXTS[:2])
+    assert synthesise(request(prompts, str(tmp_path / "begin")))[1].done == 1
+    with pytest.raises(SpecMismatch, match=r"p\.jsonl"):
+        begin_set(request(prompts, str(tmp_path / "store_prompt_index")))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _work_on(image_set: ImageSet) -> None:
+    Driver(image_set, stored_spec(image_set), LocalRuntime([WorkerSlot(0)]), "test").run()

@@ -1,6 +1,6 @@
 """A set drawn on a Ray cluster whose drivers, actors, workers and machines are killed: as a local one.
 
-`SAR_EVAL_RAY_KILLS=100` makes it the proof of `docs/synthesis.md`; the default is a look.
+`SAR_EVAL_KILLS=100` makes it the proof of `docs/synthesis.md`; the default is a look.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.e2e.test_synth_kills import PACE_MS, TEXTS, command
 from tests.ray_cluster import QUIET, VICTIMS, ray_cluster
 from tests.synth_sets import contents, request, synthesise, write_prompts
 
-KILLS = int(os.environ.get("SAR_EVAL_RAY_KILLS", "2"))
+KILLS = int(os.environ.get("SAR_EVAL_KILLS", "2"))
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 

@@ -60,12 +60,13 @@ def test_every_share_runs_once_and_a_warned_one_is_queued_again(
     slurm.submit(job, [1, 2, 3, 4])
     log = job.folder / "logs" / "100_2.log"
 
-    def warn_third() -> None:
-        if log.exists() and "ready" in log.read_text() and cluster.tasks[2].restarts == 0:
-            cluster.warn(cluster.tasks[2])
+    def warn_third() -> None:  # again and again: also while the script is about to end
+        third = cluster.tasks[2]
+        if third.running and third.restarts == 0 and log.exists() and "ready" in log.read_text():
+            cluster.warn(third)
 
     cluster.run(warn_third)
-    assert _done(tmp_path) == ["1/4", "2/4", "3/4", "4/4"]
+    assert _done(tmp_path) == ["1/4", "2/4", "3/4", "4/4"], log.read_text()
     assert [task.restarts for task in cluster.tasks] == [0, 0, 1, 0]
     assert "scontrol requeue 100_2" in cluster.calls
 
@@ -91,6 +92,7 @@ def test_arrays_hold_a_thousand_tasks_and_know_what_is_queued(
         (1001, [1001]),
         (2001, [2500]),
     ]
+    assert slurm.sbatch_lines(job, []) == []
     arrays = [shlex.split(call)[2] for call in cluster.calls]
     assert arrays == ["--array=0-2,6,999%30", "--array=0%30", "--array=499%30"]
     assert slurm.queued_shares(job.folder, 2500) == set(shares)
@@ -114,7 +116,7 @@ def test_a_refused_submission_says_what_is_submitted(tmp_path: Path, cluster: Sl
         f"[ $(ls {cluster.folder}/jobs 2>/dev/null | wc -l) = 1 ] && echo limit >&2 && exit 1\n"
     )
     (cluster.bin / "sbatch").write_text(sbatch.replace("exec", f"{second_is_too_many}exec"))
-    with pytest.raises(Incomplete, match="2 of 3 tasks are submitted, then .*limit"):
+    with pytest.raises(Incomplete, match=r"2 of 3 tasks are submitted, then .*limit"):
         slurm.submit(job, [1, 2, 1001])
     assert slurm.queued_shares(job.folder, 2000) == {1, 2}
 

@@ -190,6 +190,13 @@ def test_manifests_of_a_set_have_one_schema() -> None:
     assert schemas[0].equals(schemas[2], check_metadata=True)
 
 
+def test_errors_of_any_characters_are_stored() -> None:
+    """Those of a file whose name is not UTF-8, for example."""
+    row = ManifestRow(1, 0, "p1", 7, "failed", "no \udc80.png", {"hps": Value(error="at \ud800")})
+    (found,) = manifest_rows(read_manifest(manifest_object([row], MEASURES)))
+    assert (found.why, found.values["hps"].error) == ("no \\udc80.png", "at \\ud800")
+
+
 def test_a_manifest_of_another_kind() -> None:
     data = manifest_object(MANIFEST, ())
     with pytest.raises(BadInput, match=r"m\.parquet has no column hps\.score"):

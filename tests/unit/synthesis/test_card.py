@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_a_card_says_what_is_there(tmp_path: Path) -> None:
     assert "/home/me" not in card
     figures = json.loads((tmp_path / "funnel.json").read_text())["figures"]
     assert (figures["kept"], figures["draws"], figures["objects"], figures["removed"]) == (8, 19, 2, 0)
+
+
+def test_places_of_this_machine_are_nobodys_business(tmp_path: Path) -> None:
+    spec = spec_of(checkpoint="/home/me/secret/sft-7")
+    measure = replace(spec.selection.measures[0], source="/home/me/mine.py:JUDGE")
+    measure = replace(measure, options={"weights": "/home/me/w.pt", "k": "/x/y"}, ignored=("weights",))
+    spec = replace(spec, selection=replace(spec.selection, measures=(measure, spec.selection.measures[1])))
+    make_set(tmp_path, spec=spec.to_json())
+    card = write_card(open_store(tmp_path))
+    assert "/home/me" not in card
+    assert "--ckpt sft-7" in card
+    public = spec.without_paths()
+    assert "/home/me" not in json.dumps(public.to_json())
+    assert public.selection.measures[0].options == {"weights": "w.pt", "k": "/x/y"}
+    assert public.digest == spec.digest
 
 
 def test_words_of_an_earlier_card_stay(tmp_path: Path) -> None:

@@ -138,5 +138,5 @@ def test_a_damaged_manifest_is_named(drawn: SetSpec) -> None:
 
 
 def test_an_empty_name_is_no_set() -> None:
-    with pytest.raises(BadInput, match="SET is empty"):
+    with pytest.raises(BadInput, match="an empty address"):
         draw("", ["0"])

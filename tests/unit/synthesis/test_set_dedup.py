@@ -39,7 +39,7 @@ def _commit(store: ObjectStore, block: int, rows: Sequence[ManifestRow], attempt
     kept = sum(row.fate == "kept" for row in rows)
     name = object_name("manifest", block, manifest, ".parquet")
     record = BlockRecord(
-        block, attempt, "", name, len(rows), len(rows), 0, len(manifest), {"kept": kept, "outranked": 1}
+        block, attempt, "", name, len(rows), kept + 1, 0, len(manifest), {"kept": kept, "outranked": 1}
     )
     ImageSet(store).commit(record, b"", manifest)
 

@@ -114,6 +114,9 @@ def test_what_a_dead_worker_had_in_work_is_taken_when_its_lease_is_over(tmp_path
     heir.given = heir.share.blocks()
     assert sorted(heir.run()) == [0, 2]
     assert not heir.share.wait()
+    assert len(list(tmp_path.glob("claims/0*"))) == 2  # of the dead
+    assert heir.share.left() == (0, 0)
+    assert list(tmp_path.glob("claims/0*")) == []
 
 
 def test_a_task_queued_again_goes_on_with_what_it_had_in_work(tmp_path: Path) -> None:

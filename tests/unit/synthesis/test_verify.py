@@ -241,21 +241,45 @@ def test_clean_removes_temporaries_of_the_dead(tmp_path: Path) -> None:
     assert cleaned(image_set) == [f".tmp/{left.name}"]
 
 
-def test_a_commit_at_the_moment_of_cleaning_is_told(
-    image_set: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker of long ago comes back and commits what it wrote then, between the look and the removal."""
+def test_objects_whose_record_may_follow_stay(image_set: ImageSet) -> None:
+    """However old: a worker that draws the block again writes the same ones, and then its record."""
+    store, before = image_set.store, everything(image_set.store)
+    ledgers = [info.name for info in store.list("ledger/")]
+    store.delete([record_name(1, 0), *ledgers])
+    for block in (0, 2):
+        store.write(object_name("data", block, b"of a lost race", ".parquet"), b"of a lost race")
+    assert [name[:19] for name in cleaned(image_set)] == ["data/part-000000000", "data/part-000000002"]
+    assert commit(image_set, 1)
+    assert look(image_set).problems == []
+    assert everything(store) == {name: before[name] for name in before if name not in ledgers}
+
+
+def test_attempts_at_a_block_that_still_lacks_draws_stay(tmp_path: Path) -> None:
+    image_set = begun(tmp_path, str(tmp_path / "set"))
+    commit(image_set, 0, failed=2)
+    assert commit(image_set, 0, attempt=1, failed=1)
+    assert cleaned(image_set) == []
+    assert commit(image_set, 0, attempt=2)
+    assert len(cleaned(image_set)) == 2 + 4, "two records, two objects of each"
+    assert look(image_set).problems == []
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_ledger_that_lost_a_line_hides_no_block(image_set: ImageSet, line: int) -> None:
+    (ledger,) = [info.name for info in image_set.store.list("ledger/")]
+    lines = image_set.store.read(ledger).splitlines(keepends=True)
+    image_set.store.write(ledger, b"".join(lines[:line] + lines[line + 1 :]))
+    with pytest.raises(BadInput, match=r"ledger/000000-\w+.jsonl is broken: .*verify --repair"):
+        list(image_set.records())
+    assert repair(image_set, look(image_set).problems) == []
+    assert [record.block for record in image_set.records()] == [0, 1, 2]
+
+
+def test_a_ledger_speaks_of_its_own_blocks(image_set: ImageSet) -> None:
     store = image_set.store
-    before = record_of(image_set, 1)
-    store.delete([record_name(1, 0), *(info.name for info in store.list("ledger/"))])
-    delete = type(store).delete
-
-    def late(self: ObjectStore, names: list[str]) -> None:
-        if before.data in names:
-            commit(image_set, 1)
-        delete(self, names)
-
-    monkeypatch.setattr(type(store), "delete", late)
-    found = clean(image_set, -60.0, lambda done, total: None)
-    assert found.hurt == [1]
-    assert repair(image_set, look(image_set).problems) == [1]
+    (ledger,) = [info.name for info in store.list("ledger/")]
+    other = ledger.replace("/000000-", "/000001-")
+    store.write(other, store.read(ledger))
+    with pytest.raises(BadInput, match="it is about attempt 0 of block 0"):
+        list(image_set.records())
+    assert [problem.name for problem in look(image_set).problems] == [other]
