@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, BinaryIO, TypeVar, cast
@@ -26,6 +28,7 @@ from sar_eval.storage.objects import (
 from sar_eval.storage.retries import Retries
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+GCS_TRIES = 2
 SLOWEST = 1_000_000  # bytes a second of an upload: a slower one has failed
 WHOLE = 5 * 2**30  # bytes: below it one request writes an object, so that a crash leaves no parts of it
 BUFFER = 1 << 20  # bytes that a file object reads ahead
@@ -39,8 +42,10 @@ class RemoteStore(ObjectStore):
     """Objects in a bucket. On S3 only our own retries are on: nested ones would multiply."""
 
     def __init__(self, uri: str, retries: Retries) -> None:
-        super().__init__(uri, retries)
         self.protocol = uri.partition("://")[0]
+        if EXTRAS.get(self.protocol) == "gcs":  # whose client tries each six times by itself
+            retries = replace(retries, tries=min(retries.tries, GCS_TRIES))
+        super().__init__(uri, retries)
         self._class = _file_system(self.protocol, uri)
         self._base: str = self._class._strip_protocol(uri).rstrip("/")
         self._opened: tuple[int, Any] | None = None
@@ -267,6 +272,8 @@ def _connected(protocol: str, timeout_s: float, *_account: object) -> Any:
             "read_timeout": timeout_s,
             "max_pool_connections": 2 * READERS,
         }
+    elif EXTRAS.get(protocol) == "gcs":  # it logs each failure with a traceback; ours are told once
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     connected = file_system(**options)
     connected.retries = 1  # of s3fs
     return connected
