@@ -108,7 +108,7 @@ def remove(place: Path | str, keys: Sequence[tuple[int, int]], name: str = "0" *
 
     file, (rows, indices) = BytesIO(), zip(*keys, strict=True)
     pq.write_table(pa.table({"row": pa.array(rows), "index": pa.array(indices, pa.int32())}), file)
-    open_store(place).write(f"dedup/{name}.parquet", file.getvalue())
+    open_store(place).write(f"dedup/phash-{name}.parquet", file.getvalue())
 
 
 def spec_of(

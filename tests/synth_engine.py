@@ -16,7 +16,13 @@ from PIL import Image
 from sar_eval.types import Draw, DrawProtocol, Generation
 
 TOKENS = tuple(range(16))
-POISON, FAULTY, ABSENT = "poison", "faulty", "absent"  # words of a prompt
+POISON, FAULTY, ABSENT, TWICE, STRANGE = (
+    "poison",
+    "faulty",
+    "absent",
+    "twice",
+    "strange",
+)  # words of a prompt
 
 
 class SynthEngine:
@@ -57,6 +63,8 @@ class SynthEngine:
         for draw in draws:
             time.sleep(self.pace_ms / 1e3)
             yield self._draw(draw)
+            if TWICE in draw.prompt.text:
+                yield self._draw(draw)
 
     def _draw(self, draw: Draw) -> Generation:
         text = draw.prompt.text
@@ -69,7 +77,8 @@ class SynthEngine:
                 file.write(f"{draw.key}\n")
         if ABSENT in text:
             return Generation(draw.key, draw.seed, error="nothing was drawn")
-        return Generation(draw.key, draw.seed, TOKENS, png(draw.seed))
+        tokens = (*TOKENS, -1) if STRANGE in text else TOKENS
+        return Generation(draw.key, draw.seed, tokens, png(draw.seed))
 
 
 def png(seed: int) -> bytes:

@@ -56,6 +56,8 @@ def draw(
     from sar_eval.storage.schemas import image_suffix
     from sar_eval.synthesis.draw_again import draw_again, parse_keys, same_files
 
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out} is a file: name a folder")
     image_set, spec, source = _opened(uri, prompts)
     wanted = parse_keys(keys, spec)
     spec = same_files(spec, ckpt)

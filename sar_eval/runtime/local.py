@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -65,6 +66,7 @@ class ProcessCrew:
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_worker_main, args=(self.task, theirs, slot))
+        resource_tracker.ensure_running()  # started later, it would unblock SIGINT
         variables = {"OMP_NUM_THREADS": str(slot.threads), **slot.environment}
         with _environment(variables), _blocking_interrupts():
             process.start()

@@ -27,6 +27,7 @@ from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.types import Json
 
 SPEC = "spec.json"
+REPACKED = "repack.json"  # of a copy by `synth repack`, which has no blocks
 PROMPT_INDEX = "prompts.index"
 BLOCKS_PER_GROUP = 1000  # of a folder of done-records, and of a ledger
 RECORD_NAME = re.compile(r"done/(\d{6,})/(\d{9,})-(\d{1,6})\.json", re.ASCII)
@@ -62,6 +63,8 @@ class ImageSet:
             BadInput: there is no set here, or its spec is broken.
         """
         if not self.exists():
+            if self.store.exists(REPACKED):
+                raise BadInput(f"{self.store.uri} is a repacked copy: ask the set that it is from")
             raise BadInput(f"{self.store.uri} is no set (no {SPEC}): `sar-eval synth` makes one")
         return parse_json(self.store.read(SPEC), f"{self.store.uri}, {SPEC}")
 

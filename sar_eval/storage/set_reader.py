@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,15 +20,15 @@ import pyarrow.parquet as pq
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
-from sar_eval.storage.image_set import SPEC, ImageSet
+from sar_eval.storage.image_set import REPACKED, SPEC, ImageSet
 from sar_eval.storage.objects import ObjectMissing, ObjectStore, open_store
 from sar_eval.storage.set_objects import object_errors, read_columns, read_data_object
 from sar_eval.storage.set_rows import DataRow
 from sar_eval.storage.webdataset_tar import read_tar_with_facts
 from sar_eval.types import Json
 
-REPACKED = "repack.json"
 REMOVED = "dedup/"  # objects with the keys of removed draws, ascending
+REMOVAL = re.compile(rf"{REMOVED}[a-z]+-[0-9a-f]{{16}}\.parquet")  # what `synth dedup` calls them
 Key = tuple[int, int]  # row of the prompt, index of the draw
 
 
@@ -111,7 +112,7 @@ class SetReader:
 
     def removed(self) -> Iterator[Key]:
         """Keys of removed draws, ascending; some may come twice."""
-        names = [info.name for info in self.store.list(REMOVED) if info.name.endswith(".parquet")]
+        names = [info.name for info in self.store.list(REMOVED) if REMOVAL.fullmatch(info.name)]
         return heapq.merge(*(self._keys(name) for name in names))
 
     def _keys(self, name: str) -> Iterator[Key]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from sar_eval.decoding.encode_images import UNCOMPRESSED
+from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.runtime.slots import WorkerSlot, limit_threads
 from sar_eval.stages.generate import NO_IMAGE, begins_ahead
@@ -182,7 +183,7 @@ class _BlockWorker:
         self, prompts: Sequence[_PromptDraws], waves: Sequence[Future[list[Generation]]]
     ) -> list[Outcome]:
         """Judge and select; an outcome that cannot be kept any more lets go of its picture."""
-        found = {generation.key: generation for wave in waves for generation in wave.result()}
+        found = _by_key(generation for wave in waves for generation in wave.result())
         drawn = [
             Drawn(prompt.row, draw, _checked(draw, found.get(draw.key), prompt.refused))
             for prompt in prompts
@@ -222,6 +223,20 @@ class _PromptDraws:
     id: str
     draws: tuple[Draw, ...]
     refused: str
+
+
+def _by_key(generations: Iterable[Generation]) -> dict[str, Generation]:
+    """What an engine gave, which is anyone's code.
+
+    Raises:
+        ValueError: a draw was given twice, and nobody knows which one is meant.
+    """
+    found: dict[str, Generation] = {}
+    for generation in generations:
+        if generation.key in found:
+            raise ValueError(f"engine gave {shorten(generation.key)} twice")
+        found[generation.key] = generation
+    return found
 
 
 def _checked(draw: Draw, generation: Generation | None, refused: str) -> Generation:

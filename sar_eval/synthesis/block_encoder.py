@@ -81,6 +81,8 @@ class BlockEncoder:
         draw, generation = drawn.draw, drawn.generation
         if keep != "pixels" and not generation.tokens:
             raise BadInput(f"engine {self.spec.run.engine!r} gives no visual tokens: use --keep pixels")
+        if keep != "pixels":
+            self._check_codes(generation.tokens)
         text = prompt_texts(self.spec.run.protocol, draw)[0]
         return DataRow(
             row=drawn.row,
@@ -93,6 +95,20 @@ class BlockEncoder:
             tokens=generation.tokens if keep != "pixels" else None,
             scores={n: v.score for n, v in outcome.values.items() if v.score is not None},
         )
+
+    def _check_codes(self, codes: Sequence[int]) -> None:
+        """Refuse an engine whose codes are of another codebook: stored, they would be other numbers.
+
+        Raises:
+            BadInput: so.
+        """
+        size = int(self.metadata["codebook_size"])
+        if min(codes) < 0 or max(codes) >= size:
+            wrong = next(code for code in codes if not 0 <= code < size)
+            raise BadInput(
+                f"engine {self.spec.run.engine!r} gives the token {wrong}, of a codebook of {size}: use "
+                "--keep pixels"
+            )
 
     def _image(self, outcome: Outcome) -> bytes:
         """The picture, compressed as the set keeps it."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.options import check_choice, check_whole_number
+from sar_eval.storage.image_set import REPACKED
 from sar_eval.storage.objects import ObjectStore
 from sar_eval.storage.set_dedup import (
     METHODS,
@@ -21,7 +22,6 @@ from sar_eval.storage.set_dedup import (
     removed_by,
     store_removals,
 )
-from sar_eval.storage.set_reader import REPACKED
 from sar_eval.synthesis.keep_first import (
     Pairs,
     Places,

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, Incomplete
 from sar_eval.runtime.runtimes import Runtime
 from sar_eval.storage.image_set import BLOCKS_PER_GROUP, ImageSet, record_name
 from sar_eval.storage.set_rows import BlockRecord
@@ -23,6 +23,8 @@ from sar_eval.synthesis.monitor import Monitor, SynthEvent, no_monitor
 from sar_eval.synthesis.shares import Share
 from sar_eval.synthesis.spec import SetSpec
 from sar_eval.types import Shard
+
+HOPELESS = 8  # prompts that fail alone, before any has been drawn, after which none is expected to be
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Driver:
     lacking: int = 0
     own_left: int = 0
     left: int = 0
+    _works: bool = False  # whether any draw of the set has ever come out
     _failed: dict[int, str] = field(default_factory=dict)
     _counted: set[int] = field(default_factory=set)
     _mended: set[int] = field(default_factory=set)  # committed as a later attempt
@@ -95,6 +98,7 @@ class Driver:
         for record in self.image_set.records():
             if record.block >= self.spec.blocks:
                 raise BadInput(f"{self.image_set.store.uri} has block {record.block} of {self.spec.blocks}")
+            self._works |= record.lacking < record.draws
             if record.lacking and record.block in own and self.tries_again:
                 lacking[record.block] = record
             else:
@@ -130,6 +134,7 @@ class Driver:
             self.committed += 1
             self._mended |= {block} if record.attempt else set()
             self.lacking += record.lacking
+            self._works |= record.lacking < record.draws
             if not self.committed % BLOCKS_PER_GROUP:  # else readers list all done-records until the end
                 self.image_set.write_ledgers(self.spec.blocks)
         self.monitor(
@@ -157,7 +162,7 @@ class Driver:
             if self.is_stopped():
                 return  # they are tried again by the next start
             skipped = self._poison(block)
-            rows = ", ".join(map(str, skipped)) or "none of them alone"
+            rows = ", ".join(map(str, sorted(skipped))) or "none of them alone"
             self._tell("note", note=f"block {block} fails at the prompts of rows {rows}")
             alone = replace(task, skipped=skipped, one_by_one=True)
             self._draw(share, alone, [block])
@@ -166,7 +171,21 @@ class Driver:
                 self._draw(share, none, [block])
 
     def _poison(self, block: int) -> dict[int, str]:
-        """Rows of a block whose prompts, drawn alone, end a worker or fail, each with the error."""
-        task = PromptTask(self.image_set.store.uri, self.spec)
+        """Rows of a block whose prompts, drawn alone, end a worker or fail, each with the error.
+
+        Raises:
+            Incomplete: it is not the prompts': no draw of the set has ever come out.
+        """
+        task, found = PromptTask(self.image_set.store.uri, self.spec), dict[int, str]()
         with closing(self.runtime.run(task, self.spec.rows_of(block))) as results:
-            return {result.block: result.error for result in results if result.error is not None}
+            for result in results:
+                if result.error is None:
+                    self._works = True
+                else:
+                    found[result.block] = result.error
+                if not self._works and len(found) == HOPELESS:
+                    raise Incomplete(
+                        f"{HOPELESS} prompts, each drawn alone, failed, and no other has ever been drawn: "
+                        f"{result.error}. Mend the engine, a judge or this machine, then start again"
+                    )
+        return found

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.documents import parse_json, shorten
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.storage.image_set import LEDGER_NAME, OBJECT_NAME, SPEC
-from sar_eval.storage.set_reader import REMOVED, REPACKED, SetReader
+from sar_eval.storage.image_set import LEDGER_NAME, OBJECT_NAME, REPACKED, SPEC
+from sar_eval.storage.set_reader import REMOVED, SetReader
 from sar_eval.synthesis.card import FUNNEL, README
 from sar_eval.synthesis.spec import SetSpec
 

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 
 from sar_eval.documents import convert, parse_json
 from sar_eval.errors import BadInput
-from sar_eval.storage.image_set import SPEC, object_name
+from sar_eval.storage.image_set import REPACKED, SPEC, object_name
 from sar_eval.storage.objects import ObjectStore
 from sar_eval.storage.set_objects import data_object
-from sar_eval.storage.set_reader import REMOVED, REPACKED, Repacked, RepackedPart, SetReader
+from sar_eval.storage.set_reader import REMOVED, Repacked, RepackedPart, SetReader
 from sar_eval.storage.set_rows import DataRow
+from sar_eval.synthesis.card import README
 from sar_eval.synthesis.summary import SetSummary, summarise
 
 BEGUN = "repack/begun.json"
@@ -111,6 +112,8 @@ def state_of(source: SetReader, options: RepackOptions) -> str:
 def _begin(out: ObjectStore, state: str) -> None:
     if out.exists(SPEC):
         raise BadInput(f"{out.uri} holds a set that was drawn there: name another --out")
+    if out.exists(README) and not out.exists(BEGUN):
+        raise BadInput(f"{out.uri} holds a {README} of something else: name another --out")
     out.create(BEGUN, _json({"state": state}))
     found = parse_json(out.read(BEGUN), f"{out.uri}, {BEGUN}")
     if found != {"state": state}:

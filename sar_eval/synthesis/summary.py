@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sar_eval.documents import convert
-from sar_eval.storage.image_set import SPEC
-from sar_eval.storage.set_reader import REPACKED, SetReader
+from sar_eval.storage.image_set import REPACKED, SPEC
+from sar_eval.storage.set_reader import SetReader
 from sar_eval.storage.set_rows import BlockRecord
 from sar_eval.synthesis.expression import parse_filter
 from sar_eval.synthesis.funnel import FunnelStep, funnel

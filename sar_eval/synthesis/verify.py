@@ -7,7 +7,6 @@ start, to the same bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,12 +26,11 @@ from sar_eval.storage.image_set import (
 from sar_eval.storage.objects import ObjectMissing, ObjectStore
 from sar_eval.storage.prompt_source import unpack_index
 from sar_eval.storage.set_groups import Group, Problem, group_numbers, listed, read_group
-from sar_eval.storage.set_reader import REMOVED, SetReader
+from sar_eval.storage.set_reader import REMOVAL, REMOVED, SetReader
 from sar_eval.synthesis.spec import PromptFacts, SetSpec
 
 READERS = 8  # objects that are in memory at a time; each may have a hundred megabytes
 MISSING = "it is missing"
-_REMOVAL = re.compile(rf"{REMOVED}[a-z]+-[0-9a-f]{{16}}\.parquet")  # what `synth dedup` writes
 
 
 @dataclass(slots=True)
@@ -94,7 +92,7 @@ def verify(
         parts = [_Expected(part.name, part.size) for part in reader.parts()]
         _look_at(found, image_set.store, parts, _listed(image_set.store, "data/"), quick)
     removals = _listed(image_set.store, REMOVED)
-    named = [_Expected(name, None) for name in removals if _REMOVAL.fullmatch(name)]
+    named = [_Expected(name, None) for name in removals if REMOVAL.fullmatch(name)]
     _look_at(found, image_set.store, named, removals, quick)
     return found
 

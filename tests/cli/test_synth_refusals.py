@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import Run, refused
 
+from tests.small_sets import make_set
 from tests.synth_sets import ENGINE, write_prompts
 
 DRAW = ["--ckpt", "demo:sft", "--engine", ENGINE, "--devices", "cpu", "--workers", "1"]
@@ -40,6 +41,33 @@ def test_a_folder_of_something_else_stays_as_it_is(in_this_process: Run, tmp_pat
     (tmp_path / "mine" / name).write_text("my own words")
     refused(in_this_process(["synth", "start", "p.jsonl", "--out", "mine", *DRAW]), f"holds {name}")
     assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == ["my own words"]
+
+
+def test_a_copy_replaces_no_readme_of_others(in_this_process: Run, tmp_path: Path) -> None:
+    make_set(tmp_path / "set")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my own words")
+    refused(in_this_process(["synth", "repack", "set", "--out", "mine"]), "holds a README.md")
+    assert (tmp_path / "mine" / "README.md").read_text() == "my own words"
+    refused(in_this_process(["synth", "repack", "set", "--out", "memory://x"]), "one process")
+    refused(in_this_process(["synth", "repack", "set", "--out", ""]), "empty")
+    refused(in_this_process(["draw", "set", "0", "--out", "p.jsonl"]), "is a file")
+    assert in_this_process(["synth", "repack", "set", "--out", "copy"]).returncode == 0
+    refused(in_this_process(["synth", "status", "copy"]), "copy is a repacked copy")
+
+
+def test_what_others_put_beside_removals_is_left_alone(in_this_process: Run, tmp_path: Path) -> None:
+    make_set(tmp_path / "set")
+    (tmp_path / "set" / "dedup").mkdir()
+    (tmp_path / "set" / "dedup" / "notes.parquet").write_bytes(b"none of ours")
+    assert in_this_process(["synth", "card", "set"]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "clean", "dedup", "card"])
+def test_a_set_without_a_name(in_this_process: Run, tmp_path: Path, command: str) -> None:
+    """The folder that one is in must not be meant."""
+    make_set(tmp_path)
+    refused(in_this_process(["synth", command, ""]), "empty")
 
 
 @pytest.mark.parametrize("text", ['{"prompt": 5}\n' * 3, "no JSON\n", '{"prompt": "a", "prompt": "b"}\n'])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.errors import BadInput, Incomplete, SpecMismatch
 from sar_eval.runtime.local import LocalRuntime
 from sar_eval.runtime.slots import WorkerSlot
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import open_store
 from sar_eval.synthesis.begin import begin_set, stored_spec
-from sar_eval.synthesis.driver import Driver
+from sar_eval.synthesis.driver import HOPELESS, Driver
 from sar_eval.synthesis.monitor import SynthEvent
 from tests.synth_sets import contents, request, synthesise, write_prompts
 
@@ -43,17 +43,36 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_prompts_that_kill_or_fail_are_named_and_the_rest_is_drawn(tmp_path: Path) -> None:
-    texts = [*TEXTS[:6], "poison", *TEXTS[6:9], "faulty", "absent"]
+    texts = [*TEXTS[:5], "twice", "poison", *TEXTS[5:8], "faulty", "absent"]
     prompts, notes = write_prompts(tmp_path / "p.jsonl", texts), list[str]()
     asked = request(prompts, str(tmp_path / "set"))
     image_set, driver = synthesise(asked, 1, lambda event: notes.append(event.note))
     records = {record.block: record for record in image_set.records()}
-    assert [records[block].fates.get("failed", 0) for block in range(3)] == [0, 2, 4]
-    assert driver.lacking == 6
+    assert [records[block].fates.get("failed", 0) for block in range(3)] == [0, 4, 4]
+    assert driver.lacking == 8
+    assert records[1].problems[0].endswith("ValueError: engine gave '5/0' twice")
     assert "6/0: given up after 3 tries: the worker was ended by SIGKILL" in records[1].problems
     assert "the engine cannot draw this" in records[2].problems[0]
     assert records[2].problems[2:] == ("11/0: nothing was drawn", "11/1: nothing was drawn")
-    assert "block 1 fails at the prompts of rows 6" in notes
+    assert "block 1 fails at the prompts of rows 5, 6" in notes
+
+
+@pytest.mark.slow
+def test_where_every_prompt_fails_it_is_not_the_prompts(tmp_path: Path) -> None:
+    """Else a broken judge would be asked three times by each of a million workers."""
+    prompts = write_prompts(tmp_path / "p.jsonl", [f"faulty {number}" for number in range(HOPELESS + 4)])
+    asked = request(prompts, str(tmp_path / "set"), block_prompts=HOPELESS + 2)
+    with pytest.raises(Incomplete, match=r"no other has ever been drawn: .*the engine cannot draw this"):
+        synthesise(asked)
+    assert not (tmp_path / "set" / "done").exists()
+
+
+@pytest.mark.slow
+def test_codes_that_no_set_can_hold_are_refused(tmp_path: Path) -> None:
+    """Stored as whole numbers from 0 on, -1 would become four billion."""
+    prompts = write_prompts(tmp_path / "p.jsonl", ["strange"])
+    with pytest.raises(BadInput, match="gives the token -1, of a codebook of"):
+        synthesise(request(prompts, str(tmp_path / "set"), keep="both"))
 
 
 def test_a_second_start_draws_again_what_failed(tmp_path: Path) -> None:
