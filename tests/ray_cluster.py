@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ class RayCluster:
         self.cluster.remove_node(machine, allow_graceful=False)
 
     def kill(self, victim: str, driver: subprocess.Popen[Any], dice: random.Random) -> bool:
-        """Kill one of `VICTIMS`; returns whether there was one."""
-        workers = self.workers()
+        """Kill one of `VICTIMS`, as soon as there is one; returns whether there was one."""
+        has_it = victim in {"driver", "machine"}
+        while not (workers := self.workers()) and not has_it and driver.poll() is None:
+            time.sleep(0.1)  # a driver on a busy machine takes its time to get workers
         if victim == "driver":
             driver.kill()
         elif victim == "machine":
@@ -53,7 +56,7 @@ class RayCluster:
             self.add_machine()
         elif workers:
             os.kill(dice.choice(workers)[victim == "worker"], signal.SIGKILL)
-        return bool(workers) or victim in {"driver", "machine"}
+        return has_it or bool(workers)
 
     def workers(self) -> list[tuple[int, int]]:
         """Process ids of all actors and of the workers that they look after."""

@@ -93,12 +93,12 @@ def is_transient(error: Exception) -> bool:
 
 def fault(error: BaseException) -> Fault:
     """What an error of a store or a file system means."""
-    chain = list(_chain(error))
-    for link in chain:
+    # The nearest link that says something: those behind it may be another call's, whose error was being
+    # handled when this one was made.
+    for link in _chain(error):
         response = getattr(link, "response", None)
         if isinstance(response, Mapping) and "Error" in response:
             return _of_response(response)
-    for link in chain:
         if found := _of_class(link) or _of_status(link):
             return found
     return _of_errno(error)

@@ -88,10 +88,17 @@ class RemoteStore(ObjectStore):
                 if kind != "exists":
                     lost = lost or kind == "transient"
                     raise
-                return lost and self.read(name) == data
+                return False
             return True
 
-        return self._writing(name, attempt)
+        return self._writing(name, attempt) or (lost and self._has(name, data))
+
+    def _has(self, name: str, data: bytes) -> bool:
+        """Whether an object has these bytes; not if it was deleted meanwhile."""
+        try:
+            return self.read(name) == data
+        except ObjectMissing:
+            return False
 
     def exists(self, name: str) -> bool:
         """See `ObjectStore`."""

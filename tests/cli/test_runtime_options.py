@@ -30,12 +30,6 @@ def test_what_does_not_go_together(
     assert not out.exists()
 
 
-def test_a_set_in_the_memory_of_one_process_is_refused(in_this_process: Run, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("a red ring\n")
-    words = ["synth", str(tmp_path / "prompts.txt"), "--ckpt", "demo:sft", "--out", "memory://set"]
-    refused(in_this_process(words), "--out is the memory of this process")
-
-
 def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sar_eval.errors import StorageFailed
 from sar_eval.storage.image_set import ImageSet, object_name
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.retries import Retries
@@ -78,6 +79,27 @@ def test_an_object_that_somebody_deleted(image_set: ImageSet) -> None:
     assert image_set.finished() == {0}
     assert commit(image_set, 1)
     assert image_set.record(1) == record
+
+
+def test_a_fault_while_a_lost_answer_is_looked_into(s3: Proxy, image_set: ImageSet) -> None:
+    """The error of the look is its own: it passes, though "it exists" was answered just before."""
+    s3.faults += [Fault(method="PUT", code="drop", reaches=True), Fault(times=2, method="GET", code="drop")]
+    assert image_set.store.create("done/0", b"ours")
+    assert [fault.times for fault in s3.faults] == [0, 0]
+
+
+def test_a_fault_within_the_handling_of_another_passes(s3: Proxy, image_set: ImageSet) -> None:
+    """A driver that ends by an error of the store gives its claims back meanwhile, for example."""
+    s3.faults += [
+        Fault(method="PUT", status=403, code="AccessDenied"),
+        Fault(times=2, method="PUT", code="drop"),
+    ]
+    try:
+        image_set.store.write("data/a", b"1")
+    except StorageFailed:
+        image_set.store.write("claims/0", b"1")
+    assert image_set.store.read("claims/0") == b"1"
+    assert [fault.times for fault in s3.faults] == [0, 0]
 
 
 @pytest.mark.slow
