@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,18 +30,26 @@ if TYPE_CHECKING:
     from sar_eval.synthesis.spec import SetSpec
 
 DEFAULT = "start"
+CLOSE = 0.75  # likeness of a mistyped command, from 0 to 1
 SELECTION, SET = "Selection", "Set"  # panels of --help
 
 
 class SynthGroup(TyperGroup):
     """A group whose first word may be left out: `synth FILE` is `synth start FILE`."""
 
+    default = DEFAULT
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command before words that name none."""
         first = next((word for word in args if not word.startswith("-")), "")
-        if args and first not in self.commands and args[0] not in ctx.help_option_names:
+        if args and not self._names_a_command(first) and args[0] not in ctx.help_option_names:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def _names_a_command(self, word: str) -> bool:
+        """Whether a word is a command's, or all but, where no file is called so."""
+        is_close = bool(get_close_matches(word, self.commands, 1, CLOSE))
+        return word in self.commands or (is_close and not Path(word).exists())
 
 
 app = typer.Typer(

@@ -71,7 +71,7 @@ def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: Time
     if driver.own_left:
         _stop_incomplete(uri, shard, driver, warning.came)
     if not driver.left:
-        finish(image_set, explain=False)
+        finish(image_set, explain=False, err=watch.fills_stdout)
     else:
         say(
             f"share {shard} is complete, {driver.left} of {spec.blocks} blocks are in work elsewhere",

@@ -87,3 +87,11 @@ def test_a_log_on_standard_output_is_alone_there(in_this_process: Run) -> None:
     assert events == ["start", "block", "end"]
     assert "2 of 2 pictures are kept" in done.stderr
     assert "left after" in done.stderr
+
+
+def test_a_mistyped_command_is_no_prompt_file(in_this_process: Run, tmp_path: Path) -> None:
+    done = in_this_process(["synth", "staus", "set"])
+    assert done.returncode == 2
+    assert "Did you mean 'status'" in done.stderr
+    (tmp_path / "staus").mkdir()  # a folder of prompts
+    assert "Did you mean" not in in_this_process(["synth", "staus", "--out", "set"]).stderr

@@ -75,7 +75,9 @@ def _parse(words: Sequence[str]) -> None:
     """Parse a command line of sar-eval's as the command would, without running it."""
     command, rest = typer.main.get_command(app), list(words[1:])
     while hasattr(command, "commands"):
-        command = command.commands[rest.pop(0)]
+        default = getattr(command, "default", None)
+        is_left_out = default is not None and rest[0] not in command.commands
+        command = command.commands[default if is_left_out else rest.pop(0)]
     command.make_context(command.name, rest)
 
 
@@ -125,6 +127,8 @@ def _unknown_words(text: str) -> list[str]:
         if unknown := [name for name in names if name not in found[0].commands]:
             return unknown
         found = [found[0].commands[name] for name in names]
+    if default := getattr(found[0], "default", None):  # a group whose command was left out
+        found = [found[0].commands[default]]
     known = {"--help", *(option for command in found for p in command.params for option in p.opts)}
     return [word for word in words if word.startswith("-") and word not in known]
 
