@@ -141,6 +141,10 @@ NOT_RUN = {
     r"sar-eval train grpo simplear-.*|python -m benchmarks\.speed\.grpo .*": (
         "needs SimpleAR's weights and a card; tests/unit/train/test_grpo_recipes.py loads the recipes"
     ),
+    r"python scripts/make_scene_prompts\.py .*|sar-eval synth scenes\.parquet .*": (
+        "draws for half an hour; tests/e2e/test_synth_demo.py draws a few"
+    ),
+    r"sar-eval synth (status )?.*s3://.*": "needs a bucket; tests/unit/storage/test_set_on_s3.py has one",
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 
