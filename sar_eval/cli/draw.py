@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sar_eval.cli.options import AsJson
+from sar_eval.cli.options import AsJson, Code
 from sar_eval.cli.terminal import one_line, say
 from sar_eval.documents import cut
 from sar_eval.errors import BadInput, GateFailed, Incomplete
@@ -45,6 +45,7 @@ def draw(
     devices: Annotated[
         str | None, typer.Option("--devices", help="GPUs, as 0,1,3; `cpu` for none.")
     ] = None,
+    code: Code = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures of a set again, kept ones or not, and say whether they are what its manifest says.
@@ -59,6 +60,7 @@ def draw(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out} is a file: name a folder")
     image_set, spec, source = _opened(uri, prompts)
+    spec.check_code(code or (), uri)
     wanted = parse_keys(keys, spec)
     spec = same_files(spec, ckpt)
     found = []

@@ -60,6 +60,14 @@ VisualTokenizer = Annotated[
     ),
 ]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Never ask the hub: folders and its cache.")]
+Code = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        metavar="PATH.PY:NAME",
+        help="Code that the set names and that may run here: an engine, judge or scorer. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sar_eval.runtime.slurm import ArrayJob
     from sar_eval.spec import RunSpec
     from sar_eval.storage.image_set import ImageSet
+    from sar_eval.synthesis.spec import SetSpec
 
 RUNTIME = "slurm"
 PANEL = "SLURM"
@@ -83,12 +84,12 @@ def is_asked(where: WhereToRun, slurm: OnSlurm) -> bool:
     return False
 
 
-def submit_set(image_set: ImageSet, blocks: int, where: WhereToRun, slurm: OnSlurm) -> None:
+def submit_set(image_set: ImageSet, spec: SetSpec, where: WhereToRun, slurm: OnSlurm) -> None:
     """Submit the shares of a set that are incomplete and not in SLURM's queue already.
 
     Args:
         image_set: that was begun.
-        blocks: number of blocks of the set.
+        spec: of the set.
         where, slurm: what was asked for.
 
     Raises:
@@ -96,10 +97,11 @@ def submit_set(image_set: ImageSet, blocks: int, where: WhereToRun, slurm: OnSlu
     """
     from sar_eval.synthesis.shares import incomplete_shares
 
-    uri, shares = image_set.store.uri, min(slurm.tasks or 1, blocks)
-    left = incomplete_shares(image_set.finished(), blocks, shares)
-    flags = (f"--{name}={value}" for name in PASSED_ON if (value := getattr(where, name)) is not None)
-    words = [*_program(), "synth", "work", uri, *flags]
+    uri, shares = image_set.store.uri, min(slurm.tasks or 1, spec.blocks)
+    left = incomplete_shares(image_set.finished(), spec.blocks, shares)
+    flags = [f"--{name}={value}" for name in PASSED_ON if (value := getattr(where, name)) is not None]
+    code = [f"--code={name}" for name in spec.code]  # this command has named it
+    words = [*_program(), "synth", "work", uri, *flags, *code]
     job = _job(uri, words, '--share "$share/$shares"', shares, "USR1", slurm)
     _submit(job, left, slurm)
     say(f"`sar-eval synth status {shlex.quote(uri)} --shares {shares}` says how far they are")

@@ -171,7 +171,7 @@ def start(
     if explain:
         console(watch.fills_stdout).print(order_table(spec.selection))
     if by_slurm:
-        slurm.submit_set(image_set, spec.blocks, where, on_slurm)
+        slurm.submit_set(image_set, spec, where, on_slurm)
         return
     with working(storing.uri, watch) as monitor, driver_name(image_set.store.uri) as name:
         driver = Driver(image_set, spec, runtime_of(spec, where), name, monitor)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli.options import with_options
+from sar_eval.cli.options import Code, with_options
 from sar_eval.cli.synth_progress import Watch
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput, Incomplete
@@ -33,6 +34,7 @@ def work(
     ],
     where: WhereToRun,
     watch: Watch,
+    code: Code = None,
 ) -> None:
     """Draw one share of a set, then what slower shares have left.
 
@@ -43,10 +45,17 @@ def work(
         shard = parse_shard(share, "--share")
         if shard is None or not uri:
             raise BadInput("SET and --share I/N are needed, as 2/8 for the second of eight shares")
-        _work(uri, shard, where, watch, warning)
+        _work(uri, shard, where, watch, code or (), warning)
 
 
-def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: TimeWarning) -> None:
+def _work(
+    uri: str,
+    shard: Shard,
+    where: WhereToRun,
+    watch: Watch,
+    code: Sequence[str],
+    warning: TimeWarning,
+) -> None:
     from sar_eval.cli.synth import finish, runtime_of, working  # which registers this command
     from sar_eval.storage.image_set import ImageSet
     from sar_eval.storage.objects import open_store
@@ -55,6 +64,7 @@ def _work(uri: str, shard: Shard, where: WhereToRun, watch: Watch, warning: Time
 
     image_set = ImageSet(open_store(uri))
     spec = stored_spec(image_set)
+    spec.check_code(code, uri)
     image_set.store.check_writable()
     with working(uri, watch) as monitor:
         driver = Driver(

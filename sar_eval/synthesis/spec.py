@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 from sar_eval.documents import convert, shorten
 from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.options import check_choice, check_whole_number
-from sar_eval.spec import RunSpec
+from sar_eval.spec import RunSpec, code_files
 from sar_eval.synthesis.selection import Selection
 from sar_eval.types import Json
 
 LAYOUTS, KEPT = ("parquet", "webdataset"), ("pixels", "tokens", "both")
 IMAGE_FORMATS = ("png", "webp")
+REMOTE_CODE = "trust_remote_code"  # the engines' option that runs files of a checkpoint
 FORMAT = 1  # of the stored spec
 MAX_BEST_OF = 1000
 OWNER = "the set"  # in messages about its settings
@@ -111,6 +113,26 @@ class SetSpec:
             "embed": self.embed,
             "the engine's options": self.run.digest,  # and all else that decides a draw
         }
+
+    @property
+    def code(self) -> list[str]:
+        """What of it is somebody's code: `path.py:NAME` of engine and measures, and a checkpoint's own."""
+        found = code_files({"engine": self.run.engine}, {})
+        for measure in self.selection.measures:
+            found |= code_files({measure.name: measure.source}, measure.options)
+        remote = [REMOTE_CODE] if self.run.engine_options.get(REMOTE_CODE) else []
+        return [*sorted({*found.values()}), *remote]
+
+    def check_code(self, allowed: Collection[str], where: str) -> None:
+        """Refuse to run code that a stored spec names and this command does not.
+
+        Raises:
+            BadInput: naming the code.
+        """
+        if unnamed := [name for name in self.code if name not in allowed]:
+            raise BadInput(
+                f"{where} names code that would run here; if you trust it: --code {shlex.quote(unnamed[0])}"
+            )
 
     def check_same(self, asked: SetSpec, where: str) -> None:
         """Refuse to go on with a set under other settings.

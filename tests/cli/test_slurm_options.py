@@ -59,7 +59,8 @@ def test_a_dry_run_prints_what_would_be_submitted(
     assert "#SBATCH --gres=gpu:1\n" in done.stdout
     assert "\nmodule load cuda\n" in done.stdout
     command = _task_command(done.stdout)
-    assert command.endswith('/set --threads=1 --devices=cpu --share "$share/$shares"')
+    named = f"--threads=1 --devices=cpu --code={ENGINE}"  # as the command that submits has named it
+    assert command.endswith(f'/set {named} --share "$share/$shares"')
     assert f"# sbatch --parsable --array=0-2%2 {tmp_path}/set.slurm/array.sbatch 1" in done.stdout
     assert not (tmp_path / "set.slurm").exists()
 

@@ -95,3 +95,12 @@ def test_a_mistyped_command_is_no_prompt_file(in_this_process: Run, tmp_path: Pa
     assert "Did you mean 'status'" in done.stderr
     (tmp_path / "staus").mkdir()  # a folder of prompts
     assert "Did you mean" not in in_this_process(["synth", "staus", "--out", "set"]).stderr
+
+
+def test_code_that_a_set_names_runs_only_if_the_command_names_it_too(in_this_process: Run) -> None:
+    """A set may be anybody's: what its spec says is data."""
+    assert in_this_process(["synth", "start", "p.jsonl", "--out", "set", *DRAW]).returncode == 0
+    refused(in_this_process(["draw", "set", "0/0"]), "names code that would run here", ENGINE)
+    refused(in_this_process(["synth", "work", "set", "--share", "1/1"]), "--code", ENGINE)
+    done = in_this_process(["draw", "set", "0/0", "--code", ENGINE, "--devices", "cpu"])
+    assert (done.returncode, "the same pixels" in done.stdout) == (0, True), done.stderr

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sar_eval.cli.draw import draw
 from sar_eval.errors import BadInput, GateFailed, Incomplete, SpecMismatch
 from sar_eval.runtime.slots import WorkerSlot
-from sar_eval.synthesis.begin import SetRequest, begin_set
+from sar_eval.storage.image_set import ImageSet
+from sar_eval.storage.objects import open_store
+from sar_eval.synthesis.begin import SetRequest, begin_set, stored_spec
 from sar_eval.synthesis.block import BlockTask
 from sar_eval.synthesis.draw_again import parse_keys
 from sar_eval.synthesis.selection import Selection
@@ -68,10 +71,15 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetSpec:
     return spec
 
 
+def _draw(uri: str, keys: list[str], **options: Any) -> None:
+    """The command, told that the set's code may run."""
+    draw(uri, keys, code=stored_spec(ImageSet(open_store(uri))).code, **options)
+
+
 def test_pictures_are_those_of_the_manifest(
     drawn: SetSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw("set", ["3", "0/1"], out=tmp_path / "again", as_json=True)
+    _draw("set", ["3", "0/1"], out=tmp_path / "again", as_json=True)
     facts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [fact["key"] for fact in facts] == ["0/1", "3/0", "3/1"]
     assert [fact["fate"] for fact in facts] == ["outranked", "kept", "outranked"]
@@ -85,7 +93,7 @@ def test_other_pixels_are_told_and_fail(
 ) -> None:
     monkeypatch.setenv("SAR_EVAL_TEST_SHIFT", "1")
     with pytest.raises(GateFailed, match="2 of 2 pictures have other pixels"):
-        draw("set", ["1"])
+        _draw("set", ["1"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1/0  kept  drawn/000000000001-0000.png, OTHER PIXELS")
     assert lines[0].endswith("'a ring'")
@@ -93,7 +101,7 @@ def test_other_pixels_are_told_and_fail(
 
 def test_bad_rows_and_blocks_to_come(drawn: SetSpec, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Incomplete, match="1 of 2 pictures could not be drawn"):
-        draw("set", ["2/0", "4/0"])
+        _draw("set", ["2/0", "4/0"])
     bad, new = capsys.readouterr().out.splitlines()
     assert bad.startswith("2/0  failed  no picture: broken JSON")
     assert new.startswith("4/0  not in the set yet  drawn/000000000004-0000.png, nothing to compare")
@@ -118,14 +126,14 @@ def test_keys_are_sorted_and_drawn_once(drawn: SetSpec) -> None:
 
 def test_other_files_are_refused(drawn: SetSpec, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="demo:sft-short is not the one that the set was drawn with"):
-        draw("set", ["0"], ckpt="demo:sft-short")
+        _draw("set", ["0"], ckpt="demo:sft-short")
     Path("p.jsonl").rename("moved.jsonl")
     with pytest.raises(BadInput, match=r"no file .*p\.jsonl; --prompts names the file elsewhere"):
-        draw("set", ["0"])
-    draw("set", ["0"], prompts="moved.jsonl")
+        _draw("set", ["0"])
+    _draw("set", ["0"], prompts="moved.jsonl")
     Path("moved.jsonl").write_text("\n".join(LINES).replace("ring", "rung"))
     with pytest.raises(SpecMismatch, match=r"moved\.jsonl is not the prompt file"):
-        draw("set", ["0"], prompts="moved.jsonl")
+        _draw("set", ["0"], prompts="moved.jsonl")
 
 
 def test_a_damaged_manifest_is_named(drawn: SetSpec) -> None:
@@ -134,7 +142,7 @@ def test_a_damaged_manifest_is_named(drawn: SetSpec) -> None:
     with pytest.raises(
         BadInput, match=r"part-000000000-\w+\.parquet is damaged: run `sar-eval synth verify`"
     ):
-        draw("set", ["0"])
+        _draw("set", ["0"])
 
 
 def test_an_empty_name_is_no_set() -> None:
