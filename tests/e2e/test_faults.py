@@ -58,7 +58,7 @@ def test_a_block_that_kills_its_workers_leaves_the_rest_whole(
     summary = json.loads(done.stdout)
     counts = [summary[name] for name in ("expected", "generated", "judged", "failed")]
     assert counts == [12, 10, 10, 2]
-    assert "counting-000/0: given up after 3 tries: worker" in summary["problems"][0]
+    assert "counting-000/0: given up after 3 tries: the worker" in summary["problems"][0]
     assert "SIGKILL" in summary["problems"][0]
     assert "2 of 12 images have no result" in done.stderr
     healed.touch()

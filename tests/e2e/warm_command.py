@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+WORKERS_END_S = 60.0
 # What the commands of these tests import, here and in their workers.
 MODULES = (
     *("torch", "cv2", "pandas", "scipy.special", "pydantic", "PIL.BmpImagePlugin", "PIL.GifImagePlugin"),
@@ -109,7 +110,33 @@ def _wait(child: int, kill_after: float | None) -> int | None:
         time.sleep(0.002)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    _wait_for_workers(child)
     return None
+
+
+def _wait_for_workers(session: int) -> None:
+    """Workers end by themselves when their command is gone; until then a forked one holds its lock open.
+
+    Raises:
+        TimeoutError: they do not.
+    """
+    end = time.monotonic() + WORKERS_END_S
+    while _is_alive(session):
+        if time.monotonic() > end:
+            raise TimeoutError(f"workers of the killed command {session} live on")
+        time.sleep(0.01)
+
+
+def _is_alive(session: int) -> bool:
+    """Whether a process of this session runs."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, *_, found = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has just ended
+            continue
+        if int(found) == session and state != "Z":
+            return True
+    return False
 
 
 if __name__ == "__main__":
