@@ -128,13 +128,17 @@ def _wait_for_workers(session: int) -> None:
 
 
 def _is_alive(session: int) -> bool:
-    """Whether a process of this session runs."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    """Whether a process of this session has a thread that runs.
+
+    Its first thread may have ended, and the process look like a zombie, while others hold its files open.
+    """
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            state, *_, found = path.read_text().rpartition(")")[2].split()[:4]
+            state, *_, found = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+            threads = len(list((path / "task").iterdir()))
         except OSError:  # it has just ended
             continue
-        if int(found) == session and state != "Z":
+        if int(found) == session and (state != "Z" or threads > 1):
             return True
     return False
 
