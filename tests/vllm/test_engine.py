@@ -224,7 +224,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _column(folder: Path, kind: str, column: str) -> dict[str, Any]:
-    rows = pd.read_parquet(folder / kind).set_index("key")[column]
+    parts = sorted((folder / kind).glob("part-*.parquet"))  # a worker that was killed may leave a .tmp
+    rows = pd.concat(map(pd.read_parquet, parts)).set_index("key")[column]
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in rows.items()}
 
 
@@ -250,15 +251,15 @@ def test_a_killed_worker_loses_nothing_stored(suite: Path, tmp_path: Path) -> No
     command = [sys.executable, "-m", "sar_eval", *words, "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         parts = tmp_path / "run" / "generations"
-        while running.poll() is None and len(list(parts.glob("part-*"))) < 2:
+        while running.poll() is None and len(list(parts.glob("part-*.parquet"))) < 2:
             time.sleep(0.05)
-        stored = {path.name for path in parts.glob("part-*")}
+        stored = {path.name for path in parts.glob("part-*.parquet")}
         for child in psutil.Process(running.pid).children(recursive=True):
             if "multiprocessing.spawn" in " ".join(child.cmdline()):
                 os.kill(child.pid, signal.SIGKILL)
         output, errors = running.communicate(timeout=200)
     assert running.returncode == 0, output + errors
-    assert stored <= {path.name for path in parts.glob("part-*")}
+    assert stored <= {path.name for path in parts.glob("part-*.parquet")}
     assert len(_column(tmp_path / "run", "generations", "tokens")) == 24
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["spec"]["engine_options"] == {"max_num_seqs": 8}
