@@ -36,6 +36,7 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
+@pytest.mark.slow  # imports Ray
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:70000", "http://127.0.0.1:8265"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:

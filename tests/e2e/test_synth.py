@@ -21,6 +21,7 @@ from tests.synth_sets import contents, request, synthesise, write_prompts
 TEXTS = [f"thing number {number}" for number in range(18)]
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
     prompts, events = write_prompts(tmp_path / "p.jsonl", TEXTS), list[SynthEvent]()
     for name, workers in (("one", 1), ("two", 2)):
@@ -75,6 +76,7 @@ def test_codes_that_no_set_can_hold_are_refused(tmp_path: Path) -> None:
         synthesise(request(prompts, str(tmp_path / "set"), keep="both"))
 
 
+@pytest.mark.slow
 def test_a_second_start_draws_again_what_failed(tmp_path: Path) -> None:
     """And commits it as another attempt, if it lacks less; what is whole is not drawn again."""
     prompts, log = write_prompts(tmp_path / "p.jsonl", [*TEXTS[:5], "absent"]), tmp_path / "log"

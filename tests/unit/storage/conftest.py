@@ -9,6 +9,14 @@ from tests.gcs_server import gcs_server
 from tests.s3_server import s3_server, use
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks a server takes seconds to import its client: such tests are slow ones."""
+    for item in items:
+        if {"s3", "gcs"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def s3_process() -> Iterator[Proxy]:
     pytest.importorskip("moto")
