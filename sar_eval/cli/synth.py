@@ -283,7 +283,7 @@ def finish(image_set: ImageSet, explain: bool, err: bool = False) -> None:
         raise Incomplete(
             f"{spec.blocks - figures.blocks} of {spec.blocks} blocks are not there: start again"
         )
-    write_card(image_set.store)
+    write_card(image_set.store, summary=summary)
     say(f"card    {image_set.store.where(README)}", err)
     if lacking := figures.fates.get("failed", 0) + figures.fates.get("unjudged", 0):
         raise Incomplete(

@@ -58,10 +58,13 @@ class CardWords:
     prompts_licence: str = ""
 
 
-def write_card(store: ObjectStore, words: CardWords = CardWords()) -> str:
+def write_card(
+    store: ObjectStore, words: CardWords = CardWords(), summary: SetSummary | None = None
+) -> str:
     """Write `README.md` and `funnel.json` of a set, and return the card.
 
-    Words that are not given are those of an earlier card.
+    Words that are not given are those of an earlier card. Who has the set's summary gives it: making one
+    reads all records.
 
     Raises:
         BadInput: there is no set, or its spec or a record is broken.
@@ -70,7 +73,7 @@ def write_card(store: ObjectStore, words: CardWords = CardWords()) -> str:
     reader = SetReader(store)
     earlier = earlier_words(store)
     words = CardWords(*(getattr(words, f.name) or getattr(earlier, f.name) for f in fields(CardWords)))
-    summary = summarise(reader)
+    summary = summary or summarise(reader)
     card = render_card(reader, summary, words)
     if words != CardWords():
         store.write(WORDS, _json(asdict(words)))

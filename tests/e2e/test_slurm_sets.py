@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.slurm_stand_in import SlurmStandIn, Task
-from tests.synth_sets import ENGINE
+from tests.synth_sets import ENGINE, contents
 
 ROOT = Path(__file__).parents[2]
 DISTURBANCES = int(os.environ.get("SAR_EVAL_KILLS", "2"))  # a hundred and more prove something
@@ -29,7 +29,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmStandIn:
 def _synth(folder: Path, out: str, *words: str, blocks: int = 24) -> subprocess.CompletedProcess[str]:
     prompts = folder / "prompts.jsonl"
     rows = [{"id": f"p{n}", "prompt": f"a red ring {n}"} for n in range(2 * blocks)]
-    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    if not prompts.exists():  # written again it has another time, which a set keeps
+        prompts.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     engine = ("--engine", ENGINE, "--engine-option", "pace_ms=50")
     drawing = ("--ckpt", "demo:sft", *engine, "--best-of", "2", "--keep", "both")
     where = ("--block-prompts", "2", "--workers", "1", "--devices", "cpu", "--out", str(folder / out))
@@ -40,13 +41,6 @@ def _synth(folder: Path, out: str, *words: str, blocks: int = 24) -> subprocess.
         check=False,
         cwd=ROOT,
     )
-
-
-def _objects(folder: Path) -> dict[str, bytes]:
-    """All that readers see."""
-    names = ("data", "manifest", "done", "ledger")
-    paths = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, folder / "spec.json"]}
 
 
 class Disturbance:
@@ -89,6 +83,6 @@ def test_a_disturbed_array_makes_the_set_of_one_undisturbed_machine(
             break
         cluster.run(disturb, timeout=600.0)
     logs = "".join(path.read_text() for path in (tmp_path / "set.slurm" / "logs").iterdir())
-    assert _objects(tmp_path / "set") == _objects(tmp_path / "whole"), (disturb.ways, logs)
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole"), (disturb.ways, logs)
     assert not disturb.left
     assert list((tmp_path / "set" / "claims").glob("0*")) == []
