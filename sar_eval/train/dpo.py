@@ -17,13 +17,13 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.storage.lock import check_training_folder, training_lock
+from sar_eval.train.accelerators import new_accelerator
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.decoder import TrainingProgress
 from sar_eval.train.grpo_state import TrainingState
@@ -202,7 +202,7 @@ class _Training:
         self.checkpoint, self.protocol, self.pairs = checkpoint, protocol, pairs
         self.out, self.options, self.progress = out, options, progress
         precision = "bf16" if options.bfloat16 else "no"
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.accelerator = new_accelerator(precision, cpu=not torch.cuda.is_available())
         if options.batch_size < self.accelerator.num_processes:
             raise BadInput(
                 f"--batch-size {options.batch_size} for {self.accelerator.num_processes} processes: at "

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval import discover
@@ -18,6 +17,7 @@ from sar_eval.errors import BadInput, GateFailed
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.storage.lock import check_training_folder, training_lock
 from sar_eval.storage.training_journal import is_training, read_head
+from sar_eval.train.accelerators import new_accelerator
 from sar_eval.train.grpo import GrpoTrainer, Outcome, Progress
 from sar_eval.train.grpo_recipe import MAY_CHANGE, GrpoRecipe
 from sar_eval.train.grpo_state import TrainingState
@@ -191,7 +191,7 @@ def train_grpo(
     disable_progress_bar()  # transformers' own
     options = setup.recipe.options
     precision = "bf16" if options.precision == "bfloat16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=setup.device == "cpu")
+    accelerator = new_accelerator(precision, cpu=setup.device == "cpu")
     torch.manual_seed(options.seed)
     with ExitStack() as stack:
         if accelerator.is_main_process:

@@ -1,12 +1,11 @@
 """The rivals of a policy gradient from prompts to checkpoints, by the command line, on the demo."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from sar_eval.families.locate import DEMO
@@ -14,18 +13,6 @@ from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.shards import SELECTED_SCHEMA, read_shards
 
 Command = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    yield
-    forget_precision()
-
-
-def forget_precision() -> None:
-    """Accelerate keeps it for the whole process; each command is a process of its own elsewhere."""
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 def _done(found: tuple[int, str]) -> str:
@@ -62,7 +49,6 @@ def test_from_prompts_to_checkpoints(drawn: Path, tmp_path: Path, sar_eval_here:
     data = ["--data", best, "--tokenizer", visual]
     _done(sar_eval_here("train", "sft", "--ckpt", "demo:pretrain", *data, "--out", raft, *words))
 
-    forget_precision()  # sft's is bfloat16
     words = ["--steps", 3, "--warmup", 0, "--batch-size", 4, "--learning-rate", 1e-4]
     text = _done(sar_eval_here("train", "dpo", drawn, "--ckpt", "demo:pretrain", "--out", dpo, *words))
     curve = [json.loads(line) for line in (dpo / "loss.jsonl").read_text().splitlines()]

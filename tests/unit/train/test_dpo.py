@@ -5,13 +5,11 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from sar_eval.engines.native import NativeEngine
@@ -31,14 +29,6 @@ OPTIONS = DpoOptions(3, batch_size=4, micro=3, pairs_per_prompt=2, learning_rate
 
 class Stop(Exception):
     """Interrupts a training run."""
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    """Accelerate keeps its precision for the whole process."""
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
 
 
 @pytest.fixture
