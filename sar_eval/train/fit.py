@@ -17,14 +17,13 @@ from transformers.utils.logging import disable_progress_bar
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.storage.token_shards import WeightedPlace
-from sar_eval.train.batches import MicroBatches, text_ids
+from sar_eval.train.batches import MicroBatches, TextIds
 from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.curve import TrainingProgress
 from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.start import Start
 from sar_eval.train.state import check_state, make_folder
-from sar_eval.train.token_stream import TokenStream
+from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.types import Json
@@ -63,29 +62,15 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             its state was made with other options.
     """
     out, options = job.out, job.options
-    resume = _can_resume(out, options)
+    state = last_state(out / "state") if _can_resume(out, options) else None
     disable_progress_bar()  # transformers' own; `progress` replaces it
     stream = open_stream(job)
-    torch.manual_seed(options.seed)
-    model, tokenizer = job.start.load(attention_implementation("cuda" if torch.cuda.is_available() else "cpu"))
+    model, tokenizer = job.start.load(attention_implementation())
     check_codes(stream, job.visual_tokenizer, model.config.vocab_size - len(tokenizer))
     make_folder(out)
     ranks = PartialState(cpu=not torch.cuda.is_available())
-    state = last_state(out / "state") if resume else None
-    batches = MicroBatches(
-        stream,
-        text_ids(tokenizer),
-        rank=ranks.process_index,
-        ranks=ranks.num_processes,
-        batch_size=options.batch_size,
-        micro=options.micro_batch(ranks.num_processes),
-        first_step=_step_of(state),
-        steps=options.last_step,
-        pack=options.pack,
-        offset=len(tokenizer),
-    )
     trainer = DecoderTrainer(
-        batches,
+        _batches(stream, TextIds(tokenizer), options, ranks, _step_of(state), model.config),
         options,
         model=prepare(model, len(tokenizer), options.loss),
         args=training_arguments(out / "state", options, ranks.num_processes),
@@ -96,6 +81,29 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     trainer.train(resume_from_checkpoint=state)
     if trainer.is_world_process_zero():
         save_checkpoint(trainer.model, tokenizer, job.visual_tokenizer, stream.sizes, out, job.training)
+
+
+def _batches(
+    stream: TokenStream,
+    text: TextIds,
+    options: TrainingOptions,
+    ranks: PartialState,
+    step: int,
+    config: Any,
+) -> MicroBatches:
+    """This rank's, from `step` on."""
+    return MicroBatches(
+        stream,
+        text,
+        rank=ranks.process_index,
+        ranks=ranks.num_processes,
+        batch_size=options.batch_size,
+        micro=options.micro_batch(ranks.num_processes),
+        first_step=step,
+        steps=options.last_step,
+        pack=options.pack,
+        context=config.max_position_embeddings,
+    )
 
 
 def open_stream(job: TrainingJob) -> TokenStream:
