@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -22,10 +19,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 from sar_eval.documents import read_json, shorten
-from sar_eval.errors import BadInput, StorageFailed
+from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.storage.files import write_json
 from sar_eval.storage.shards import TOKEN_SCHEMA, Place, read_metadata, read_shards
+from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.curve import trim_curve
 from sar_eval.train.state import check_state, make_folder
 from sar_eval.types import Json
@@ -219,7 +216,7 @@ def fit(
     trainer.train(resume_from_checkpoint=_last_state(out / "state") if resume else None)
     if trainer.is_world_process_zero():
         side = math.isqrt(dataset.tokens.shape[1])
-        save_checkpoint(trainer.model, tokenizer, visual_tokenizer, side, out, training)
+        save_checkpoint(trainer.model, tokenizer, visual_tokenizer, {(side, side)}, out, training)
 
 
 def _check_range(codes: NDArray[np.int32], visual_tokenizer: Path, in_model: int) -> None:
@@ -301,37 +298,3 @@ def attention_implementation() -> str:
     On the CPU the backward pass of SDPA takes half of a bfloat16 step at this size.
     """
     return "sdpa" if torch.cuda.is_available() else "eager"
-
-
-def save_checkpoint(
-    model: Any,
-    tokenizer: Any,
-    visual_tokenizer: Path,
-    side: int,
-    out: Path,
-    training: Mapping[str, Json] | None = None,
-) -> None:
-    """Write the decoder in bfloat16 safetensors, its tokenizer, and the path of the visual tokenizer.
-
-    `side` is the number of visual tokens along one side of a training image; `training` says in
-    `sar_eval.json` what made it, for those who use it.
-    """
-    try:
-        model.to(torch.bfloat16).save_pretrained(out)
-    except SafetensorError as error:  # its writer in Rust, where the disk takes no more
-        raise StorageFailed(
-            f"cannot write {out / 'model.safetensors'}: {error}. Make room and run the same command again: "
-            "it goes on from the last state"
-        ) from error
-    tokenizer.save_pretrained(out)
-    config = json.loads((out / "config.json").read_text())
-    config["architectures"] = ["SimpARForCausalLM"]
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    resolution = side * VisualTokenizer(visual_tokenizer).downsample
-    # `..` is taken of the folder itself, not of a link to it.
-    beside = os.path.relpath(visual_tokenizer.resolve(), out.resolve())
-    facts = {"visual_tokenizer": beside, "resolution": resolution}
-    if training:
-        facts["training"] = dict(training)
-    write_json(out / "sar_eval.json", facts)  # as a whole: it says that the checkpoint is finished
-    shutil.rmtree(out / "state", ignore_errors=True)

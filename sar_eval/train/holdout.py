@@ -25,6 +25,7 @@ from sar_eval.storage.files import write_json
 from sar_eval.storage.training_journal import HoldoutRow
 from sar_eval.suites.locate import read_suite
 from sar_eval.train.judged_waves import Judges, judged
+from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import evenly_by_tag
 from sar_eval.types import Draw, DrawProtocol, Generation, Json, Prompt, Verdict, make_draw, suite_digest
@@ -259,14 +260,9 @@ def check_sample(folder: Path, holdout: Holdout, *, is_first: bool) -> None:
     path, sample = folder / "sample.json", holdout.sample()
     if is_first or not path.is_file():
         write_json(path, sample)
-    elif (earlier := read_json(path)) != sample:
-        changed = [
-            name for name in sample if not isinstance(earlier, dict) or earlier.get(name) != sample[name]
-        ]
-        raise BadInput(
-            f"the evaluations in {folder} are of another sample ({', '.join(changed)} differ): evaluate as "
-            "before, or remove the folder to begin anew"
-        )
+    else:
+        earlier = convert(read_json(path), dict[str, Json], str(path))
+        refuse_others(earlier, sample, path)
 
 
 def _own_protocol(recipe: Recipe, native_resolution: int) -> DrawProtocol:
