@@ -133,7 +133,10 @@ def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
     config: Any = read_json(path)
     name = config.get("visual_tokenizer") if isinstance(config, dict) else None
     if not isinstance(name, str):
-        raise BadInput(f"{path} names no visual_tokenizer (a folder, as text)")
+        raise BadInput(f"{path} names no visual_tokenizer (a folder or a name of the hub, as text)")
+    if HUB_NAME.fullmatch(name) and not _is_folder(str(folder / name)):
+        found = snapshot(name, VISUAL_TOKENIZER_FILES)
+        return found.folder, found.name
     return _resolved(folder / name, str(path)), ""
 
 

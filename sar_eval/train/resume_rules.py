@@ -1,4 +1,4 @@
-"""May a training go on with what is asked for now? Every setting but those that may change must be as before."""
+"""Whether a training may go on: every setting must be as before, but those that may change."""
 
 from __future__ import annotations
 
