@@ -20,17 +20,17 @@ from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
 from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.curve import TrainingProgress
-from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.full_state import full_weights
 from sar_eval.train.launcher import is_first
+from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.start import Loaded, Start
 from sar_eval.train.state import make_folder
+from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
-from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import TrainingStates
