@@ -133,7 +133,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sar_eval.families.demo import build_config, build_text_tokenizer
     from sar_eval.families.fsq import FsqAutoencoder
     from sar_eval.suites.shapes.vocabulary import all_words
-    from sar_eval.train.decoder import save_checkpoint
+    from sar_eval.train.checkpoint_writer import save_checkpoint
     from sar_eval.train.tokenizer import TokenizerOptions, export
 
     torch.manual_seed(0)
@@ -144,7 +144,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_text_tokenizer(all_words())
     model = Qwen2ForCausalLM(build_config(len(tokenizer), 64))
     (root / "decoder").mkdir()
-    save_checkpoint(model, tokenizer, root / "tokenizer", 4, root / "decoder")
+    save_checkpoint(model, tokenizer, root / "tokenizer", {(4, 4)}, root / "decoder")
     return root / "decoder"
 
 

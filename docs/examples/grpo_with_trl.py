@@ -21,7 +21,7 @@ from sar_eval import discover
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.recipe import shipped
 from sar_eval.suites.prompts import load_suite
-from sar_eval.train.decoder import save_checkpoint
+from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.policy import GuidedPolicy
 from sar_eval.train.policy_model import engine_weights, load_policy
 from sar_eval.types import DrawProtocol, Prompt, make_draw
@@ -142,7 +142,8 @@ def main(out: Path, steps: int) -> None:
         trainer = PictureTrainer(engine, judge, prompts, args=config)
         trainer.train()
     tokenizer, visual_tokenizer = trainer.processing_class, engine.checkpoint.visual_folder
-    save_checkpoint(trainer.model, tokenizer, visual_tokenizer, engine.grid_side, out)
+    sizes = {(engine.grid_side, engine.grid_side)}
+    save_checkpoint(trainer.model, tokenizer, visual_tokenizer, sizes, out)
 
 
 if __name__ == "__main__":

@@ -188,9 +188,9 @@ def start(
 def _request(
     prompts: str, ckpt: str, selecting: WhatToKeep, storing: WhatToStore, how: HowToDraw
 ) -> SetRequest:
+    from sar_eval.storage.hub_uploads import check_repository
     from sar_eval.storage.objects import check_lasting
     from sar_eval.synthesis.begin import SetRequest
-    from sar_eval.synthesis.push import check_repository
 
     if not storing.uri:
         raise BadInput("--out is missing: a folder, or an address s3://..., gs://... for the set")
@@ -198,7 +198,7 @@ def _request(
         check_name(storing.uri, "--out")
     check_lasting(storing.uri)
     if storing.push:
-        check_repository(storing.push)
+        check_repository(storing.push, "dataset")
     asked = overrides(how)
     options = dict(asked["engine_options"])
     image_format = str(options.pop("image_format", "png"))

@@ -46,7 +46,7 @@ def locate(name: str, visual_tokenizer: str = "") -> Location:
             not cached.
         Incomplete: the download was interrupted; the same command resumes it.
     """
-    pinned, folder = _checkpoint_folder(name)
+    pinned, folder = locate_folder(name)
     visual_folder, visual_name = _visual_folder(folder, visual_tokenizer)
     return Location(pinned, folder, visual_folder, visual_name)
 
@@ -69,17 +69,27 @@ def demo_names() -> list[str]:
     return sorted(f"demo:{path.parent.name}" for path in DEMO.glob("*/model.safetensors"))
 
 
-def _checkpoint_folder(name: str) -> tuple[str, Path]:
-    check_text(name, "checkpoint")
+def locate_folder(name: str, what: str = "checkpoint", files: list[str] | None = None) -> tuple[str, Path]:
+    """What `Location` calls a folder, and the folder itself.
+
+    Args:
+        name: `demo:NAME`, a folder or a hub name.
+        what: it is, for messages.
+        files: patterns of what is downloaded from the hub; a checkpoint's files by default.
+
+    Raises:
+        UnknownName, BadInput, Incomplete: see `locate`.
+    """
+    check_text(name, what)
     if name.startswith("demo:"):
         if name not in demo_names():
-            raise UnknownName(_unknown(name))
+            raise UnknownName(_unknown(name, what))
         return name, DEMO / name.removeprefix("demo:")
     if name and _is_folder(name):
         return str(Path(name).resolve()), Path(name)
     if not HUB_NAME.fullmatch(name) or _is_path(name):
-        raise UnknownName(_unknown(name))
-    found = snapshot_with_weights(name, CHECKPOINT_FILES)
+        raise UnknownName(_unknown(name, what))
+    found = snapshot_with_weights(name, CHECKPOINT_FILES) if files is None else snapshot(name, files)
     return found.name, found.folder
 
 
@@ -95,13 +105,13 @@ def _is_path(name: str) -> bool:
     return name.count("/") > 1 and _is_folder(name.partition("/")[0])
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, what: str) -> str:
     if not name:
-        return f"no checkpoint is named: a folder, a hub name (ORG/NAME), or {', '.join(demo_names())}"
+        return f"no {what} is named: a folder, a hub name (ORG/NAME), or {', '.join(demo_names())}"
     matches = difflib.get_close_matches(name[:255], demo_names(), 1)
     hint = f"; did you mean {matches[0]!r}?" if matches else f"; shipped are {', '.join(demo_names())}"
     return (
-        f"unknown checkpoint {shorten(name)}: it is neither a folder nor a shipped checkpoint nor a hub "
+        f"unknown {what} {shorten(name)}: it is neither a folder nor a shipped checkpoint nor a hub "
         f"name (ORG/NAME, ORG/NAME/SUBFOLDER, either with @REVISION){hint}"
     )
 
@@ -123,7 +133,10 @@ def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
     config: Any = read_json(path)
     name = config.get("visual_tokenizer") if isinstance(config, dict) else None
     if not isinstance(name, str):
-        raise BadInput(f"{path} names no visual_tokenizer (a folder, as text)")
+        raise BadInput(f"{path} names no visual_tokenizer (a folder or a name of the hub, as text)")
+    if HUB_NAME.fullmatch(name) and not _is_folder(str(folder / name)):
+        found = snapshot(name, VISUAL_TOKENIZER_FILES)
+        return found.folder, found.name
     return _resolved(folder / name, str(path)), ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import io
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,11 +34,12 @@ Key = tuple[int, int]  # row of the prompt, index of the draw
 
 @dataclass(frozen=True, slots=True)
 class DataPart:
-    """A data object: its number, which is that of its block unless the set is repacked, name and bytes."""
+    """A data object: number (of its block, unless the set is repacked), name, bytes and rows."""
 
     number: int
     name: str
     size: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,12 @@ class SetReader:
         """Data objects in order, from a number on; blocks of which nothing was kept have none."""
         if self.repacked:
             for number, part in enumerate(self.repacked.parts[first:], first):
-                yield DataPart(number, part.name, part.size)
+                yield DataPart(number, part.name, part.size, part.rows)
             return
         for record in self.image_set.records():
             if record.data and record.block >= first:
-                yield DataPart(record.block, record.data, record.data_bytes)
+                kept = record.fates.get("kept", 0)
+                yield DataPart(record.block, record.data, record.data_bytes, kept)
 
     def removed(self) -> Iterator[Key]:
         """Keys of removed draws, ascending; some may come twice."""
@@ -133,7 +135,7 @@ class SetReader:
         removals = _Removals(self.removed())
         for part in self.parts(first):
             suffix = PurePosixPath(part.name).suffix
-            with self._open(part) as file:
+            with self.open_part(part) as file:
                 for position, row in enumerate(read_data_object(file, suffix, self.store.where(part.name))):
                     if not removals.has((row.row, row.index)):
                         yield part, position, row
@@ -154,9 +156,9 @@ class SetReader:
 
     def _table(self, part: DataPart, columns: Sequence[str], where: str) -> pa.Table:
         names = [*columns, *(name for name in ("row", "index") if name not in columns)]
-        with self._open(part) as file:
+        with self.open_part(part) as file:
             if part.name.endswith(".tar"):
-                return _tar_table(read_data_object(file, ".tar", where), names)
+                return tar_table(read_data_object(file, ".tar", where), names)
             return read_columns(file, names, where, _keep)
 
     def metadata(self) -> dict[str, str]:
@@ -168,7 +170,7 @@ class SetReader:
         part = next(self.parts(), None)
         if part is None:
             return {}
-        with self._open(part) as file:
+        with self.open_part(part) as file:
             return _metadata(file, self.store.where(part.name))
 
     def _found(self, part: DataPart) -> BinaryIO:
@@ -178,8 +180,12 @@ class SetReader:
             raise BadInput(f"{error}: `sar-eval synth verify` looks at all objects") from error
 
     @contextmanager
-    def _open(self, part: DataPart) -> Iterator[BinaryIO]:
-        """A data object, if it has its size: a tar may be cut off where nothing shows."""
+    def open_part(self, part: DataPart) -> Iterator[BinaryIO]:
+        """A data object, if it has its size: a tar may be cut off where nothing shows.
+
+        Raises:
+            BadInput: it is missing, or has another size.
+        """
         with self._found(part) as file:
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
@@ -226,7 +232,8 @@ class _Removals:
         return self._next == key
 
 
-def _tar_table(rows: Iterator[DataRow], names: Sequence[str]) -> pa.Table:
+def tar_table(rows: Iterable[DataRow], names: Sequence[str]) -> pa.Table:
+    """Some fields of rows, as columns."""
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for row in rows:
         for name in names:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sar_eval.documents import parse_json, shorten
-from sar_eval.errors import BadInput, Incomplete
+from sar_eval.documents import parse_json
+from sar_eval.errors import BadInput
+from sar_eval.storage.hub_uploads import check_repository, hub_client, hub_errors
 from sar_eval.storage.image_set import LEDGER_NAME, OBJECT_NAME, REPACKED, SPEC
 from sar_eval.storage.set_reader import REMOVED, SetReader
 from sar_eval.synthesis.card import FUNNEL, README
@@ -23,19 +23,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _OURS = re.compile(rf"{OBJECT_NAME.pattern}|{LEDGER_NAME.pattern}|{REMOVED}[a-z]+-[0-9a-f]{{16}}\.parquet")
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 COMMIT_OBJECTS, COMMIT_BYTES = 100, 1 << 29  # of one commit: half a GB is in memory at a time
 FEW = 10_000  # files of a folder that the hub takes
-
-
-def check_repository(name: str) -> None:
-    """Refuse what is no name of a dataset: before hours of drawing, too.
-
-    Raises:
-        BadInput: so.
-    """
-    if not REPOSITORY.fullmatch(name):
-        raise BadInput(f"--push is {shorten(name)}: ORG/NAME of a dataset on the hub")
 
 
 def push(
@@ -62,15 +51,15 @@ def push(
         BadInput: the hub refuses it, or the set has more files than the hub takes.
         Incomplete: the upload broke off; the same command goes on.
     """
-    check_repository(repository)
+    check_repository(repository, "dataset")
     wanted, last = list(_files(reader)), _last(reader)
     if len(wanted) > 2 * FEW:
         raise BadInput(
             f"{len(wanted):,} objects are more than the hub takes in a folder ({FEW:,}): "
             "`sar-eval synth repack` makes fewer, larger ones"
         )
-    api = _client(api)
-    with _hub_errors(repository):
+    api = hub_client(api)
+    with hub_errors(repository, "set"):
         address = str(api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True))
         there = set(api.list_repo_files(repository, repo_type="dataset"))
         missing = [(name, size) for name, size in wanted if name not in there]
@@ -83,14 +72,6 @@ def push(
         stale = {name for name in there if _OURS.fullmatch(name)} - {name for name, _ in wanted}
         _commit(api, repository, reader, last, "Card", stale)
     return address
-
-
-def _client(api: HfApi | None) -> HfApi:
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()  # the client's own; `progress` replaces them
-    return HfApi() if api is None else api
 
 
 def _files(reader: SetReader) -> Iterator[tuple[str, int]]:
@@ -152,50 +133,3 @@ def _public(name: str, data: bytes, reader: SetReader) -> bytes:
         return data
     spec = SetSpec.from_json(parse_json(data, name), reader.store.where(name))
     return (json.dumps(spec.without_paths().to_json(), sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-@contextmanager
-def _hub_errors(repository: str) -> Iterator[None]:
-    """What the hub's client raises, as errors that say what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    try:
-        yield
-    except LocalTokenNotFoundError as error:
-        raise BadInput("the hub asks who you are: log in with `hf auth login`, or set HF_TOKEN") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        raise _refused(repository, status, str(error).partition("\n")[0]) from error
-    except ValueError as error:  # of a header that the hub does not like, a licence that it does not know
-        raise BadInput(f"the hub does not take the set: {' '.join(str(error).split())}") from error
-    except Exception as error:
-        # Of lost connections the client passes on its HTTP library's errors; that has had two names.
-        if not isinstance(error, OSError | RuntimeError) and not _is_of_http(error):
-            raise
-        raise _broke_off(repository, f"{type(error).__name__}: {error}") from error
-
-
-def _is_of_http(error: Exception) -> bool:
-    return any(kind.__module__.startswith("httpx") for kind in type(error).__mro__)
-
-
-def _refused(repository: str, status: int, message: str) -> BadInput | Incomplete:
-    if status == 401:
-        return BadInput(
-            "the hub does not know you: log in with `hf auth login`, or set HF_TOKEN to a token that may "
-            "write"
-        )
-    if status in (403, 404):
-        return BadInput(
-            f"the hub does not let you write to {repository} ({message}): is the name right, and may your "
-            "token write there?"
-        )
-    if 400 <= status < 500 and status not in (408, 409, 412, 429):
-        return BadInput(f"the hub refuses {repository}: {message}")
-    return _broke_off(repository, message)
-
-
-def _broke_off(repository: str, message: str) -> Incomplete:
-    return Incomplete(
-        f"the upload to {repository} broke off ({message}): run the same command again to go on"
-    )

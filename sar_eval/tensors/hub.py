@@ -44,6 +44,12 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
 
 
+def hub_name_of(folder: Path) -> str:
+    """ORG/NAME@COMMIT of a folder in the hub's cache, with its subfolder; "" for any other folder."""
+    found = re.search(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(/.+)?$", folder.as_posix())
+    return f"{found[1]}/{found[2]}{found[4] or ''}@{found[3]}" if found else ""
+
+
 def snapshot_with_weights(name: str, patterns: list[str]) -> Snapshot:
     """Like `snapshot`, but with the torch files where a repository has no safetensors."""
     found = snapshot(name, patterns)

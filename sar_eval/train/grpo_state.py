@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.storage.files import remove_own_temporaries, write_json, write_stream
+from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.state import AGAIN, check_torch_file
 from sar_eval.types import Json
 
@@ -109,27 +109,5 @@ class TrainingState:
         stored = read_json(self.settings_path)
         if not isinstance(stored, dict):
             raise BadInput(f"{self.settings_path} is no file of a training's settings: {AGAIN}")
-        _refuse_others(stored, settings, self.settings_path, may_change)
+        refuse_others(stored, settings, self.settings_path, may_change)
         return stored
-
-
-def _refuse_others(
-    stored: Json, settings: Mapping[str, Json], path: Path, may_change: Sequence[str]
-) -> None:
-    before, now = _flat(stored), _flat(settings)
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name) and not any(fnmatchcase(name, each) for each in may_change):
-            raise BadInput(
-                f"{path} says {name} = {shorten(before.get(name))}, asked for is {shorten(now.get(name))}: "
-                "go on with the same settings, or take another --out"
-            )
-
-
-def _flat(value: Json, prefix: str = "") -> dict[str, Json]:
-    """Every value that is no table, by its dotted name; tables of a list have numbers."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        value = {str(number): item for number, item in enumerate(value)}
-    if not isinstance(value, dict):
-        return {prefix: value}
-    dotted = {f"{prefix}.{key}" if prefix else key: item for key, item in value.items()}
-    return {name: each for key, item in dotted.items() for name, each in _flat(item, key).items()}

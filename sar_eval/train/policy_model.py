@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from sar_eval.decoding.load import load_transformers
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.storage.files import storage_errors
-from sar_eval.train.decoder import save_checkpoint
+from sar_eval.storage.replaced_folders import replace_folder
+from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.policy import GuidedPolicy
+from sar_eval.train.text_tokenizer import load_text_tokenizer
 from sar_eval.types import DrawProtocol, Json
 
 
@@ -56,44 +54,28 @@ def engine_weights(policy: GuidedPolicy) -> Iterator[tuple[str, Tensor]]:
 def save_policy(
     policy: GuidedPolicy, checkpoint: Checkpoint, resolution: int, out: Path, training: Mapping[str, Json]
 ) -> None:
-    """Write the policy as a checkpoint folder in bfloat16 that `run` takes; a copy, the policy trains on.
+    """Write the policy as a checkpoint folder in bfloat16 that `run` takes; the policy stays as it is.
 
     Args:
         policy: without accelerate's wrapper.
         checkpoint: that it started from, whose tokenizers are its own.
         resolution: of its pictures in pixels.
         out: the folder; files of that name in it are replaced.
-        training: what made it (see `decoder.save_checkpoint`).
+        training: what made it (see `save_checkpoint`).
 
     Raises:
         StorageFailed: it cannot be written.
     """
-    # Not AutoTokenizer: for `model_type: qwen2` it builds Qwen2's own class, which adds a token.
-    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(checkpoint.folder)
+    tokenizer = load_text_tokenizer(checkpoint.folder)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        model = _on_the_cpu(policy.model)
         side = resolution // checkpoint.downsample
-        save_checkpoint(model, tokenizer, checkpoint.visual_folder, side, out, training)
-
-
-def _on_the_cpu(model: Any) -> Any:
-    """A copy in bfloat16 that takes no memory of the model's device."""
-    # What deepcopy finds in its memo, it takes as the copy; tied parameters are one there, too.
-    memo: dict[int, Any] = {
-        id(parameter): torch.nn.Parameter(parameter.detach().to("cpu", torch.bfloat16))
-        for parameter in model.parameters()
-    }
-    return deepcopy(model, memo).to("cpu")
+        visual = checkpoint.visual_folder
+        save_checkpoint(policy.model, tokenizer, visual, {(side, side)}, out, training)
 
 
 def replace_policy(
     policy: GuidedPolicy, checkpoint: Checkpoint, resolution: int, out: Path, training: Mapping[str, Json]
 ) -> None:
     """As `save_policy`, but a folder that is there is replaced as a whole."""
-    aside = out.with_name(f"{out.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    save_policy(policy, checkpoint, resolution, aside, training)
-    with storage_errors(out):
-        shutil.rmtree(out, ignore_errors=True)
-        aside.rename(out)
+    replace_folder(out, lambda new: save_policy(policy, checkpoint, resolution, new, training))

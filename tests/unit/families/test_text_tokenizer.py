@@ -44,7 +44,7 @@ def forms(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-    from sar_eval.train.decoder import save_checkpoint
+    from sar_eval.train.checkpoint_writer import save_checkpoint
 
     root = tmp_path_factory.mktemp("forms")
     trained = Tokenizer(models.BPE())
@@ -60,7 +60,7 @@ def forms(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     (root / "fast").mkdir()
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(build_config(len(fast), 2560))
-    save_checkpoint(model, fast, ROOT / "sar_eval/demo/tokenizer", 8, root / "fast")
+    save_checkpoint(model, fast, ROOT / "sar_eval/demo/tokenizer", {(8, 8)}, root / "fast")
     shutil.copytree(root / "fast", root / "slow")
     (root / "slow" / "tokenizer.json").unlink()
     for name in ("vocab.json", "merges.txt"):

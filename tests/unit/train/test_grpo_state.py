@@ -11,7 +11,8 @@ import torch
 from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.storage import files
 from sar_eval.train.grpo_recipe import MAY_CHANGE, load_grpo_recipe
-from sar_eval.train.grpo_state import TrainingState, _flat
+from sar_eval.train.grpo_state import TrainingState
+from sar_eval.train.resume_rules import flat
 
 
 def test_the_two_newest_states_are_kept(tmp_path) -> None:
@@ -89,7 +90,7 @@ def test_a_run_goes_on_with_less_memory_or_another_device(tmp_path) -> None:
 
 def test_every_setting_that_may_change_is_one() -> None:
     recipe = load_grpo_recipe("shapes")
-    names = set(_flat(recipe.settings()))
+    names = set(flat(recipe.settings()))
     for pattern in MAY_CHANGE:
         assert any(fnmatchcase(name, pattern) for name in names), pattern
 

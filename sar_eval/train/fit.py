@@ -1,0 +1,215 @@
+"""Train a decoder on captioned visual tokens: what `train pretrain`, `train sft` and `train run` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.utils.logging import disable_progress_bar
+
+from sar_eval.documents import read_json
+from sar_eval.errors import BadInput, Incomplete
+from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.storage.files import write_json
+from sar_eval.storage.lock import training_lock
+from sar_eval.train.batches import MicroBatches, TextIds
+from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.train.curve import TrainingProgress
+from sar_eval.train.full_state import full_weights
+from sar_eval.train.launcher import is_first
+from sar_eval.train.model import attention_implementation, prepare
+from sar_eval.train.process_group import process_group, rank, ranks
+from sar_eval.train.ranks import on_every_rank
+from sar_eval.train.resume_rules import refuse_others
+from sar_eval.train.start import Loaded, Start
+from sar_eval.train.state import make_folder
+from sar_eval.train.stop_at_signal import StopAtSignal
+from sar_eval.train.stop_request import StopRequest
+from sar_eval.train.token_stream import TokenStream, WeightedPlace
+from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
+from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_states import TrainingStates
+from sar_eval.types import Json
+
+SETTINGS = "settings.json"
+# Options that decide about memory, time and files, and of the weights about their rounding alone.
+ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
+MAY_CHANGE = (*(f"training.{name}" for name in ROUNDING), "training.stop_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """One training, resolved.
+
+    Attributes:
+        start: what the decoder and its text tokenizer are at step 0.
+        data: token shards and sets, with their weights in a mixture.
+        visual_tokenizer: folder of the tokenizer that the shards were made with.
+        out: the folder to write.
+        options: how it is trained.
+        callbacks: further ones of the trainer: evaluation, averaged weights, trackers.
+        training: facts for the checkpoint's `sar_eval.json` and card: what made it.
+    """
+
+    start: Start
+    data: Sequence[WeightedPlace]
+    visual_tokenizer: Path
+    out: Path
+    options: TrainingOptions
+    callbacks: Sequence[TrainerCallback] = ()
+    training: Mapping[str, Json] = field(default_factory=dict)
+
+
+def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss: None) -> None:
+    """Train, and write a checkpoint folder to `job.out`; resumes from `out/state` if it exists.
+
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes.
+
+    Raises:
+        BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
+            its state was made with other options.
+    """
+    disable_progress_bar()  # transformers' own; `progress` replaces it
+    with process_group(), ExitStack() as stack:
+        on_every_rank(lambda: _begin(job, stack) if is_first() else None)
+        states = TrainingStates(job.out / "state")
+        resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
+        stop = StopAtSignal(stack.enter_context(StopRequest()))
+        stream, loaded = open_stream(job), _load(job)
+        check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
+        trainer = _trainer(
+            job,
+            stream,
+            loaded,
+            states,
+            resumed,
+            [stop, LossCurveCallback(job.out / "loss.jsonl", progress)],
+        )
+        trainer.train()
+        if (step := trainer.state.global_step) < job.options.last_step:
+            raise Incomplete(
+                f"interrupted; the state of step {step} is saved: run the same command again to finish {job.out}"
+            )
+        weights = full_weights(trainer.model_wrapped)
+        on_every_rank(lambda: _write(job, stream, loaded, weights) if is_first() else None)
+
+
+def _begin(job: TrainingJob, stack: ExitStack) -> None:
+    """Take the folder for this training, or go on in it; the first rank's work."""
+    if (job.out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
+        raise BadInput(f"{job.out} is already a finished checkpoint: use another --out")
+    make_folder(job.out)
+    stack.enter_context(training_lock(job.out))
+    _check_settings(job)
+
+
+def _load(job: TrainingJob) -> Loaded:
+    torch.manual_seed(job.options.seed)
+    return job.start.load(attention_implementation())
+
+
+def _trainer(
+    job: TrainingJob,
+    stream: TokenStream,
+    loaded: Loaded,
+    states: TrainingStates,
+    resumed: int,
+    callbacks: Sequence[TrainerCallback],
+) -> DecoderTrainer:
+    """The trainer of this rank."""
+    options, count = job.options, ranks()
+    batches = MicroBatches(
+        stream,
+        TextIds(loaded.tokenizer),
+        rank=rank(),
+        ranks=count,
+        batch_size=options.batch_size,
+        micro=options.micro_batch(count),
+        first_step=resumed,
+        steps=options.last_step,
+        pack=options.pack,
+        context=loaded.model.config.max_position_embeddings,
+    )
+    return DecoderTrainer(
+        batches,
+        options,
+        states,
+        model=prepare(loaded.model, len(loaded.tokenizer), options.loss),
+        args=training_arguments(states.folder, options, count),
+        callbacks=[*callbacks, *job.callbacks],
+    )
+
+
+def _write(job: TrainingJob, stream: TokenStream, loaded: Loaded, weights: Mapping[str, Tensor]) -> None:
+    """Write the checkpoint; the first rank's work."""
+    save_checkpoint(
+        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, job.out, job.training, weights
+    )
+
+
+def open_stream(job: TrainingJob) -> TokenStream:
+    """The job's rows in their order.
+
+    Raises:
+        BadInput: there are none, they do not match each other or the visual tokenizer.
+    """
+    options = job.options
+    stream = TokenStream(
+        job.data, seed=options.seed, window=options.window, caption_dropout=options.caption_dropout
+    )
+    check_tokens(stream.metadata, job.visual_tokenizer)
+    return stream
+
+
+def check_tokens(metadata: Mapping[str, str], visual_tokenizer: Path) -> None:
+    """Check that the shards were made with this visual tokenizer.
+
+    Raises:
+        BadInput: codebook sizes or encoders differ, or `visual_tokenizer` is not a tokenizer.
+    """
+    visual = VisualTokenizer(visual_tokenizer)
+    codes, encoder = metadata.get("codebook_size"), metadata.get("encoder")
+    if codes is not None and codes != str(visual.codebook_size):
+        raise BadInput(
+            f"the shards use {codes} codes, the tokenizer in {visual_tokenizer} has {visual.codebook_size}"
+        )
+    if encoder is not None and encoder != visual.encoder_digest:
+        raise BadInput(
+            f"the shards were made with encoder {encoder}, the one in {visual_tokenizer} is "
+            f"{visual.encoder_digest}: name their tokenizer, or tokenize the images again"
+        )
+
+
+def check_codes(stream: TokenStream, visual_tokenizer: Path, in_model: int) -> None:
+    """Raise BadInput unless the visual tokenizer and the model have every code that the shards have."""
+    known = min(VisualTokenizer(visual_tokenizer).codebook_size, in_model)
+    if stream.max_code is not None and stream.max_code >= known:
+        raise BadInput(
+            f"the shards have the code {stream.max_code}; {visual_tokenizer} and the model have 0 to "
+            f"{known - 1}"
+        )
+
+
+def _check_settings(job: TrainingJob) -> None:
+    """Hold what is asked for against what the training in `out` began with, and write it there.
+
+    Raises:
+        BadInput: naming the first value that differs.
+    """
+    path = job.out / SETTINGS
+    now: dict[str, Json] = {
+        "training": asdict(job.options),
+        "start": dict(job.start.facts),
+        "data": {str(each.place): each.weight for each in job.data},
+    }
+    if path.exists() and any((job.out / "state").glob("checkpoint-*")):
+        stored = read_json(path)
+        if not isinstance(stored, dict):
+            raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
+        refuse_others(stored, now, path, MAY_CHANGE)
+    write_json(path, now)
