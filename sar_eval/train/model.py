@@ -1,4 +1,4 @@
-"""The decoder in training: its forward pass gives the loss, so that what wraps the model trains it as well."""
+"""The decoder in training: its forward pass gives the loss, so that what wraps it trains it as well."""
 
 from __future__ import annotations
 
