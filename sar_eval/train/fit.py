@@ -110,7 +110,7 @@ def _begin(job: TrainingJob, stack: ExitStack) -> None:
 
 def _load(job: TrainingJob) -> Loaded:
     torch.manual_seed(job.options.seed)
-    return job.start.load(attention_implementation("cuda" if torch.cuda.is_available() else "cpu"))
+    return job.start.load(attention_implementation())
 
 
 def _trainer(
@@ -133,7 +133,7 @@ def _trainer(
         first_step=resumed,
         steps=options.last_step,
         pack=options.pack,
-        offset=len(loaded.tokenizer),
+        context=loaded.model.config.max_position_embeddings,
     )
     return DecoderTrainer(
         batches,

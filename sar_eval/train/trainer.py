@@ -52,7 +52,7 @@ class LossCurveCallback(TrainerCallback):
     def _rate(self, state: Any) -> float:
         """Visual tokens a second since the last point, of all devices."""
         seconds = time.perf_counter() - self._since
-        tokens = state.num_input_tokens_seen - self._tokens
+        tokens: int = state.num_input_tokens_seen - self._tokens
         self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
         return tokens / seconds
 
@@ -125,7 +125,7 @@ class DecoderTrainer(Trainer):
     ) -> Tensor:
         """This micro-batch's part of the step's mean; gradients are averaged over ranks later."""
         total = inputs.pop("total")
-        inputs.pop("keys")
+        del inputs["keys"], inputs["truncated"]
         loss: Tensor = model(**inputs) * (self.args.world_size / total)
         if self.accelerator.sync_gradients:  # the step's last
             self.state.num_input_tokens_seen += total

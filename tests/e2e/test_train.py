@@ -26,9 +26,9 @@ from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, c
 from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
 from sar_eval.train.sft import sft
-from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
 from sar_eval.types import DrawProtocol, Prompt, make_draw
+from tests.token_folders import tokenize
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = TokenizerOptions(levels=(4, 4, 4), width=16, steps=2, batch_size=8)
@@ -40,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("train")
     make_scenes(root / "scenes", 60, style="noisy", seed=1)
     train_tokenizer([root / "scenes"], root / "tokenizer", TOKENIZER)
-    assert tokenize([root / "scenes"], root / "tokenizer", root / "tokens", batch_size=32) == 60
+    assert tokenize([root / "scenes"], root / "tokenizer", root / "tokens", batch_size=32).rows == 60
     return root
 
 
