@@ -116,7 +116,7 @@ class EvaluationCallback(TrainerCallback):
                 self._save(model, step, self._out / BEST)
 
     def _weights(self, model: Any) -> Iterator[tuple[str, Tensor]]:
-        return live_weights(model, None if self._averaged is None else self._averaged.tensors)
+        return live_weights(model, {} if self._averaged is None else self._averaged.tensors)
 
     def _save(self, model: Any, step: int, folder: Path) -> None:
         """Write the weights as they are now; the main process holds them, whole."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
@@ -17,16 +18,17 @@ from transformers.utils.logging import disable_progress_bar
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.storage.token_shards import WeightedPlace
-from sar_eval.train.batches import MicroBatches, text_ids
-from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.train.batches import MicroBatches, TextIds
+from sar_eval.train.checkpoint_writer import drawn_side, save_checkpoint
 from sar_eval.train.curve import TrainingProgress
+from sar_eval.train.live_weights import live_weights
 from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.start import Start
 from sar_eval.train.state import check_state, make_folder
-from sar_eval.train.token_stream import TokenStream
+from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
 
 
@@ -40,7 +42,8 @@ class TrainingJob:
         visual_tokenizer: folder of the tokenizer that the shards were made with.
         out: the folder to write.
         options: how it is trained.
-        callbacks: further ones of the trainer: evaluation, averaged weights, trackers.
+        watching: evaluation, journal and who is told of it.
+        callbacks: further ones of the trainer.
         training: facts for the checkpoint's `sar_eval.json` and card: what made it.
     """
 
@@ -49,6 +52,7 @@ class TrainingJob:
     visual_tokenizer: Path
     out: Path
     options: TrainingOptions
+    watching: Watching = field(default_factory=Watching)
     callbacks: Sequence[TrainerCallback] = ()
     training: Mapping[str, Json] = field(default_factory=dict)
 
@@ -67,14 +71,16 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     disable_progress_bar()  # transformers' own; `progress` replaces it
     stream = open_stream(job)
     torch.manual_seed(options.seed)
-    model, tokenizer = job.start.load(attention_implementation("cuda" if torch.cuda.is_available() else "cpu"))
+    model, tokenizer = job.start.load(
+        attention_implementation("cuda" if torch.cuda.is_available() else "cpu")
+    )
     check_codes(stream, job.visual_tokenizer, model.config.vocab_size - len(tokenizer))
     make_folder(out)
     ranks = PartialState(cpu=not torch.cuda.is_available())
     state = last_state(out / "state") if resume else None
     batches = MicroBatches(
         stream,
-        text_ids(tokenizer),
+        TextIds(tokenizer),
         rank=ranks.process_index,
         ranks=ranks.num_processes,
         batch_size=options.batch_size,
@@ -84,18 +90,30 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         pack=options.pack,
         offset=len(tokenizer),
     )
-    trainer = DecoderTrainer(
-        batches,
-        options,
-        model=prepare(model, len(tokenizer), options.loss),
-        args=training_arguments(out / "state", options, ranks.num_processes),
-        callbacks=[LossCurveCallback(out / "loss.jsonl", progress), *job.callbacks],
-    )
-    if trainer.is_world_process_zero():
-        _write_options(out / "state", options)
-    trainer.train(resume_from_checkpoint=state)
-    if trainer.is_world_process_zero():
-        save_checkpoint(trainer.model, tokenizer, job.visual_tokenizer, stream.sizes, out, job.training)
+
+    def write(weights: Mapping[str, Tensor], folder: Path, step: int = 0) -> None:
+        facts = {**job.training, "step": step} if step else job.training
+        save_checkpoint(model, tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights)
+
+    with TrainingWatch(job.watching, out, ema=options.ema, is_main=ranks.is_main_process) as watch:
+        watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes))
+        trainer = DecoderTrainer(
+            batches,
+            options,
+            model=prepare(model, len(tokenizer), options.loss),
+            args=training_arguments(out / "state", options, ranks.num_processes),
+            callbacks=[
+                LossCurveCallback(out / "loss.jsonl", progress, watch.record, watch.clock),
+                *watch.callbacks(write),
+                *job.callbacks,
+            ],
+        )
+        if trainer.is_world_process_zero():
+            _write_options(out / "state", options)
+        trainer.train(resume_from_checkpoint=state)
+        weights = dict(live_weights(trainer.model, watch.averages))
+        if trainer.is_world_process_zero():
+            write(weights, out)
 
 
 def open_stream(job: TrainingJob) -> TokenStream:
