@@ -29,6 +29,7 @@ from sar_eval.cli import (
     train,
     train_grpo,
     train_rivals,
+    train_tokenize,
 )
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
 train_rivals.register(train.app)
 train_grpo.register(train.app)
+train_tokenize.register(train.app)
 app.add_typer(train.app, name="train")
 draw.register(app)
 app.add_typer(synth.app, name="synth")

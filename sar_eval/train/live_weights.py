@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from sar_eval.train.launcher import is_first
+
 # What wrappers put into the names of parameters: torch.compile, DDP, activation checkpointing.
 WRAPPERS = ("_orig_mod.", "module.", "_checkpoint_wrapped_module.")
 
@@ -25,6 +27,15 @@ def live_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterator[t
     """
     for name, parameter in model.named_parameters():
         yield bare_name(name), whole(averaged.get(name, parameter)).to(torch.bfloat16)
+
+
+def whole_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU, in the first process; {} in others, which must call it too."""
+    found = {}
+    for name, tensor in live_weights(model, averaged):
+        if is_first():
+            found[name] = tensor.cpu()
+    return found
 
 
 def bare_name(name: str) -> str:

@@ -20,6 +20,7 @@ from sar_eval.train.evaluation_table import EvaluationTable
 from sar_eval.train.evaluator import Evaluator
 from sar_eval.train.journal import Journal, Listener
 from sar_eval.train.journal_callback import JournalCallback
+from sar_eval.train.launcher import is_first
 from sar_eval.train.rewards import RewardPool
 from sar_eval.train.training_clock import TrainingClock
 from sar_eval.types import Json
@@ -53,18 +54,17 @@ class TrainingWatch:
         clock: of the training, without its evaluations.
     """
 
-    def __init__(self, watching: Watching, out: Path, *, ema: float = 0.0, is_main: bool = True) -> None:
+    def __init__(self, watching: Watching, out: Path, *, ema: float = 0.0) -> None:
         """Nothing is read or started yet.
 
         Args:
             watching: how.
             out: folder of the training.
             ema: decay of averaged weights; 0 for none.
-            is_main: whether this process keeps the journal.
         """
         self._averaged = AveragedWeights(ema) if ema else None
         self.clock = TrainingClock()
-        self._watching, self._out, self._is_main = watching, out, is_main
+        self._watching, self._out = watching, out
         self._journal: Journal | None = None
         self._evaluator: Evaluator | None = None
         self._stack = ExitStack()
@@ -82,7 +82,7 @@ class TrainingWatch:
         """
         watching, pixels = self._watching, visual_setting(visual_tokenizer, "downsample")
         holdout = watching.evaluation.holdout(side * pixels, watching.where)
-        if self._is_main:
+        if is_first():
             self._journal = Journal(self._out, watching.settings, watching.notes, watching.listener)
         if holdout is not None:
             judges = self._stack.enter_context(RewardPool(holdout.judges, "judge"))
