@@ -67,7 +67,9 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     disable_progress_bar()  # transformers' own; `progress` replaces it
     stream = open_stream(job)
     torch.manual_seed(options.seed)
-    model, tokenizer = job.start.load(attention_implementation("cuda" if torch.cuda.is_available() else "cpu"))
+    model, tokenizer = job.start.load(
+        attention_implementation("cuda" if torch.cuda.is_available() else "cpu")
+    )
     check_codes(stream, job.visual_tokenizer, model.config.vocab_size - len(tokenizer))
     make_folder(out)
     ranks = PartialState(cpu=not torch.cuda.is_available())
