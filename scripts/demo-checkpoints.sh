@@ -8,7 +8,7 @@ mkdir -p "$work"
 cd "$work"
 
 scenes() { test -d "scenes-$1" || sar-eval train scenes --out "scenes-$1" --number "$2" --seed "$3" --style "$4"; }
-tokens() { test -d "tokens-$1" || sar-eval train tokenize --data "scenes-$1" --tokenizer tokenizer --out "tokens-$1"; }
+tokens() { test -f "tokens-$1/manifest.json" || sar-eval train tokenize --data "scenes-$1" --tokenizer tokenizer --out "tokens-$1"; }
 finished() { test -f "$1/sar_eval.json"; }
 
 scenes tok-clean 20000 11 clean

@@ -30,6 +30,7 @@ from sar_eval.cli import (
     train_decoder,
     train_grpo,
     train_rivals,
+    train_tokenize,
 )
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ app.add_typer(prompts.app, name="prompts")
 train_decoder.register(train.app)
 train_rivals.register(train.app)
 train_grpo.register(train.app)
+train_tokenize.register(train.app)
 app.add_typer(train.app, name="train")
 draw.register(app)
 app.add_typer(synth.app, name="synth")

@@ -92,29 +92,6 @@ def _levels(text: str) -> tuple[int, ...]:
     return levels
 
 
-@app.command()
-def tokenize(
-    data: Data,
-    tokenizer: Visual,
-    out: Out,
-    batch_size: Batch = 256,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-) -> None:
-    """Turn captioned images into captioned visual tokens, once, ahead of training."""
-    from sar_eval.train.tokenize import tokenize as run
-
-    with showing("tokenize", out) as show:
-        rows = run(
-            data,
-            tokenizer,
-            out,
-            batch_size=batch_size,
-            device=device,
-            progress=lambda done: show(done, None, 0.0),
-        )
-    say(f"{rows} rows of tokens in {out}")
-
-
 def need_train() -> None:
     """Refuse to begin without the packages that training needs.
 

@@ -1,7 +1,8 @@
 """Captioned visual tokens of training, row group by row group.
 
-Read are folders and URIs of `shard-*.parquet` (of `train tokenize` and `train select`, also of earlier
-versions) and synthesised sets. Opening reads footers alone, and of pictures of several sizes the columns of the sizes.
+Read are folders and URIs of `shard-*.parquet` (of `train tokenize` and `train select`, and of earlier
+versions), and synthesised sets. Opening reads footers alone, and where pictures are of several sizes the
+columns of these.
 """
 
 from __future__ import annotations

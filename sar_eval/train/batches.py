@@ -136,7 +136,7 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         firsts = [start + (j * self.ranks + self.rank) * self.micro for j in own]
         spans = [range(first, min(first + self.micro, stop)) for first in firsts]
-        rows, total = self.stream.read(start, stop, {position for span in spans for position in span})
+        rows, total = self.stream.read(start, stop, np.array([at for span in spans for at in span]))
         begin = 0
         for span in spans:
             yield self._batch(rows[begin : begin + len(span)], total)

@@ -24,7 +24,7 @@ class TrainedDecoder(Qwen2ForCausalLM):
     visual_start: int = 0  # the id of code 0, by the size of the text vocabulary
     loss: Loss = "visual"
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None, **_: Any
     ) -> Tensor:
         """The sum of cross-entropies in nats, a float32 scalar.
@@ -49,9 +49,9 @@ def prepare(model: TrainedDecoder, text_ids: int, loss: Loss) -> TrainedDecoder:
     return model
 
 
-def attention_implementation(device: str) -> str:
-    """The decoder's `attn_implementation` in training on "cuda" or "cpu".
+def attention_implementation() -> str:
+    """The decoder's `attn_implementation` in training: "sdpa" on a GPU, "eager" on the CPU.
 
     On the CPU the backward pass of SDPA takes half of a bfloat16 step at the demo's size.
     """
-    return "sdpa" if device == "cuda" else "eager"
+    return "sdpa" if torch.cuda.is_available() else "eager"

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
+Index = NDArray[np.int64]
 
 
-def mixed(*words: int | NDArray[np.int64]) -> Words:
+def mixed(*words: int | Index) -> Words:
     """A hash of the words, element by element: the finaliser of splitmix64 after each.
 
     Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", with Stafford's mix 13.
@@ -29,11 +30,11 @@ def _finalised(z: Words) -> Words:
     return z ^ (z >> np.uint64(31))
 
 
-def permutation(number: int, *words: int) -> NDArray[np.int64]:
+def permutation(number: int, *words: int) -> Index:
     """The numbers below `number` in an order that the words decide."""
     return np.argsort(mixed(*words, np.arange(number)), kind="stable")
 
 
-def uniform(*words: int | NDArray[np.int64]) -> NDArray[np.float64]:
+def uniform(*words: int | Index) -> NDArray[np.float64]:
     """Numbers of [0, 1) with 53 bits."""
     return (mixed(*words) >> np.uint64(11)).astype(np.float64) * 2.0**-53

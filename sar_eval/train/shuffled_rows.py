@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sar_eval.storage.token_rows import TokenRows
 from sar_eval.storage.token_shards import TokenShards
-from sar_eval.train.seeded_order import permutation
+from sar_eval.train.seeded_order import Index, permutation
 
 GROUPS, ROWS = 1, 2  # what is shuffled, as a word of the hash
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,13 @@ class Window:
         """Visual tokens of rows of the endless order."""
         return self._lengths[self._order[indices - self.start]]
 
-    def row(self, index: int) -> tuple[TokenRows, int]:
-        """A row of the endless order: its group, and its number in that."""
-        at = self._order[index - self.start]
-        number = int(np.searchsorted(self._ends, at, "right"))
-        group = self._groups[number]
-        return group, int(at - self._ends[number] + len(group))
+    def rows(self, indices: Index) -> Iterator[tuple[TokenRows, int]]:
+        """Rows of the endless order: the group of each, and its number in that."""
+        at = self._order[indices - self.start]
+        numbers = np.searchsorted(self._ends, at, "right")
+        begins = self._ends - [len(group) for group in self._groups]
+        for number, row in zip(numbers.tolist(), (at - begins[numbers]).tolist(), strict=True):
+            yield self._groups[number], row
 
 
 @dataclass(frozen=True, slots=True)

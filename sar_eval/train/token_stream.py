@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.shards import Place
-from sar_eval.storage.token_rows import TokenRows
 from sar_eval.storage.token_shards import TokenShards
-from sar_eval.train.seeded_order import permutation, uniform
-from sar_eval.train.shuffled_rows import Index, ShuffledRows
+from sar_eval.train.mixture import BLOCK, Mixture
+from sar_eval.train.seeded_order import Index, uniform
+from sar_eval.train.shuffled_rows import ShuffledRows, Window
 
-MIXTURE = 10_000  # rows in which each source has its share: weights are kept to four digits
-DROP, CHOOSE, MIX = 3, 4, 5  # what is drawn, as a word of the hash
+DROP, CHOOSE = 4, 5  # what is drawn, as a word of the hash
 _WEIGHTED = re.compile(r"(.+):([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)")
 
 
@@ -99,13 +98,13 @@ class TokenStream:
             BadInput: see `TokenShards`; or some places have weights and others none.
         """
         self._seed, self._dropout = seed, caption_dropout
-        everything, shares = _sources(places)
-        self._quotas = _quotas(shares)
+        everything, weights = _sources(places)
+        self._mixture = Mixture(weights, seed)
+        shares = (self._mixture.quotas / BLOCK).tolist()
         self._sources = [
-            ShuffledRows(shards, seed, number, math.ceil(window * quota / MIXTURE))
-            for number, (shards, quota) in enumerate(zip(everything, self._quotas, strict=True))
+            ShuffledRows(shards, seed, number, math.ceil(window * share))
+            for number, (shards, share) in enumerate(zip(everything, shares, strict=True))
         ]
-        self._mixed: tuple[int, Index, Index] | None = None
         self.rows_an_epoch = sum(source.rows for source in self._sources)
         self.sizes = frozenset[tuple[int, int]]().union(*(shards.sizes for shards in everything))
         self.codebook_size, self.metadata = everything[0].codebook_size, everything[0].metadata
@@ -118,75 +117,53 @@ class TokenStream:
         Raises:
             BadInput: see `TokenShards.read`.
         """
-        return self.read(start, stop, range(start, stop))[0]
+        return self.read(start, stop, np.arange(start, stop))[0]
 
-    def read(self, start: int, stop: int, wanted: Container[int]) -> tuple[list[TrainRow], int]:
+    def read(self, start: int, stop: int, wanted: Index) -> tuple[list[TrainRow], int]:
         """Some rows of a range, and the number of visual tokens of all its rows.
+
+        Args:
+            start, stop: the range.
+            wanted: positions in it, ascending.
 
         Raises:
             BadInput: see `TokenShards.read`.
         """
-        positions = np.arange(start, stop)
-        needed = np.array([position in wanted for position in positions.tolist()], bool)
-        total = 0
-        if len(self.sizes) == 1:  # then what is not wanted need not be read
-            [(height, width)] = self.sizes
-            total, positions = len(positions) * height * width, positions[needed]
-            needed = np.ones(len(positions), bool)
-        numbers, indices = self._places(positions)
+        if len(self.sizes) == 1:  # what is not wanted need not be read
+            rows, _ = self._read(wanted, wanted)
+            return rows, (stop - start) * math.prod(next(iter(self.sizes)))
+        return self._read(np.arange(start, stop), wanted)
+
+    def _read(self, positions: Index, wanted: Index) -> tuple[list[TrainRow], int]:
+        """In one pass: a range may be of more windows than fit into memory."""
+        numbers, indices = self._mixture.places(positions)
+        is_wanted = np.isin(positions, wanted, assume_unique=True)
         found: dict[int, TrainRow] = {}
+        total = 0
         for number, source in enumerate(self._sources):
-            own = numbers == number
-            for window, part in source.windows(indices[own]):
-                if len(self.sizes) > 1:
-                    total += int(window.lengths(indices[own][part]).sum())
-                here = needed[own][part]
-                at, where = positions[own][part][here], indices[own][part][here]
-                found |= {
-                    position: self._row(position, *window.row(index))
-                    for position, index in zip(at.tolist(), where.tolist(), strict=True)
-                }
-        return [found[position] for position in sorted(found)], total
+            of_source = np.flatnonzero(numbers == number)
+            for window, part in source.windows(indices[of_source]):
+                here = of_source[part]
+                total += int(window.lengths(indices[here]).sum())
+                here = here[is_wanted[here]]
+                found |= self._rows(window, positions[here], indices[here])
+        return [found[position] for position in wanted.tolist()], total
 
-    def _row(self, position: int, group: TokenRows, number: int) -> TrainRow:
-        return TrainRow(
-            group.key(number),
-            self._caption(position, group, number),
-            group.codes(number),
-            int(group.heights[number]),
-            int(group.widths[number]),
-        )
-
-    def _caption(self, position: int, group: TokenRows, number: int) -> str | None:
-        if uniform(self._seed, DROP, position)[0] < self._dropout:
-            return None
-        choices = group.captions(number)
-        chosen = int(uniform(self._seed, CHOOSE, position)[0] * choices) if choices > 1 else 0
-        return group.caption(number, chosen)
-
-    def _places(self, positions: Index) -> tuple[Index, Index]:
-        """Source of each position, and index in the endless order of that."""
-        if len(self._sources) == 1:
-            return np.zeros(len(positions), np.int64), positions
-        blocks, places = np.divmod(positions, MIXTURE)
-        numbers, indices = np.empty_like(positions), np.empty_like(positions)
-        for block in np.unique(blocks).tolist():
-            here = blocks == block
-            of_block, within = self._mixture(block)
-            numbers[here] = of_block[places[here]]
-            indices[here] = within[places[here]] + block * self._quotas[numbers[here]]
-        return numbers, indices
-
-    def _mixture(self, block: int) -> tuple[Index, Index]:
-        """Source of each row of a block, and how many of the block's rows before it are of that source."""
-        if self._mixed is None or self._mixed[0] != block:
-            numbers = np.repeat(np.arange(len(self._quotas)), self._quotas)
-            numbers = numbers[permutation(MIXTURE, self._seed, MIX, block)]
-            within = np.empty(MIXTURE, np.int64)
-            for number, quota in enumerate(self._quotas.tolist()):
-                within[numbers == number] = np.arange(quota)
-            self._mixed = block, numbers, within
-        return self._mixed[1], self._mixed[2]
+    def _rows(self, window: Window, positions: Index, indices: Index) -> dict[int, TrainRow]:
+        """Rows by position."""
+        dropped = uniform(self._seed, DROP, positions) < self._dropout
+        chances = uniform(self._seed, CHOOSE, positions)
+        places = zip(positions.tolist(), window.rows(indices), strict=True)
+        return {
+            position: TrainRow(
+                group.key(row),
+                None if dropped[at] else group.caption(row, int(chances[at] * group.captions(row))),
+                group.codes(row),
+                int(group.heights[row]),
+                int(group.widths[row]),
+            )
+            for at, (position, (group, row)) in enumerate(places)
+        }
 
 
 def _sources(places: Sequence[WeightedPlace]) -> tuple[list[TokenShards], list[float]]:
@@ -211,14 +188,3 @@ def _sources(places: Sequence[WeightedPlace]) -> tuple[list[TokenShards], list[f
                 f"{shards[0].metadata}: codes of several tokenizers cannot be trained together"
             )
     return shards, weights
-
-
-def _quotas(weights: Sequence[float]) -> Index:
-    """Rows of each source in a block: at least one, and `MIXTURE` in all, by the largest remainders."""
-    exact = np.array(weights) / math.fsum(weights) * MIXTURE
-    quotas = np.maximum(np.floor(exact), 1).astype(np.int64)
-    for _ in range(MIXTURE - int(quotas.sum())):
-        quotas[np.argmax(exact - quotas)] += 1
-    while quotas.sum() > MIXTURE:  # many tiny weights, of which each has its one
-        quotas[np.argmax(quotas)] -= 1
-    return quotas

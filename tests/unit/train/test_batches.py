@@ -61,7 +61,7 @@ def test_packed_sequences_follow_each_other(place: str, text: TextIds) -> None:
 
 def test_ranks_share_a_step_in_order(place: str, text: TextIds) -> None:
     one = list(itertools.chain.from_iterable(keys(batches(place, text))))
-    for ranks, micro in [(2, 3), (4, 3), (3, 2), (2, 0), (6, 2), (2, 4)]:
+    for ranks, micro in [(2, 3), (4, 3), (3, 2), (2, 0), (6, 2), (2, 7)]:
         parts = [keys(batches(place, text, rank=r, ranks=ranks, micro=micro)) for r in range(ranks)]
         together = [key for found in zip(*parts, strict=True) for part in found for key in part]
         assert together == one, (ranks, micro)
