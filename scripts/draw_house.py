@@ -16,6 +16,7 @@ ROWS = (
     (("cli", "commands, terminal"),),
     (
         ("train", "pretraining, fine-tuning, GRPO, DPO: what makes checkpoints"),
+        ("tokenization", "pictures with captions to visual tokens"),
         ("synthesis", "sets of pictures: filtered, ranked, deduplicated"),
     ),
     (("stages", "one verb, one file"), ("report", "HTML pages")),

@@ -1,21 +1,23 @@
-"""`ckpt`: what a checkpoint is, before anything is drawn with it."""
+"""`ckpt`: what a checkpoint is, before anything is drawn with it; and how an adapter becomes one."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sar_eval.cli.options import AsJson, LocalOnly, VisualTokenizer, keep_offline
 from sar_eval.cli.terminal import say
+from sar_eval.discover import need
 
-app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="Look at checkpoints, merge adapters.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Look at checkpoints."""
+    """Look at checkpoints, merge adapters."""
 
 
 @app.command()
@@ -41,6 +43,28 @@ def info(
         say(f"note: {note}", err=True)
     for name, value in facts.items():
         say(f"{name.replace('_', ' '):<26} {_readable(value)}")
+
+
+@app.command()
+def merge(
+    adapter: Annotated[
+        str, typer.Argument(help="An adapter of LoRA: peft's folder, or ORG/NAME of the hub.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    base: Annotated[
+        str, typer.Option("--base", help="Its base, where it is not the one that the adapter names.")
+    ] = "",
+    visual_tokenizer: VisualTokenizer = None,
+    local_only: LocalOnly = False,
+) -> None:
+    """Add a LoRA adapter to its base and write the checkpoint, which every engine loads."""
+    for package in ("transformers", "peft"):
+        need(package, extra="train", what="sar-eval ckpt merge")
+    from sar_eval.train.merge_adapter import merge as run
+
+    keep_offline(local_only)
+    merged = run(adapter, out, base, visual_tokenizer or "")
+    say(f"checkpoint in {out}: {adapter} on {merged.name}")
 
 
 def _readable(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("adapter_config.json",),
         "a folder with an adapter below it, without the weights that it is for",
-        "merge the adapter with peft's merge_and_unload, and save the result with save_pretrained",
+        "merge it with `sar-eval ckpt merge ADAPTER --out MERGED`, and name MERGED",
     ),
     (
         ("*.pth", "*.pt", "*.npz"),
@@ -79,10 +80,8 @@ def refuse_adapter(folder: Path) -> None:
 
     if found := [name for name in _ADAPTER if (folder / name).exists()]:
         raise BadInput(
-            f"{folder} has an adapter ({found[0]}), which would not be applied: merge it first, with peft: "
-            "python -c \"from peft import AutoPeftModelForCausalLM as M; m = M.from_pretrained('"
-            f"{folder}'); m.merge_and_unload().save_pretrained('MERGED')\", "
-            "then copy the tokenizer's files there"
+            f"{folder} has an adapter ({found[0]}), which would not be applied: merge it first, with "
+            f"`sar-eval ckpt merge {shlex.quote(str(folder))} --out MERGED`, and name MERGED"
         )
 
 

@@ -15,7 +15,7 @@ REWARD, SECONDS = "reward", "seconds"  # families that have a plot of their own 
 RAW = "as its judge gives it, mean of the step's pictures"
 ROUNDING = 1e-6  # of a float32, relative
 HOLDOUT = "Hold-out"
-SECTIONS = ("Reward", "Policy", "Optimiser and time", "Other figures")
+SECTIONS = ("Loss", "Reward", "Policy", "Optimiser and time", "Other figures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,9 @@ class Family:
     shares: bool = False
 
 
-_REWARDS, _POLICY, _OPTIMISER, OTHERS = SECTIONS
+_LOSS, _REWARDS, _POLICY, _OPTIMISER, OTHERS = SECTIONS
+# Without rewards, the loss is what is learnt from.
+SUPERVISED = {"loss": Family(_LOSS, "Loss", "nats a visual token, mean since the point before")}
 FAMILIES = {
     REWARD: Family(_REWARDS, "Reward", "weighted sum of all rewards, mean of the step's pictures"),
     "varied": Family(_REWARDS, "Groups with variance", "share of groups whose rewards differ", True),
@@ -55,6 +57,8 @@ FAMILIES = {
     "grad_norm": Family(_OPTIMISER, "Gradient norm", "before clipping"),
     "loss": Family(_OPTIMISER, "Loss", "mean of the step's tokens"),
     "learning_rate": Family(_OPTIMISER, "Learning rate", "at the step"),
+    "tokens_per_s": Family(_OPTIMISER, "Throughput", "visual tokens a second, of all devices"),
+    "mfu": Family(_OPTIMISER, "Model FLOPs utilisation", "share of the devices' peak"),
     SECONDS: Family(_OPTIMISER, "Seconds a step", "by stage"),
 }
 
@@ -78,18 +82,19 @@ def sections(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> dict[st
     across, found = across_of(steps, holdout), curves(steps)
     families: dict[str, dict[str, Points]] = {}
     for name, points in found.items():
-        family, _, rest = name.partition("/")
-        families.setdefault(family, {})[rest] = points
+        start, _, rest = name.partition("/")
+        families.setdefault(start, {})[rest] = points
+    known = FAMILIES if REWARD in families else FAMILIES | SUPERVISED
     parts = {name: Section() for name in (HOLDOUT, *SECTIONS)}
     if any(row.value is not None for row in holdout):
         about = "mean of the hold-out suite, with 95% intervals"
         parts[HOLDOUT].plots.append(intervals("Hold-out judges", about, holdout, across))
     for name in sorted(families, key=_place):
-        part = parts[FAMILIES[name].section if name in FAMILIES else OTHERS]
+        family = known.get(name) or Family(OTHERS, name.replace("_", " "), "")
         if name not in (REWARD, SECONDS) and all(map(is_constant, families[name].values())):
-            part.constant.append(_in_words(name, families[name]))
+            parts[family.section].constant.append(_in_words(family.title, families[name]))
         else:
-            part.plots += _family(name, families[name], across)
+            parts[family.section].plots += _family(name, family, families[name], across)
     return {name: part for name, part in parts.items() if part.plots or part.constant}
 
 
@@ -116,17 +121,12 @@ def _place(family: str) -> tuple[int, str]:
     return known.index(family) if family in FAMILIES else len(known), family
 
 
-def _meaning(name: str) -> Family:
-    return FAMILIES.get(name, Family(OTHERS, name.replace("_", " "), ""))
-
-
-def _in_words(name: str, found: Mapping[str, Points]) -> str:
+def _in_words(title: str, found: Mapping[str, Points]) -> str:
     values = (f"{rest} {written(points[1][-1])}".strip() for rest, points in found.items())
-    return f"{_meaning(name).title} {', '.join(values)}"
+    return f"{title} {', '.join(values)}"
 
 
-def _family(name: str, found: Mapping[str, Points], across: Across) -> Iterator[Plot]:
-    family = _meaning(name)
+def _family(name: str, family: Family, found: Mapping[str, Points], across: Across) -> Iterator[Plot]:
     if name == SECONDS:
         yield stacked(family.title, family.about, found, across)
     elif name == REWARD:  # judges have scales of their own

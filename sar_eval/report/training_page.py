@@ -80,6 +80,8 @@ def _page(folder: Path) -> str:
         "skipped": [row for row in steps if row.skipped],
         "holdout": [_line(row) for row in _chosen(holdout)],
         "evaluations": len({row.step for row in holdout}),
+        "last_step": max((row.step for row in steps), default=0),
+        "first_look": min((row.step for row in holdout), default=0),
         "samples": read_page_samples(folder),
         "settings": list(_settings(head.settings)),
         "bins": BINS,
@@ -95,7 +97,9 @@ def _warnings(head: JournalHead, steps: Sequence[StepRow], holdout: Sequence[Hol
     yield from head.notes
     for row in _latest(holdout):
         if row.change is not None and row.change_high is not None and row.change_high < 0:
-            yield f"Hold-out judge {row.judge} fell: {_change(row)} from step 0 to step {row.step:,}"
+            first = min(each.step for each in holdout)
+            course = f"{_change(row)} from step {first:,} to step {row.step:,}"
+            yield f"Hold-out judge {row.judge} fell: {course}"
     if skipped := [row for row in steps if row.skipped]:
         named = "; ".join(f"step {row.step:,} ({row.skipped})" for row in skipped[:SKIPS_NAMED])
         more = f"; and {len(skipped) - SKIPS_NAMED:,} more" if len(skipped) > SKIPS_NAMED else ""
@@ -109,11 +113,15 @@ def _tiles(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> Iterator[
     found = curves(steps)
     if REWARD in found:
         yield _tile("Reward", found[REWARD])
+    elif "loss" in found:
+        yield _tile("Loss", found["loss"])
     judged = [row for row in _latest(holdout) if row.value is not None][:TILES]
     for row in judged:
         fell = row.change_high is not None and row.change_high < 0
-        yield Tile(f"Hold-out: {row.judge}", written(row.value or 0.0), _change(row) or "step 0", fell)
+        more = _change(row) or f"step {row.step:,}"
+        yield Tile(f"Hold-out: {row.judge}", written(row.value or 0.0), more + _best(holdout, row), fell)
     others = {"varied": "Groups with variance", "kl": "KL to the reference", "entropy": "Entropy"}
+    others |= {"tokens_per_s": "Visual tokens a second", "mfu": "Model FLOPs utilisation"}
     for name in [n for n in others if n in found and not is_constant(found[n])][: TILES - len(judged)]:
         yield _tile(others[name], found[name])
 
@@ -132,6 +140,13 @@ def _ends(points: Points) -> tuple[float, float]:
 def _latest(holdout: Sequence[HoldoutRow]) -> list[HoldoutRow]:
     """The last result of each judge."""
     return list({row.judge: row for row in holdout}.values())
+
+
+def _best(holdout: Sequence[HoldoutRow], last: HoldoutRow) -> str:
+    """The best result of a judge, the earliest of equal ones; "" if it is the last one."""
+    found = [row for row in holdout if row.judge == last.judge and row.value is not None]
+    best = max(found, key=lambda row: (row.value or 0.0, -row.step))
+    return "" if best.step == last.step else f"; best {written(best.value or 0.0)} at step {best.step:,}"
 
 
 def _change(row: HoldoutRow) -> str:

@@ -1,4 +1,8 @@
-"""Write a trained decoder as a checkpoint folder that every engine and plain transformers load."""
+"""Write a trained decoder as a checkpoint folder that every engine and plain transformers load.
+
+A folder is written whole: each file beside first, `sar_eval.json` last. A folder without that file is not
+finished.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,19 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sar_eval.errors import StorageFailed
-from sar_eval.families.simplear import visual_setting
+from sar_eval.families.simplear import Checkpoint, visual_setting
 from sar_eval.families.tensor_names import HEAD
-from sar_eval.storage.files import publish, storage_errors, write_json
+from sar_eval.storage.files import publish, storage_errors, write_bytes, write_json
+from sar_eval.train.lora import adapter_tensors, decoder_tensors, lora_config
+from sar_eval.train.model_card import README, CardFacts, render_card
 from sar_eval.types import Json
 
-ABOUT = "sar_eval.json"  # written last: a folder with it is finished
+ABOUT, ADAPTER = "sar_eval.json", "adapter_model.safetensors"
+Sizes = Collection[tuple[int, int]]  # of pictures: height and width in visual tokens
 _PARTIAL = ".partial"
 
 
@@ -30,59 +38,97 @@ def save_checkpoint(
     model: Any,
     tokenizer: Any,
     visual_tokenizer: Path,
-    sizes: Collection[tuple[int, int]],
+    sizes: Sizes,
     out: Path,
     training: Mapping[str, Json] | None = None,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the decoder in bfloat16 safetensors, its tokenizer, and the path of the visual tokenizer.
+    """Write the decoder in bfloat16 safetensors, its tokenizers and its card.
 
-    The model stays as it is and where it is. Every file is written beside first and gets its name when all
-    of them are whole: where the disk is full, what was in `out` before stays.
+    The model stays as it is and where it is; adapters are merged into what is written. Where the disk is
+    full, what was in `out` before stays.
 
     Args:
         model: a Qwen2 decoder of transformers.
         tokenizer: its text tokenizer.
         visual_tokenizer: folder of the visual tokenizer, referred to by its path relative to `out`.
-        sizes: of the pictures that it was trained on: height and width in visual tokens.
+        sizes: of the pictures that it was trained on.
         out: the folder to write.
-        training: for `sar_eval.json`, what made it, for those who use it.
+        training: for `sar_eval.json` and the card, what made it (see `CardFacts`).
         state: the model's tensors, where they had to be gathered from several processes.
 
     Raises:
         StorageFailed: it cannot be written.
     """
-    partial = out / _PARTIAL
-    with _written(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write_decoder(model, model.state_dict() if state is None else state, partial)
+    about = _about(visual_tokenizer, sizes, out, training)
+    with _written_whole(out, about) as partial:
+        parameters = _write_decoder(model, decoder_tensors(model, state), partial)
         tokenizer.save_pretrained(partial)
-        (out / ABOUT).unlink(missing_ok=True)
-        for path in sorted(partial.iterdir()):
-            publish(path, out / path.name)
-        partial.rmdir()
-        write_json(out / ABOUT, _about(visual_tokenizer, sizes, out, training))
-    shutil.rmtree(out / "state", ignore_errors=True)
+        _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {})
+
+
+def save_adapter(
+    model: Any,
+    base: Checkpoint,
+    visual_tokenizer: Path,
+    sizes: Sizes,
+    out: Path,
+    training: Mapping[str, Json] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the adapters of a decoder as peft's folder, and which base they are for.
+
+    Args:
+        model: with adapters (see `lora.add_adapters`).
+        base: the checkpoint that it was before.
+        visual_tokenizer, sizes, out, training, state: as for `save_checkpoint`.
+
+    Raises:
+        StorageFailed: it cannot be written.
+    """
+    about = _about(visual_tokenizer, sizes, out, training)
+    about |= {
+        "base": base.name,
+        "base_digest": base.digest,
+        "sizes": [list(size) for size in sorted(sizes)],
+    }
+    with _written_whole(out, about) as partial:
+        tensors = adapter_tensors(model.state_dict() if state is None else state)
+        rank = next(len(tensor) for name, tensor in tensors.items() if ".lora_A." in name)
+        save_file(tensors, partial / ADAPTER, metadata={"format": "pt"})
+        lora_config(rank, base.name).save_pretrained(partial)
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {}, adapter=True)
 
 
 @contextmanager
-def _written(out: Path) -> Iterator[None]:
-    """Errors of the disk as `StorageFailed`; what was being written is removed, to make room."""
+def _written_whole(out: Path, about: Mapping[str, Json]) -> Iterator[Path]:
+    """A folder whose files go to `out` when all are written, and then `about` as `sar_eval.json`.
+
+    Errors of the disk become `StorageFailed`; what was being written is then removed, to make room.
+    """
+    partial = out / _PARTIAL
     try:
         with storage_errors(out):
-            yield
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            (out / ABOUT).unlink(missing_ok=True)
+            for path in sorted(partial.iterdir()):
+                publish(path, out / path.name)
+            write_json(out / ABOUT, about)
     except SafetensorError as error:  # its writer in Rust, where the disk takes no more
         raise StorageFailed(
-            f"cannot write {out / 'model.safetensors'}: {error}. Make room and run the same command again: "
-            "it goes on from the last state"
+            f"cannot write weights to {out}: {error}. Make room and run the same command again: it goes on "
+            "from the last state"
         ) from error
     finally:
-        shutil.rmtree(out / _PARTIAL, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(out / "state", ignore_errors=True)
 
 
-def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
-    """`config.json` and safetensors, in shards where they are large."""
+def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> int:
+    """Write `config.json` and safetensors, in shards where they are large; the number of parameters."""
     config = deepcopy(model.config)
     config.architectures, config.dtype, config.use_cache = ["SimpARForCausalLM"], torch.bfloat16, True
     config.save_pretrained(folder)
@@ -93,27 +139,47 @@ def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> Non
         if not (tied and name == HEAD)
     }
     save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _write_card(
+    folder: Path,
+    out: Path,
+    visual_tokenizer: Path,
+    sizes: Sizes,
+    parameters: int,
+    training: Mapping[str, Json],
+    *,
+    adapter: bool = False,
+) -> None:
+    pixels = visual_setting(visual_tokenizer, "downsample")
+    facts = CardFacts(
+        name=out.resolve().name,
+        sizes={(height * pixels, width * pixels) for height, width in sizes},
+        parameters=parameters,
+        codes=visual_setting(visual_tokenizer, "codebook_size"),
+        adapter=adapter,
+        training=training,
+    )
+    write_bytes(folder / README, render_card(facts).encode())
 
 
 def _about(
-    visual_tokenizer: Path,
-    sizes: Collection[tuple[int, int]],
-    out: Path,
-    training: Mapping[str, Json] | None,
+    visual_tokenizer: Path, sizes: Sizes, out: Path, training: Mapping[str, Json] | None
 ) -> dict[str, Json]:
     """The contents of `sar_eval.json`."""
-    pixels = visual_setting(visual_tokenizer, "downsample")
     # `..` is taken of the folder itself, not of a link to it.
     beside = os.path.relpath(visual_tokenizer.resolve(), out.resolve())
+    pixels = visual_setting(visual_tokenizer, "downsample")
     about: dict[str, Json] = {"visual_tokenizer": beside, "resolution": drawn_side(sizes) * pixels}
-    if len(sizes) > 1 or any(height != width for height, width in sizes):
-        about["sizes"] = [[height * pixels, width * pixels] for height, width in sorted(sizes)]
+    if len(sizes) > 1 or drawn_side(sizes) not in {height for height, width in sizes if height == width}:
+        about["sizes"] = [list(size) for size in sorted(sizes)]
     if training:
-        about["training"] = dict(training)
+        about["training"] = {name: value for name, value in training.items() if name != "card"}
     return about
 
 
-def drawn_side(sizes: Collection[tuple[int, int]]) -> int:
+def drawn_side(sizes: Sizes) -> int:
     """Side in tokens of the square that is drawn by default: the largest one that was trained on.
 
     Where no square was, the square whose area is nearest to the largest picture's.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
+from sar_eval.storage.files import write_bytes
 
 if TYPE_CHECKING:
     from sar_eval.types import Json
@@ -20,7 +21,8 @@ def trim_curve(path: Path, step: int) -> None:
     """Drop the lines after `step`, the step from which an interrupted training run resumes."""
     if path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        path.write_text("".join(f"{line}\n" for line in lines if _step(line, str(path)) <= step))
+        kept = "".join(f"{line}\n" for line in lines if _step(line, str(path)) <= step)
+        write_bytes(path, kept.encode())
 
 
 def add_to_curve(path: Path, line: Mapping[str, Json]) -> None:

@@ -24,8 +24,7 @@ from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.storage.lock import check_training_folder, training_lock
 from sar_eval.train.accelerators import new_accelerator
-from sar_eval.train.curve import trim_curve
-from sar_eval.train.decoder import TrainingProgress
+from sar_eval.train.curve import TrainingProgress, trim_curve
 from sar_eval.train.grpo_state import TrainingState
 from sar_eval.train.judged_draws import (
     JudgedDraw,

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import PartialState
+from torch import Tensor
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
-from sar_eval.documents import read_json, shorten
-from sar_eval.errors import BadInput
+from sar_eval.documents import read_json
+from sar_eval.errors import BadInput, Incomplete
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.storage.token_shards import WeightedPlace
-from sar_eval.train.batches import MicroBatches, text_ids
-from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.storage.files import write_json
+from sar_eval.storage.lock import training_lock
+from sar_eval.train.batches import MicroBatches, TextIds
+from sar_eval.train.checkpoint_writer import drawn_side, save_checkpoint
 from sar_eval.train.curve import TrainingProgress
+from sar_eval.train.launcher import is_first
+from sar_eval.train.live_weights import whole_weights
 from sar_eval.train.model import attention_implementation, prepare
-from sar_eval.train.start import Start
-from sar_eval.train.state import check_state, make_folder
-from sar_eval.train.token_stream import TokenStream
+from sar_eval.train.process_group import process_group, rank, ranks
+from sar_eval.train.ranks import on_every_rank
+from sar_eval.train.resume_rules import refuse_others
+from sar_eval.train.start import Loaded, Start
+from sar_eval.train.state import make_folder
+from sar_eval.train.stop_at_signal import StopAtSignal
+from sar_eval.train.stop_request import StopRequest
+from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_states import TrainingStates
+from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
+
+SETTINGS = "settings.json"
+# Options that decide about memory, time and files, and of the weights about their rounding alone.
+ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
+MAY_CHANGE = (*(f"training.{name}" for name in ROUNDING), "training.stop_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +54,8 @@ class TrainingJob:
         visual_tokenizer: folder of the tokenizer that the shards were made with.
         out: the folder to write.
         options: how it is trained.
-        callbacks: further ones of the trainer: evaluation, averaged weights, trackers.
+        watching: how it is evaluated, and who is told how it goes.
+        callbacks: further ones of the trainer.
         training: facts for the checkpoint's `sar_eval.json` and card: what made it.
     """
 
@@ -49,6 +64,7 @@ class TrainingJob:
     visual_tokenizer: Path
     out: Path
     options: TrainingOptions
+    watching: Watching = field(default_factory=Watching)
     callbacks: Sequence[TrainerCallback] = ()
     training: Mapping[str, Json] = field(default_factory=dict)
 
@@ -62,42 +78,99 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
             its state was made with other options.
     """
-    out, options = job.out, job.options
-    resume = _can_resume(out, options)
     disable_progress_bar()  # transformers' own; `progress` replaces it
-    stream = open_stream(job)
-    torch.manual_seed(options.seed)
-    model, tokenizer = job.start.load(
-        attention_implementation("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    check_codes(stream, job.visual_tokenizer, model.config.vocab_size - len(tokenizer))
-    make_folder(out)
-    ranks = PartialState(cpu=not torch.cuda.is_available())
-    state = last_state(out / "state") if resume else None
+    with process_group(), ExitStack() as stack:
+        on_every_rank(lambda: _begin(job, stack) if is_first() else None)
+        states = TrainingStates(job.out / "state")
+        resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
+        stop = StopAtSignal(stack.enter_context(StopRequest()))
+        stream = open_stream(job)
+        watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
+        on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
+        loaded = _load(job)
+        check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
+        write = partial(_write, job, stream, loaded)
+        trainer = _trainer(
+            job,
+            stream,
+            loaded,
+            states,
+            resumed,
+            [
+                stop,
+                LossCurveCallback(job.out / "loss.jsonl", progress, watch.record, watch.clock),
+                *watch.callbacks(write),
+            ],
+        )
+        trainer.train()
+        if (step := trainer.state.global_step) < job.options.last_step:
+            raise Incomplete(
+                f"interrupted; the state of step {step} is saved: run the same command again to finish "
+                f"{job.out}"
+            )
+        weights = whole_weights(trainer.model, watch.averages)
+        on_every_rank(lambda: write(weights, job.out) if is_first() else None)
+
+
+def _begin(job: TrainingJob, stack: ExitStack) -> None:
+    """Take the folder for this training, or go on in it; the first rank's work."""
+    if (job.out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
+        raise BadInput(f"{job.out} is already a finished checkpoint: use another --out")
+    make_folder(job.out)
+    stack.enter_context(training_lock(job.out))
+    _check_settings(job)
+
+
+def _load(job: TrainingJob) -> Loaded:
+    torch.manual_seed(job.options.seed)
+    return job.start.load(attention_implementation())
+
+
+def _trainer(
+    job: TrainingJob,
+    stream: TokenStream,
+    loaded: Loaded,
+    states: TrainingStates,
+    resumed: int,
+    callbacks: Sequence[TrainerCallback],
+) -> DecoderTrainer:
+    """The trainer of this rank."""
+    options, count = job.options, ranks()
     batches = MicroBatches(
         stream,
-        text_ids(tokenizer),
-        rank=ranks.process_index,
-        ranks=ranks.num_processes,
+        TextIds(loaded.tokenizer),
+        rank=rank(),
+        ranks=count,
         batch_size=options.batch_size,
-        micro=options.micro_batch(ranks.num_processes),
-        first_step=_step_of(state),
+        micro=options.micro_batch(count),
+        first_step=resumed,
         steps=options.last_step,
         pack=options.pack,
-        offset=len(tokenizer),
+        context=loaded.model.config.max_position_embeddings,
     )
-    trainer = DecoderTrainer(
+    return DecoderTrainer(
         batches,
         options,
-        model=prepare(model, len(tokenizer), options.loss),
-        args=training_arguments(out / "state", options, ranks.num_processes),
-        callbacks=[LossCurveCallback(out / "loss.jsonl", progress), *job.callbacks],
+        states,
+        model=prepare(loaded.model, len(loaded.tokenizer), options.loss),
+        args=training_arguments(states.folder, options, count),
+        callbacks=[*callbacks, *job.callbacks],
     )
-    if trainer.is_world_process_zero():
-        _write_options(out / "state", options)
-    trainer.train(resume_from_checkpoint=state)
-    if trainer.is_world_process_zero():
-        save_checkpoint(trainer.model, tokenizer, job.visual_tokenizer, stream.sizes, out, job.training)
+
+
+def _write(
+    job: TrainingJob,
+    stream: TokenStream,
+    loaded: Loaded,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    step: int | None = None,
+) -> None:
+    """Write weights as a checkpoint, that of a step on the way if one is named; the first rank's work."""
+    facts = job.training if step is None else {**job.training, "step": step}
+    save_checkpoint(
+        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights
+    )
 
 
 def open_stream(job: TrainingJob) -> TokenStream:
@@ -143,47 +216,21 @@ def check_codes(stream: TokenStream, visual_tokenizer: Path, in_model: int) -> N
         )
 
 
-def last_state(folder: Path) -> str | None:
-    """The newest `checkpoint-<step>`, looked at; None if there is none.
+def _check_settings(job: TrainingJob) -> None:
+    """Hold what is asked for against what the training in `out` began with, and write it there.
 
     Raises:
-        BadInput: it is damaged.
+        BadInput: naming the first value that differs.
     """
-    found: str | None = get_last_checkpoint(str(folder))
-    if found is not None:
-        check_state(Path(found))
-    return found
-
-
-def _step_of(state: str | None) -> int:
-    return int(Path(state).name.rpartition("-")[2]) if state else 0
-
-
-def _can_resume(out: Path, options: TrainingOptions) -> bool:
-    """Whether `out` has a state to resume from.
-
-    Raises:
-        BadInput: `out` is a finished checkpoint, or its state was made with other options.
-    """
-    if (out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
-        raise BadInput(f"{out} is already a finished checkpoint: use another --out")
-    if not any((out / "state").glob("checkpoint-*")):
-        return False
-    path = out / "state" / "options.json"
-    if path.is_file() and (made_with := read_json(path)) != _recorded(options):
-        raise BadInput(
-            f"{path.parent} was made with other options ({shorten(made_with, 400)}): use them, or another "
-            "--out"
-        )
-    return True
-
-
-def _recorded(options: TrainingOptions) -> dict[str, Any]:
-    return asdict(options)
-
-
-def _write_options(state: Path, options: TrainingOptions) -> None:
-    state.mkdir(parents=True, exist_ok=True)
-    temporary = state / "options.tmp"  # renamed at the end: another process may be reading
-    temporary.write_text(json.dumps(_recorded(options)))
-    temporary.replace(state / "options.json")
+    path = job.out / SETTINGS
+    now: dict[str, Json] = {
+        "training": asdict(job.options),
+        "start": dict(job.start.facts),
+        "data": {str(each.place): each.weight for each in job.data},
+    }
+    if path.exists() and any((job.out / "state").glob("checkpoint-*")):
+        stored = read_json(path)
+        if not isinstance(stored, dict):
+            raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
+        refuse_others(stored, now, path, MAY_CHANGE)
+    write_json(path, now)

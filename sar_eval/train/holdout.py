@@ -7,7 +7,7 @@ paired by draw and the noise of sampling mostly cancels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +25,17 @@ from sar_eval.storage.files import write_json
 from sar_eval.storage.training_journal import HoldoutRow
 from sar_eval.suites.locate import read_suite
 from sar_eval.train.judged_waves import Judges, judged
+from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import evenly_by_tag
-from sar_eval.types import Draw, DrawProtocol, Prompt, Verdict, make_draw
+from sar_eval.types import Draw, DrawProtocol, Generation, Json, Prompt, Verdict, make_draw, suite_digest
 
 if TYPE_CHECKING:
     from sar_eval.decoding.token_engine import TokenEngine
     from sar_eval.train.grpo_recipe import HoldoutTable
 
 LEVEL = 0.95
+Seen = Callable[[Generation, Mapping[str, Verdict]], None]
 
 
 class HoldoutResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +74,23 @@ class Holdout:
 
     @classmethod
     def read(
-        cls, table: HoldoutTable, rollouts: DrawProtocol, native_resolution: int, seed: int, where: str
+        cls,
+        table: HoldoutTable,
+        rollouts: DrawProtocol | None,
+        native_resolution: int,
+        seed: int,
+        where: str,
+        key: str = "holdout",
     ) -> Holdout:
         """What a recipe's table `[holdout]` asks for; nothing heavy is loaded.
 
         Args:
             table: of the recipe.
-            rollouts: the protocol of the training's draws.
+            rollouts: the protocol of the training's draws; None if it draws nothing.
             native_resolution: of the checkpoint, for a benchmark that names none.
             seed: of all evaluations.
             where: the recipe's file, for messages.
+            key: what the table is called there.
 
         Raises:
             BadInput, UnknownName: no such benchmark or judge, or the benchmark has no judge or prompts.
@@ -91,8 +100,8 @@ class Holdout:
         return cls(
             Path(str(recipe.suite)),
             evenly_by_tag(prompts, table.max_prompts or len(prompts)),
-            rollouts if table.images_of_the_protocol else own,
-            _judges(recipe, table, where),
+            rollouts if rollouts is not None and table.images_of_the_protocol else own,
+            _judges(recipe, table, where, key),
             table.images_per_prompt,
             seed,
         )
@@ -106,7 +115,13 @@ class Holdout:
         return [make_draw(p, n, self.seed) for p in self.prompts for n in range(self.images_per_prompt)]
 
     def evaluate(
-        self, engine: TokenEngine, judges: Judges, step: int, rank: int = 0, ranks: int = 1
+        self,
+        engine: TokenEngine,
+        judges: Judges,
+        step: int,
+        rank: int = 0,
+        ranks: int = 1,
+        seen: Seen = lambda generation, verdicts: None,
     ) -> HoldoutResult:
         """Draw the suite with the weights that the engine has now, and judge it.
 
@@ -115,6 +130,7 @@ class Holdout:
             judges: a pool of `self.judges`.
             step: after which it is made.
             rank, ranks: which share of the draws is this process's (see `joined`).
+            seen: is shown each draw of the share with its verdicts by judge.
 
         Raises:
             ValueError: the engine draws under another protocol.
@@ -127,12 +143,27 @@ class Holdout:
         faults: dict[str, str] = {}
         for generation, verdicts in judged(engine.begin(draws), lambda g: (prompts[g.key], g), judges):
             failed = Verdict(generation.key, "", "", error=f"not drawn: {generation.error}")
-            for name, verdict in zip(scores, verdicts or [failed] * len(scores), strict=True):
+            by_judge = dict(zip(scores, verdicts or [failed] * len(scores), strict=True))
+            seen(generation, by_judge)
+            for name, verdict in by_judge.items():
                 if verdict.error is None and verdict.score is not None:
                     scores[name][generation.key] = verdict.score
                 else:
                     faults.setdefault(name, f"{verdict.key}: {verdict.error or 'no score'}")
         return HoldoutResult(step=step, scores=scores, faults=faults)
+
+    def sample(self) -> dict[str, Json]:
+        """What makes evaluations pairs: another one of these, and they are not of the same sample."""
+        found: dict[str, Json] = msgspec.to_builtins(
+            {
+                "prompts": suite_digest(self.prompts),
+                "protocol": self.protocol,
+                "judges": {spec.name: [spec.judge, spec.options] for spec in self.judges},
+                "images_per_prompt": self.images_per_prompt,
+                "seed": self.seed,
+            }
+        )
+        return found
 
     def losses(self, result: HoldoutResult) -> list[str]:
         """What each judge left out of an evaluation, in sentences: its figure is of the rest."""
@@ -173,21 +204,35 @@ class Holdout:
         return Measure("overall", strata, bounds=(0.0, 1.0) if is_own else None)
 
 
-def joined(results: Sequence[HoldoutResult]) -> HoldoutResult:
+def joined(results: Sequence[HoldoutResult], *, required: bool = True) -> HoldoutResult:
     """The shares of all ranks as one result.
 
+    Args:
+        results: of one step.
+        required: whether every judge must have a score; see `check_scores`.
+
     Raises:
-        Incomplete: a judge has no score for any picture: it watches nothing.
+        Incomplete: a judge has none.
     """
     names = list(results[0].scores)
     scores = {name: {key: s for r in results for key, s in r.scores[name].items()} for name in names}
     faults = {name: why for result in reversed(results) for name, why in result.faults.items()}
-    for name in names:
-        if not scores[name]:
-            raise Incomplete(
-                f"hold-out judge {name!r} gave no score at all; {faults.get(name, 'no draws')}"
-            )
-    return HoldoutResult(step=results[0].step, scores=scores, faults=faults)
+    result = HoldoutResult(step=results[0].step, scores=scores, faults=faults)
+    if required:
+        check_scores(result)
+    return result
+
+
+def check_scores(result: HoldoutResult) -> None:
+    """Refuse a judge that watches nothing.
+
+    Raises:
+        Incomplete: it has no score for any picture.
+    """
+    for name, scores in result.scores.items():
+        if not scores:
+            why = result.faults.get(name, "no draws")
+            raise Incomplete(f"hold-out judge {name!r} gave no score at all; {why}")
 
 
 def save_result(folder: Path, result: HoldoutResult) -> None:
@@ -206,18 +251,32 @@ def read_results(folder: Path, last: int) -> list[HoldoutResult]:
     return sorted((r for r in found if r.step <= last), key=lambda result: result.step)
 
 
+def check_sample(folder: Path, holdout: Holdout, *, is_first: bool) -> None:
+    """Remember what is drawn and judged, or see that it is what the evaluations in the folder are of.
+
+    Raises:
+        BadInput: they are of another sample, with which nothing can be paired.
+    """
+    path, sample = folder / "sample.json", holdout.sample()
+    if is_first or not path.is_file():
+        write_json(path, sample)
+    else:
+        earlier = convert(read_json(path), dict[str, Json], str(path))
+        refuse_others(earlier, sample, path)
+
+
 def _own_protocol(recipe: Recipe, native_resolution: int) -> DrawProtocol:
     return DrawProtocol(**{"name": "custom", "resolution": native_resolution, **recipe.protocol})
 
 
-def _judges(recipe: Recipe, table: HoldoutTable, where: str) -> tuple[RewardSpec, ...]:
+def _judges(recipe: Recipe, table: HoldoutTable, where: str, key: str) -> tuple[RewardSpec, ...]:
     """The benchmark's judge with the benchmark's options, then further judges or scorers with none."""
     own, device = str(recipe.settings.get("judge", "")), {"device": table.device}
     if not own and not table.judges:
-        raise BadInput(f"{where}: the benchmark {recipe.name!r} has no judge: name one in holdout.judges")
+        raise BadInput(f"{where}: the benchmark {recipe.name!r} has no judge: name one in {key}.judges")
     tables: dict[str, dict[str, Any]] = {name: dict(device) for name in table.judges}
     if own:
         tables = {own: {**device, "options": dict(recipe.judge_options)}} | {
             name: options for name, options in tables.items() if name != own
         }
-    return tuple(reward_specs(tables, f"{where}: holdout"))
+    return tuple(reward_specs(tables, f"{where}: {key}"))

@@ -1,4 +1,4 @@
-"""The journal that a reinforcement-learning run keeps: figures of each step, pictures, hold-out results.
+"""The journal that a training run keeps: figures of its steps, pictures, hold-out results.
 
 Every file is a function of what was recorded: a run that was interrupted and resumed writes what one
 without interruption writes, seconds aside. Figures are named by what the page draws of them:
@@ -144,6 +144,10 @@ class Journal:
     def rows(self) -> list[StepRow]:
         """The figures of all steps, in order."""
         return list(self._rows)
+
+    def holdout_rows(self) -> list[HoldoutRow]:
+        """The results of all evaluations, in order."""
+        return list(self._holdout)
 
     def _remove_samples_from(self, step: int) -> None:
         later = (found for found in stored.sample_steps(self.folder) if found >= step)

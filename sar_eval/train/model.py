@@ -1,4 +1,4 @@
-"""The decoder as it is trained: its forward pass gives the loss, so that any wrapper of it is trained too."""
+"""The decoder in training: its forward pass gives the loss, so that what wraps it trains it as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from sar_eval.train.training_options import Loss
-from sar_eval.train.visual_loss import visual_cross_entropy
+from sar_eval.train.visual_loss import full_cross_entropy, visual_cross_entropy
 
 
 class TrainedDecoder(Qwen2ForCausalLM):
@@ -24,7 +24,7 @@ class TrainedDecoder(Qwen2ForCausalLM):
     visual_start: int = 0  # the id of code 0, by the size of the text vocabulary
     loss: Loss = "visual"
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, input_ids: Tensor, labels: Tensor, position_ids: Tensor | None = None, **_: Any
     ) -> Tensor:
         """The sum of cross-entropies in nats, a float32 scalar.
@@ -37,10 +37,11 @@ class TrainedDecoder(Qwen2ForCausalLM):
         hidden = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False)[0]
         targets = labels[:, 1:]  # a token is predicted at the place before it
         places = targets != -100
-        start = self.visual_start if self.loss == "visual" else 0
-        head = self.lm_head.weight[start:]
-        with torch.autocast(hidden.device.type, enabled=False):
-            return visual_cross_entropy(hidden[:, :-1][places], head, targets[places] - start)
+        predicted, codes = hidden[:, :-1][places], targets[places]
+        head, start = self.lm_head.weight, self.visual_start
+        if self.loss == "full":
+            return full_cross_entropy(predicted, head, codes)
+        return visual_cross_entropy(predicted, head[start:], codes - start)
 
 
 def prepare(model: TrainedDecoder, text_ids: int, loss: Loss) -> TrainedDecoder:
@@ -49,9 +50,9 @@ def prepare(model: TrainedDecoder, text_ids: int, loss: Loss) -> TrainedDecoder:
     return model
 
 
-def attention_implementation(device: str) -> str:
-    """The decoder's `attn_implementation` in training on "cuda" or "cpu".
+def attention_implementation() -> str:
+    """The decoder's `attn_implementation` in training: "sdpa" on a GPU, "eager" on the CPU.
 
     On the CPU the backward pass of SDPA takes half of a bfloat16 step at the demo's size.
     """
-    return "sdpa" if device == "cuda" else "eager"
+    return "sdpa" if torch.cuda.is_available() else "eager"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from sar_eval.decoding.load import load_transformers
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.storage.files import storage_errors
+from sar_eval.storage.replaced_folders import replace_folder
 from sar_eval.train.checkpoint_writer import save_checkpoint
 from sar_eval.train.policy import GuidedPolicy
 from sar_eval.train.text_tokenizer import load_text_tokenizer
@@ -78,9 +78,4 @@ def replace_policy(
     policy: GuidedPolicy, checkpoint: Checkpoint, resolution: int, out: Path, training: Mapping[str, Json]
 ) -> None:
     """As `save_policy`, but a folder that is there is replaced as a whole."""
-    aside = out.with_name(f"{out.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    save_policy(policy, checkpoint, resolution, aside, training)
-    with storage_errors(out):
-        shutil.rmtree(out, ignore_errors=True)
-        aside.rename(out)
+    replace_folder(out, lambda new: save_policy(policy, checkpoint, resolution, new, training))

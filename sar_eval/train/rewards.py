@@ -166,7 +166,8 @@ def _device(device: Json, where: str) -> str:
 class _Reward:
     """One reward's workers, each with a thread that talks to it."""
 
-    def __init__(self, spec: RewardSpec) -> None:
+    def __init__(self, spec: RewardSpec, role: str) -> None:
+        self.role = role
         call = JudgeCall(spec.judge, spec.device, spec.options, spec.timeout_s, spec.workers)
         self.spec = spec
         self.workers = [RewardProcess(call) for _ in range(spec.workers)]
@@ -190,7 +191,7 @@ class _Reward:
         try:
             yield
         except BadInput as error:
-            raise BadInput(f"reward {self.spec.name!r} cannot start: {error}") from error
+            raise BadInput(f"{self.role} {self.spec.name!r} cannot start: {error}") from error
 
     def submit(self, items: Sequence[Item]) -> Future[list[Verdict]]:
         """Divide the items in turn, so that every worker gets some of each prompt's group."""
@@ -220,11 +221,16 @@ def _in_order(shares: Sequence[Future[list[Verdict]]], number: int) -> list[Verd
 
 
 class RewardPool:
-    """All rewards of a run."""
+    """All rewards of a run, or all judges of its hold-out."""
 
-    def __init__(self, specs: Sequence[RewardSpec]) -> None:
-        """Nothing is started yet."""
-        self.specs = tuple(specs)
+    def __init__(self, specs: Sequence[RewardSpec], role: str = "reward") -> None:
+        """Nothing is started yet.
+
+        Args:
+            specs: of each.
+            role: what they are called in messages.
+        """
+        self.specs, self._role = tuple(specs), role
 
     def __enter__(self) -> Self:
         """Start all workers, which load their judges at the same time.
@@ -233,7 +239,7 @@ class RewardPool:
             BadInput: a judge cannot start; the message names the reward and is otherwise the judge's.
         """
         with ExitStack() as stack:
-            self._rewards = [_Reward(spec) for spec in self.specs]
+            self._rewards = [_Reward(spec, self._role) for spec in self.specs]
             for reward in self._rewards:
                 stack.callback(reward.close)
                 reward.launch()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAUNCHER = "TORCHELASTIC_RUN_ID"  # torchrun and `accelerate launch` set it
+ECHO_S = 3.0  # within which a launcher repeats a Ctrl-C to its processes, which had it already
 
 
 class StopRequest:
@@ -18,6 +22,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,9 +36,14 @@ class StopRequest:
         self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.requested = True
-        self._restore()
+        del frame
+        if not self.requested:
+            self.requested, self._at = True, time.monotonic()
+            if LAUNCHER not in os.environ:
+                self._restore()
+        elif time.monotonic() - self._at > ECHO_S:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, before in self._before.items():

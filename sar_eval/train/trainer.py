@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from sar_eval.errors import BadInput
 from sar_eval.train.batches import MicroBatches
 from sar_eval.train.curve import TrainingProgress, add_to_curve, trim_curve
+from sar_eval.train.full_state import full_state, load_full_state
+from sar_eval.train.launcher import is_first
+from sar_eval.train.ranks import on_every_rank
+from sar_eval.train.step_rows import StepRows
+from sar_eval.train.training_clock import TrainingClock
 from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_states import SavesState, TrainingStates
 
+FIGURES = ("loss", "learning_rate", "grad_norm")  # of a point of the curve, as the trainer logs them
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class LossCurveCallback(TrainerCallback):
     """Writes `loss.jsonl` and reports progress; in the first process only."""
 
-    def __init__(self, path: Path, progress: TrainingProgress) -> None:
-        self.path, self.progress = path, progress
-        self._since, self._tokens = time.perf_counter(), 0
+    def __init__(
+        self,
+        path: Path,
+        progress: TrainingProgress,
+        record: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
+        clock: TrainingClock | None = None,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            path: of the curve.
+            progress: is told step, steps and loss.
+            record: is told a step and all its figures, by the names of the journal.
+            clock: of the training, which stands still while it waits for something else.
+        """
+        self.path, self.progress, self.record = path, progress, record
+        self._clock, self._since, self._tokens = clock or TrainingClock(), 0.0, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Drop the lines that an interrupted run wrote after the state that this one resumes from."""
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         if state.is_world_process_zero:
             trim_curve(self.path, state.global_step)
 
@@ -35,17 +59,18 @@ class LossCurveCallback(TrainerCallback):
         """Append a point to the curve."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        line = {"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
-        if "grad_norm" in logs:
-            line["grad_norm"] = float(logs["grad_norm"])
-        add_to_curve(self.path, line | {"tokens_per_s": round(self._rate(state))})
+        figures = {name: float(logs[name]) for name in FIGURES if name in logs}
+        figures["tokens_per_s"] = float(round(self._rate(state)))
+        short = {"lr" if name == "learning_rate" else name: value for name, value in figures.items()}
+        add_to_curve(self.path, {"step": state.global_step, **short})
+        self.record(state.global_step, figures)
         self.progress(state.global_step, state.max_steps, float(logs["loss"]))
 
     def _rate(self, state: Any) -> float:
         """Visual tokens a second since the last point, of all devices."""
-        seconds = time.perf_counter() - self._since
-        tokens = state.num_input_tokens_seen - self._tokens
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        seconds = self._clock.seconds - self._since
+        tokens: int = state.num_input_tokens_seen - self._tokens
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         return tokens / seconds
 
 
@@ -56,11 +81,38 @@ class DecoderTrainer(Trainer):
     devices and of forward passes that share them.
     """
 
-    def __init__(self, batches: MicroBatches, options: TrainingOptions, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        batches: MicroBatches,
+        options: TrainingOptions,
+        states: TrainingStates,
+        **kwargs: Any,
+    ) -> None:
+        """Set it up; nothing is computed yet.
+
+        Args:
+            batches: of this rank, from the step on that it resumes after.
+            options: how it is trained.
+            states: where it saves, and has the state to resume from.
+            kwargs: `Trainer`'s own.
+        """
         super().__init__(train_dataset=batches, **kwargs)
-        self.batches, self.options = batches, options
+        self.batches, self.options, self.states = batches, options, states
+        self.rows = StepRows(states.folder.parent)
+        self.saved = batches.first_step
         self.loss_is_scaled_for_ga = True  # see `compute_loss`
         self.remove_callback(PrinterCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Under FSDP2 gradients are summed, and the loss is returned, in float32.
+
+        accelerate would do both in bfloat16: a sum over 8 ranks would then differ from the same sum on one.
+        """
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled and self.args.bf16:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """This rank's micro-batches from the step on that it resumes at; accelerate shares nothing out."""
@@ -72,6 +124,15 @@ class DecoderTrainer(Trainer):
             persistent_workers=False,
         )
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """A forward and a backward pass, whose rows are named should the step fail."""
+        if not self.rows.begun:
+            torch.manual_seed(self._seed())
+        keys = inputs["keys"]
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.rows.add(keys, loss)
+        return loss
+
     def compute_loss(
         self,
         model: Any,
@@ -81,11 +142,73 @@ class DecoderTrainer(Trainer):
     ) -> Tensor:
         """This micro-batch's part of the step's mean; gradients are averaged over ranks later."""
         total = inputs.pop("total")
-        inputs.pop("keys")
+        del inputs["keys"], inputs["truncated"]
         loss: Tensor = model(**inputs) * (self.args.world_size / total)
         if self.accelerator.sync_gradients:  # the step's last
             self.state.num_input_tokens_seen += total
         return loss
+
+    def _seed(self) -> int:
+        """Of the step's dropout, if there is any: a function of seed, step and rank, so no state has it."""
+        of = (self.options.seed, self.state.global_step, self.args.process_index)
+        return int(np.random.SeedSequence(of).generate_state(1, np.uint64)[0])
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        """The norm of the step's gradient, which must be a number.
+
+        Raises:
+            Incomplete: it is none.
+        """
+        norm = float(super()._get_grad_norm(model, grad_norm))
+        self.rows.check(self.state.global_step + 1, norm, self.saved)
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+        """Write a state in place of transformers' own, whose files a kill would leave half-written."""
+        step = self.state.global_step
+        if step == self.saved:
+            return
+        state = full_state(self.model_wrapped, self.optimizer.optimizer)
+        state |= {"scheduler": self.lr_scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
+        folder = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
+        try:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, SavesState):
+                    callback.save_state(folder, is_main=is_first())
+            on_every_rank(lambda: self.states.finish(step, folder, state) if is_first() else None)
+        except BaseException:
+            self.states.discard()
+            raise
+        self.saved = step
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        """Begin after the step of the state."""
+        epochs: tuple[int, int] = super()._init_training_state(*args)
+        self.state.global_step = self.saved
+        return epochs
+
+    def _prepare_for_training(self, *args: Any) -> tuple[Any, Any]:
+        """Once the model is distributed, give every rank its part of the state to resume from."""
+        prepared: tuple[Any, Any] = super()._prepare_for_training(*args)
+        if self.saved:
+            self._load_state()
+        return prepared
+
+    def _load_state(self) -> None:
+        """Load the state.
+
+        Raises:
+            BadInput: it is damaged or of another model.
+        """
+        state: dict[str, Any] = {}  # of the first rank
+        on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
+        try:
+            load_full_state(self.model_wrapped, self.optimizer.optimizer, state)
+            scheduler, tokens = on_every_rank(lambda: (state.get("scheduler"), state.get("tokens")))[0]
+            self.lr_scheduler.load_state_dict(scheduler)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise BadInput(self.states.is_another(self.saved, error)) from error
+        self.state.num_input_tokens_seen = tokens
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
         """The schedule may be longer than the training."""
@@ -110,8 +233,8 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         bf16=options.precision == "bfloat16",
         seed=options.seed,
         logging_steps=options.log_every,
+        logging_nan_inf_filter=False,  # see `StepRows`
         save_steps=options.save_every,
-        save_total_limit=1,
         report_to=[],
         disable_tqdm=True,
         log_level="error",

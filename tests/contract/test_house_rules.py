@@ -63,6 +63,7 @@ ALLOWED = {
         *("decoding", "engines", "families", "images", "judges", "recipe", "report", "scoring", "storage"),
         *("suites", "tensors"),
     },
+    "tokenization": {"families", "images", "report", "runtime", "storage", "tensors"},
     "synthesis": {
         *("decoding", "families", "images", "networks", "recipe", "report", "runtime", "scoring"),
         *("spec", "stages"),

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
@@ -12,13 +15,10 @@ from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_reader import open_set
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards
 from sar_eval.synthesis.repack import RepackOptions, repack
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens
-from sar_eval.train.pretrain import pretrain
-from sar_eval.train.sft import sft
-from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, export
 from tests import small_sets
 from tests.small_sets import make_set
+from tests.token_folders import tokenize
 
 OPTIONS = DecoderOptions(steps=2, batch_size=2, learning_rate=0.01, warmup=0, caption_dropout=0.0)
 
@@ -56,7 +56,7 @@ def test_codes_of_another_encoder_are_refused(
 
 def test_pictures_of_a_set_become_tokens(visual: Path, tmp_path: Path) -> None:
     make_set(tmp_path / "set", keep="pixels", side=32)
-    assert tokenize([tmp_path / "set"], visual, tmp_path / "shards") == 8
+    assert tokenize([tmp_path / "set"], visual, tmp_path / "shards").rows == 8
     assert sum(len(table) for table in read_shards([tmp_path / "shards"], TOKEN_SCHEMA)) == 8
 
 

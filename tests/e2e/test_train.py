@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, collate
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
@@ -22,13 +25,10 @@ from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards, write_shards
 from sar_eval.train import decoder
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, collate
-from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
-from sar_eval.train.sft import sft
-from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
 from sar_eval.types import DrawProtocol, Prompt, make_draw
+from tests.token_folders import tokenize
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = TokenizerOptions(levels=(4, 4, 4), width=16, steps=2, batch_size=8)
@@ -40,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("train")
     make_scenes(root / "scenes", 60, style="noisy", seed=1)
     train_tokenizer([root / "scenes"], root / "tokenizer", TOKENIZER)
-    assert tokenize([root / "scenes"], root / "tokenizer", root / "tokens", batch_size=32) == 60
+    assert tokenize([root / "scenes"], root / "tokenizer", root / "tokens", batch_size=32).rows == 60
     return root
 
 

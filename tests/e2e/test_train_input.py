@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, _last_state, check_tokens
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.errors import BadInput
 from sar_eval.families.demo import build_text_tokenizer
@@ -24,12 +27,9 @@ from sar_eval.storage.shards import (
     write_shards,
 )
 from sar_eval.train.curve import trim_curve
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, _last_state, check_tokens
-from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
-from sar_eval.train.sft import sft
-from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
+from tests.token_folders import tokenize
 
 OPTIONS = DecoderOptions(steps=1, batch_size=1)
 SMALL = TokenizerOptions(levels=(4, 4, 4), width=16, steps=1, batch_size=2)
@@ -175,19 +175,6 @@ def test_the_end_lies_before_the_schedules() -> None:
     assert DecoderOptions(steps=4, stop_at=4).stop_at == 4
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [("cuda", "torch finds"), ("cuda:99", "torch finds"), ("gpu", "cpu, cuda"), ("", "cpu, cuda")],
-)
-def test_devices_that_are_not_there(
-    visual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, message: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadInput, match=f"--device.*{message}"):
-        tokenize([tmp_path], visual, tmp_path / "out", device=device)
-    assert not (tmp_path / "out").exists()
-
-
 def test_images_that_the_tokenizer_does_not_take(visual: Path, tmp_path: Path) -> None:
     make_scenes(tmp_path / "scenes", 2, style="clean", seed=0)
     other = tmp_path / "visual"
@@ -196,12 +183,12 @@ def test_images_that_the_tokenizer_does_not_take(visual: Path, tmp_path: Path) -
     with pytest.raises(BadInput, match="says that there are 2"):
         tokenize([tmp_path / "scenes"], other, tmp_path / "out")
     (other / "config.json").write_text(json.dumps({"codebook_size": 64, "downsample": 7}))
-    with pytest.raises(BadInput, match="sides must be multiples of 7"):
-        tokenize([tmp_path / "scenes"], other, tmp_path / "out")
+    with pytest.raises(BadInput, match=r"2 does_not_fit.*64x64 pixels: no multiples of 7; say --size"):
+        tokenize([tmp_path / "scenes"], other, tmp_path / "out-7")
     shutil.copy(visual / "decoder.jit", other / "encoder.jit")
     shutil.copy(visual / "config.json", other / "config.json")
     with pytest.raises(BadInput, match=r"encoder\.jit does not turn images into codes"):
-        tokenize([tmp_path / "scenes"], other, tmp_path / "out")
+        tokenize([tmp_path / "scenes"], other, tmp_path / "out-swapped")
 
 
 @pytest.fixture(scope="module")

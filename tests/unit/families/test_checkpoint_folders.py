@@ -118,7 +118,10 @@ def test_an_index_that_does_not_fit_is_told(copy: Path, table: object, message: 
 
 
 FOREIGN = [
-    (["adapter_config.json", "adapter_model.safetensors"], r"has an adapter .*merge_and_unload"),
+    (
+        ["adapter_config.json", "adapter_model.safetensors"],
+        r"has an adapter .*`sar-eval ckpt merge .* --out MERGED`",
+    ),
     (["adapter_model.bin"], r"has an adapter"),
     (["global_step100/mp_rank_00_model_states.pt", "zero_to_fp32.py"], r"ZeRO.*zero_to_fp32.py \. OUT"),
     (["global_step9/zero_pp_rank_0_mp_rank_00_optim_states.pt"], "ZeRO"),

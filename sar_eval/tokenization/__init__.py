@@ -1,0 +1,1 @@
+"""From pictures with captions to shards of visual tokens: what `train tokenize` and `train inspect` do."""

@@ -1,0 +1,137 @@
+"""Picture files of a folder, with captions in `NAME.txt` beside `NAME.jpg` or in a table of captions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sar_eval.documents import shorten
+from sar_eval.errors import BadInput
+from sar_eval.images.files import MAX_BYTES, SUFFIXES
+from sar_eval.storage.objects import READERS, ObjectInfo, ObjectMissing, ObjectStore
+from sar_eval.storage.token_folder import Rejected, Unit
+from sar_eval.tables import read_rows
+from sar_eval.tokenization.options import TokenizeOptions
+from sar_eval.tokenization.sources.source import Found, SourcePicture, safe_key
+
+# Tables of captions: what `datasets` calls them, and what people do.
+TABLES = tuple(
+    f"{name}.{suffix}" for name in ("metadata", "captions") for suffix in ("jsonl", "csv", "tsv")
+)
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
+CAPTION_COLUMNS = ("caption", "captions", "text", "prompt")
+SIDECAR = ".txt"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSource:
+    """Files of one place; `table` names its table of captions. See `Source`."""
+
+    number: int
+    name: str
+    store: ObjectStore
+    files: Mapping[str, ObjectInfo]
+    table: str
+    options: TokenizeOptions
+
+    def units(self) -> Iterator[Unit]:
+        """One for each picture, by name; with a table, for each of its rows."""
+        return self._listed() if self.table else self._beside()
+
+    def read(self, units: Sequence[Unit]) -> Iterator[Found]:
+        """Pictures in order; `READERS` files are on their way at a time."""
+        waiting: deque[Future[Found]] = deque()
+        with ThreadPoolExecutor(READERS, thread_name_prefix="picture") as pool:
+            for unit in units:
+                waiting.append(pool.submit(self._picture, unit))
+                if len(waiting) > READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _picture(self, unit: Unit) -> Found:
+        key = safe_key(self.name, unit.path)
+        if unit.size < 0:
+            return Rejected(key, "missing", f"named by {self.table}")
+        if unit.size > MAX_BYTES:
+            return Rejected(key, "unreadable", f"{unit.size:,} bytes: more than {MAX_BYTES:,} are not read")
+        try:
+            captions = unit.captions if unit.captions is not None else self._sidecar(unit)
+            return SourcePicture(key, self.store.read(unit.path), captions)
+        except ObjectMissing as error:
+            return Rejected(key, "missing", str(error))
+
+    def _sidecar(self, unit: Unit) -> Sequence[str]:
+        """The text beside a picture, if it is UTF-8."""
+        if unit.sidecar is None:
+            return ()
+        try:
+            return (self.store.read(unit.sidecar).decode("utf-8-sig"),)
+        except UnicodeDecodeError:
+            return ()
+
+    def _beside(self) -> Iterator[Unit]:
+        if self.options.caption_columns:
+            raise BadInput(
+                f"--caption-column: {self.store.uri} has no table of captions ({', '.join(TABLES[:2])}); "
+                f"captions beside pictures are NAME{SIDECAR}"
+            )
+        for name, info in self.files.items():
+            if not is_picture(name):
+                continue
+            sidecar = str(PurePosixPath(name).with_suffix(SIDECAR))
+            found = sidecar if sidecar in self.files else None
+            yield Unit(self.number, name, info.size, rows=1, sidecar=found)
+
+    def _listed(self) -> Iterator[Unit]:
+        """Several rows of one picture are its captions, together."""
+        folder = PurePosixPath(self.table).parent
+        found: dict[str, list[str]] = {}
+        for number, row in self._table_rows():
+            where = f"{self.store.where(self.table)}:{number}"
+            name = str(folder / _file_name(row, where))
+            found.setdefault(name, []).extend(self._texts(row, where))
+        for name, texts in found.items():
+            info = self.files.get(name)
+            size = info.size if info and is_picture(name) else -1
+            yield Unit(self.number, name, size, rows=1, captions=tuple(texts))
+
+    def _table_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows of the table, of which a copy is read: it may be in a bucket."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PurePosixPath(self.table).name
+            path.write_bytes(self.store.read(self.table))
+            yield from read_rows(path, notes=[])
+
+    def _texts(self, row: Mapping[str, Any], where: str) -> Iterator[str]:
+        names = self.options.caption_columns or [name for name in CAPTION_COLUMNS if name in row][:1]
+        for name in names:
+            if name not in row and self.table.endswith("sonl"):  # cells of CSV are left out where empty
+                raise BadInput(
+                    f"{where}: no column {name!r}; the columns are {', '.join(map(shorten, row))}"
+                )
+            cell = row.get(name)
+            yield from (
+                text for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)
+            )
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file has the suffix of a picture that is read."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def _file_name(row: Mapping[str, Any], where: str) -> str:
+    name = next((row[column] for column in FILE_COLUMNS if column in row), None)
+    if not isinstance(name, str) or not name:
+        raise BadInput(
+            f"{where}: no column of a file ({', '.join(FILE_COLUMNS)}); the columns are "
+            f"{', '.join(map(shorten, row))}"
+        )
+    return name

@@ -1,0 +1,91 @@
+"""Pictures in tar files of the WebDataset layout: files of one stem, beside each other, are a sample."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, BinaryIO
+
+from sar_eval.documents import parse_json
+from sar_eval.errors import BadInput
+from sar_eval.storage.objects import ObjectInfo, ObjectStore
+from sar_eval.storage.token_folder import Rejected, Unit
+from sar_eval.tokenization.options import TokenizeOptions
+from sar_eval.tokenization.sources.source import Found, SourcePicture, safe_key
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+CAPTIONS = ("caption", "captions", "text", "prompt")  # of a `.json`, where there is no `.txt`
+LARGEST = 512_000_000  # bytes of a member that are read
+Member = tuple[str, str, bytes]  # stem, suffix, contents
+
+
+@dataclass(frozen=True, slots=True)
+class WebDatasetSource:
+    """Tar files of one place; see `Source`."""
+
+    number: int
+    name: str
+    store: ObjectStore
+    files: Sequence[ObjectInfo]
+    options: TokenizeOptions
+
+    def units(self) -> Iterator[Unit]:
+        """One for each tar: it can only be read from its beginning."""
+        return (Unit(self.number, file.name, file.size) for file in self.files)
+
+    def read(self, units: Sequence[Unit]) -> Iterator[Found]:
+        """Samples of tars, one tar after the other."""
+        for unit in units:
+            with self.store.open(unit.path) as file:
+                yield from self._read(file, unit.path)
+
+    def _read(self, file: BinaryIO, path: str) -> Iterator[Found]:
+        samples = 0
+        try:
+            for stem, members in groupby(_members(file), key=lambda member: member[0]):
+                yield from self._sample(safe_key(self.name, path, stem), {m[1]: m[2] for m in members})
+                samples += 1
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            detail = f"the tar is damaged after {samples} samples: {error}"
+            yield Rejected(safe_key(self.name, path), "unreadable", detail)
+
+    def _sample(self, key: str, files: Mapping[str, bytes]) -> Iterator[Found]:
+        image = next((files[suffix] for suffix in IMAGES if suffix in files), None)
+        if image is not None:
+            try:
+                yield SourcePicture(key, image, self._captions(files, key))
+            except BadInput as error:
+                yield Rejected(key, "no_caption", str(error))
+        elif files:
+            yield Rejected(key, "no_picture", f"only {', '.join(sorted(files))}")
+
+    def _captions(self, files: Mapping[str, bytes], key: str) -> list[Any]:
+        """What `--caption-column` names in `.json` or as a file, else the `.txt`, else the usual names."""
+        row = parse_json(files["json"], f"{key}.json") if "json" in files else {}
+        row = row if isinstance(row, dict) else {}
+        names = self.options.caption_columns or (("txt",) if "txt" in files else CAPTIONS)
+        return [_text(files[name]) if name in files else row.get(name) for name in names]
+
+
+def _members(file: BinaryIO) -> Iterator[Member]:
+    """Files of a tar. A stem ends at the first dot of the last part of the name, as webdataset has it."""
+    with tarfile.open(fileobj=file, mode="r|") as tar:
+        for member in tar:
+            folder, slash, name = member.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            if not member.isreg() or not stem or member.size > LARGEST:
+                continue
+            data = tar.extractfile(member)
+            content = data.read() if data else b""
+            if len(content) != member.size:
+                raise EOFError(f"cut off within {member.name}")
+            yield f"{folder}{slash}{stem}", suffix.lower(), content
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None

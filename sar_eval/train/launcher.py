@@ -1,0 +1,42 @@
+"""The processes of one training, as torchrun or `accelerate launch` starts them: one speaks for all."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+WAIT = timedelta(seconds=5)  # for the launcher's store, which answers in milliseconds if it is there
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints: the first rank, or the only process."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    words = os.environ.get("WORLD_SIZE", "1")
+    return int(words) if words.isdecimal() else 1
+
+
+def may_tell() -> bool:
+    """Whether an error of this process is the one to print: that of the rank which failed first.
+
+    A rank that fails breaks the collectives of the others, whose errors say less than its own, and all of
+    them fail alike where the input is wrong. They meet in the launcher's key-value store; without one, the
+    first rank speaks.
+    """
+    if ranks() == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        return True
+    from torch.distributed import TCPStore
+
+    this = os.environ["RANK"]
+    key = f"sar_eval/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    try:
+        store = TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=WAIT, wait_for_workers=False
+        )
+        first: bytes = store.compare_set(key, "", this)
+    except (RuntimeError, ValueError):  # of torch's store, whose errors are all of this kind
+        return is_first()
+    return first.decode() == this
