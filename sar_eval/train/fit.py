@@ -39,9 +39,6 @@ from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
 
 SETTINGS = "settings.json"
-# Options that decide about memory, time and files, and of the weights about their rounding alone.
-ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
-MAY_CHANGE = (*(f"training.{name}" for name in ROUNDING), "training.stop_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,5 +229,7 @@ def _check_settings(job: TrainingJob) -> None:
         stored = read_json(path)
         if not isinstance(stored, dict):
             raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
-        refuse_others(stored, now, path, MAY_CHANGE)
+        before = stored.get("training")
+        allowed = job.options.may_change(before if isinstance(before, dict) else {})
+        refuse_others(stored, now, path, [f"training.{name}" for name in allowed])
     write_json(path, now)
