@@ -147,7 +147,7 @@ def test_a_judge_that_fails_later_is_told_and_training_goes_on(work, tmp_path) -
         "has no score for 12 of 12 pictures at step 2" in note for note in read_head(asked.out).notes
     )
     limit.write_text("0")
-    with pytest.raises(Incomplete, match=r"gave no score at all; .*NaN"):
+    with pytest.raises(Incomplete, match=r"gave no score at all; .*score is nan"):
         fit(evaluated_job(work, tmp_path / "other", {"benchmark": str(benchmark)}))
 
 
