@@ -105,7 +105,8 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         trainer.train()
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
-                f"interrupted; the state of step {step} is saved: run the same command again to finish {job.out}"
+                f"interrupted; the state of step {step} is saved: run the same command again to finish "
+                f"{job.out}"
             )
         weights = whole_weights(trainer.model, watch.averages)
         on_every_rank(lambda: write(weights, job.out) if is_first() else None)
