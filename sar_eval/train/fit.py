@@ -93,7 +93,8 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         trainer.train()
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
-                f"interrupted; the state of step {step} is saved: run the same command again to finish {job.out}"
+                f"interrupted; the state of step {step} is saved: run the same command again to finish "
+                f"{job.out}"
             )
         weights = full_weights(trainer.model_wrapped)
         on_every_rank(lambda: _write(job, stream, loaded, weights) if is_first() else None)
