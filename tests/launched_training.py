@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from sar_eval.errors import SarEvalError
 from sar_eval.families.fsq import FsqAutoencoder
@@ -47,6 +48,18 @@ SMALL: Mapping[str, Any] = {
 }
 
 
+class StopAfter(TrainerCallback):
+    """Interrupts a training after a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, if it is time."""
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
 def make_data(root: Path, rows: int = 40) -> None:
     """A visual tokenizer, a shape and captioned shards of 4 x 4 tokens, in `root`."""
     torch.manual_seed(0)
@@ -60,13 +73,14 @@ def make_data(root: Path, rows: int = 40) -> None:
     write_shards(data, root / "tokens", TOKEN_SCHEMA, rows_per_shard=16)
 
 
-def job(root: Path, out: Path, *, tie: bool = True, **changed: Any) -> TrainingJob:
-    """A training on `make_data`'s files; `changed` are options."""
+def job(root: Path, out: Path, *, tie: bool = True, stop: int = 0, **changed: Any) -> TrainingJob:
+    """A training on `make_data`'s files, interrupted after step `stop`; `changed` are options."""
     return TrainingJob(
         start=ShapeStart(shape=str(root / "shape.json"), codebook_size=CODES, tie=tie),
         data=[WeightedPlace(root / "tokens")],
         visual_tokenizer=root / "tokenizer",
         out=out,
+        callbacks=[StopAfter(stop)],
         options=TrainingOptions(**{**SMALL, **changed}),
     )
 
@@ -86,8 +100,8 @@ def train_in_ranks(made: TrainingJob, config: Path | None = None, ranks: int = 2
 
     Args:
         made: the training.
-        config: a file of `accelerate launch`, whose variables the processes get; without one they have those
-            of torchrun alone.
+        config: a file of `accelerate launch`, whose variables the processes get; without one they have
+            those of torchrun alone.
         ranks: number of processes.
     """
     context = multiprocessing.get_context("forkserver")
