@@ -62,7 +62,7 @@ def save_checkpoint(
     """
     about = _about(visual_tokenizer, sizes, out, training)
     with _written_whole(out, about) as partial:
-        parameters = _write_decoder(model, decoder_tensors(model, state), partial)
+        parameters = _write_decoder(model, model.state_dict() if state is None else state, partial)
         tokenizer.save_pretrained(partial)
         _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {})
 
@@ -135,7 +135,7 @@ def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> int
     tied = config.tie_word_embeddings
     tensors = {
         name: tensor.detach().to("cpu", torch.bfloat16)
-        for name, tensor in state.items()
+        for name, tensor in decoder_tensors(state, state.__getitem__)
         if not (tied and name == HEAD)
     }
     save_torch_state_dict(tensors, folder, metadata={"format": "pt"})

@@ -18,19 +18,20 @@ from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
-from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.train.checkpoint_writer import save_adapter, save_checkpoint
 from sar_eval.train.curve import TrainingProgress
-from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.full_state import full_weights
 from sar_eval.train.launcher import is_first
+from sar_eval.train.lora import adapter_base, add_adapters
+from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.start import Loaded, Start
 from sar_eval.train.state import make_folder
+from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
-from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import TrainingStates
@@ -74,6 +75,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
             its state was made with other options.
     """
+    adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
     with process_group(), ExitStack() as stack:
         on_every_rank(lambda: _begin(job, stack) if is_first() else None)
@@ -110,7 +112,10 @@ def _begin(job: TrainingJob, stack: ExitStack) -> None:
 
 def _load(job: TrainingJob) -> Loaded:
     torch.manual_seed(job.options.seed)
-    return job.start.load(attention_implementation())
+    loaded = job.start.load(attention_implementation())
+    if job.options.lora:
+        add_adapters(loaded.model, job.options.lora, job.options.seed)
+    return loaded
 
 
 def _trainer(
@@ -146,10 +151,12 @@ def _trainer(
 
 
 def _write(job: TrainingJob, stream: TokenStream, loaded: Loaded, weights: Mapping[str, Tensor]) -> None:
-    """Write the checkpoint; the first rank's work."""
-    save_checkpoint(
-        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, job.out, job.training, weights
-    )
+    """Write the checkpoint, or the adapter; the first rank's work."""
+    what = (job.visual_tokenizer, stream.sizes, job.out, job.training, weights)
+    if base := adapter_base(job.start, job.options.lora):
+        save_adapter(loaded.model, base, *what)
+    else:
+        save_checkpoint(loaded.model, loaded.tokenizer, *what)
 
 
 def open_stream(job: TrainingJob) -> TokenStream:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from sar_eval.train.lora import decoder_tensors
+
 # What wrappers put into the names of parameters: torch.compile, DDP, activation checkpointing.
 WRAPPERS = ("_orig_mod.", "module.", "_checkpoint_wrapped_module.")
 
@@ -19,15 +21,19 @@ def live_weights(
     """The tensors one by one, for `TokenEngine.load_weights` or a checkpoint folder.
 
     In bfloat16, as they are written, so that what is evaluated is what a checkpoint would draw. A tied head
-    is left out. Under FSDP2 every rank must take all of them: each tensor is gathered when it is asked for.
+    is left out, adapters are merged. Under FSDP2 every rank must take all of them: each tensor is gathered
+    when it is asked for.
 
     Args:
         model: in training, whatever wraps it.
         averaged: values to take in place of the model's own, by the names of its parameters.
     """
-    for name, parameter in model.named_parameters():
-        tensor = (averaged or {}).get(name, parameter)
-        yield bare_name(name), whole(tensor).to(torch.bfloat16)
+    tensors = {
+        bare_name(name): (averaged or {}).get(name, parameter)
+        for name, parameter in model.named_parameters()
+    }
+    for name, tensor in decoder_tensors(tensors, lambda name: whole(tensors[name])):
+        yield name, tensor.to(torch.bfloat16)
 
 
 def bare_name(name: str) -> str:
