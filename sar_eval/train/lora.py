@@ -74,17 +74,16 @@ def lora_config(rank: int, base: str = "") -> Any:
     )
 
 
-def has_adapters(model: Any) -> bool:
-    """Whether `add_adapters` was called for the model."""
-    return any(_ADAPTER in name for name, _ in model.named_parameters())
+def is_adapter(name: str) -> bool:
+    """Whether a tensor of this name is one that `add_adapters` put into the model."""
+    return _ADAPTER in name
 
 
-def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapters among a model's tensors, in float32 on the CPU, by the names of peft's files."""
+def peft_names(adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's adapters by the names of peft's files."""
     return {
-        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().float().cpu().contiguous()
-        for name, tensor in state.items()
-        if _ADAPTER in name
+        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.contiguous()
+        for name, tensor in adapters.items()
     }
 
 
@@ -98,7 +97,7 @@ def decoder_tensors(
         tensor: gives one of them; asked in the same order on every rank, so it may gather shards.
     """
     for name in names:
-        if _ADAPTER not in name:
+        if not is_adapter(name):
             layer = name.removesuffix(f"{_INNER}weight")
             down, up = (f"{layer}{_ADAPTER}{factor}.{_NAME}.weight" for factor in "AB")
             found = tensor(name).detach()

@@ -42,7 +42,7 @@ class Live(TrainerCallback):
     """Keeps the last weights as an engine would get them."""
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
-        self.weights = {name: tensor.clone() for name, tensor in live_weights(model)}
+        self.weights = {name: tensor.clone() for name, tensor in live_weights(model, {})}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.train.checkpoint_writer import ABOUT, save_adapter, save_checkpoint
-from sar_eval.train.lora import adapter_base, add_adapters, decoder_tensors, has_adapters
+from sar_eval.train.live_weights import whole_adapters
+from sar_eval.train.lora import adapter_base, add_adapters, decoder_tensors
 from sar_eval.train.merge_adapter import CONFIG, WEIGHTS, merge, merge_into
 from sar_eval.train.start import find_start
 
@@ -61,7 +62,7 @@ def trained() -> Any:
 def adapter(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lora") / "adapter"
     training = {"by": "sft", "start": {"checkpoint": "demo:sft"}, "test_prompts": 3}
-    save_adapter(trained, find_checkpoint("demo:sft"), VISUAL, {(8, 8)}, out, training)
+    save_adapter(whole_adapters(trained), find_checkpoint("demo:sft"), VISUAL, {(8, 8)}, out, training)
     return out
 
 
@@ -72,9 +73,8 @@ def copy(adapter: Path, tmp_path: Path) -> Path:
 
 def test_adapters_alone_are_trained_and_change_nothing_at_first() -> None:
     model, whole = _demo(), _demo()
-    assert not has_adapters(model)
+    assert not whole_adapters(model)
     add_adapters(model, 4, seed=1)
-    assert has_adapters(model)
     assert torch.equal(_logits(model), _logits(whole))
     moving = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all(".lora_" in name for name in moving)
