@@ -1,21 +1,16 @@
 """Tiny trainings, alone or as ranks of a launcher: what the tests of several processes and of faults train."""
 
 import json
-import multiprocessing
-import os
-import socket
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
-from sar_eval.train.fit import TrainingJob, fit
+from sar_eval.train.fit import TrainingJob
 from sar_eval.train.start import ShapeStart
 from sar_eval.train.token_stream import WeightedPlace
 from sar_eval.train.tokenizer import TokenizerOptions, export

@@ -108,6 +108,8 @@ def _read_group(
                 yield ParquetPicture(first + done, _bytes_of(image), captions)
                 done += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's, not Arrow's of damaged pages
+            raise
         yield LostRows(first + done, rows - done, str(error).partition("\n")[0])
 
 

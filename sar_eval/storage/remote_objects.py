@@ -66,7 +66,7 @@ class RemoteStore(ObjectStore):
         def read(start: int, end: int) -> bytes:
             return self._reading(name, lambda: bytes(self._files.cat_file(path, start=start, end=end)))
 
-        return cast(BinaryIO, io.BufferedReader(_Ranges(size, read), BUFFER))
+        return cast(BinaryIO, io.BufferedReader(Ranges(size, read), BUFFER))
 
     def write(self, name: str, data: bytes) -> None:
         """See `ObjectStore`."""
@@ -207,7 +207,7 @@ class RemoteStore(ObjectStore):
         return f"the store failed {self.retries.tries} times in a row, at last with {found.text}"
 
 
-class _Ranges(io.RawIOBase):
+class Ranges(io.RawIOBase):
     """An object as a raw file, each read of which is a request for a range."""
 
     def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
@@ -215,20 +215,25 @@ class _Ranges(io.RawIOBase):
         self._size, self._read, self._at = size, read, 0
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See `io.RawIOBase`."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def tell(self) -> int:
+        """See `io.RawIOBase`."""
         return self._at
 
     def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase`."""
         end = min(self._at + len(buffer), self._size)
         if end <= self._at:
             return 0
@@ -257,7 +262,7 @@ def _file_system(protocol: str, uri: str) -> Any:
 def _account() -> tuple[int, str]:
     """What a connection depends on: this process, and what its environment says of accounts and servers."""
     names = sorted(
-        name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "FSSPEC_", "STORAGE_"))
+        name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "FSSPEC_", "STORAGE_", "HF_"))
     )
     return os.getpid(), repr([(name, os.environ[name]) for name in names])
 

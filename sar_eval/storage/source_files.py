@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -11,10 +13,11 @@ from sar_eval.errors import BadInput
 from sar_eval.storage.local_objects import LocalStore
 from sar_eval.storage.object_errors import fault
 from sar_eval.storage.objects import ObjectInfo, ObjectStore
-from sar_eval.storage.remote_objects import RemoteStore
+from sar_eval.storage.remote_objects import Ranges, RemoteStore
 from sar_eval.storage.retries import PATIENT, Retries
 
 HUB = "hf"
+HUB_TRIES = 2  # the hub's client tries each several times by itself
 READ_AHEAD = 1 << 22  # bytes of one request to the hub
 FILE_SUFFIXES = (".parquet", ".tar", ".csv", ".tsv", ".json", ".jsonl")  # of an address that is a file
 
@@ -54,12 +57,18 @@ class RemoteSource(RemoteStore):
         return open_source, (self.uri, self.retries)
 
     def open(self, name: str) -> BinaryIO:
-        """See `ObjectStore`. The hub's own files ask where an object lies once, not at each read."""
+        """See `ObjectStore`. Of the hub a file asks once where it lies, not at each read."""
         if self.protocol != HUB:
             return super().open(name)
         path = self._path(name)
-        found = self._reading(name, lambda: self._files.open(path, "rb", block_size=READ_AHEAD))
-        return cast(BinaryIO, found)
+        file = self._reading(name, lambda: self._files.open(path, "rb", cache_type="none"))
+
+        def read(start: int, end: int) -> bytes:
+            file.seek(start)
+            return bytes(file.read(end - start))
+
+        ranges = Ranges(file.size, lambda start, end: self._reading(name, lambda: read(start, end)))
+        return cast(BinaryIO, io.BufferedReader(ranges, READ_AHEAD))
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
@@ -73,6 +82,8 @@ def open_source(place: str, retries: Retries = PATIENT) -> ObjectStore:
         MissingExtra: the package for this kind is not installed.
     """
     if "://" in place and not place.startswith("file://"):
+        if place.startswith(f"{HUB}://"):
+            retries = replace(retries, tries=min(HUB_TRIES, retries.tries))
         return RemoteSource(place.rstrip("/"), retries)
     folder = Path(place.removeprefix("file://"))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,22 +19,23 @@ from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
-from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.train.checkpoint_writer import drawn_side, save_checkpoint
 from sar_eval.train.curve import TrainingProgress
-from sar_eval.train.model import attention_implementation, prepare
-from sar_eval.train.full_state import full_weights
 from sar_eval.train.launcher import is_first
+from sar_eval.train.live_weights import whole_weights
+from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.start import Loaded, Start
 from sar_eval.train.state import make_folder
+from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
-from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import TrainingStates
+from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
 
 SETTINGS = "settings.json"
@@ -52,7 +54,8 @@ class TrainingJob:
         visual_tokenizer: folder of the tokenizer that the shards were made with.
         out: the folder to write.
         options: how it is trained.
-        callbacks: further ones of the trainer: evaluation, averaged weights, trackers.
+        watching: how it is evaluated, and who is told how it goes.
+        callbacks: further ones of the trainer.
         training: facts for the checkpoint's `sar_eval.json` and card: what made it.
     """
 
@@ -61,6 +64,7 @@ class TrainingJob:
     visual_tokenizer: Path
     out: Path
     options: TrainingOptions
+    watching: Watching = field(default_factory=Watching)
     callbacks: Sequence[TrainerCallback] = ()
     training: Mapping[str, Json] = field(default_factory=dict)
 
@@ -80,23 +84,32 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         states = TrainingStates(job.out / "state")
         resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
         stop = StopAtSignal(stack.enter_context(StopRequest()))
-        stream, loaded = open_stream(job), _load(job)
+        stream = open_stream(job)
+        watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
+        on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
+        loaded = _load(job)
         check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
+        write = partial(_write, job, stream, loaded)
         trainer = _trainer(
             job,
             stream,
             loaded,
             states,
             resumed,
-            [stop, LossCurveCallback(job.out / "loss.jsonl", progress)],
+            [
+                stop,
+                LossCurveCallback(job.out / "loss.jsonl", progress, watch.record, watch.clock),
+                *watch.callbacks(write),
+            ],
         )
         trainer.train()
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
-                f"interrupted; the state of step {step} is saved: run the same command again to finish {job.out}"
+                f"interrupted; the state of step {step} is saved: run the same command again to finish "
+                f"{job.out}"
             )
-        weights = full_weights(trainer.model_wrapped)
-        on_every_rank(lambda: _write(job, stream, loaded, weights) if is_first() else None)
+        weights = whole_weights(trainer.model, watch.averages)
+        on_every_rank(lambda: write(weights, job.out) if is_first() else None)
 
 
 def _begin(job: TrainingJob, stack: ExitStack) -> None:
@@ -145,10 +158,18 @@ def _trainer(
     )
 
 
-def _write(job: TrainingJob, stream: TokenStream, loaded: Loaded, weights: Mapping[str, Tensor]) -> None:
-    """Write the checkpoint; the first rank's work."""
+def _write(
+    job: TrainingJob,
+    stream: TokenStream,
+    loaded: Loaded,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    step: int | None = None,
+) -> None:
+    """Write weights as a checkpoint, that of a step on the way if one is named; the first rank's work."""
+    facts = job.training if step is None else {**job.training, "step": step}
     save_checkpoint(
-        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, job.out, job.training, weights
+        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights
     )
 
 

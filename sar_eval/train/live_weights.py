@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from sar_eval.train.launcher import is_first
+
 # What wrappers put into the names of parameters: torch.compile, DDP, activation checkpointing.
 WRAPPERS = ("_orig_mod.", "module.", "_checkpoint_wrapped_module.")
 
 
 @torch.no_grad()
-def live_weights(
-    model: nn.Module, averaged: Mapping[str, Tensor] | None = None
-) -> Iterator[tuple[str, Tensor]]:
+def live_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The tensors one by one, for `TokenEngine.load_weights` or a checkpoint folder.
 
     In bfloat16, as they are written, so that what is evaluated is what a checkpoint would draw. A tied head
@@ -26,8 +26,16 @@ def live_weights(
         averaged: values to take in place of the model's own, by the names of its parameters.
     """
     for name, parameter in model.named_parameters():
-        tensor = (averaged or {}).get(name, parameter)
-        yield bare_name(name), whole(tensor).to(torch.bfloat16)
+        yield bare_name(name), whole(averaged.get(name, parameter)).to(torch.bfloat16)
+
+
+def whole_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU, in the first process; {} in others, which must call it too."""
+    found = {}
+    for name, tensor in live_weights(model, averaged):
+        if is_first():
+            found[name] = tensor.cpu()
+    return found
 
 
 def bare_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,38 @@ from sar_eval.train.full_state import full_state, load_full_state
 from sar_eval.train.launcher import is_first
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.step_rows import StepRows
+from sar_eval.train.training_clock import TrainingClock
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import SavesState, TrainingStates
 
+FIGURES = ("loss", "learning_rate", "grad_norm")  # of a point of the curve, as the trainer logs them
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class LossCurveCallback(TrainerCallback):
     """Writes `loss.jsonl` and reports progress; in the first process only."""
 
-    def __init__(self, path: Path, progress: TrainingProgress) -> None:
-        self.path, self.progress = path, progress
-        self._since, self._tokens = time.perf_counter(), 0
+    def __init__(
+        self,
+        path: Path,
+        progress: TrainingProgress,
+        record: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
+        clock: TrainingClock | None = None,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            path: of the curve.
+            progress: is told step, steps and loss.
+            record: is told a step and all its figures, by the names of the journal.
+            clock: of the training, which stands still while it waits for something else.
+        """
+        self.path, self.progress, self.record = path, progress, record
+        self._clock, self._since, self._tokens = clock or TrainingClock(), 0.0, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Drop the lines that an interrupted run wrote after the state that this one resumes from."""
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         if state.is_world_process_zero:
             trim_curve(self.path, state.global_step)
 
@@ -43,17 +59,18 @@ class LossCurveCallback(TrainerCallback):
         """Append a point to the curve."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        line = {"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
-        if "grad_norm" in logs:
-            line["grad_norm"] = float(logs["grad_norm"])
-        add_to_curve(self.path, line | {"tokens_per_s": round(self._rate(state))})
+        figures = {name: float(logs[name]) for name in FIGURES if name in logs}
+        figures["tokens_per_s"] = float(round(self._rate(state)))
+        short = {"lr" if name == "learning_rate" else name: value for name, value in figures.items()}
+        add_to_curve(self.path, {"step": state.global_step, **short})
+        self.record(state.global_step, figures)
         self.progress(state.global_step, state.max_steps, float(logs["loss"]))
 
     def _rate(self, state: Any) -> float:
         """Visual tokens a second since the last point, of all devices."""
-        seconds = time.perf_counter() - self._since
+        seconds = self._clock.seconds - self._since
         tokens: int = state.num_input_tokens_seen - self._tokens
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         return tokens / seconds
 
 

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
@@ -12,9 +15,6 @@ from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_reader import open_set
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards
 from sar_eval.synthesis.repack import RepackOptions, repack
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens
-from sar_eval.train.pretrain import pretrain
-from sar_eval.train.sft import sft
 from sar_eval.train.tokenizer import TokenizerOptions, export
 from tests import small_sets
 from tests.small_sets import make_set

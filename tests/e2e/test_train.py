@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, collate
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
@@ -22,10 +25,7 @@ from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards, write_shards
 from sar_eval.train import decoder
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens, collate
-from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
-from sar_eval.train.sft import sft
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
 from sar_eval.types import DrawProtocol, Prompt, make_draw
 from tests.token_folders import tokenize

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sar_eval.train.decoder import DecoderOptions, TokenDataset, _last_state, check_tokens
+from sar_eval.train.pretrain import pretrain
+from sar_eval.train.sft import sft
 
 from sar_eval.errors import BadInput
 from sar_eval.families.demo import build_text_tokenizer
@@ -24,10 +27,7 @@ from sar_eval.storage.shards import (
     write_shards,
 )
 from sar_eval.train.curve import trim_curve
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, _last_state, check_tokens
-from sar_eval.train.pretrain import pretrain
 from sar_eval.train.scenes import make_scenes
-from sar_eval.train.sft import sft
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
 from tests.token_folders import tokenize
 

@@ -47,7 +47,7 @@ class WebDatasetSource:
             for stem, members in groupby(_members(file), key=lambda member: member[0]):
                 yield from self._sample(safe_key(self.name, path, stem), {m[1]: m[2] for m in members})
                 samples += 1
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        except (tarfile.TarError, EOFError, ValueError) as error:
             detail = f"the tar is damaged after {samples} samples: {error}"
             yield Rejected(safe_key(self.name, path), "unreadable", detail)
 

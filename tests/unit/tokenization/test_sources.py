@@ -1,0 +1,197 @@
+"""Every kind of source: what is read, with which captions and keys, and what is rejected and why."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sar_eval.errors import BadInput
+from sar_eval.storage.token_folder import Rejected
+from sar_eval.tokenization.options import TokenizeOptions
+from sar_eval.tokenization.places import blocks_of, open_place, open_sources, pinned
+from sar_eval.tokenization.sources.source import SourcePicture
+from tests.small_sets import make_set, png
+
+
+def found(place: Path | str, **options: Any) -> dict[str, Any]:
+    """Captions by key, or the reason of a rejection."""
+    source = open_place(0, "data", str(place), TokenizeOptions(**options))
+    pictures = list(source.read(list(source.units())))
+    assert len({picture.key for picture in pictures}) == len(pictures)
+    return {p.key: list(p.captions) if isinstance(p, SourcePicture) else p.reason for p in pictures}
+
+
+def write(folder: Path, files: Mapping[str, bytes | str]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return folder
+
+
+def tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_a_folder_with_captions_beside_pictures(tmp_path: Path) -> None:
+    files = {"a b.png": png(0), "a b.txt": "\ufeffa ring", "below/ü.png": png(1), "below/ü.txt": b"\xff"}
+    files |= {"none.png": png(2), ".hidden.png": png(3), "__MACOSX/a.png": png(3), "readme.md": "x"}
+    write(tmp_path, files)
+    assert found(tmp_path) == {"data/a b.png": ["a ring"], "data/below/ü.png": [], "data/none.png": []}
+    with pytest.raises(BadInput, match="no table of captions"):
+        found(tmp_path, caption_columns=("caption",))
+
+
+def test_a_folder_in_a_bucket(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file(f"{tmp_path}/data/a picture.png", png(0))
+    store.pipe_file(f"{tmp_path}/data/a picture.txt", b"a ring")
+    assert found(f"memory:/{tmp_path}/data") == {"data/a picture.png": ["a ring"]}
+
+
+def test_a_folder_whose_links_lead_back(tmp_path: Path) -> None:
+    write(tmp_path / "real", {"a.png": png(0), "a.txt": "a ring"})
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "real")
+    assert found(tmp_path / "data") == {"data/linked/a.png": ["a ring"]}
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "captions.csv"])
+def test_a_table_of_captions(tmp_path: Path, name: str) -> None:
+    rows = [("in/a.png", "one", "eins"), ("b.png", "two", ""), ("gone.png", "three", "drei")]
+    rows += [("../../etc/passwd.png", "four", ""), ("in/a.png", "again", "")]
+    if name.endswith("csv"):
+        text = "file_name,text,other\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    else:
+        names = ("file_name", "text", "other")
+        text = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+    write(tmp_path, {name: text, "in/a.png": png(0), "b.png": png(1), "unlisted.png": png(2)})
+    listed = {"data/in/a.png": ["one", "again"], "data/b.png": ["two"], "data/gone.png": "missing"}
+    assert found(tmp_path) == listed | {"data/../../etc/passwd.png": "missing"}
+    both = found(tmp_path / name, caption_columns=("text", "other"))
+    assert [text for text in both["data/in/a.png"] if text] == ["one", "eins", "again"]
+
+
+def parquet(path: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, **options)
+    return path
+
+
+def test_parquet_with_captions_by_name(tmp_path: Path) -> None:
+    image = {"bytes": png(0), "path": "a.png"}
+    rows = [
+        {"image": image, "caption": "a", "long": ["b", "c"]},
+        {"image": {"bytes": None, "path": "b.png"}, "caption": "x", "long": None},
+        {"image": image, "caption": None, "long": None},
+    ]
+    parquet(tmp_path / "data" / "train.parquet", rows, row_group_size=2)
+    key = "data/train.parquet"
+    assert found(tmp_path / "data") == {f"{key}:0": ["a"], f"{key}:1": "no_picture", f"{key}:2": [None]}
+    both = found(tmp_path / "data", caption_columns=("caption", "long"))
+    assert both[f"{key}:0"] == ["a", ["b", "c"]]
+    for options, word in (
+        ({"caption_columns": ("text",)}, "no column 'text'; its columns are image, caption, long"),
+        ({"image_column": "caption"}, "'caption' holds string, not encoded pictures"),
+        ({"caption_columns": ("image",)}, "not texts"),
+    ):
+        with pytest.raises(BadInput, match=word):
+            found(tmp_path / "data", **options)
+
+
+def test_damaged_rows_of_parquet_are_counted(tmp_path: Path) -> None:
+    rows = [{"image": png(n), "text": f"number {n}"} for n in range(40)]
+    path = parquet(tmp_path / "a.parquet", rows, row_group_size=10, compression="zstd")
+    footer = pq.ParquetFile(path).metadata
+    data, at = bytearray(path.read_bytes()), footer.row_group(1).column(0).data_page_offset
+    data[at : at + 200] = bytes(200)
+    path.write_bytes(data)
+    source = open_place(0, "data", str(path), TokenizeOptions())
+    pictures = list(source.read(list(source.units())))
+    [lost] = [picture for picture in pictures if isinstance(picture, Rejected)]
+    assert (lost.number, lost.reason, lost.key) == (10, "unreadable", "data/a.parquet:10")
+    assert len(pictures) == 31
+    path.write_bytes(b"PAR1" + bytes(20))
+    with pytest.raises(BadInput, match="not a readable Parquet file"):
+        list(open_place(0, "data", str(path), TokenizeOptions()).units())
+
+
+def test_webdataset_tars(tmp_path: Path) -> None:
+    data = {"x/1.jpg": png(0), "x/1.txt": b"a ring", "x/1.json": b'{"caption": "other"}'}
+    data |= {"2.png": png(1), "2.json": b'{"caption": "a star", "long": ["b"]}'}
+    data |= {"3.cls": b"7", "4.png": png(2), "5.webp": png(3), "5.json": b"{"}
+    tar(tmp_path / "a.tar", data)
+    key = "data/a.tar"
+    expected = {f"{key}/x/1": ["a ring"], f"{key}/2": ["a star", None, None, None]}
+    expected |= {f"{key}/3": "no_picture", f"{key}/4": [None] * 4, f"{key}/5": "no_caption"}
+    assert found(tmp_path) == expected
+    assert found(tmp_path / "a.tar", caption_columns=("txt", "long"))[f"{key}/2"] == [None, ["b"]]
+
+
+def test_a_tar_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", {f"{n}.{end}": png(n) for n in range(4) for end in ("png", "jpg")})
+    path.write_bytes(path.read_bytes()[:3000])
+    cut = found(path)
+    assert cut["data/a.tar"] == "unreadable"
+    assert len(cut) > 1
+
+
+def test_sets_give_the_text_that_was_asked(tmp_path: Path) -> None:
+    made = make_set(tmp_path / "set", keep="both")
+    pictures = found(tmp_path / "set")
+    assert pictures == {f"data/{row.row}/{row.index}": [row.text] for row in made}
+    make_set(tmp_path / "tokens", keep="tokens")
+    assert set(found(tmp_path / "tokens").values()) == {"no_picture"}
+
+
+def test_blocks_are_cut_by_rows_and_tars_stand_alone(tmp_path: Path) -> None:
+    parquet(tmp_path / "p" / "a.parquet", [{"image": png(0), "text": "x"}] * 10, row_group_size=3)
+    for name in ("b.tar", "c.tar"):
+        tar(tmp_path / name, {"1.png": png(0)})
+    write(tmp_path / "f", {f"{n}.png": png(n) for n in range(5)})
+    places = [str(tmp_path / name) for name in ("p", "b.tar", "c.tar", "f")]
+    blocks = list(blocks_of(open_sources(places, TokenizeOptions()), 4))
+    assert [[unit.rows for unit in block] for block in blocks] == [
+        *([3], [3], [3, 1]),
+        *([0], [0]),
+        *([1] * 4, [1]),
+    ]
+
+
+def test_places_with_nothing_or_too_much(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    mixed = write(tmp_path / "mixed", {"a.png": png(0)})
+    tar(mixed / "b.tar", {})
+    parquet(tmp_path / "tokens" / "shard-0.parquet", [{"tokens": [1], "caption": "x"}])
+    for place, options, word in (
+        ("gone", {}, "no folder"),
+        ("empty", {}, "nothing to tokenize in"),
+        ("mixed", {}, "1 files for pictures, 1 files for webdataset: say which with --format"),
+        ("mixed", {"format": "parquet"}, "no .parquet files"),
+        ("tokens", {}, "holds tokens, not pictures"),
+    ):
+        with pytest.raises(BadInput, match=word):
+            list(open_place(0, "data", str(tmp_path / place), TokenizeOptions(**options)).units())
+    assert found(mixed, format="pictures") == {"data/a.png": []}
+
+
+def test_addresses_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pinned("s3://bucket/data") == "s3://bucket/data"
+    with pytest.raises(BadInput, match="hf://datasets/ORG/NAME"):
+        pinned("hf://org/name")
+    monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
+    with pytest.raises(BadInput, match="may not be asked"):
+        pinned("hf://datasets/org/name")
