@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
 from sar_eval.train.batches import MicroBatches
@@ -97,6 +98,8 @@ class DecoderTrainer(Trainer):
             kwargs: `Trainer`'s own.
         """
         super().__init__(train_dataset=batches, **kwargs)
+        if options.compile:
+            compile_layers(self.model)
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
         self.saved = batches.first_step
@@ -219,6 +222,13 @@ class DecoderTrainer(Trainer):
         return super().create_scheduler(self.options.steps, optimizer)
 
 
+def compile_layers(model: Any) -> None:
+    """Compile every layer by itself: they share one compilation, and parameters keep their names."""
+    for module in model.modules():
+        if isinstance(module, Qwen2DecoderLayer):
+            module.compile()
+
+
 def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> TrainingArguments:
     """What transformers' Trainer is told; `state` is the folder of its states."""
     on_gpu = torch.cuda.is_available()
@@ -245,6 +255,8 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         remove_unused_columns=False,
         ignore_data_skip=True,  # the batches begin where the state ended
         ddp_find_unused_parameters=False,
+        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
     )
