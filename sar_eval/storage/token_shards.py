@@ -23,7 +23,7 @@ from sar_eval.storage.image_set import REPACKED, SPEC
 from sar_eval.storage.objects import READERS, open_store
 from sar_eval.storage.set_reader import SetReader
 from sar_eval.storage.shards import CODEBOOK, Place
-from sar_eval.storage.token_folder import TokenFolder, check_unfinished
+from sar_eval.storage.token_folder import check_finished
 from sar_eval.storage.token_rows import TokenRows, narrowest
 from sar_eval.storage.token_shard import ParquetShard, Shard, ShardFacts, Size, shards_of_set
 
@@ -120,7 +120,7 @@ def _shards_at(place: Place) -> list[Shard]:
         if not found:
             raise BadInput(f"the set {place} holds no picture yet: `sar-eval synth status {place}`")
         return found
-    check_unfinished(TokenFolder(store))
+    check_finished(store)
     if "://" in str(place):
         names = [info.name for info in store.list("shard-") if "/" not in info.name]
     else:  # also what is no file, which is then told as such
