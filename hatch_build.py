@@ -11,6 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SHIPPED = {
     "benchmarks/*.toml": "sar_eval/recipes",
     "benchmarks/grpo/*.toml": "sar_eval/recipes/grpo",
+    "benchmarks/train/*": "sar_eval/recipes/train",
     "prompts/*": "sar_eval/prompt_files",
     "reports/published.json": "sar_eval/suites",
 }

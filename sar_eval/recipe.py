@@ -54,7 +54,16 @@ def recipe_names() -> dict[str, str]:
 
 def training_recipes() -> dict[str, Path]:
     """Every shipped recipe of `train grpo`."""
-    return {path.stem: path for path in sorted((shipped("benchmarks") / "grpo").glob("*.toml"))}
+    return _recipes_in("grpo")
+
+
+def decoder_recipes() -> dict[str, Path]:
+    """Every shipped recipe of `train run`."""
+    return _recipes_in("train")
+
+
+def _recipes_in(folder: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((shipped("benchmarks") / folder).glob("*.toml"))}
 
 
 def description(path: Path) -> str:

@@ -22,10 +22,7 @@ test -f tokenizer/decoder.jit || sar-eval train tokenizer \
 tokens noisy
 tokens tidy
 tokens short
-finished pretrain || sar-eval train pretrain --data tokens-noisy --tokenizer tokenizer --out pretrain \
-    --steps 3000 --stop-at 1500
-finished sft || sar-eval train sft --ckpt pretrain --data tokens-tidy --tokenizer tokenizer --out sft \
-    --steps 2000 --learning-rate 1.5e-3
-finished sft-short || sar-eval train sft --ckpt pretrain --data tokens-short --tokenizer tokenizer --out sft-short \
-    --steps 100 --learning-rate 5e-4
+finished pretrain || sar-eval train run demo-pretrain --data tokens-noisy --tokenizer tokenizer --out pretrain
+finished sft || sar-eval train run demo-sft --ckpt pretrain --data tokens-tidy --tokenizer tokenizer --out sft
+finished sft-short || sar-eval train run demo-sft-short --ckpt pretrain --data tokens-short --tokenizer tokenizer --out sft-short
 echo "checkpoints in $work: copy tokenizer, pretrain, sft and sft-short to sar_eval/demo to ship them"

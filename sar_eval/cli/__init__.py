@@ -27,6 +27,7 @@ from sar_eval.cli import (
     synth,
     track,
     train,
+    train_decoder,
     train_grpo,
     train_rivals,
     train_tokenize,
@@ -52,6 +53,7 @@ inspect.register(app)
 doctor.register(app)
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(prompts.app, name="prompts")
+train_decoder.register(train.app)
 train_rivals.register(train.app)
 train_grpo.register(train.app)
 train_tokenize.register(train.app)

@@ -22,7 +22,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
     """List benchmarks, checkpoints, engines, judges, scorers and so on by the name that flags take."""
     from sar_eval import discover
     from sar_eval.families.locate import demo_names
-    from sar_eval.recipe import description, recipe_names, training_recipes
+    from sar_eval.recipe import decoder_recipes, description, recipe_names, training_recipes
 
     found = {
         "benchmarks": recipe_names(),
@@ -34,6 +34,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
         "folds": discover.names("benchmarks"),
         "trackers": discover.names("trackers"),
         "training recipes": {name: description(path) for name, path in training_recipes().items()},
+        "recipes of train run": {name: description(path) for name, path in decoder_recipes().items()},
     }
     if as_json:
         typer.echo(json.dumps(found, indent=2))

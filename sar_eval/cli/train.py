@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sar_eval.cli.options import with_options
 from sar_eval.cli.terminal import say
 from sar_eval.cli.train_progress import showing
 from sar_eval.errors import BadInput
-from sar_eval.options import option
-
-if TYPE_CHECKING:
-    from sar_eval.train.decoder import DecoderOptions
 
 app = typer.Typer(
-    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, select, dpo, grpo; scenes first.",
+    help="Train checkpoints: tokenizer, tokenize, pretrain, sft, run, select, dpo, grpo; scenes first.",
     no_args_is_help=True,
 )
 
@@ -96,67 +90,6 @@ def _levels(text: str) -> tuple[int, ...]:
     if math.prod(levels) > MAX_CODES:
         raise BadInput(f"--levels {text} makes {math.prod(levels):,} codes, of at most {MAX_CODES:,}")
     return levels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderTraining:
-    """What `pretrain` and `sft` are asked for."""
-
-    data: list[str] = option(DATA_HELP, "run", default=MISSING)
-    tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
-    out: Path = option("The folder to write.", "run", default=MISSING)
-    steps: int = option("Optimiser steps in all.", "run", default=MISSING, low=1)
-    batch_size: int = option("Rows of one step on one device.", "run", default=64, low=1, high=MAX_BATCH)
-    learning_rate: float | None = option(
-        "Peak rate; by default 2e-3 for pretrain, 5e-4 for sft.", "run", above=0
-    )
-    warmup: int = option("Steps of the rate's linear warm-up.", "run", default=200, low=0)
-    seed: int = option("Seed of weights, order and noise.", "run", default=0, low=0, high=MAX_SEED)
-    save_every: int = option("Steps between resumable states.", "run", default=500, low=1)
-    stop_at: int = option("End after this step of the schedule; 0 is at its end.", "run", default=0, low=0)
-
-    def options(self, learning_rate: float) -> DecoderOptions:
-        """As `train.decoder` takes them; `learning_rate` where none was asked for."""
-        from sar_eval.train.decoder import DecoderOptions
-
-        return DecoderOptions(
-            self.steps,
-            self.batch_size,
-            learning_rate if self.learning_rate is None else self.learning_rate,
-            self.warmup,
-            seed=self.seed,
-            save_every=self.save_every,
-            stop_at=self.stop_at,
-        )
-
-
-@app.command()
-@with_options()
-def pretrain(training: DecoderTraining) -> None:
-    """Train a decoder of the demo's shape from random weights on token shards."""
-    need_train()
-    from sar_eval.train.pretrain import pretrain as run
-
-    with showing("pretrain", training.out) as show:
-        run(training.data, training.tokenizer, training.out, training.options(2e-3), show)
-    say(f"checkpoint in {training.out}")
-
-
-@app.command()
-@with_options()
-def sft(
-    ckpt: Annotated[str, typer.Option("--ckpt", help="Checkpoint to start from: a folder, or demo:NAME.")],
-    training: DecoderTraining,
-) -> None:
-    """Fine-tune a checkpoint on a small clean set of token shards."""
-    need_train()
-    from sar_eval.families.locate import locate
-    from sar_eval.train.sft import sft as run
-
-    folder = locate(ckpt).folder if ckpt.startswith("demo:") else Path(ckpt)
-    with showing("sft", training.out) as show:
-        run(folder, training.data, training.tokenizer, training.out, training.options(5e-4), show)
-    say(f"checkpoint in {training.out}")
 
 
 def need_train() -> None:

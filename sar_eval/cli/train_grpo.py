@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli.options import Ckpt, Results, keep_offline, named_options, toml_value, with_options
+from sar_eval.cli.options import Ckpt, Results, keep_offline, named_options, with_options
+from sar_eval.cli.recipe_changes import changed_tables
 from sar_eval.cli.terminal import say
 from sar_eval.cli.track import FOR_THE_HUB
 from sar_eval.cli.train import need_train
@@ -61,26 +62,11 @@ class HowToTrain:
 
     def changes(self) -> dict[str, Json]:
         """Tables of the recipe with their new values."""
-        found: dict[str, Json] = {}
-        for word in self.set or ():
-            _put(found, word)
+        found = changed_tables(self.set, "grpo.learning_rate=1e-4")
         flags = {"steps": self.steps, "seed": self.seed}
         flags |= {name: True for name in ("placebo", "train_on_test") if getattr(self, name)}
         asked = {name: value for name, value in flags.items() if value is not None}
         return found | {"grpo": {**found.get("grpo", {}), **asked}} if asked else found
-
-
-def _put(tables: dict[str, Json], word: str) -> None:
-    """Put the value of `grpo.steps=10` or `rewards.shapes-soft.weight=0` into its table."""
-    name, equals, value = word.partition("=")
-    *path, key = name.split(".")
-    if not equals or not path or not all([*path, key]):
-        raise BadInput(f"--set {word}: TABLE.KEY=VALUE, as grpo.learning_rate=1e-4")
-    for table in path:
-        tables = tables.setdefault(table, {})
-        if not isinstance(tables, dict):
-            raise BadInput(f"--set {word}: {table} has a value of its own, it is no table")
-    tables[key] = toml_value(value, f"--set {name}")
 
 
 def register(app: typer.Typer) -> None:

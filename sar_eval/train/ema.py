@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from accelerate.utils import broadcast
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -15,7 +16,9 @@ from transformers import TrainerCallback
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.files import storage_errors
+from sar_eval.train.launcher import is_first
 from sar_eval.train.live_weights import bare_name, own_part, whole
+from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.state import AGAIN
 
 FILE = "ema.safetensors"  # in each of the trainer's states
@@ -80,20 +83,30 @@ class AveragedWeights(TrainerCallback):
             with storage_errors(folder / FILE):
                 save_file(tensors, folder / FILE)
 
-    @torch.no_grad()
     def _load(self, path: Path) -> None:
-        if not path.is_file():
-            raise BadInput(f"{path} is missing, and averaged weights (ema) are asked for: {AGAIN}")
-        with safe_open(path, framework="pt") as file:
-            if set(file.keys()) != {bare_name(name) for name in self.tensors}:
-                raise BadInput(f"{path} has averages of other parameters than are trained: {AGAIN}")
-            for name, tensor in self.tensors.items():
-                own_part(tensor).copy_(own_part(_placed(file.get_tensor(bare_name(name)), tensor)))
+        """Read the averages in the first process, and give every rank its part of them."""
+        stored: dict[str, Tensor] = {}
+        on_every_rank(lambda: stored.update(self._read(path)) if is_first() else None)
+        for name, tensor in self.tensors.items():
+            _spread(stored.pop(bare_name(name), None), tensor)
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        try:
+            stored: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{path} has no averaged weights ({error}): {AGAIN}") from error
+        shapes = {name: tensor.shape for name, tensor in stored.items()}
+        if shapes != {bare_name(name): tensor.shape for name, tensor in self.tensors.items()}:
+            raise BadInput(f"{path} has averages of other parameters than are trained: {AGAIN}")
+        return stored
 
 
-def _placed(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, known to every rank, sharded as another one is."""
-    if not isinstance(like, DTensor):
-        return value
-    on_device = value.to(like.device_mesh.device_type)
-    return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
+@torch.no_grad()
+def _spread(value: Tensor | None, into: Tensor) -> None:
+    """Copy a whole tensor of the first process into those of all, each its own part."""
+    part = own_part(into)
+    whole_one = torch.empty(into.shape, device=part.device) if value is None else value.to(part.device)
+    if isinstance(into, DTensor):
+        part.copy_(distribute_tensor(whole_one, into.device_mesh, into.placements).to_local())
+    else:
+        part.copy_(broadcast(whole_one))

@@ -7,7 +7,7 @@ noise of sampling mostly cancels in their difference. The weights of the best on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sar_eval.train.evaluator import Evaluator
 from sar_eval.train.holdout import HoldoutResult, check_sample, check_scores, read_results, save_result
 from sar_eval.train.holdout_verdict import best_step
 from sar_eval.train.journal import Journal
-from sar_eval.train.live_weights import live_weights
+from sar_eval.train.live_weights import live_weights, whole_weights
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.training_clock import TrainingClock
 
@@ -106,7 +106,7 @@ class EvaluationCallback(TrainerCallback):
     def _evaluate(self, model: Any, step: int) -> None:
         with self._clock.pause():
             started = time.perf_counter()
-            result, pictures = self._evaluator.evaluate(self._weights(model), step)
+            result, pictures = self._evaluator.evaluate(live_weights(model, self._averages), step)
             if self._first is None:
                 check_scores(result)
                 self._first = result
@@ -115,15 +115,13 @@ class EvaluationCallback(TrainerCallback):
             if on_every_rank(lambda: self._record(result, pictures, seconds))[0] == step:
                 self._save(model, step, self._out / BEST)
 
-    def _weights(self, model: Any) -> Iterator[tuple[str, Tensor]]:
-        return live_weights(model, None if self._averaged is None else self._averaged.tensors)
+    @property
+    def _averages(self) -> Mapping[str, Tensor]:
+        return {} if self._averaged is None else self._averaged.tensors
 
     def _save(self, model: Any, step: int, folder: Path) -> None:
         """Write the weights as they are now; the main process holds them, whole."""
-        weights = {}
-        for name, tensor in self._weights(model):  # all ranks: each tensor is gathered
-            if self._journal is not None:
-                weights[name] = tensor.cpu()
+        weights = whole_weights(model, self._averages)
         on_every_rank(lambda: self._replace(folder, weights, step))
 
     def _replace(self, folder: Path, weights: Mapping[str, Tensor], step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,15 @@ from transformers.utils.logging import disable_progress_bar
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
-from sar_eval.train.checkpoint_writer import save_checkpoint
+from sar_eval.train.checkpoint_writer import drawn_side, save_adapter, save_checkpoint
 from sar_eval.train.curve import TrainingProgress
-from sar_eval.train.full_state import full_weights
 from sar_eval.train.launcher import is_first
+from sar_eval.train.live_weights import whole_adapters, whole_weights
+from sar_eval.train.lora import adapter_base, add_adapters
 from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
@@ -34,12 +37,10 @@ from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import TrainingStates
+from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
 
 SETTINGS = "settings.json"
-# Options that decide about memory, time and files, and of the weights about their rounding alone.
-ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
-MAY_CHANGE = (*(f"training.{name}" for name in ROUNDING), "training.stop_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,8 @@ class TrainingJob:
         visual_tokenizer: folder of the tokenizer that the shards were made with.
         out: the folder to write.
         options: how it is trained.
-        callbacks: further ones of the trainer: evaluation, averaged weights, trackers.
+        watching: how it is evaluated, and who is told how it goes.
+        callbacks: further ones of the trainer.
         training: facts for the checkpoint's `sar_eval.json` and card: what made it.
     """
 
@@ -61,6 +63,7 @@ class TrainingJob:
     visual_tokenizer: Path
     out: Path
     options: TrainingOptions
+    watching: Watching = field(default_factory=Watching)
     callbacks: Sequence[TrainerCallback] = ()
     training: Mapping[str, Json] = field(default_factory=dict)
 
@@ -74,29 +77,43 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
             its state was made with other options.
     """
+    base = adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
     with process_group(), ExitStack() as stack:
         on_every_rank(lambda: _begin(job, stack) if is_first() else None)
         states = TrainingStates(job.out / "state")
         resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
         stop = StopAtSignal(stack.enter_context(StopRequest()))
-        stream, loaded = open_stream(job), _load(job)
+        stream = open_stream(job)
+        watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
+        on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
+        loaded = _load(job)
         check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
+        write = partial(_write, job, stream, loaded)
         trainer = _trainer(
             job,
             stream,
             loaded,
             states,
             resumed,
-            [stop, LossCurveCallback(job.out / "loss.jsonl", progress)],
+            [
+                stop,
+                LossCurveCallback(job.out / "loss.jsonl", progress, watch.record, watch.clock),
+                *watch.callbacks(write),
+            ],
         )
         trainer.train()
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
-                f"interrupted; the state of step {step} is saved: run the same command again to finish {job.out}"
+                f"interrupted; the state of step {step} is saved: run the same command again to finish "
+                f"{job.out}"
             )
-        weights = full_weights(trainer.model_wrapped)
-        on_every_rank(lambda: _write(job, stream, loaded, weights) if is_first() else None)
+        if base is None:
+            weights = whole_weights(trainer.model, watch.averages)
+            on_every_rank(lambda: write(weights, job.out) if is_first() else None)
+        else:
+            adapters = whole_adapters(trainer.model)
+            on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
 
 
 def _begin(job: TrainingJob, stack: ExitStack) -> None:
@@ -110,7 +127,10 @@ def _begin(job: TrainingJob, stack: ExitStack) -> None:
 
 def _load(job: TrainingJob) -> Loaded:
     torch.manual_seed(job.options.seed)
-    return job.start.load(attention_implementation())
+    loaded = job.start.load(attention_implementation())
+    if job.options.lora:
+        add_adapters(loaded.model, job.options.lora, job.options.seed)
+    return loaded
 
 
 def _trainer(
@@ -145,11 +165,26 @@ def _trainer(
     )
 
 
-def _write(job: TrainingJob, stream: TokenStream, loaded: Loaded, weights: Mapping[str, Tensor]) -> None:
-    """Write the checkpoint; the first rank's work."""
+def _write(
+    job: TrainingJob,
+    stream: TokenStream,
+    loaded: Loaded,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    step: int | None = None,
+) -> None:
+    """Write weights as a checkpoint, that of a step on the way if one is named; the first rank's work."""
+    facts = job.training if step is None else {**job.training, "step": step}
     save_checkpoint(
-        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, job.out, job.training, weights
+        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights
     )
+
+
+def _write_adapter(
+    job: TrainingJob, stream: TokenStream, base: Checkpoint, tensors: Mapping[str, Tensor]
+) -> None:
+    """Write what was trained as an adapter of its base; the first rank's work."""
+    save_adapter(tensors, base, job.visual_tokenizer, stream.sizes, job.out, job.training)
 
 
 def open_stream(job: TrainingJob) -> TokenStream:
@@ -211,5 +246,7 @@ def _check_settings(job: TrainingJob) -> None:
         stored = read_json(path)
         if not isinstance(stored, dict):
             raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
-        refuse_others(stored, now, path, MAY_CHANGE)
+        before = stored.get("training")
+        allowed = job.options.may_change(before if isinstance(before, dict) else {})
+        refuse_others(stored, now, path, [f"training.{name}" for name in allowed])
     write_json(path, now)

@@ -1,4 +1,4 @@
-"""The decoder as it is trained: its forward pass gives the loss, so that any wrapper of it is trained too."""
+"""The decoder in training: its forward pass gives the loss, so that what wraps it trains it as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from sar_eval.train.training_options import Loss
-from sar_eval.train.visual_loss import visual_cross_entropy
+from sar_eval.train.visual_loss import full_cross_entropy, visual_cross_entropy
 
 
 class TrainedDecoder(Qwen2ForCausalLM):
@@ -37,10 +37,11 @@ class TrainedDecoder(Qwen2ForCausalLM):
         hidden = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False)[0]
         targets = labels[:, 1:]  # a token is predicted at the place before it
         places = targets != -100
-        start = self.visual_start if self.loss == "visual" else 0
-        head = self.lm_head.weight[start:]
-        with torch.autocast(hidden.device.type, enabled=False):
-            return visual_cross_entropy(hidden[:, :-1][places], head, targets[places] - start)
+        predicted, codes = hidden[:, :-1][places], targets[places]
+        head, start = self.lm_head.weight, self.visual_start
+        if self.loss == "full":
+            return full_cross_entropy(predicted, head, codes)
+        return visual_cross_entropy(predicted, head[start:], codes - start)
 
 
 def prepare(model: TrainedDecoder, text_ids: int, loss: Loss) -> TrainedDecoder:

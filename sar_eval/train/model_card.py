@@ -152,4 +152,5 @@ def _table(value: Json) -> Mapping[str, Json]:
 
 
 def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
+    """Text on one line; a line of dashes would end the header."""
+    return " ".join(value.split()) if isinstance(value, str) else ""

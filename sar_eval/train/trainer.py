@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
 from sar_eval.train.batches import MicroBatches
@@ -20,22 +21,38 @@ from sar_eval.train.full_state import full_state, load_full_state
 from sar_eval.train.launcher import is_first
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.step_rows import StepRows
+from sar_eval.train.training_clock import TrainingClock
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import SavesState, TrainingStates
 
+FIGURES = ("loss", "learning_rate", "grad_norm")  # of a point of the curve, as the trainer logs them
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class LossCurveCallback(TrainerCallback):
     """Writes `loss.jsonl` and reports progress; in the first process only."""
 
-    def __init__(self, path: Path, progress: TrainingProgress) -> None:
-        self.path, self.progress = path, progress
-        self._since, self._tokens = time.perf_counter(), 0
+    def __init__(
+        self,
+        path: Path,
+        progress: TrainingProgress,
+        record: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
+        clock: TrainingClock | None = None,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            path: of the curve.
+            progress: is told step, steps and loss.
+            record: is told a step and all its figures, by the names of the journal.
+            clock: of the training, which stands still while it waits for something else.
+        """
+        self.path, self.progress, self.record = path, progress, record
+        self._clock, self._since, self._tokens = clock or TrainingClock(), 0.0, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Drop the lines that an interrupted run wrote after the state that this one resumes from."""
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         if state.is_world_process_zero:
             trim_curve(self.path, state.global_step)
 
@@ -43,17 +60,18 @@ class LossCurveCallback(TrainerCallback):
         """Append a point to the curve."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        line = {"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]}
-        if "grad_norm" in logs:
-            line["grad_norm"] = float(logs["grad_norm"])
-        add_to_curve(self.path, line | {"tokens_per_s": round(self._rate(state))})
+        figures = {name: float(logs[name]) for name in FIGURES if name in logs}
+        figures["tokens_per_s"] = float(round(self._rate(state)))
+        short = {"lr" if name == "learning_rate" else name: value for name, value in figures.items()}
+        add_to_curve(self.path, {"step": state.global_step, **short})
+        self.record(state.global_step, figures)
         self.progress(state.global_step, state.max_steps, float(logs["loss"]))
 
     def _rate(self, state: Any) -> float:
         """Visual tokens a second since the last point, of all devices."""
-        seconds = time.perf_counter() - self._since
+        seconds = self._clock.seconds - self._since
         tokens: int = state.num_input_tokens_seen - self._tokens
-        self._since, self._tokens = time.perf_counter(), state.num_input_tokens_seen
+        self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         return tokens / seconds
 
 
@@ -80,6 +98,8 @@ class DecoderTrainer(Trainer):
             kwargs: `Trainer`'s own.
         """
         super().__init__(train_dataset=batches, **kwargs)
+        if options.compile:
+            compile_layers(self.model)
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
         self.saved = batches.first_step
@@ -151,9 +171,11 @@ class DecoderTrainer(Trainer):
         step = self.state.global_step
         if step == self.saved:
             return
-        state = full_state(self.model_wrapped, self.optimizer.optimizer)
-        state |= {"scheduler": self.lr_scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
-        folder = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
+        state = full_state(self.model_wrapped, optimizer.optimizer)
+        state |= {"scheduler": scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
+        folder: Any = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
         try:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, SavesState):
@@ -183,19 +205,28 @@ class DecoderTrainer(Trainer):
         Raises:
             BadInput: it is damaged or of another model.
         """
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
         state: dict[str, Any] = {}  # of the first rank
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
         try:
-            load_full_state(self.model_wrapped, self.optimizer.optimizer, state)
-            scheduler, tokens = on_every_rank(lambda: (state.get("scheduler"), state.get("tokens")))[0]
-            self.lr_scheduler.load_state_dict(scheduler)
+            load_full_state(self.model_wrapped, optimizer.optimizer, state)
+            plain = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[0]
+            scheduler.load_state_dict(plain["scheduler"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise BadInput(self.states.is_another(self.saved, error)) from error
-        self.state.num_input_tokens_seen = tokens
+        self.state.num_input_tokens_seen = plain["tokens"]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
         """The schedule may be longer than the training."""
         return super().create_scheduler(self.options.steps, optimizer)
+
+
+def compile_layers(model: Any) -> None:
+    """Compile every layer by itself: they share one compilation, and parameters keep their names."""
+    for module in model.modules():
+        if isinstance(module, Qwen2DecoderLayer):
+            module.compile()
 
 
 def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> TrainingArguments:
@@ -224,6 +255,8 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         remove_unused_columns=False,
         ignore_data_skip=True,  # the batches begin where the state ended
         ddp_find_unused_parameters=False,
+        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
     )

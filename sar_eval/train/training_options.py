@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from sar_eval.errors import BadInput
+from sar_eval.types import Json
 
 Schedule = Literal["cosine", "constant"]
 Loss = Literal["visual", "full"]
 Precision = Literal["bfloat16", "float32"]
+# Options that decide about memory, time and files, and of the weights about their rounding alone.
+ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
+MAY_CHANGE = (*ROUNDING, "stop_at")  # of a training that goes on; and see `may_change`
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
+Whole = Annotated[int, Meta(ge=0, le=10**9)]
+MAX_SEED, MAX_BATCH = 2**32 - 1, 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,29 +53,29 @@ class TrainingOptions:
         lora: rank of low-rank adapters that are trained in place of the weights; 0 trains all weights.
     """
 
-    steps: int
-    batch_size: int = 64
-    micro: int = 0
-    learning_rate: float = 1.5e-3
-    warmup: int = 200
+    steps: Positive
+    batch_size: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 64
+    micro: Whole = 0
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 1.5e-3
+    warmup: Whole = 200
     schedule: Schedule = "cosine"
-    weight_decay: float = 0.05
-    beta2: float = 0.95
-    max_grad_norm: float = 1.0
-    caption_dropout: float = 0.1
-    seed: int = 0
-    save_every: int = 500
-    stop_at: int = 0
+    weight_decay: Annotated[float, Meta(ge=0, le=10)] = 0.05
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.95
+    max_grad_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    caption_dropout: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] = 0
+    save_every: Positive = 500
+    stop_at: Whole = 0
     loss: Loss = "visual"
     precision: Precision = "bfloat16"
     pack: bool = False
-    window: int = 16_384
-    workers: int = 0
+    window: Positive = 16_384
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     gradient_checkpointing: bool = False
     compile: bool = False
-    log_every: int = 20
-    ema: float = 0.0
-    lora: int = 0
+    log_every: Positive = 20
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    lora: Annotated[int, Meta(ge=0, le=4096)] = 0
 
     def __post_init__(self) -> None:
         """Refuse what no training can do.
@@ -82,6 +92,15 @@ class TrainingOptions:
             raise BadInput(
                 f"--batch-size {self.batch_size} is no multiple of --micro {self.micro}: take a divisor of it"
             )
+
+    def may_change(self, stored: Mapping[str, Json]) -> tuple[str, ...]:
+        """Options that may be others than those that the training began with.
+
+        More steps of a constant rate only follow those that were made; a cosine of another length is another
+        schedule from its first step on.
+        """
+        is_constant = stored.get("schedule") == self.schedule == "constant"
+        return (*MAY_CHANGE, "steps") if is_constant else MAY_CHANGE
 
     @property
     def last_step(self) -> int:

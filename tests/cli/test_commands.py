@@ -22,6 +22,7 @@ def test_list_names_everything(sar_eval) -> None:
         "folds",
         "trackers",
         "training recipes",
+        "recipes of train run",
     }
     assert found["training recipes"]["shapes"].startswith("GRPO on plain coloured shapes")
     assert found["answerers"].keys() >= {"server", "transformers"}

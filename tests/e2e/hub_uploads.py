@@ -1,8 +1,9 @@
-"""A local server with the endpoints of the hub through which files of a dataset are uploaded."""
+"""A local server with the endpoints of the hub through which files of a dataset or model are uploaded."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from http.server import BaseHTTPRequestHandler
@@ -14,9 +15,10 @@ COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class UploadHub(BaseHTTPRequestHandler):
-    """Takes one dataset, `org/set`. Parquet and tar files go by LFS, others within the commit.
+    """Takes one repository, `org/set`. Parquet, tar and weights go by LFS, others within the commit.
 
     Attributes:
+        kind: of the repository, dataset or model.
         files: of the repository, by path, after the commits so far.
         sent: bytes that were uploaded to LFS, by digest.
         commits: paths of each commit.
@@ -24,6 +26,7 @@ class UploadHub(BaseHTTPRequestHandler):
         login: what a request must authorise itself with.
     """
 
+    kind = "dataset"
     files: dict[str, bytes]
     sent: dict[str, bytes]
     commits: list[list[str]]
@@ -36,17 +39,13 @@ class UploadHub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != self.login:
             self._respond(401, {"error": "who are you?"})
-        elif re.fullmatch(r"/api/datasets/org/set(/revision/main)?", self.path.partition("?")[0]):
+        elif re.fullmatch(rf"{self._api}(/revision/main)?", self.path.partition("?")[0]):
             names = [{"rfilename": name} for name in self.files]
             self._respond(
                 200, {"id": "org/set", "sha": COMMIT, "siblings": names, "private": False, "tags": []}
             )
-        elif self.path.startswith("/api/datasets/org/set/tree/main"):
-            entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": "0"}
-                for name, data in self.files.items()
-            ]
-            self._respond(200, entries)
+        elif self.path.startswith(f"{self._api}/tree/main"):
+            self._respond(200, [_entry(name, data) for name, data in self.files.items()])
         else:
             self._respond(404, {"error": "no"})
 
@@ -62,7 +61,7 @@ class UploadHub(BaseHTTPRequestHandler):
             self._validate(json.loads(body)["content"])
         elif path == "/api/repos/create":
             self._create(json.loads(body))
-        elif path == "/api/datasets/org/set/preupload/main":
+        elif path == f"{self._api}/preupload/main":
             files = [
                 {
                     "path": file["path"],
@@ -73,21 +72,29 @@ class UploadHub(BaseHTTPRequestHandler):
                 for file in json.loads(body)["files"]
             ]
             self._respond(200, {"files": files})
-        elif path == "/datasets/org/set.git/info/lfs/objects/batch":
+        elif path == f"{self._place}.git/info/lfs/objects/batch":
             self._respond(200, {"objects": [self._lfs(o) for o in json.loads(body)["objects"]]})
-        elif path == "/api/datasets/org/set/commit/main":
+        elif path == f"{self._api}/commit/main":
             self._commit([json.loads(line) for line in body.splitlines()])
         else:
             self._respond(404, {"error": "no"})
 
+    @property
+    def _api(self) -> str:
+        return f"/api/{self.kind}s/org/set"
+
+    @property
+    def _place(self) -> str:
+        return "/org/set" if self.kind == "model" else "/datasets/org/set"
+
     def _create(self, asked: dict[str, Any]) -> None:
-        if (asked["name"], asked.get("organization")) != ("set", "org") or asked["type"] != "dataset":
+        if (asked["name"], asked.get("organization")) != ("set", "org") or asked["type"] != self.kind:
             self._respond(403, {"error": "not yours"})
         else:
-            self._respond(200, {"url": f"http://{self.headers['Host']}/datasets/org/set"})
+            self._respond(200, {"url": f"http://{self.headers['Host']}{self._place}"})
 
     def _validate(self, card: str) -> None:
-        facts = yaml.safe_load(card.split("---\n")[1])
+        facts = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
         known = facts.get("license", "mit") in ("mit", "apache-2.0", "cc-by-4.0")
         errors = [] if known else [{"message": '"license" must be one of [...]'}]
         self._respond(200 if known else 400, {"errors": errors, "warnings": []})
@@ -111,7 +118,7 @@ class UploadHub(BaseHTTPRequestHandler):
                 del self.files[value["path"]]
         self.files |= added
         self.commits.append(list(added))
-        address = f"http://{self.headers['Host']}/datasets/org/set/commit/{COMMIT}"
+        address = f"http://{self.headers['Host']}{self._place}/commit/{COMMIT}"
         self._respond(200, {"success": True, "commitOid": COMMIT, "commitUrl": address, "hookOutput": ""})
 
     def _body(self) -> bytes:
@@ -128,4 +135,13 @@ class UploadHub(BaseHTTPRequestHandler):
 
 
 def _mode(path: str) -> str:
-    return "lfs" if path.endswith((".parquet", ".tar")) else "regular"
+    return "lfs" if path.endswith((".parquet", ".tar", ".safetensors", ".jit")) else "regular"
+
+
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    """A file as the hub lists it: with git's SHA-1, and of a large one with its SHA-256."""
+    blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+    entry = {"type": "file", "path": name, "size": len(data), "oid": blob}
+    if _mode(name) == "regular":
+        return entry
+    return entry | {"lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}}

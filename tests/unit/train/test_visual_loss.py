@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from sar_eval.train.model import TrainedDecoder, prepare
+from sar_eval.train.training_options import Loss
 from sar_eval.train.visual_loss import full_cross_entropy, visual_cross_entropy
 
 TOKENS, HIDDEN, CODES, TEXT = 37, 16, 50, 24
@@ -40,9 +42,9 @@ def test_equals_the_plain_loss_in_chunks_of_any_size(scores: int) -> None:
 def test_a_second_backward_pass_is_an_error_not_a_wrong_gradient() -> None:
     hidden, head, targets = inputs()
     loss = visual_cross_entropy(hidden, head, targets)
-    loss.backward(retain_graph=True)
+    torch.autograd.backward(loss, retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+        torch.autograd.backward(loss)
 
 
 def test_under_autocast_the_sum_is_float32_and_gradients_have_the_dtype_of_the_weights() -> None:
@@ -69,7 +71,7 @@ def test_a_frozen_head_no_tokens_and_no_gradient() -> None:
     assert all(not gradient.any() for gradient in gradients(empty, hidden, head))
 
 
-def tiny(*, tie: bool) -> Any:
+def tiny(*, tie: bool, loss: Loss) -> Any:
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=TEXT + CODES,
@@ -80,24 +82,52 @@ def tiny(*, tie: bool) -> Any:
         num_key_value_heads=1,
         tie_word_embeddings=tie,
     )
-    return Qwen2ForCausalLM(config)
+    model: Any = TrainedDecoder
+    return prepare(model(config), TEXT, loss)
 
 
-def visual_only(model: Any, ids: Tensor, start: int) -> Tensor:
-    """The plain loop: all scores of transformers' model, those of text ids cut off."""
-    logits = model(ids).logits[:, start - 1 : -1, TEXT:]
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, start:].flatten() - TEXT, reduction="sum")
+def batch() -> tuple[Tensor, Tensor]:
+    """Ids `[3, 20]` and labels: captions of 3, 5 and 7 tokens, then 12 codes, padded on the right."""
+    ids, labels = torch.zeros((3, 20), dtype=torch.int64), torch.full((3, 20), -100)
+    for row, text in enumerate((3, 5, 7)):
+        ids[row, :text] = torch.randint(TEXT, (text,))
+        ids[row, text : text + 12] = torch.randint(TEXT, TEXT + CODES, (12,))
+        labels[row, text : text + 12] = ids[row, text : text + 12]
+    return ids, labels
 
 
+def plain_loss(model: Any, ids: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """transformers' own forward pass with all scores; those of text ids are cut off for "visual"."""
+    logits = Qwen2ForCausalLM.forward(model, ids).logits[:, :-1]
+    if loss == "visual":
+        logits = logits[..., TEXT:]
+        labels = torch.where(labels < 0, labels, labels - TEXT)
+    return F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+@pytest.mark.parametrize("loss", ["visual", "full"])
 @pytest.mark.parametrize("tie", [True, False])
-def test_every_gradient_of_a_model_equals_that_of_a_plain_loop_over_the_whole_head(tie: bool) -> None:
-    model, text = tiny(tie=tie), 5
-    ids = torch.cat([torch.randint(TEXT, (3, text)), torch.randint(TEXT, TEXT + CODES, (3, 12))], 1)
-    plain = visual_only(model, ids, text)
-    expected = torch.autograd.grad(plain, list(model.parameters()))
-    hidden = model.model(ids).last_hidden_state[:, text - 1 : -1].flatten(0, 1)
-    targets = ids[:, text:].flatten() - TEXT
-    loss = visual_cross_entropy(hidden, model.lm_head.weight[TEXT:], targets, 7 * CODES)
-    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
-    found = torch.autograd.grad(loss, list(model.parameters()))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+def test_every_gradient_of_a_model_equals_that_of_a_plain_loop_over_the_whole_head(
+    monkeypatch: pytest.MonkeyPatch, tie: bool, loss: Loss
+) -> None:
+    monkeypatch.setattr(visual_cross_entropy, "__defaults__", (7 * CODES,))
+    model, (ids, labels) = tiny(tie=tie, loss=loss), batch()
+    plain, found = plain_loss(model, ids, labels, loss), model(ids, labels)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=0)
+    parameters = list(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(found, parameters),
+        torch.autograd.grad(plain, parameters),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_under_autocast_products_are_bfloat16_though_hidden_states_are_float32() -> None:
+    model, (ids, labels) = tiny(tie=True, loss="visual"), batch()
+    exact = model(ids, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids, labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() != exact.item()
+    torch.testing.assert_close(loss, exact, rtol=5e-3, atol=0)

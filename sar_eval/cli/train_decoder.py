@@ -1,0 +1,144 @@
+"""`train pretrain`, `train sft`, `train run`: decoders, asked for by flags or by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sar_eval.cli.options import Results, keep_offline, named_options, with_options
+from sar_eval.cli.terminal import say
+from sar_eval.cli.track import FOR_THE_HUB
+from sar_eval.cli.train import need_train
+from sar_eval.cli.train_flags import HowToTrain, HowToWatch, WhatToTrain, WhereToPush, recipe_changes
+from sar_eval.cli.train_progress import showing
+from sar_eval.types import Json
+
+if TYPE_CHECKING:
+    from sar_eval.protocols import Tracker
+    from sar_eval.train.journal import Listener
+    from sar_eval.train.train_recipe import TrainRecipe
+
+NOT_HERE = ("step", *FOR_THE_HUB)  # options of `Results`: a training has many steps
+NEW = ("init", "shape", "text_tokenizer", "tie")  # of a start that is no checkpoint
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="demo-sft or another shipped recipe, or a TOML file.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(pretrain)
+    app.command()(sft)
+    app.command("run")(run)
+
+
+@with_options(without=[*NOT_HERE, "ckpt"])
+def pretrain(
+    what: WhatToTrain, how: HowToTrain, watch: HowToWatch, where: WhereToPush, results: Results
+) -> None:
+    """Train a new decoder on token shards: from a language model, or from random weights."""
+    from sar_eval.train.train_recipe import make_train_recipe
+
+    is_demo = what.init is None and what.shape in (None, "demo")
+    base: dict[str, Json] = {
+        "name": "pretrain",
+        "start": {"shape": "demo"},
+        "training": {"learning_rate": 2e-3 if is_demo else 1e-4},
+    }
+    _train(make_train_recipe(base, recipe_changes(what, how, watch)), what.out, where, results)
+
+
+@with_options(without=[*NOT_HERE, *NEW])
+def sft(
+    what: WhatToTrain, how: HowToTrain, watch: HowToWatch, where: WhereToPush, results: Results
+) -> None:
+    """Fine-tune a checkpoint, usually on few and good pictures."""
+    from sar_eval.train.train_recipe import make_train_recipe
+
+    base: dict[str, Json] = {"name": "sft", "training": {"learning_rate": 5e-4}}
+    _train(make_train_recipe(base, recipe_changes(what, how, watch)), what.out, where, results)
+
+
+@with_options(without=NOT_HERE)
+def run(
+    recipe: RecipeName,
+    what: WhatToTrain,
+    how: HowToTrain,
+    watch: HowToWatch,
+    where: WhereToPush,
+    results: Results,
+) -> None:
+    """Train what a recipe says; flags replace its values. The result has all of them in recipe.toml."""
+    from sar_eval.train.train_recipe import load_train_recipe
+
+    _train(load_train_recipe(recipe, recipe_changes(what, how, watch)), what.out, where, results)
+
+
+def _train(recipe: TrainRecipe, out: Path, where: WhereToPush, results: Results) -> None:
+    """Train and upload, as far as that is still to do.
+
+    Raises:
+        BadInput: `out` is a finished checkpoint, and nothing is to be uploaded.
+    """
+    need_train()
+    keep_offline(where.local_only)
+    from sar_eval.stages.track import make_trackers
+    from sar_eval.storage.hub_uploads import check_repository
+
+    options = named_options("--tracker-option", results.tracker_option)
+    trackers = make_trackers(results.track or (), options)
+    if where.push:
+        check_repository(where.push, "model")
+    from sar_eval.train.launcher import is_first
+    from sar_eval.train.train_run import is_finished
+
+    if not (where.push and is_finished(recipe, out)):
+        _fit(recipe, out, trackers, results)
+    if is_first():
+        say(f"checkpoint in {out}")
+        if where.push:
+            _push(out, where)
+
+
+def _fit(recipe: TrainRecipe, out: Path, trackers: Mapping[str, Tracker], results: Results) -> None:
+    from sar_eval.train.train_run import DecoderRun
+
+    run = DecoderRun.of(recipe, out)
+    with _following(trackers, recipe, out, results) as listener, showing(recipe.kind, out) as show:
+        run.train(show, listener, show.note)
+
+
+def _following(
+    trackers: Mapping[str, Tracker], recipe: TrainRecipe, out: Path, results: Results
+) -> AbstractContextManager[Listener]:
+    """What tells trackers of every point of the curve; of the first process alone.
+
+    Raises:
+        BadInput: one of them shows finished runs alone.
+    """
+    from sar_eval.stages.track_training import TrainingTrackers
+    from sar_eval.tracked_runs import TrackedTraining
+    from sar_eval.train.launcher import is_first
+    from sar_eval.train.training_states import TrainingStates
+
+    if not is_first():
+        return nullcontext(lambda step, figures: None)
+    name = results.name or out.resolve().name
+    training = TrackedTraining(
+        results.project, name, TrainingStates(out / "state").newest(), recipe.settings()
+    )
+    return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
+
+
+def _push(out: Path, where: WhereToPush) -> None:
+    from sar_eval.train.push_checkpoint import push_checkpoint
+
+    with showing("push", where.push) as show:
+        address = push_checkpoint(
+            out, where.push, private=where.private, progress=lambda done, total: show(done, total, 0.0)
+        )
+    say(f"pushed to {address}")
