@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
-from sar_eval.train.batches import MicroBatches
+from sar_eval.train.batches import MicroBatches, MicroBatchLoader
 from sar_eval.train.curve import TrainingProgress, add_to_curve, trim_curve
 from sar_eval.train.full_state import full_state, load_full_state
 from sar_eval.train.launcher import is_first
@@ -119,13 +119,8 @@ class DecoderTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """This rank's micro-batches from the step on that it resumes at; accelerate shares nothing out."""
-        return DataLoader(
-            self.batches,
-            batch_size=None,
-            num_workers=self.options.workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=False,
-        )
+        workers, pinned = self.options.workers, torch.cuda.is_available()
+        return MicroBatchLoader(self.batches, workers=workers, pin_memory=pinned)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """A forward and a backward pass, whose rows are named should the step fail."""
