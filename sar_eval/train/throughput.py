@@ -163,8 +163,8 @@ class TrainingCost:
 
         In chunks: float32 log-probabilities, scores and their gradient in the product's precision; of the
         head the gradient's sum, one chunk's part of it and a copy in the product's precision. At once:
-        the logits, float32 scores,
-        log-probabilities and their gradient, and the logits' gradient.
+        the logits, float32 scores, log-probabilities and their gradient, and the logits' gradient. The
+        gradient of the whole head, which takes in that of its rows, is not the loss's own.
         """
         itemsize = FLOAT32 if self.precision == "float32" else BFLOAT16
         predicted = self.micro * sum(visual for _, visual in self.lengths) / len(self.lengths)
@@ -176,11 +176,10 @@ class TrainingCost:
 
     def summary(self) -> str:
         """One paragraph for the terminal, before the first step."""
-        state, activations, loss = self.state_bytes, self.activation_bytes, self.loss_bytes
         return (
-            f"{self.parameters / 1e6:,.1f} M parameters: {_size(state)} of weights, gradients and optimiser; "
-            f"by estimate {_size(activations)} of activations for {self.micro} pictures at once and "
-            f"{_size(loss)} for the loss; {_flops(self.flops_a_token)} a visual token"
+            f"{self.parameters / 1e6:,.1f} M parameters: {_size(self.state_bytes)} of weights, gradients and "
+            f"optimiser; by estimate {_size(self.activation_bytes)} of activations for {self.micro} pictures "
+            f"at once and {_size(self.loss_bytes)} for the loss; {_flops(self.flops_a_token)} a visual token"
         )
 
 

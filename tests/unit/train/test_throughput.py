@@ -128,9 +128,8 @@ def train(folder: Path, told: list[str], **options: Any) -> list[dict[str, float
     args = training_arguments(folder / "state", settings, 1)
     args.save_strategy = "no"
     batches: Any = Batches()
-    DecoderTrainer(
-        batches, settings, TrainingStates(folder / "state"), model=tiny(), args=args, callbacks=[cost, curve]
-    ).train()
+    states = TrainingStates(folder / "state")
+    DecoderTrainer(batches, settings, states, model=tiny(), args=args, callbacks=[cost, curve]).train()
     return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
