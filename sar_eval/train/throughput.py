@@ -176,10 +176,11 @@ class TrainingCost:
 
     def summary(self) -> str:
         """One paragraph for the terminal, before the first step."""
+        state, activations, loss = self.state_bytes, self.activation_bytes, self.loss_bytes
         return (
-            f"{self.parameters / 1e6:,.1f} M parameters: {_size(self.state_bytes)} of weights, gradients and "
-            f"optimiser; by estimate {_size(self.activation_bytes)} of activations for {self.micro} pictures "
-            f"at once and {_size(self.loss_bytes)} for the loss; {_flops(self.flops_a_token)} a visual token"
+            f"{self.parameters / 1e6:,.1f} M parameters: {_size(state)} of weights, gradients, optimiser; "
+            f"by estimate {_size(activations)} of activations for {self.micro} pictures at once and "
+            f"{_size(loss)} for the loss; {_flops(self.flops_a_token)} a visual token"
         )
 
 

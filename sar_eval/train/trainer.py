@@ -176,9 +176,11 @@ class DecoderTrainer(Trainer):
         step = self.state.global_step
         if step == self.saved:
             return
-        state = full_state(self.model_wrapped, self.optimizer.optimizer)
-        state |= {"scheduler": self.lr_scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
-        folder = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
+        state = full_state(self.model_wrapped, optimizer.optimizer)
+        state |= {"scheduler": scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
+        folder: Any = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
         try:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, SavesState):
@@ -208,15 +210,17 @@ class DecoderTrainer(Trainer):
         Raises:
             BadInput: it is damaged or of another model.
         """
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
         state: dict[str, Any] = {}  # of the first rank
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
         try:
-            load_full_state(self.model_wrapped, self.optimizer.optimizer, state)
-            scheduler, tokens = on_every_rank(lambda: (state.get("scheduler"), state.get("tokens")))[0]
-            self.lr_scheduler.load_state_dict(scheduler)
+            load_full_state(self.model_wrapped, optimizer.optimizer, state)
+            plain = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[0]
+            scheduler.load_state_dict(plain["scheduler"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise BadInput(self.states.is_another(self.saved, error)) from error
-        self.state.num_input_tokens_seen = tokens
+        self.state.num_input_tokens_seen = plain["tokens"]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
         """The schedule may be longer than the training."""

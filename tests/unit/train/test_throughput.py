@@ -86,7 +86,7 @@ def test_a_loss_in_chunks_does_not_grow_with_pictures() -> None:
 
 def test_words_before_the_first_step() -> None:
     words = COST.summary()
-    assert words.startswith("551.1 M parameters: 8.8 GB of weights, gradients and optimiser")
+    assert words.startswith("551.1 M parameters: 8.8 GB of weights, gradients, optimiser")
     assert words.endswith("2.74 GFLOP a visual token")
 
 
