@@ -27,15 +27,13 @@ class CostCallback(TrainerCallback):
         self.cost: TrainingCost | None = None
         self.peak: float | None = None
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any, train_dataloader: Any, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Count, and tell."""
-        del control
-        batch = next(iter(train_dataloader.dataset), None) if state.is_world_process_zero else None
+        batches = kwargs["train_dataloader"].dataset
+        batch = next(iter(batches), None) if state.is_world_process_zero else None
         if batch is None:
             return
-        self.cost = training_cost(self._options, model, batch, args.world_size)
+        self.cost = training_cost(self._options, kwargs["model"], batch, args.world_size)
         peak = peak_flops(torch.device(args.device), self._options.precision)
         self.peak = peak and peak * args.world_size
         self._tell(self.cost.summary())
