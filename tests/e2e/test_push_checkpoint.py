@@ -42,7 +42,9 @@ def checkpoint(tmp_path: Path) -> Path:
     shutil.copytree(DEMO / "sft", tmp_path / "sft")
     shutil.copytree(DEMO / "tokenizer", tmp_path / "tokenizer")
     (tmp_path / "sft" / "state" / "checkpoint-2").mkdir(parents=True)
-    (tmp_path / "sft" / ".hidden").write_text("x")
+    for name in (".hidden", "steps.parquet", "journal.json", "settings.json"):
+        (tmp_path / "sft" / name).write_text("of the training")
+    (tmp_path / "sft" / "README.md").write_text("draw with ORG/NAME")
     return tmp_path / "sft"
 
 
@@ -58,8 +60,9 @@ def test_what_is_pushed_is_a_checkpoint_by_itself(
         checkpoint, "org/set", api=client(hub), progress=lambda *done: told.append(done)
     )
     assert address == f"{hub.endpoint}/org/set"
-    own = {path.name for path in checkpoint.iterdir() if path.is_file() and path.name[0] != "."}
-    assert set(hub.files) == own | VISUAL
+    own = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    assert set(hub.files) == own | VISUAL | {"README.md", "sar_eval.json"}
+    assert hub.files["README.md"] == b"draw with org/set"
     assert told[0] == (0, len(hub.files))
     assert told[-1] == (len(hub.files), len(hub.files))
     assert "sar_eval.json" in hub.commits[-1]
