@@ -1,16 +1,23 @@
-"""Tiny trainings, alone or as ranks of a launcher: what the tests of several processes and of faults train."""
+"""Tiny trainings, alone or as ranks of a launcher, for the tests of several processes and of faults."""
 
 import json
+import multiprocessing
+import os
+import socket
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
+from sar_eval.errors import SarEvalError
 from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
-from sar_eval.train.fit import TrainingJob
+from sar_eval.train.fit import TrainingJob, fit
 from sar_eval.train.start import ShapeStart
 from sar_eval.train.token_stream import WeightedPlace
 from sar_eval.train.tokenizer import TokenizerOptions, export
@@ -41,6 +48,18 @@ SMALL: Mapping[str, Any] = {
 }
 
 
+class StopAfter(TrainerCallback):
+    """Interrupts a training after a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, if it is time."""
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
 def make_data(root: Path, rows: int = 40) -> None:
     """A visual tokenizer, a shape and captioned shards of 4 x 4 tokens, in `root`."""
     torch.manual_seed(0)
@@ -54,12 +73,69 @@ def make_data(root: Path, rows: int = 40) -> None:
     write_shards(data, root / "tokens", TOKEN_SCHEMA, rows_per_shard=16)
 
 
-def job(root: Path, out: Path, *, tie: bool = True, **changed: Any) -> TrainingJob:
-    """A training on `make_data`'s files; `changed` are options."""
+def job(root: Path, out: Path, *, tie: bool = True, stop: int = 0, **changed: Any) -> TrainingJob:
+    """A training on `make_data`'s files, interrupted after step `stop`; `changed` are options."""
     return TrainingJob(
         start=ShapeStart(shape=str(root / "shape.json"), codebook_size=CODES, tie=tie),
         data=[WeightedPlace(root / "tokens")],
         visual_tokenizer=root / "tokenizer",
         out=out,
+        callbacks=[StopAfter(stop)],
         options=TrainingOptions(**{**SMALL, **changed}),
     )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Of a finished checkpoint, in float32."""
+    return {name: tensor.float() for name, tensor in load_file(out / "model.safetensors").items()}
+
+
+def losses(out: Path) -> list[float]:
+    """The points of a training's curve."""
+    return [json.loads(line)["loss"] for line in (out / "loss.jsonl").read_text().splitlines()]
+
+
+def train_in_ranks(made: TrainingJob, config: Path | None = None, ranks: int = 2) -> list[str]:
+    """Train in several new processes; returns what each one said of its end, "" if all went well.
+
+    Args:
+        made: the training.
+        config: a file of `accelerate launch`, whose variables the processes get; without one they have
+            those of torchrun alone.
+        ranks: number of processes.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.launched_training"])
+    environment = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    environment |= _variables(config) if config else {}
+    with ProcessPoolExecutor(ranks, context, max_tasks_per_child=1) as pool:
+        each = [environment | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(ranks)]
+        return list(pool.map(_train_as_a_rank, [made] * ranks, each))
+
+
+def _train_as_a_rank(made: TrainingJob, environment: Mapping[str, str]) -> str:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    try:
+        fit(made)
+    except SarEvalError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _variables(config: Path) -> dict[str, str]:
+    """What `accelerate launch` would set: asked of itself."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    asked = ["--config_file", str(config), "--num_processes", "2", "script.py"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(asked))
+    made = prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in made.items() if os.environ.get(name) != value}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -16,6 +16,7 @@ from sar_eval.cli.terminal import printable
 from sar_eval.errors import GateFailed, Incomplete, SarEvalError, Unforeseen
 from sar_eval.runtime.interrupts import interruptible
 from sar_eval.runtime.streams import SafeOutput, lost_output, safe_streams
+from sar_eval.train.launcher import may_tell
 
 DEBUG = "SAR_EVAL_DEBUG"
 # Of the machine, not of the program or its input: the same command may do better later.
@@ -60,6 +61,8 @@ def _tell(error: BaseException) -> int:
     if os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
     known = explain(error)
+    if not may_tell():
+        return known.exit_code
     if not isinstance(known, GateFailed):  # which says more of each question itself
         annotate("error", "sar-eval", _shown(known))
     if sys.stderr is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sar_eval.cli.terminal import console, printable
 from sar_eval.errors import Incomplete
+from sar_eval.train.launcher import is_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,18 +33,33 @@ class Show(Protocol):
 
 @contextmanager
 def showing(what: str, out: Path | str) -> Iterator[Show]:
-    """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on."""
+    """A live bar on a terminal, a line now and then elsewhere; Ctrl-C says how to go on.
+
+    Of the processes that a launcher started the first one shows it.
+    """
     from rich.progress import Progress
 
     screen = console(stderr=True)
     try:
-        if screen.is_terminal:
+        if not is_first():
+            yield _Nothing()
+        elif screen.is_terminal:
             with Progress(console=screen, speed_estimate_period=SPEED_OVER_S) as progress:
                 yield _Bar(progress, what)
         else:
             yield _Lines(screen, what)
     except KeyboardInterrupt as error:
         raise Incomplete(f"interrupted; run the same command again to finish {out}") from error
+
+
+class _Nothing:
+    """Shows nothing."""
+
+    def __call__(self, step: int, steps: int | None, value: float | str, /) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
 
 
 class _Bar:

@@ -1,7 +1,7 @@
 """The whole state of a model and its optimiser, however many processes hold it: plain tensors by name.
 
 The first rank alone reads and writes states, in one form for a single process, DDP and FSDP2, so that a
-training goes on under any of them and on any number of processes. It needs memory for a whole state, 12 bytes
+training goes on under any of them and on any number of processes. It needs memory for a state, 12 bytes
 a parameter; the others receive one tensor at a time.
 """
 

@@ -40,7 +40,7 @@ class StepRows:
         self._passes.append((keys, loss.detach()))
 
     def check(self, step: int, norm: float, saved: int) -> None:
-        """Forget the step's rows if its gradient is a number; every rank calls this, before the step is taken.
+        """Forget the step's rows if its gradient is a number; every rank calls this, before it is taken.
 
         Args:
             step: to be taken, from 1 on.
@@ -65,8 +65,8 @@ class StepRows:
         more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
         kept = f"the state of step {saved} stays" if saved else "no state was saved yet"
         return (
-            f"step {step}: the loss or its gradient is no number (gradient's norm {norm}), so the step was not "
-            f"taken; {kept}. Its rows: {', '.join(keys[:SHOWN])}{more}, all of them in {self._path}. See "
+            f"step {step}: the loss or its gradient is no number (gradient's norm {norm}), so the step was "
+            f"not taken; {kept}. Its rows: {', '.join(keys[:SHOWN])}{more}, all of them in {self._path}. See "
             "whether they are damaged; else lower the learning rate or raise the warm-up, in another --out"
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
 from sar_eval.train.batches import MicroBatches
@@ -97,6 +98,8 @@ class DecoderTrainer(Trainer):
             kwargs: `Trainer`'s own.
         """
         super().__init__(train_dataset=batches, **kwargs)
+        if options.compile:
+            compile_layers(self.model)
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
         self.saved = batches.first_step
@@ -168,9 +171,11 @@ class DecoderTrainer(Trainer):
         step = self.state.global_step
         if step == self.saved:
             return
-        state = full_state(self.model_wrapped, self.optimizer.optimizer)
-        state |= {"scheduler": self.lr_scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
-        folder = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
+        state = full_state(self.model_wrapped, optimizer.optimizer)
+        state |= {"scheduler": scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
+        folder: Any = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
         try:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, SavesState):
@@ -200,19 +205,28 @@ class DecoderTrainer(Trainer):
         Raises:
             BadInput: it is damaged or of another model.
         """
+        optimizer: Any = self.optimizer  # accelerate's, around AdamW
+        scheduler: Any = self.lr_scheduler
         state: dict[str, Any] = {}  # of the first rank
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
         try:
-            load_full_state(self.model_wrapped, self.optimizer.optimizer, state)
-            scheduler, tokens = on_every_rank(lambda: (state.get("scheduler"), state.get("tokens")))[0]
-            self.lr_scheduler.load_state_dict(scheduler)
+            load_full_state(self.model_wrapped, optimizer.optimizer, state)
+            plain = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[0]
+            scheduler.load_state_dict(plain["scheduler"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise BadInput(self.states.is_another(self.saved, error)) from error
-        self.state.num_input_tokens_seen = tokens
+        self.state.num_input_tokens_seen = plain["tokens"]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:  # noqa: ARG002
         """The schedule may be longer than the training."""
         return super().create_scheduler(self.options.steps, optimizer)
+
+
+def compile_layers(model: Any) -> None:
+    """Compile every layer by itself: they share one compilation, and parameters keep their names."""
+    for module in model.modules():
+        if isinstance(module, Qwen2DecoderLayer):
+            module.compile()
 
 
 def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> TrainingArguments:
@@ -241,6 +255,8 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         remove_unused_columns=False,
         ignore_data_skip=True,  # the batches begin where the state ended
         ddp_find_unused_parameters=False,
+        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
     )

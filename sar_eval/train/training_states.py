@@ -81,7 +81,7 @@ class TrainingStates:
                 shutil.rmtree(self.path(old), ignore_errors=True)
 
     def discard(self) -> None:
-        """Remove what was begun and not finished, by a process that was killed too: a lock keeps others out."""
+        """Remove what was begun and not finished, by a killed process too: a lock keeps others out."""
         for path in self.folder.glob("checkpoint-*.tmp"):
             if TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)

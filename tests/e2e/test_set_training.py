@@ -13,7 +13,7 @@ from sar_eval.families.demo import build_text_tokenizer
 from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.set_reader import open_set
-from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards
+from sar_eval.storage.token_shards import TokenShards
 from sar_eval.synthesis.repack import RepackOptions, repack
 from sar_eval.train.tokenizer import TokenizerOptions, export
 from tests import small_sets
@@ -57,7 +57,7 @@ def test_codes_of_another_encoder_are_refused(
 def test_pictures_of_a_set_become_tokens(visual: Path, tmp_path: Path) -> None:
     make_set(tmp_path / "set", keep="pixels", side=32)
     assert tokenize([tmp_path / "set"], visual, tmp_path / "shards").rows == 8
-    assert sum(len(table) for table in read_shards([tmp_path / "shards"], TOKEN_SCHEMA)) == 8
+    assert TokenShards([tmp_path / "shards"]).rows.sum() == 8
 
 
 @pytest.mark.slow
