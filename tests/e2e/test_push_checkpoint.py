@@ -89,7 +89,9 @@ def test_a_push_that_broke_off_sends_only_what_is_not_there(checkpoint: Path, hu
     assert hub.commits[sent:] == [["README.md"]]
 
 
-def test_a_tokenizer_of_the_hub_is_named_not_copied(checkpoint: Path, hub: type[UploadHub]) -> None:
+def test_a_tokenizer_of_the_hub_is_named_not_copied(
+    checkpoint: Path, hub: type[UploadHub], monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = checkpoint.parent / "models--nvidia--Cosmos-1.0" / "snapshots" / commit
     shutil.copytree(checkpoint.parent / "tokenizer", cached)
@@ -101,6 +103,11 @@ def test_a_tokenizer_of_the_hub_is_named_not_copied(checkpoint: Path, hub: type[
     assert not VISUAL & set(hub.files)
     named = json.loads(hub.files["sar_eval.json"])["visual_tokenizer"]
     assert named == hub_name_of(cached) == f"nvidia/Cosmos-1.0@{commit}"
+    (checkpoint / "sar_eval.json").write_bytes(hub.files["sar_eval.json"])
+    monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")  # the cache alone
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(checkpoint.parent))
+    monkeypatch.setenv("HF_HOME", str(checkpoint.parent))
+    assert find_checkpoint(str(checkpoint)).visual_folder == cached
 
 
 def test_what_cannot_be_pushed_is_told(checkpoint: Path, hub: type[UploadHub], tmp_path: Path) -> None:
