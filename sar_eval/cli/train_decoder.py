@@ -143,14 +143,14 @@ def _following(
     from sar_eval.stages.track_training import TrainingTrackers
     from sar_eval.tracked_runs import TrackedTraining
     from sar_eval.train.launcher import is_first
+    from sar_eval.train.train_recipe import public
     from sar_eval.train.training_states import TrainingStates
 
     if not is_first():
         return nullcontext(lambda step, figures: None)
     name = results.name or out.resolve().name
-    training = TrackedTraining(
-        results.project, name, TrainingStates(out / "state").newest(), recipe.settings()
-    )
+    step = TrainingStates(out / "state").newest()
+    training = TrackedTraining(results.project, name, step, public(recipe.settings()))
     return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
 
 
