@@ -1,4 +1,4 @@
-"""Ranks share an evaluation, whatever holds the weights; averaged weights go on in any number of processes."""
+"""Ranks share an evaluation, whatever holds the weights; averages go on in any number of processes."""
 
 from functools import partial
 from pathlib import Path
