@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,11 +109,12 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
                 f"interrupted; the state of step {step} is saved: run the same command again to finish "
                 f"{job.out}"
             )
+        model: Any = trainer.model
         if base is None:
-            weights = whole_weights(trainer.model, watch.averages)
+            weights = whole_weights(model, watch.averages)
             on_every_rank(lambda: write(weights, job.out) if is_first() else None)
         else:
-            adapters = whole_adapters(trainer.model)
+            adapters = whole_adapters(model)
             on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
 
 
