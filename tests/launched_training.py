@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,13 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "loss.jsonl").read_text().splitlines()]
 
 
-def train_in_ranks(made: TrainingJob, config: Path | None = None, ranks: int = 2) -> list[str]:
+def train_in_ranks(
+    make: Callable[[], TrainingJob], config: Path | None = None, ranks: int = 2
+) -> list[str]:
     """Train in several new processes; returns what each one said of its end, "" if all went well.
 
     Args:
-        made: the training.
+        make: makes the training, in each of them.
         config: a file of `accelerate launch`, whose variables the processes get; without one they have
             those of torchrun alone.
         ranks: number of processes.
@@ -110,14 +112,14 @@ def train_in_ranks(made: TrainingJob, config: Path | None = None, ranks: int = 2
     environment |= _variables(config) if config else {}
     with ProcessPoolExecutor(ranks, context, max_tasks_per_child=1) as pool:
         each = [environment | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(ranks)]
-        return list(pool.map(_train_as_a_rank, [made] * ranks, each))
+        return list(pool.map(_train_as_a_rank, [make] * ranks, each))
 
 
-def _train_as_a_rank(made: TrainingJob, environment: Mapping[str, str]) -> str:
+def _train_as_a_rank(make: Callable[[], TrainingJob], environment: Mapping[str, str]) -> str:
     os.environ.update(environment)
     torch.set_num_threads(1)
     try:
-        fit(made)
+        fit(make())
     except SarEvalError as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -1,5 +1,6 @@
 """Several processes train what one trains, under DDP and FSDP2, and go on with each other's states."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def _assert_same(out: Path, other: Path) -> None:
 @pytest.mark.parametrize("config", [DDP, FSDP2], ids=["ddp", "fsdp2"])
 def test_two_processes_train_what_one_trains(alone, data, tmp_path, config) -> None:
     tie, out = alone
-    assert train_in_ranks(job(data, tmp_path / "two", tie=tie), config) == ["", ""]
+    assert train_in_ranks(partial(job, data, tmp_path / "two", tie=tie), config) == ["", ""]
     _assert_same(tmp_path / "two", out)
 
 
@@ -49,7 +50,7 @@ def test_a_training_goes_on_in_another_number_of_processes(alone, data, tmp_path
     tie, whole = alone
     out = tmp_path / "parts"
     for stop, config in ((2, None), (4, FSDP2), (5, DDP)):
-        ends = train_in_ranks(job(data, out, tie=tie, stop=stop), config, 2 if config else 1)
+        ends = train_in_ranks(partial(job, data, out, tie=tie, stop=stop), config, 2 if config else 1)
         assert all(f"the state of step {stop} is saved" in end for end in ends)
     fit(job(data, out, tie=tie))
     _assert_same(out, whole)
