@@ -1,21 +1,21 @@
-"""Small trainings of decoders for tests: random codes, a checkpoint of a few kilobytes, a rigged judge."""
+"""Tiny trainings that are evaluated: codes of which all are even, and a judge that likes even codes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
 from sar_eval.train.evaluation_table import EvaluationTable
 from sar_eval.train.fit import TrainingJob
-from sar_eval.train.start import CheckpointStart
 from sar_eval.train.token_stream import WeightedPlace
-from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_watch import Watching
+from tests import launched_training
 
-SMALL = {"steps": 4, "batch_size": 2, "warmup": 1, "save_every": 2, "log_every": 1, "learning_rate": 1e-2}
+SHORT = {"steps": 4, "batch_size": 4, "warmup": 1}
 JUDGE = f"{Path(__file__).parent / 'even_codes.py'}:JUDGE"
 BENCHMARK = """
 name = "tiny"
@@ -25,36 +25,33 @@ images_per_prompt = 1
 [protocol]
 resolution = 32
 guidance = 2.0
+[judge_options]
+{options}
 """
 
 
-def write_tokens(folder: Path, rows: int = 12) -> Path:
-    """Token shards of 4 x 4 codes below 64, of which most are even."""
-    codes = 2 * np.random.default_rng(0).integers(0, 32, (rows, 16))
-    table = [{"tokens": row.tolist(), "caption": f"a red ring {n}"} for n, row in enumerate(codes)]
-    write_shards(table, folder, TOKEN_SCHEMA)
-    return folder
+def make_data(root: Path) -> None:
+    """What `launched_training` trains on, shards of even codes, and a benchmark."""
+    launched_training.make_data(root)
+    codes = 2 * np.random.default_rng(0).integers(0, launched_training.CODES // 2, (24, 16))
+    rows = [{"tokens": row.tolist(), "caption": "a red ring"} for row in codes]
+    write_shards(rows, root / "even", TOKEN_SCHEMA)
+    write_benchmark(root)
 
 
-def write_benchmark(folder: Path, judge: str = JUDGE) -> Path:
-    """A benchmark of the shapes' prompts at 32 pixels under another judge."""
-    path = folder / "tiny.toml"
-    path.write_text(BENCHMARK.format(judge=judge))
+def write_benchmark(folder: Path, name: str = "tiny", judge: str = JUDGE, options: str = "") -> Path:
+    """A benchmark of the shapes' prompts at 32 pixels."""
+    path = folder / f"{name}.toml"
+    path.write_text(BENCHMARK.format(judge=judge, options=options))
     return path
 
 
-def job(
-    checkpoint: Path, tokens: Path, out: Path, table: dict[str, object] | None = None, **options: object
-):
-    """Training of `checkpoint` on `tokens`, with values of the table [evaluation] and of the options."""
-    found = find_checkpoint(str(checkpoint))
-    evaluation = EvaluationTable(**({"every": 2, "prompts": 12} | (table or {})))
-    return TrainingJob(
-        start=CheckpointStart(found),
-        data=[WeightedPlace(tokens)],
-        visual_tokenizer=found.visual_folder,
-        out=out,
-        options=TrainingOptions(**(SMALL | {"precision": "float32"} | options)),
-        watching=Watching(evaluation=evaluation, settings={"training": {"steps": 4}}),
-        training={"by": "test"},
-    )
+def evaluated_job(
+    root: Path, out: Path, table: dict[str, Any] | None = None, **options: Any
+) -> TrainingJob:
+    """A training that is evaluated every 2 steps; `table` are values of the table [evaluation]."""
+    asked = launched_training.job(root, out, **{**SHORT, **options})
+    defaults = {"benchmark": str(root / "tiny.toml"), "every": 2, "prompts": 12}
+    table = EvaluationTable(**(defaults | (table or {})))
+    watching = Watching(evaluation=table, settings={"training": {"steps": 4}})
+    return replace(asked, data=[WeightedPlace(root / "even")], watching=watching, training={"by": "test"})

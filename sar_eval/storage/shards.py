@@ -116,21 +116,10 @@ def _read_set(place: Place, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _read_shard(path: Path, schema: pa.Schema) -> pa.Table:
-    names = _read_schema(path).names
-    if "captions" in names and "caption" in schema.names and "caption" not in names:
-        return _first_captions(path, schema)
-    missing = set(schema.names) - set(names)
+    missing = set(schema.names) - set(_read_schema(path).names)
     if missing:
         raise BadInput(f"{path} has no column {', '.join(sorted(missing))}")
     return _checked(pq.read_table(path, columns=schema.names).select(schema.names), schema, path)
-
-
-def _first_captions(path: Path, schema: pa.Schema) -> pa.Table:
-    """Of a shard of `train tokenize`, whose rows have one caption or several."""
-    renamed = ["captions" if name == "caption" else name for name in schema.names]
-    table = pq.read_table(path, columns=renamed).select(renamed).rename_columns(schema.names)
-    column = schema.names.index("caption")
-    return _checked(table.set_column(column, "caption", pc.list_element(table["caption"], 0)), schema, path)
 
 
 def _checked(table: pa.Table, schema: pa.Schema, where: Place) -> pa.Table:
@@ -208,5 +197,5 @@ def _all_metadata(places: Sequence[Place]) -> Iterator[tuple[Place, dict[str, st
         for path in _shard_paths(Path(place)):
             with _told_with(path):
                 raw = _read_schema(path).metadata or {}
-                metadata = {key: raw[key.encode()].decode() for key in CODEBOOK if key.encode() in raw}
+                metadata = {key.decode(): value.decode() for key, value in raw.items()}
             yield path, metadata

@@ -256,15 +256,15 @@ def json_bytes(value: Mapping[str, Json]) -> bytes:
     return (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def check_unfinished(folder: TokenFolder) -> None:
-    """Refuse to read a folder that is being made.
+def check_finished(store: ObjectStore) -> None:
+    """Refuse to read token shards of which some are still to be made.
 
     Raises:
         BadInput: blocks are missing.
     """
-    if folder.store.exists(SPEC) and not folder.store.exists(MANIFEST):
+    if store.exists(SPEC) and not store.exists(MANIFEST):
         raise BadInput(
-            f"{folder.store.uri} is not finished: run the same `sar-eval train tokenize` again to go on"
+            f"{store.uri} is not finished: run the same `sar-eval train tokenize` again to go on"
         )
 
 

@@ -7,6 +7,7 @@ costs its bytes, and becomes Python objects only where it is asked for.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 
-NARROW = 1 << 16  # codes below fit into 2 bytes
+NARROW = 1 << 16  # codes that fit into 2 bytes
+CODES = (1 << 31) - 1  # more than any tokenizer has: ids are int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class TokenColumns:
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Some rows of one shard.
+    """Some rows of shards.
 
     Attributes:
         flat: codes of all rows [tokens].
@@ -57,30 +59,26 @@ class TokenRows:
     widths: NDArray[np.int32]
     _texts: Any
     _text_starts: NDArray[np.int64]
-    _keys: tuple[Any, ...]
-    _where: str
-    _first: int
+    _keys: Any
 
     def __len__(self) -> int:
         return len(self.heights)
 
-    def codes(self, row: int) -> NDArray[np.int32]:
-        """A copy of the codes of a row, in raster order."""
-        return self.flat[self.starts[row] : self.starts[row + 1]].astype(np.int32)
+    def codes(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+        """Copies of the codes of some rows, in raster order."""
+        begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
+        return [self.flat[b:e].astype(np.int32) for b, e in zip(begins, ends, strict=True)]
 
-    def captions(self, row: int) -> int:
-        """How many captions a row has; at least one."""
-        return int(self._text_starts[row + 1] - self._text_starts[row])
+    def captions(self, rows: NDArray[np.int64], chances: NDArray[np.float64]) -> list[str]:
+        """One of the captions of each row: the first for a chance of 0, the last for one just below 1."""
+        starts, choices = self._text_starts[rows], self._text_starts[rows + 1] - self._text_starts[rows]
+        found: list[str] = _taken(self._texts, starts + (chances * choices).astype(np.int64))
+        return found
 
-    def caption(self, row: int, number: int) -> str:
-        """One of the captions of a row."""
-        return str(self._texts[int(self._text_starts[row]) + number].as_py())
-
-    def key(self, row: int) -> str:
-        """What names a row for people: its source's key, or shard and number."""
-        if not self._keys:
-            return f"{self._where}:{self._first + row}"
-        return "/".join(str(column[row].as_py()) for column in self._keys)
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """What names each row for people: its source's key, or shard and number."""
+        found: list[str] = _taken(self._keys, rows)
+        return found
 
 
 def token_rows(
@@ -101,8 +99,28 @@ def token_rows(
     flat, starts = _codes(table[columns.tokens], known, f"{where}, from row {first}")
     heights, widths = _sizes(table, columns, np.diff(starts), where, first)
     texts, text_starts = _texts(table[columns.caption], columns.caption, f"{where}, from row {first}")
-    keys = tuple(table[name].combine_chunks() for name in columns.key)
-    return TokenRows(flat, starts, heights, widths, texts, text_starts, keys, where, first)
+    keys = _keys(table, columns, where, first)
+    return TokenRows(flat, starts, heights, widths, texts, text_starts, keys)
+
+
+def gathered(parts: Iterable[TokenRows], buffer: NDArray[np.unsignedinteger[Any]]) -> TokenRows:
+    """All rows of some parts, with their codes copied into a buffer: parts are not held.
+
+    Memory that is used again is faster than new one, which the system has to clear first.
+    """
+    flats, texts, keys, sizes = [np.zeros(1, np.int64)], [], [], []
+    text_starts = [np.zeros(1, np.int64)]
+    for part in parts:
+        begin = flats[-1][-1]
+        buffer[begin : begin + len(part.flat)] = part.flat
+        flats.append(part.starts[1:] + begin)
+        text_starts.append(part._text_starts[1:] + text_starts[-1][-1])
+        texts.append(part._texts)
+        keys.append(part._keys)
+        sizes.append((part.heights, part.widths))
+    heights, widths = (np.concatenate(side) for side in zip(*sizes, strict=True))
+    starts, ends = np.concatenate(flats), np.concatenate(text_starts)
+    return TokenRows(buffer, starts, heights, widths, pa.concat_arrays(texts), ends, pa.concat_arrays(keys))
 
 
 def _codes(
@@ -110,13 +128,12 @@ def _codes(
 ) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64]]:
     array = _plain(column, "tokens", where)
     values, starts = _flattened(array, "tokens", where)
-    codes = values.to_numpy(zero_copy_only=False)
+    codes = as_numpy(values)
     low, high = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
-    limit = 2**31 - 1 if known is None else known
+    limit = CODES if known is None else min(known, CODES)
     if low < 0 or high >= limit:
         raise BadInput(f"{where}: there is the code {low if low < 0 else high}; codes are 0 to {limit - 1}")
-    narrow = np.uint16 if high < NARROW else np.uint32
-    return codes.astype(narrow, copy=False), starts
+    return codes.astype(narrowest(high + 1), copy=False), starts
 
 
 def _sizes(
@@ -150,7 +167,7 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> NDArray[np.int32
     if not pa.types.is_integer(column.type):
         raise BadInput(f"{where}: {name} is {column.type}, not a whole number")
     _no_nulls(column, name, where)
-    return np.asarray(column.combine_chunks().cast(pa.int32()).to_numpy(zero_copy_only=False), np.int32)
+    return as_numpy(column.combine_chunks().cast(pa.int32()))
 
 
 def _texts(column: pa.ChunkedArray, name: str, where: str) -> tuple[Any, NDArray[np.int64]]:
@@ -163,9 +180,27 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> tuple[Any, NDArray
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise BadInput(f"{where}: {name} cannot be read as a caption: it is {array.type}, not text")
     texts.validate(full=True)  # text that is no UTF-8
+    texts = texts.cast(pa.large_string())
     if without := int((np.diff(starts) == 0).sum()):
         raise BadInput(f"{where}: {without} rows without {name}")
     return texts, starts
+
+
+def _keys(table: pa.Table, columns: TokenColumns, where: str, first: int) -> pa.Array:
+    if columns.key:
+        parts = [_plain(table[name], name, where).cast(pa.large_string()) for name in columns.key]
+        return (
+            parts[0]
+            if len(parts) == 1
+            else pc.binary_join_element_wise(*parts, pa.scalar("/", parts[0].type))
+        )
+    return pa.array([f"{where}:{row}" for row in range(first, first + len(table))], pa.large_string())
+
+
+def _taken(array: pa.Array, rows: NDArray[np.int64]) -> list[Any]:
+    """Some values as Python's; an index that `pa.array` made would import pandas."""
+    buffer = pa.py_buffer(np.ascontiguousarray(rows))
+    return list(array.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])).to_pylist())
 
 
 def _plain(column: pa.ChunkedArray, name: str, where: str) -> pa.Array:
@@ -175,15 +210,27 @@ def _plain(column: pa.ChunkedArray, name: str, where: str) -> pa.Array:
 
 def _flattened(array: pa.Array, name: str, where: str) -> tuple[pa.Array, NDArray[np.int64]]:
     """Values of the lists of an array, and where each list begins, and the last ends."""
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    lengths = as_numpy(pc.list_value_length(array))
     values = array.flatten()
     _no_nulls(values, name, where)
     return values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
+def as_numpy(array: pa.Array) -> NDArray[Any]:
+    """A view of whole numbers, of which none is missing; Arrow's own `to_numpy` imports pandas."""
+    if not len(array):
+        return np.empty(0, str(array.type))
+    return np.frombuffer(array.buffers()[1], str(array.type))[array.offset : array.offset + len(array)]
+
+
 def _no_nulls(array: pa.Array | pa.ChunkedArray, name: str, where: str) -> None:
     if array.null_count:
         raise BadInput(f"{where}: {array.null_count} rows without {name}")
+
+
+def narrowest(codes: int) -> type[np.unsignedinteger[Any]]:
+    """The type that has so many codes in the fewest bytes."""
+    return np.uint16 if codes <= NARROW else np.uint32
 
 
 def square(tokens: int, where: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from sar_eval.storage.objects import ObjectStore
 from sar_eval.storage.row_groups import group_starts
 from sar_eval.storage.set_objects import object_errors, read_data_object
 from sar_eval.storage.set_reader import DataPart, SetReader, tar_table
-from sar_eval.storage.token_rows import TokenColumns, TokenRows, sizes_in, square, token_rows
+from sar_eval.storage.token_rows import TokenColumns, TokenRows, as_numpy, sizes_in, square, token_rows
 from sar_eval.storage.webdataset_tar import read_tar_with_facts
 
 Size = tuple[int, int]  # height and width in tokens
@@ -143,7 +143,7 @@ class ParquetShard:
         return int(self._kept(file.read_row_group(group, list(OF_SETS.key), use_threads=False)).sum())
 
     def _kept(self, table: pa.Table) -> NDArray[np.bool_]:
-        rows, indices = (table[name].to_numpy() for name in OF_SETS.key)
+        rows, indices = (as_numpy(table[name].combine_chunks()) for name in OF_SETS.key)
         return ~np.isin(keys_of(rows, indices, self.where), self.removed)
 
     def _sizes(self, file: pq.ParquetFile, columns: TokenColumns, group: int) -> frozenset[Size]:
@@ -208,8 +208,8 @@ class TarShard:
         with self.reader.open_part(self.part) as file:
             rows = read_data_object(file, PurePosixPath(self.part.name).suffix, self.where)
             table = tar_table(rows, OF_SETS.names)
-        rows, indices = (table[name].to_numpy() for name in OF_SETS.key)
-        return table.filter(pa.array(~np.isin(keys_of(rows, indices, self.where), self.removed)))
+        numbers, indices = (as_numpy(table[name].combine_chunks()) for name in OF_SETS.key)
+        return table.filter(pa.array(~np.isin(keys_of(numbers, indices, self.where), self.removed)))
 
     def read(self, group: int, known: int | None) -> TokenRows:  # noqa: ARG002
         """See `Shard`."""

@@ -23,7 +23,8 @@ from sar_eval.storage.image_set import REPACKED, SPEC
 from sar_eval.storage.objects import READERS, open_store
 from sar_eval.storage.set_reader import SetReader
 from sar_eval.storage.shards import CODEBOOK, Place
-from sar_eval.storage.token_rows import TokenRows
+from sar_eval.storage.token_folder import check_finished
+from sar_eval.storage.token_rows import TokenRows, narrowest
 from sar_eval.storage.token_shard import ParquetShard, Shard, ShardFacts, Size, shards_of_set
 
 FOOTERS = 64  # that are kept while rows are read, so as not to be read again with each row group
@@ -40,6 +41,7 @@ class TokenShards:
         metadata: `codebook_size`, `encoder` and the like; empty where shards do not say.
         codebook_size: None where shards do not say.
         max_code: the highest code; None where footers do not say, and codes are checked as they are read.
+        code_type: the narrowest type of all codes.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -63,6 +65,7 @@ class TokenShards:
         self.codebook_size = _codebook_size(self.metadata, self._shards[0].where)
         self._footers: OrderedDict[int, pq.FileMetaData] = OrderedDict()
         self.max_code = self._max_code(facts)
+        self.code_type = narrowest(self._known() or 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_footers": OrderedDict()}
@@ -106,12 +109,18 @@ class TokenShards:
 
 
 def _shards_at(place: Place) -> list[Shard]:
+    """The shards of a folder or URI, by name.
+
+    Raises:
+        BadInput: there are none, or they are being made.
+    """
     store = open_store(place)
     if store.exists(SPEC) or store.exists(REPACKED):
         found: list[Shard] = list(shards_of_set(SetReader(store)))
         if not found:
             raise BadInput(f"the set {place} holds no picture yet: `sar-eval synth status {place}`")
         return found
+    check_finished(store)
     if "://" in str(place):
         names = [info.name for info in store.list("shard-") if "/" not in info.name]
     else:  # also what is no file, which is then told as such

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,40 +11,60 @@ import numpy as np
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.report.token_page import TokenPage, TokenPicture
-from sar_eval.storage.token_samples import TokenSample, open_samples
+from sar_eval.storage.objects import open_store
+from sar_eval.storage.token_folder import TokenFolder
+from sar_eval.storage.token_rows import TokenRows
+from sar_eval.storage.token_shards import TokenShards
 
 if TYPE_CHECKING:
     from sar_eval.families.cosmos import VisualTokenizer
 
 
 def look_at(place: str, tokenizer: Path, rows: int, seed: int = 0) -> TokenPage:
-    """A sample of a folder of token shards as pictures, with what the folder says of itself.
+    """A sample of token shards as pictures, with what the folder says of itself.
+
+    Args:
+        place: of the shards; any that training reads.
+        tokenizer: folder of their visual tokenizer.
+        rows: so many at most, evenly spread; only their row groups are read.
+        seed: of the sample.
 
     Raises:
         BadInput: no shards, shards of another tokenizer, or rows that are no pictures.
     """
     from sar_eval.families.cosmos import VisualTokenizer
 
-    samples = open_samples(place)
-    visual = VisualTokenizer(tokenizer)
-    _check_same(samples.metadata, visual, place)
-    chosen = samples.rows(rows, seed)
-    pictures = tuple(_decode(row, visual) for row in chosen)
-    codes = {code for row in chosen for code in row.codes.tolist()}
+    shards, visual = TokenShards([place]), VisualTokenizer(tokenizer)
+    _check_same(shards, visual, place)
+    manifest = TokenFolder(open_store(place)).manifest() or {}
+    pictures, used = list[TokenPicture](), set[int]()
+    for group, numbers in _sample(shards, rows, seed):
+        found = shards.read(group)
+        pictures += (_decode(found, number, visual) for number in numbers)
+        used.update(code for number in numbers for code in found.codes(number).tolist())
     return TokenPage(
         place=place,
-        rows=samples.number,
-        codes=len(codes),
+        rows=int(shards.rows.sum()),
+        codes=len(used),
         codebook_size=visual.codebook_size,
-        metadata=samples.metadata,
-        sizes=_pixels(samples.manifest.get("sizes", {}), visual.downsample),
-        rejected=samples.manifest.get("rejected", {}),
+        metadata=shards.metadata,
+        sizes=_pixels(manifest.get("sizes", {}), visual.downsample),
+        rejected=manifest.get("rejected", {}),
         pictures=pictures,
     )
 
 
-def _check_same(metadata: dict[str, str], visual: VisualTokenizer, place: str) -> None:
-    found = metadata.get("encoder")
+def _sample(shards: TokenShards, most: int, seed: int) -> list[tuple[int, list[int]]]:
+    """Row groups, and the numbers of the chosen rows in each."""
+    starts = np.concatenate([[0], np.cumsum(shards.rows)])
+    number = int(starts[-1])
+    chosen = np.sort(np.random.default_rng(seed).choice(number, min(most, number), replace=False))
+    groups = np.searchsorted(starts, chosen, side="right") - 1
+    return [(int(group), (chosen[groups == group] - starts[group]).tolist()) for group in np.unique(groups)]
+
+
+def _check_same(shards: TokenShards, visual: VisualTokenizer, place: str) -> None:
+    found = shards.metadata.get("encoder")
     if found and found != visual.encoder_digest:
         raise BadInput(
             f"{place} was made with encoder {found}, {visual.folder} has {visual.encoder_digest}: name the "
@@ -52,18 +72,20 @@ def _check_same(metadata: dict[str, str], visual: VisualTokenizer, place: str) -
         )
 
 
-def _decode(row: TokenSample, visual: VisualTokenizer) -> TokenPicture:
+def _decode(rows: TokenRows, number: int, visual: VisualTokenizer) -> TokenPicture:
     import torch
 
-    codes = np.asarray(row.codes, np.int64)
-    if codes.size and int(codes.max()) >= visual.codebook_size:
-        raise BadInput(f"{row.key} has code {codes.max()}, the tokenizer has {visual.codebook_size}")
-    decoded = visual.decode(torch.from_numpy(codes)[None], row.height)
+    key, codes = rows.key(number), rows.codes(number)
+    if int(codes.max()) >= visual.codebook_size:
+        raise BadInput(f"{key} has code {codes.max()}, the tokenizer has {visual.codebook_size}")
+    height, width = int(rows.heights[number]), int(rows.widths[number])
+    decoded = visual.decode(torch.from_numpy(codes)[None], height)
     image = encode_png(decoded.pixels[0].numpy()) if bool(decoded.finite[0]) else None
-    return TokenPicture(row.key, row.captions, row.height, row.width, image)
+    captions = [rows.caption(number, n) for n in range(rows.captions(number))]
+    return TokenPicture(key, captions, height, width, image)
 
 
-def _pixels(sizes: dict[str, int], patch: int) -> Sequence[tuple[str, int]]:
+def _pixels(sizes: Mapping[str, int], patch: int) -> Sequence[tuple[str, int]]:
     """Sizes in pixels (width x height), the most frequent first."""
     found = []
     for name, number in sizes.items():

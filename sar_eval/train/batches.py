@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, SarEvalError
 from sar_eval.families.simplear import BEGIN_TOKEN, IMAGE_TOKEN
 from sar_eval.train.token_stream import TokenStream, TrainRow
 
@@ -158,6 +159,48 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
             text = [self.text.begin, *caption[:room], self.text.image]
             found.append((text, row.codes.astype(np.int64) + self.offset))
         return found, truncated
+
+
+class MicroBatchLoader(DataLoader[dict[str, Any]]):
+    """Loads `MicroBatches`, in worker processes where asked to, in the same order.
+
+    What is wrong with the data is told as without workers: torch's own loader would put the traceback of
+    its worker into the message.
+    """
+
+    def __init__(self, batches: MicroBatches, *, workers: int = 0, pin_memory: bool = False) -> None:
+        if workers:  # else tokenizers, whose threads a fork loses, says so on the terminal
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        super().__init__(
+            _Told(batches) if workers else batches,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+        )
+
+    def __iter__(self) -> Any:
+        """The micro-batches.
+
+        Raises:
+            BadInput: see `TokenStream.read`.
+        """
+        for found in super().__iter__():
+            if isinstance(found, SarEvalError):
+                raise found
+            yield found
+
+
+class _Told(IterableDataset[Any]):
+    """Gives an error of ours as the last item."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.batches
+        except SarEvalError as error:
+            yield error
 
 
 def padded(sequences: Sequences) -> dict[str, torch.Tensor]:

@@ -25,7 +25,8 @@ from sar_eval.errors import StorageFailed
 from sar_eval.families.simplear import Checkpoint, visual_setting
 from sar_eval.families.tensor_names import HEAD
 from sar_eval.storage.files import publish, storage_errors, write_bytes, write_json
-from sar_eval.train.lora import adapter_tensors, decoder_tensors, lora_config
+from sar_eval.tensors.hub import hub_name_of
+from sar_eval.train.lora import decoder_tensors, lora_config, peft_names
 from sar_eval.train.model_card import README, CardFacts, render_card
 from sar_eval.types import Json
 
@@ -62,26 +63,25 @@ def save_checkpoint(
     """
     about = _about(visual_tokenizer, sizes, out, training)
     with _written_whole(out, about) as partial:
-        parameters = _write_decoder(model, decoder_tensors(model, state), partial)
+        parameters = _write_decoder(model, model.state_dict() if state is None else state, partial)
         tokenizer.save_pretrained(partial)
         _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {})
 
 
 def save_adapter(
-    model: Any,
+    adapters: Mapping[str, Tensor],
     base: Checkpoint,
     visual_tokenizer: Path,
     sizes: Sizes,
     out: Path,
     training: Mapping[str, Json] | None = None,
-    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the adapters of a decoder as peft's folder, and which base they are for.
 
     Args:
-        model: with adapters (see `lora.add_adapters`).
-        base: the checkpoint that it was before.
-        visual_tokenizer, sizes, out, training, state: as for `save_checkpoint`.
+        adapters: float32, by their names in the model (see `lora.add_adapters`).
+        base: the checkpoint that they were trained on.
+        visual_tokenizer, sizes, out, training: as for `save_checkpoint`.
 
     Raises:
         StorageFailed: it cannot be written.
@@ -93,7 +93,7 @@ def save_adapter(
         "sizes": [list(size) for size in sorted(sizes)],
     }
     with _written_whole(out, about) as partial:
-        tensors = adapter_tensors(model.state_dict() if state is None else state)
+        tensors = peft_names(adapters)
         rank = next(len(tensor) for name, tensor in tensors.items() if ".lora_A." in name)
         save_file(tensors, partial / ADAPTER, metadata={"format": "pt"})
         lora_config(rank, base.name).save_pretrained(partial)
@@ -135,7 +135,7 @@ def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> int
     tied = config.tie_word_embeddings
     tensors = {
         name: tensor.detach().to("cpu", torch.bfloat16)
-        for name, tensor in state.items()
+        for name, tensor in decoder_tensors(state, state.__getitem__)
         if not (tied and name == HEAD)
     }
     save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
@@ -170,8 +170,9 @@ def _about(
     """The contents of `sar_eval.json`."""
     # `..` is taken of the folder itself, not of a link to it.
     beside = os.path.relpath(visual_tokenizer.resolve(), out.resolve())
+    named = hub_name_of(visual_tokenizer) or beside  # a cache is no place for others
     pixels = visual_setting(visual_tokenizer, "downsample")
-    about: dict[str, Json] = {"visual_tokenizer": beside, "resolution": drawn_side(sizes) * pixels}
+    about: dict[str, Json] = {"visual_tokenizer": named, "resolution": drawn_side(sizes) * pixels}
     if len(sizes) > 1 or drawn_side(sizes) not in {height for height, width in sizes if height == width}:
         about["sizes"] = [list(size) for size in sorted(sizes)]
     if training:

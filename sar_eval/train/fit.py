@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,16 @@ from transformers.utils.logging import disable_progress_bar
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.families.cosmos import VisualTokenizer
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
-from sar_eval.train.checkpoint_writer import drawn_side, save_checkpoint
+from sar_eval.train.checkpoint_writer import drawn_side, save_adapter, save_checkpoint
+from sar_eval.train.cost_callback import CostCallback
 from sar_eval.train.curve import TrainingProgress
 from sar_eval.train.launcher import is_first
-from sar_eval.train.live_weights import whole_weights
+from sar_eval.train.live_weights import whole_adapters, whole_weights
+from sar_eval.train.lora import adapter_base, add_adapters
 from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
@@ -39,9 +43,6 @@ from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
 
 SETTINGS = "settings.json"
-# Options that decide about memory, time and files, and of the weights about their rounding alone.
-ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
-MAY_CHANGE = (*(f"training.{name}" for name in ROUNDING), "training.stop_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
             its state was made with other options.
     """
+    base = adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
     with process_group(), ExitStack() as stack:
         on_every_rank(lambda: _begin(job, stack) if is_first() else None)
@@ -90,6 +92,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         loaded = _load(job)
         check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
         write = partial(_write, job, stream, loaded)
+        cost = CostCallback(job.options, job.watching.tell)
         trainer = _trainer(
             job,
             stream,
@@ -98,7 +101,10 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             resumed,
             [
                 stop,
-                LossCurveCallback(job.out / "loss.jsonl", progress, watch.record, watch.clock),
+                cost,
+                LossCurveCallback(
+                    job.out / "loss.jsonl", progress, watch.record, watch.clock, cost.utilisation
+                ),
                 *watch.callbacks(write),
             ],
         )
@@ -108,8 +114,13 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
                 f"interrupted; the state of step {step} is saved: run the same command again to finish "
                 f"{job.out}"
             )
-        weights = whole_weights(trainer.model, watch.averages)
-        on_every_rank(lambda: write(weights, job.out) if is_first() else None)
+        trained: Any = trainer.model
+        if base is None:
+            weights = whole_weights(trained, watch.averages)
+            on_every_rank(lambda: write(weights, job.out) if is_first() else None)
+        else:
+            adapters = whole_adapters(trained)
+            on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
 
 
 def _begin(job: TrainingJob, stack: ExitStack) -> None:
@@ -123,7 +134,10 @@ def _begin(job: TrainingJob, stack: ExitStack) -> None:
 
 def _load(job: TrainingJob) -> Loaded:
     torch.manual_seed(job.options.seed)
-    return job.start.load(attention_implementation())
+    loaded = job.start.load(attention_implementation())
+    if job.options.lora:
+        add_adapters(loaded.model, job.options.lora, job.options.seed)
+    return loaded
 
 
 def _trainer(
@@ -171,6 +185,13 @@ def _write(
     save_checkpoint(
         loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights
     )
+
+
+def _write_adapter(
+    job: TrainingJob, stream: TokenStream, base: Checkpoint, tensors: Mapping[str, Tensor]
+) -> None:
+    """Write what was trained as an adapter of its base; the first rank's work."""
+    save_adapter(tensors, base, job.visual_tokenizer, stream.sizes, job.out, job.training)
 
 
 def open_stream(job: TrainingJob) -> TokenStream:
@@ -232,5 +253,7 @@ def _check_settings(job: TrainingJob) -> None:
         stored = read_json(path)
         if not isinstance(stored, dict):
             raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
-        refuse_others(stored, now, path, MAY_CHANGE)
+        before = stored.get("training")
+        allowed = job.options.may_change(before if isinstance(before, dict) else {})
+        refuse_others(stored, now, path, [f"training.{name}" for name in allowed])
     write_json(path, now)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sar_eval.train.launcher import is_first
+from sar_eval.train.lora import decoder_tensors, is_adapter
 
 # What wrappers put into the names of parameters: torch.compile, DDP, activation checkpointing.
 WRAPPERS = ("_orig_mod.", "module.", "_checkpoint_wrapped_module.")
@@ -19,14 +20,17 @@ def live_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> Iterator[t
     """The tensors one by one, for `TokenEngine.load_weights` or a checkpoint folder.
 
     In bfloat16, as they are written, so that what is evaluated is what a checkpoint would draw. A tied head
-    is left out. Under FSDP2 every rank must take all of them: each tensor is gathered when it is asked for.
+    is left out, adapters are merged. Under FSDP2 every rank must take all of them: each tensor is gathered
+    when it is asked for.
 
     Args:
         model: in training, whatever wraps it.
         averaged: values to take in place of the model's own, by the names of its parameters.
     """
-    for name, parameter in model.named_parameters():
-        yield bare_name(name), whole(averaged.get(name, parameter)).to(torch.bfloat16)
+    named = model.named_parameters()
+    tensors = {bare_name(name): averaged.get(name, parameter) for name, parameter in named}
+    for name, tensor in decoder_tensors(tensors, lambda name: whole(tensors[name])):
+        yield name, tensor.to(torch.bfloat16)
 
 
 def whole_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,6 +39,17 @@ def whole_weights(model: nn.Module, averaged: Mapping[str, Tensor]) -> dict[str,
     for name, tensor in live_weights(model, averaged):
         if is_first():
             found[name] = tensor.cpu()
+    return found
+
+
+def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Adapters in float32 on the CPU, in the first process; {} in others, which must call it too."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            tensor = whole(parameter)
+            if is_first():
+                found[bare_name(name)] = tensor.float().cpu()
     return found
 
 

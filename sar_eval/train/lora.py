@@ -9,31 +9,41 @@ codes' rows already, and training 64,000 of them would be several times the adap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sar_eval.discover import need
 from sar_eval.errors import BadInput
+from sar_eval.families.simplear import Checkpoint
 from sar_eval.train.start import CheckpointStart, Start
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALPHA = 32
-_INNER, _ADAPTER, _NAME = ".base_layer.", ".lora_", "default"
+_INNER, _ADAPTER, _NAME = ".base_layer.", ".lora_", "default"  # in peft's names of tensors
 
 
-def check_lora(start: Start, rank: int) -> None:
-    """Refuse adapters of weights that are saved nowhere, and so could be merged with nothing.
+def adapter_base(start: Start, rank: int, ema: float = 0.0) -> Checkpoint | None:
+    """The checkpoint that adapters are trained for; None where `rank` is 0, and all weights are trained.
 
     Raises:
-        BadInput: the start is no checkpoint.
+        BadInput: the start is saved nowhere, so that adapters could be merged with nothing; or weights are
+            averaged, which would be those of the adapters' factors and not of their product.
+        MissingExtra: peft is not installed.
     """
-    if rank and not isinstance(start, CheckpointStart):
+    if not rank:
+        return None
+    need("peft", extra="train", what=f"--lora {rank}")
+    if not isinstance(start, CheckpointStart):
         raise BadInput(
             f"--lora {rank} trains adapters of a checkpoint: name one with --ckpt. The visual codes of a "
             "start by --init or --shape are new, and their rows would stay random"
         )
+    if ema:
+        raise BadInput("--lora and --ema do not go together: leave one of them out")
+    return start.checkpoint
 
 
 def add_adapters(model: Any, rank: int, seed: int) -> None:
@@ -64,33 +74,38 @@ def lora_config(rank: int, base: str = "") -> Any:
     )
 
 
-def has_adapters(model: Any) -> bool:
-    """Whether `add_adapters` was called for the model."""
-    return any(_ADAPTER in name for name, _ in model.named_parameters())
+def is_adapter(name: str) -> bool:
+    """Whether a tensor of this name is one that `add_adapters` put into the model."""
+    return _ADAPTER in name
 
 
-def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapters among a model's tensors, in float32 on the CPU, by the names of peft's files."""
+def peft_names(adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's adapters by the names of peft's files."""
     return {
-        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().float().cpu().contiguous()
-        for name, tensor in state.items()
-        if _ADAPTER in name
+        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.contiguous()
+        for name, tensor in adapters.items()
     }
 
 
-def decoder_tensors(model: Any, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """A decoder's tensors by their names in a checkpoint, adapters merged into copies of the weights.
+def decoder_tensors(
+    names: Collection[str], tensor: Callable[[str], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """A decoder's tensors one by one by their names in a checkpoint, adapters added to copies of weights.
 
     Args:
-        model: with adapters or without; it stays as it is.
-        state: its tensors, where they had to be gathered from several processes.
+        names: of the model's tensors; with adapters, as `add_adapters` makes them, or without.
+        tensor: gives one of them; asked in the same order on every rank, so it may gather shards.
     """
-    state = model.state_dict() if state is None else state
-    plain = {name.replace(_INNER, "."): t for name, t in state.items() if _ADAPTER not in name}
-    for name in (name for name in state if f"{_ADAPTER}A.{_NAME}.weight" in name):
-        layer = name.partition(_ADAPTER)[0]
-        scaling = model.get_submodule(layer).scaling[_NAME]
-        down, up = state[name], state[name.replace(f"{_ADAPTER}A.", f"{_ADAPTER}B.")]
-        weight = f"{layer}.weight"
-        plain[weight] = plain[weight].detach().float() + scaling * (up.float() @ down.float()).detach()
-    return plain
+    for name in names:
+        if not is_adapter(name):
+            layer = name.removesuffix(f"{_INNER}weight")
+            down, up = (f"{layer}{_ADAPTER}{factor}.{_NAME}.weight" for factor in "AB")
+            found = tensor(name).detach()
+            if down in names:
+                found = found.float() + _difference(tensor(down), tensor(up)).to(found.device)
+            yield name.replace(_INNER, "."), found
+
+
+def _difference(down: Tensor, up: Tensor) -> Tensor:
+    """What an adapter of A `[r, in]` and B `[out, r]` adds to its weight `[out, in]`."""
+    return (ALPHA / len(down)) * (up.detach().float() @ down.detach().float())

@@ -7,51 +7,38 @@ arithmetic on the numbers of rows, so that a training can go on anywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sar_eval.storage.token_rows import TokenRows
+from sar_eval.storage.token_rows import TokenRows, gathered
 from sar_eval.storage.token_shards import TokenShards
 from sar_eval.train.seeded_order import Index, permutation
 
 GROUPS, ROWS = 1, 2  # what is shuffled, as a word of the hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
-    """Some row groups in memory.
+    """Some row groups in memory, until the next are read.
 
     Attributes:
         start, stop: its rows in the endless order.
+        rows: in the order of the files.
     """
 
     start: int
     stop: int
-    _groups: list[TokenRows]
+    rows: TokenRows
     _order: Index
 
-    @cached_property
-    def _ends(self) -> Index:
-        return np.cumsum([len(group) for group in self._groups])
-
-    @cached_property
-    def _lengths(self) -> Index:
-        return np.concatenate([np.diff(group.starts) for group in self._groups])
-
-    def lengths(self, indices: Index) -> Index:
-        """Visual tokens of rows of the endless order."""
-        return self._lengths[self._order[indices - self.start]]
-
-    def rows(self, indices: Index) -> Iterator[tuple[TokenRows, int]]:
-        """Rows of the endless order: the group of each, and its number in that."""
-        at = self._order[indices - self.start]
-        numbers = np.searchsorted(self._ends, at, "right")
-        begins = self._ends - [len(group) for group in self._groups]
-        for number, row in zip(numbers.tolist(), (at - begins[numbers]).tolist(), strict=True):
-            yield self._groups[number], row
+    def places(self, indices: Index) -> Index:
+        """Numbers in `rows` of rows of the endless order."""
+        return self._order[indices - self.start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +67,10 @@ class ShuffledRows:
         self.rows = int(shards.rows.sum())
         self._epoch = self._plan(0)
         self._window: Window | None = None
+        self._buffer = np.empty(0, shards.code_type)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_window": None}
+        return {**self.__dict__, "_window": None, "_buffer": self._buffer[:0].copy()}
 
     def windows(self, indices: Index) -> Iterator[tuple[Window, slice]]:
         """The windows that ascending indices of the endless order are in, and which of them each has.
@@ -100,7 +88,7 @@ class ShuffledRows:
     def _window_at(self, index: int) -> Window:
         held = self._window
         if held is None or not held.start <= index < held.stop:
-            self._window = held = None  # before the next is read: only one fits into the memory
+            self._window = None  # what it held is overwritten
             self._window = held = self._read(index)
         return held
 
@@ -110,10 +98,17 @@ class ShuffledRows:
             self._epoch = self._plan(epoch)
         plan = self._epoch
         number = int(np.searchsorted(plan.first_rows, row, "right")) - 1
-        chosen = plan.groups[plan.first_groups[number] : plan.first_groups[number + 1]]
-        groups = [self.shards.read(int(group)) for group in chosen]
         start, stop = (epoch * self.rows + int(plan.first_rows[number + n]) for n in (0, 1))
-        return Window(start, stop, groups, permutation(stop - start, *self._words, ROWS, epoch, number))
+        groups = plan.groups[plan.first_groups[number] : plan.first_groups[number + 1]].tolist()
+        rows = gathered(map(self.shards.read, groups), self._room(stop - start))
+        return Window(start, stop, rows, permutation(stop - start, *self._words, ROWS, epoch, number))
+
+    def _room(self, rows: int) -> NDArray[np.unsignedinteger[Any]]:
+        """A buffer for the codes of so many rows; the system gives memory only for what is written."""
+        tokens = rows * max(map(math.prod, self.shards.sizes))
+        if len(self._buffer) < tokens:
+            self._buffer = np.empty(tokens, self.shards.code_type)
+        return self._buffer
 
     def _plan(self, number: int) -> _Epoch:
         groups = permutation(len(self.shards.rows), *self._words, GROUPS, number)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.shards import Place
+from sar_eval.storage.token_rows import TokenRows
 from sar_eval.storage.token_shards import TokenShards
 from sar_eval.train.mixture import BLOCK, Mixture
 from sar_eval.train.seeded_order import Index, uniform
-from sar_eval.train.shuffled_rows import ShuffledRows, Window
+from sar_eval.train.shuffled_rows import ShuffledRows
 
 DROP, CHOOSE = 4, 5  # what is drawn, as a word of the hash
 _WEIGHTED = re.compile(r"(.+):([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)")
@@ -137,33 +138,29 @@ class TokenStream:
     def _read(self, positions: Index, wanted: Index) -> tuple[list[TrainRow], int]:
         """In one pass: a range may be of more windows than fit into memory."""
         numbers, indices = self._mixture.places(positions)
-        is_wanted = np.isin(positions, wanted, assume_unique=True)
+        is_wanted = positions is wanted or np.isin(positions, wanted, assume_unique=True)
+        is_wanted = np.broadcast_to(is_wanted, positions.shape)
         found: dict[int, TrainRow] = {}
         total = 0
         for number, source in enumerate(self._sources):
             of_source = np.flatnonzero(numbers == number)
             for window, part in source.windows(indices[of_source]):
                 here = of_source[part]
-                total += int(window.lengths(indices[here]).sum())
-                here = here[is_wanted[here]]
-                found |= self._rows(window, positions[here], indices[here])
+                places = window.places(indices[here])
+                total += int((window.rows.heights[places] * window.rows.widths[places]).sum())
+                own = is_wanted[here]
+                found |= self._rows(window.rows, positions[here[own]], places[own])
         return [found[position] for position in wanted.tolist()], total
 
-    def _rows(self, window: Window, positions: Index, indices: Index) -> dict[int, TrainRow]:
-        """Rows by position."""
+    def _rows(self, rows: TokenRows, positions: Index, places: Index) -> dict[int, TrainRow]:
+        """Rows by position; `places` are their numbers in `rows`."""
         dropped = uniform(self._seed, DROP, positions) < self._dropout
-        chances = uniform(self._seed, CHOOSE, positions)
-        places = zip(positions.tolist(), window.rows(indices), strict=True)
-        return {
-            position: TrainRow(
-                group.key(row),
-                None if dropped[at] else group.caption(row, int(chances[at] * group.captions(row))),
-                group.codes(row),
-                int(group.heights[row]),
-                int(group.widths[row]),
-            )
-            for at, (position, (group, row)) in enumerate(places)
-        }
+        captions: list[str | None] = list(rows.captions(places, uniform(self._seed, CHOOSE, positions)))
+        for number in np.flatnonzero(dropped).tolist():
+            captions[number] = None
+        heights, widths = rows.heights[places].tolist(), rows.widths[places].tolist()
+        made = map(TrainRow, rows.keys(places), captions, rows.codes(places), heights, widths)
+        return dict(zip(positions.tolist(), made, strict=True))
 
 
 def _sources(places: Sequence[WeightedPlace]) -> tuple[list[TokenShards], list[float]]:

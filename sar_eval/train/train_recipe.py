@@ -20,22 +20,11 @@ from sar_eval.recipe import decoder_recipes
 from sar_eval.train.evaluation_table import EvaluationTable
 from sar_eval.train.recipe_file import settings_digest
 from sar_eval.train.token_stream import WeightedPlace, parse_place
-from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_options import ROUNDING, TrainingOptions
 from sar_eval.types import Json
 
 STARTS = ("init", "shape", "ckpt")
 NO_START = "start.init, start.shape or start.ckpt; or --init, --shape or --ckpt"
-# Settings that decide about memory, time and files, and of what is trained about rounding alone.
-ROUNDING = (
-    *("training.micro", "training.pack", "training.gradient_checkpointing", "training.compile"),
-    *("training.workers", "training.save_every", "training.log_every"),
-)
-# A training may go on with others of these.
-MAY_CHANGE = (
-    *ROUNDING,
-    *("training.stop_at", "evaluation.every", "evaluation.device", "evaluation.batch_size"),
-    *("card.*", "name", "description"),
-)
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,15 +67,13 @@ class CardTable(_Table, frozen=True):
 
     Attributes:
         title: its heading; "" for the folder's name.
-        license: as the hub writes it, as apache-2.0; "" says none.
-        datasets: of the hub that the shards were made of.
-        notes: a paragraph of one's own.
+        licence: as the hub spells it, as apache-2.0; "" says none.
+        description: a paragraph of one's own.
     """
 
     title: str = ""
-    license: str = ""
-    datasets: tuple[str, ...] = ()
-    notes: str = ""
+    licence: str = ""
+    description: str = ""
 
 
 class TrainRecipe(_Table, frozen=True):
@@ -121,7 +108,8 @@ class TrainRecipe(_Table, frozen=True):
     @property
     def digest(self) -> str:
         """Of what decides the weights, rounding aside, 16 hex digits; of folders here their names count."""
-        without = (*ROUNDING, "evaluation.*", "card.*", "name", "description")
+        rounding = [f"training.{name}" for name in ROUNDING]
+        without = [*rounding, "evaluation.*", "card.*", "name", "description"]
         return settings_digest(public(self.settings()), without)
 
 
@@ -267,15 +255,3 @@ def _check(recipe: TrainRecipe, where: str) -> None:
     for is_wrong, message in faults:
         if is_wrong:
             raise BadInput(f"{where}: {message}")
-
-
-def may_change(stored: Mapping[str, Json], recipe: TrainRecipe) -> tuple[str, ...]:
-    """Names of the settings that may be others than the stored ones of the same training.
-
-    More steps of a constant rate only follow those that were made; a cosine of another length is another
-    schedule from its first step on.
-    """
-    before = stored.get("training")
-    was_constant = isinstance(before, dict) and before.get("schedule") == "constant"
-    both = was_constant and recipe.training.schedule == "constant"
-    return (*MAY_CHANGE, "training.steps") if both else MAY_CHANGE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 
 from transformers import TrainerCallback
 
-from sar_eval.documents import convert, read_json, read_toml
+from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput
 from sar_eval.families.locate import VISUAL_TOKENIZER_FILES, locate, locate_folder
 from sar_eval.storage.files import write_bytes
@@ -19,13 +18,10 @@ from sar_eval.train.curve import TrainingProgress
 from sar_eval.train.fit import TrainingJob, fit
 from sar_eval.train.journal import Listener
 from sar_eval.train.recipe_file import RECIPE, toml_text
-from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.start import Start, find_start
-from sar_eval.train.train_recipe import TrainRecipe, may_change, public
+from sar_eval.train.train_recipe import TrainRecipe, public
 from sar_eval.train.training_watch import Watching
 from sar_eval.types import Json
-
-_STATE = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +49,12 @@ class DecoderRun:
 
     @classmethod
     def of(cls, recipe: TrainRecipe, out: Path) -> Self:
-        """Find the recipe's files, once it is sure that a training in `out` may go on with it.
+        """Find the recipe's files.
 
         Raises:
-            BadInput, UnknownName: they are not there or do not fit; or `out` has another training.
+            BadInput, UnknownName: they are not there or do not fit.
             Incomplete: a download was interrupted.
         """
-        check_resume(recipe, out)
         visual, start = _visual_tokenizer(recipe), recipe.start
         found = find_start(
             visual,
@@ -83,6 +78,8 @@ class DecoderRun:
             "recipe_digest": recipe.digest,
             "start": {key: _public(value) for key, value in self.start.facts.items()},
             "data": shown["data"]["places"],
+            "options": shown["training"],
+            "card": {key: value for key, value in shown["card"].items() if value},
             **({"test_prompts": tested} if tested else {}),
         }
 
@@ -114,7 +111,7 @@ class DecoderRun:
         watching = Watching(
             evaluation=recipe.evaluation,
             where=recipe.name,
-            settings=recipe.settings(),
+            settings=public(recipe.settings()),
             listener=listener,
             tell=tell,
         )
@@ -157,24 +154,6 @@ def is_finished(recipe: TrainRecipe, out: Path) -> bool:
     if not isinstance(training, dict) or training.get("recipe_digest") != recipe.digest:
         raise BadInput(f"{out} is already a finished checkpoint, of another recipe: use another --out")
     return True
-
-
-def check_resume(recipe: TrainRecipe, out: Path) -> None:
-    """Hold the recipe against the one that the unfinished training in `out` began with.
-
-    Raises:
-        BadInput: naming the first value that differs, and both.
-    """
-    path = out / RECIPE
-    if saved_step(out) and path.is_file():
-        stored = read_toml(path)
-        refuse_others(stored, recipe.settings(), path, may_change(stored, recipe))
-
-
-def saved_step(out: Path) -> int:
-    """The last step that was saved, 0 for none."""
-    names = (_STATE.fullmatch(path.name) for path in (out / "state").glob("checkpoint-*"))
-    return max((int(name[1]) for name in names if name), default=0)
 
 
 def _visual_tokenizer(recipe: TrainRecipe) -> Path:

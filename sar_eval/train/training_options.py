@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from sar_eval.errors import BadInput
+from sar_eval.types import Json
 
 Schedule = Literal["cosine", "constant"]
 Loss = Literal["visual", "full"]
 Precision = Literal["bfloat16", "float32"]
+# Options that decide about memory, time and files, and of the weights about their rounding alone.
+ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
+MAY_CHANGE = (*ROUNDING, "stop_at")  # of a training that goes on; and see `may_change`
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Whole = Annotated[int, Meta(ge=0, le=10**9)]
 MAX_SEED, MAX_BATCH = 2**32 - 1, 65_536
@@ -85,8 +90,18 @@ class TrainingOptions:
             )
         if self.micro and self.batch_size % self.micro:
             raise BadInput(
-                f"--batch-size {self.batch_size} is no multiple of --micro {self.micro}: take a divisor of it"
+                f"--batch-size {self.batch_size} is no multiple of --micro {self.micro}: take one of its "
+                "divisors"
             )
+
+    def may_change(self, stored: Mapping[str, Json]) -> tuple[str, ...]:
+        """Options that may be others than those that the training began with.
+
+        More steps of a constant rate only follow those that were made; a cosine of another length is
+        another schedule from its first step on.
+        """
+        is_constant = stored.get("schedule") == self.schedule == "constant"
+        return (*MAY_CHANGE, "steps") if is_constant else MAY_CHANGE
 
     @property
     def last_step(self) -> int:

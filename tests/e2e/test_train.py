@@ -24,6 +24,7 @@ from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.fsq import FsqAutoencoder
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards, write_shards
+from sar_eval.storage.token_shards import TokenShards
 from sar_eval.train import decoder
 from sar_eval.train.scenes import make_scenes
 from sar_eval.train.tokenizer import TokenizerOptions, export, train_tokenizer
@@ -96,9 +97,9 @@ def _write_curve(folder: Path, steps: list[int]) -> None:
 
 
 def test_token_shards_have_the_encoders_codes(work: Path) -> None:
-    [table] = read_shards([work / "tokens"], TOKEN_SCHEMA)
-    assert {len(row) for row in table["tokens"].to_pylist()} == {64}
-    assert max(max(row) for row in table["tokens"].to_pylist()) < 64
+    shards = TokenShards([work / "tokens"])
+    assert (shards.sizes, shards.rows.tolist(), shards.codebook_size) == ({(8, 8)}, [60], 64)
+    assert shards.read(0).flat.max() < 64
 
 
 @pytest.mark.slow

@@ -132,6 +132,31 @@ def test_every_figure_has_a_plot(tmp_path: Path) -> None:
     assert len(found["Policy"].plots[0].skips) == 1
 
 
+def test_a_page_without_rewards_begins_with_the_loss(tmp_path: Path) -> None:
+    """Of supervised training: points every 20 steps, evaluations of which the best is not the last."""
+    stored.write_head(tmp_path, stored.JournalHead())
+    figures = {"loss": 4.0, "learning_rate": 1e-4, "grad_norm": 0.5, "tokens_per_s": 1000.0}
+    rows = [StepRow(n, {**figures, "loss": 100 / n, "mfu": 0.3 + n / 1e3}) for n in range(20, 420, 20)]
+    stored.write_steps(tmp_path, rows)
+    looks = [
+        HoldoutRow(step=step, judge="shapes", value=value, low=value - 0.1, high=value + 0.1, n=9)
+        for step, value in ((100, 0.25), (200, 0.75), (400, 0.5))
+    ]
+    stored.write_holdout(tmp_path, looks)
+    found = sections(rows, looks)
+    assert {name: [plot.title for plot in part.plots] for name, part in found.items()} == {
+        "Hold-out": ["Hold-out judges"],
+        "Loss": ["Loss"],
+        "Optimiser and time": ["Model FLOPs utilisation"],
+    }
+    assert "nats a visual token" in found["Loss"].plots[0].about
+    page = page_of(tmp_path)
+    assert "400 steps, 3 hold-out evaluations" in page
+    assert "<dt>Loss</dt>" in page.replace(' dir="auto"', "")
+    assert "; best 0.750 at step 200" in page
+    assert "Since step 100" in page
+
+
 def test_the_page_says_first_what_must_be_known(tmp_path: Path) -> None:
     page = page_of(write_journal(tmp_path, 30))
     banners = re.findall(r'role="note" dir="auto"><p>(.*?)</p>', page)

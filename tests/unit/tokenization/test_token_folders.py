@@ -188,7 +188,7 @@ def test_pages_of_shards_of_other_kinds(visual: Path, tmp_path: Path) -> None:
     [picture] = look_at(str(tmp_path / "old"), visual, 5).pictures
     assert (picture.height, picture.width, list(picture.captions)) == (2, 2, ["x"])
     for name, tokens, encoder, word in (
-        ("bent", [1, 2, 3], metadata["encoder"], "3 tokens are no picture of 1x1"),
+        ("bent", [1, 2, 3], metadata["encoder"], "rows of 3 tokens: no square picture"),
         ("high", [1, 2, 3, 64], metadata["encoder"], "has code 64, the tokenizer has 64"),
         ("else", [1, 2, 3, 4], "f" * 16, "made with encoder ffff"),
     ):

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.train.checkpoint_writer import ABOUT, save_adapter, save_checkpoint
-from sar_eval.train.lora import add_adapters, check_lora, decoder_tensors, has_adapters
+from sar_eval.train.live_weights import whole_adapters
+from sar_eval.train.lora import adapter_base, add_adapters, decoder_tensors
 from sar_eval.train.merge_adapter import CONFIG, WEIGHTS, merge, merge_into
 from sar_eval.train.start import find_start
 
@@ -39,6 +40,11 @@ def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
+def _merged(model: Any) -> dict[str, torch.Tensor]:
+    state = model.state_dict()
+    return dict(decoder_tensors(state, state.__getitem__))
+
+
 @pytest.fixture(scope="module")
 def trained() -> Any:
     """The demo with adapters of rank 4 that a training has moved."""
@@ -56,7 +62,7 @@ def trained() -> Any:
 def adapter(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("lora") / "adapter"
     training = {"by": "sft", "start": {"checkpoint": "demo:sft"}, "test_prompts": 3}
-    save_adapter(trained, find_checkpoint("demo:sft"), VISUAL, {(8, 8)}, out, training)
+    save_adapter(whole_adapters(trained), find_checkpoint("demo:sft"), VISUAL, {(8, 8)}, out, training)
     return out
 
 
@@ -67,9 +73,8 @@ def copy(adapter: Path, tmp_path: Path) -> Path:
 
 def test_adapters_alone_are_trained_and_change_nothing_at_first() -> None:
     model, whole = _demo(), _demo()
-    assert not has_adapters(model)
+    assert not whole_adapters(model)
     add_adapters(model, 4, seed=1)
-    assert has_adapters(model)
     assert torch.equal(_logits(model), _logits(whole))
     moving = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all(".lora_" in name for name in moving)
@@ -84,7 +89,7 @@ def test_merged_weights_give_the_adapters_logits(trained: Any, adapter: Path) ->
     assert _difference(_logits(_demo()), expected) > 0.1, "the adapter does something"
     assert _difference(_logits(merge_into(_demo(), adapter, tied=True)), expected) < 1e-5
     ours = _demo()
-    ours.load_state_dict(decoder_tensors(trained))
+    ours.load_state_dict(_merged(trained))
     assert _difference(_logits(ours), expected) < 1e-5
     assert torch.equal(_logits(trained), expected), "the model that is trained stays as it is"
 
@@ -107,7 +112,7 @@ def test_the_command_writes_a_checkpoint(
     assert (code, "demo:sft" in text) == (0, True), text
     found = find_checkpoint(str(out))
     assert (found.native_resolution, found.test_prompts) == (64, 3)
-    written, expected = load_file(out / "model.safetensors"), decoder_tensors(trained)
+    written, expected = load_file(out / "model.safetensors"), _merged(trained)
     for name, tensor in written.items():
         torch.testing.assert_close(tensor, expected[name].bfloat16(), rtol=0, atol=0)
     facts = json.loads((out / ABOUT).read_text())["training"]
@@ -120,7 +125,7 @@ def test_a_checkpoint_that_is_drawn_while_training_is_merged(trained: Any, tmp_p
     tokenizer = find_start(VISUAL, ckpt="demo:sft").load("eager").tokenizer
     save_checkpoint(trained, tokenizer, VISUAL, {(8, 8)}, tmp_path / "best")
     weights = find_checkpoint(str(tmp_path / "best")).read_weights("cpu", torch.float32)
-    expected = decoder_tensors(trained)
+    expected = _merged(trained)
     assert all(torch.equal(tensor, expected[name].bfloat16().float()) for name, tensor in weights.items())
 
 
@@ -200,7 +205,12 @@ def test_an_adapter_of_another_trainer_needs_no_file_of_ours(copy: Path, tmp_pat
 
 
 def test_adapters_are_of_checkpoints() -> None:
-    check_lora(find_start(VISUAL, ckpt="demo:sft"), 16)
-    check_lora(find_start(VISUAL, shape="demo"), 0)
+    start = find_start(VISUAL, ckpt="demo:sft")
+    base = adapter_base(start, 16)
+    assert base is not None
+    assert base.name == "demo:sft"
+    assert adapter_base(find_start(VISUAL, shape="demo"), 0) is None
+    with pytest.raises(BadInput, match="--lora and --ema do not go together"):
+        adapter_base(start, 16, ema=0.99)
     with pytest.raises(BadInput, match="--lora 16 trains adapters of a checkpoint: name one with --ckpt"):
-        check_lora(find_start(VISUAL, shape="demo"), 16)
+        adapter_base(find_start(VISUAL, shape="demo"), 16)
