@@ -75,6 +75,13 @@ class TokenRows:
         found: list[str] = _taken(self._texts, starts + (chances * choices).astype(np.int64))
         return found
 
+    def all_captions(self, row: int) -> list[str]:
+        """Every caption of a row."""
+        found: list[str] = _taken(
+            self._texts, np.arange(self._text_starts[row], self._text_starts[row + 1])
+        )
+        return found
+
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """What names each row for people: its source's key, or shard and number."""
         found: list[str] = _taken(self._keys, rows)
