@@ -21,15 +21,21 @@ from sar_eval.decoding.memory import MEMORY_UTILIZATION, kv_bytes
 from sar_eval.documents import read_json
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.train.policy import SCORES_PER_CHUNK
+from sar_eval.train.throughput import (
+    BFLOAT16,
+    FLOAT32,
+    GB,
+    layer_activation_bytes,
+    layer_parameters,
+    table_parameters,
+)
 
-FLOAT32, BFLOAT16 = 4, 2  # bytes
 ADAM = 4 * FLOAT32  # bytes a parameter: weight, gradient and two moments
 PROMPT_TOKENS = 48  # of a branch: the protocol's text and a short prompt
 DOWNSAMPLE = 16  # pixels of a token's side, Cosmos 16 x 16
 # Of the size of the scores at once: scores, log-probabilities, two factors of the entropy, three gradients.
 SCORE_TENSORS = 7
 JUDGE_GB = 5.0  # allowance for the visual decoder and one judge; CLIP's ViT-H/14 is 3.9 GB in float32
-GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +63,6 @@ class Setup:
     def length(self) -> int:
         """Of a branch, with its prompt."""
         return self.tokens + PROMPT_TOKENS
-
-
-def layer_parameters(config: DecoderConfig) -> int:
-    """Of all layers: q, k, v with biases, attention output, the MLP's three, norms; and the last norm."""
-    hidden, key_width = config.hidden_size, config.num_key_value_heads * config.head_dim
-    query_width = config.num_attention_heads * config.head_dim
-    attention = (hidden + 1) * (query_width + 2 * key_width) + query_width * hidden
-    layer = attention + 3 * hidden * config.intermediate_size + 2 * hidden
-    return config.num_hidden_layers * layer + hidden
-
-
-def table_parameters(config: DecoderConfig) -> int:
-    """Parameters of the embedding, and of the head if that is another table."""
-    return config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
 
 
 def trainer_bytes(config: DecoderConfig) -> int:
@@ -102,24 +94,6 @@ def fixed_bytes(config: DecoderConfig, codes: int, precision: int) -> float:
 def cache_bytes(config: DecoderConfig, setup: Setup, draws: int) -> int:
     """The engine's bfloat16 keys and values of guided draws, two rows each."""
     return 2 * draws * setup.length * kv_bytes(config, BFLOAT16)
-
-
-def layer_activation_bytes(config: DecoderConfig, precision: int) -> int:
-    """What a layer keeps of one token for the backward pass, with an attention that keeps no scores.
-
-    With H the hidden size, I the MLP's, K the width of the keys, A the heads. Float32: both norms keep
-    their input and their normalised value (16 H); the inputs of q, k, v and of gate and up (8 H), the
-    queries and attention's result (8 H), keys and values (8 K), gate, SiLU, up and their product (16 I).
-    bfloat16 by autocast: residuals and norms stay float32 (16 H), each of the five products casts its input
-    anew (10 H), queries and result 4 H, keys and values 4 K, the MLP 8 I. Always: attention's log-sum
-    (4 A), both norms' factor (8).
-    """
-    hidden, inner = config.hidden_size, config.intermediate_size
-    key_width = config.num_key_value_heads * config.head_dim
-    scalars = 4 * config.num_attention_heads + 8
-    if precision == FLOAT32:
-        return 32 * hidden + 16 * inner + 8 * key_width + scalars
-    return 30 * hidden + 8 * inner + 4 * key_width + scalars
 
 
 def kept_bytes(config: DecoderConfig, setup: Setup) -> int:

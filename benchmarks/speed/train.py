@@ -3,8 +3,8 @@
     python -m benchmarks.speed.train                        # CPU: 0.5B with 2 layers, 256-token pictures
     python -m benchmarks.speed.train --device cuda --layers 24 --side 32 --pictures 8
 
-Every variant is trained by its own trainer, in a process of its own, one at a time and in turns; the fastest
-step of all rounds counts, the first of each process is left out. On the CPU seconds are those of one
+Every variant is trained by its own trainer, in a process of its own, one at a time and in turns; of the
+steps the fastest counts, and the first of each process is left out. On the CPU seconds are those of one
 thread's work (CPU time), which other processes on shared cores change little. `plain` is what one writes
 with transformers alone: `Trainer`, `Qwen2ForCausalLM`, its default loss over the whole vocabulary at all
 tokens. The loss is also measured by itself.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import gc
 import json
 import resource
 import subprocess
@@ -36,7 +35,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from benchmarks.speed.decode import CODEBOOK_SIZE, SHAPES, TEXT_VOCAB_SIZE, peak_gb, shape_config
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.train.model import TrainedDecoder, prepare
-from sar_eval.train.throughput import GB, TrainingCost, forward_flops, measured_flops, peak_flops
+from sar_eval.train.throughput import GB, TrainingCost, forward_flops, peak_flops
 from sar_eval.train.trainer import DecoderTrainer, training_arguments
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_states import TrainingStates
@@ -148,17 +147,17 @@ def measure_steps(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_loss(options: argparse.Namespace) -> dict[str, float]:
-    """The loss and its gradients alone, from hidden states: seconds, and memory above the inputs' own."""
+    """The loss and its gradients alone: seconds, and memory above inputs and the head's gradient."""
     config, device = shape_config(options.shape), options.device
-    tokens, hidden_size = options.pictures * options.side**2, config["hidden_size"]
+    tokens, hidden_size = options.loss_tokens, config["hidden_size"]
     hidden = torch.randn(tokens, hidden_size, device=device, requires_grad=True)
     head = torch.randn(config["vocab_size"], hidden_size, device=device).mul_(0.02).requires_grad_()
+    head.grad = torch.full_like(head, 0.0)  # part of the state, and there from the second step on
     codes = torch.randint(CODEBOOK_SIZE, (tokens,), device=device)
     loss = plain_loss if options.variant == PLAIN else our_loss
     before, seconds = held_gb(device), []
     for _ in range(2):
-        hidden.grad = head.grad = None
-        gc.collect()
+        hidden.grad = None
         started = clock()
         with torch.autocast(device, torch.bfloat16):
             value = loss(hidden, head, codes)
@@ -190,10 +189,20 @@ def held_gb(device: str) -> float:
     return pages * resource.getpagesize() / GB
 
 
+def product_rate(size: int = 1024, runs: int = 3) -> float:
+    """FLOP/s of square bfloat16 products on the CPU, the best of some runs."""
+    matrix, seconds = torch.ones((size, size), dtype=torch.bfloat16), []
+    for _ in range(runs):
+        started = clock()
+        torch.mm(matrix, matrix)
+        seconds.append(clock() - started)
+    return 2 * size**3 / min(seconds)
+
+
 def measure_rate(options: argparse.Namespace) -> dict[str, float]:
     """The rate that the roofline stands on."""
     if options.device == "cpu":
-        return {"flops": measured_flops("bfloat16", clock=clock)}
+        return {"flops": product_rate()}
     return {"flops": peak_flops(torch.device(options.device), "bfloat16") or 0.0}
 
 
@@ -206,8 +215,8 @@ KINDS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
 
 def in_process(kind: str, variant: str, layers: int, options: argparse.Namespace) -> dict[str, float]:
     """One measurement in a new process, so that its peak is its own."""
-    names = ("shape", "device", "side", "pictures", "steps", "threads")
-    words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+    names = ("shape", "device", "side", "pictures", "steps", "threads", "loss_tokens")
+    words = [w for name in names for w in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
     words += ["--layers", str(layers), "--variant", variant, "--kind", kind]
     command = [sys.executable, "-m", "benchmarks.speed.train", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -271,11 +280,11 @@ def run_all(options: argparse.Namespace) -> None:
     rates = []
     for _ in range(options.rounds):
         rates.append(in_process("rate", OURS, options.layers, options))
-        for variant in options.variants:
-            for depth in depths if variant in (PLAIN, OURS) else depths[:1]:
-                steps.setdefault((variant, depth), []).append(in_process("steps", variant, depth, options))
         for variant in (PLAIN, OURS):
-            losses.setdefault(variant, []).append(in_process("loss", variant, options.layers, options))
+            losses.setdefault(variant, []).append(in_process("loss", variant, depths[0], options))
+        deeper = [(variant, depth) for depth in depths[1:] for variant in (PLAIN, OURS)]
+        for variant, depth in [*((variant, depths[0]) for variant in options.variants), *deeper]:
+            steps.setdefault((variant, depth), []).append(in_process("steps", variant, depth, options))
     rate = best(rates)["flops"]
     print(
         f"{datetime.date.today()}, {options.device}, {options.threads} threads, torch {torch.__version__}"
@@ -305,15 +314,15 @@ def loss_table(found: dict[str, dict[str, float]], options: argparse.Namespace) 
     """The loss by itself."""
     config = DecoderConfig.from_dict(shape_config(options.shape))
     lines = [
-        "| loss alone | s | GB above its inputs | share | GB by arithmetic |",
+        f"| loss of {options.loss_tokens:,} tokens | s | GB of its own | share | GB by arithmetic |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for variant, values in found.items():
         cost = TrainingCost(
             config=config,
             rows=CODEBOOK_SIZE + (TEXT_VOCAB_SIZE if variant == PLAIN else 0),
-            lengths=[(options.side**2, options.side**2)],
-            micro=options.pictures,
+            lengths=[(options.loss_tokens, options.loss_tokens)],
+            micro=1,
             chunked=variant != PLAIN,
         )
         share = values["memory"] / found[PLAIN]["memory"]
@@ -334,6 +343,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="visual tokens along one side of a picture")
     parser.add_argument("--pictures", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="after the first")
+    parser.add_argument("--loss-tokens", type=int, default=1024, help="of the loss by itself")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))

@@ -14,11 +14,12 @@ from sar_eval.cli.terminal import say
 from sar_eval.cli.track import FOR_THE_HUB
 from sar_eval.cli.train import need_train
 from sar_eval.cli.train_flags import HowToTrain, HowToWatch, WhatToTrain, WhereToPush, recipe_changes
-from sar_eval.cli.train_progress import showing
+from sar_eval.cli.train_progress import Show, showing
 from sar_eval.types import Json
 
 if TYPE_CHECKING:
     from sar_eval.protocols import Tracker
+    from sar_eval.train.curve import TrainingProgress
     from sar_eval.train.journal import Listener
     from sar_eval.train.train_recipe import TrainRecipe
 
@@ -109,7 +110,26 @@ def _fit(recipe: TrainRecipe, out: Path, trackers: Mapping[str, Tracker], result
 
     run = DecoderRun.of(recipe, out)
     with _following(trackers, recipe, out, results) as listener, showing(recipe.kind, out) as show:
-        run.train(show, listener, show.note)
+        run.train(*_with_speed(show, listener), show.note)
+
+
+def _with_speed(show: Show, listener: Listener) -> tuple[TrainingProgress, Listener]:
+    """Show speed beside the loss: the listener is told of both just before the progress is."""
+    figures: dict[str, float] = {}
+
+    def listen(step: int, told: Mapping[str, float]) -> None:
+        figures.update(told)
+        listener(step, told)
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        words = [f"loss {loss:.4f}"]
+        if rate := figures.get("train/tokens_per_s"):
+            words.append(f"{rate:,.0f} tokens/s")
+        if share := figures.get("train/mfu"):
+            words.append(f"{share:.0%} of peak FLOPs")
+        show(step, steps, ", ".join(words))
+
+    return progress, listen
 
 
 def _following(
@@ -123,14 +143,14 @@ def _following(
     from sar_eval.stages.track_training import TrainingTrackers
     from sar_eval.tracked_runs import TrackedTraining
     from sar_eval.train.launcher import is_first
+    from sar_eval.train.train_recipe import public
     from sar_eval.train.training_states import TrainingStates
 
     if not is_first():
         return nullcontext(lambda step, figures: None)
     name = results.name or out.resolve().name
-    training = TrackedTraining(
-        results.project, name, TrainingStates(out / "state").newest(), recipe.settings()
-    )
+    step = TrainingStates(out / "state").newest()
+    training = TrackedTraining(results.project, name, step, public(recipe.settings()))
     return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sar_eval.errors import BadInput
 
 NARROW = 1 << 16  # codes that fit into 2 bytes
+CODES = (1 << 31) - 1  # more than any tokenizer has: ids are int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def _codes(
     values, starts = _flattened(array, "tokens", where)
     codes = as_numpy(values)
     low, high = (int(codes.min()), int(codes.max())) if len(codes) else (0, 0)
-    limit = 2**31 - 1 if known is None else known
+    limit = CODES if known is None else min(known, CODES)
     if low < 0 or high >= limit:
         raise BadInput(f"{where}: there is the code {low if low < 0 else high}; codes are 0 to {limit - 1}")
     return codes.astype(narrowest(high + 1), copy=False), starts
@@ -188,7 +189,11 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> tuple[Any, NDArray
 def _keys(table: pa.Table, columns: TokenColumns, where: str, first: int) -> pa.Array:
     if columns.key:
         parts = [_plain(table[name], name, where).cast(pa.large_string()) for name in columns.key]
-        return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "/")
+        return (
+            parts[0]
+            if len(parts) == 1
+            else pc.binary_join_element_wise(*parts, pa.scalar("/", parts[0].type))
+        )
     return pa.array([f"{where}:{row}" for row in range(first, first + len(table))], pa.large_string())
 
 

@@ -109,6 +109,11 @@ class TokenShards:
 
 
 def _shards_at(place: Place) -> list[Shard]:
+    """The shards of a folder or URI, by name.
+
+    Raises:
+        BadInput: there are none, or they are being made.
+    """
     store = open_store(place)
     if store.exists(SPEC) or store.exists(REPACKED):
         found: list[Shard] = list(shards_of_set(SetReader(store)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.runtime.runtimes import Runtime
-from sar_eval.storage.objects import check_lasting, open_store
+from sar_eval.storage.objects import PROBE, check_lasting, open_store
 from sar_eval.storage.token_folder import (
     MANIFEST,
     PLAN,
@@ -121,7 +121,8 @@ def _resolve(
 
 def _check_empty(folder: TokenFolder) -> None:
     """Refuse a folder with anything in it: a reader could not tell its files from ours."""
-    there = next((info.name for info in folder.store.list("") if info.name not in OWN), None)
+    names = (info.name for info in folder.store.list("") if not info.name.startswith(PROBE))
+    there = next((name for name in names if name not in OWN), None)
     if there is not None:
         raise BadInput(f"{folder.store.uri} already has {there}: name an empty folder with --out")
 

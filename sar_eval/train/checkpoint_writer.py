@@ -25,6 +25,7 @@ from sar_eval.errors import StorageFailed
 from sar_eval.families.simplear import Checkpoint, visual_setting
 from sar_eval.families.tensor_names import HEAD
 from sar_eval.storage.files import publish, storage_errors, write_bytes, write_json
+from sar_eval.tensors.hub import hub_name_of
 from sar_eval.train.lora import decoder_tensors, lora_config, peft_names
 from sar_eval.train.model_card import README, CardFacts, render_card
 from sar_eval.types import Json
@@ -169,8 +170,9 @@ def _about(
     """The contents of `sar_eval.json`."""
     # `..` is taken of the folder itself, not of a link to it.
     beside = os.path.relpath(visual_tokenizer.resolve(), out.resolve())
+    named = hub_name_of(visual_tokenizer) or beside  # a cache is no place for others
     pixels = visual_setting(visual_tokenizer, "downsample")
-    about: dict[str, Json] = {"visual_tokenizer": beside, "resolution": drawn_side(sizes) * pixels}
+    about: dict[str, Json] = {"visual_tokenizer": named, "resolution": drawn_side(sizes) * pixels}
     if len(sizes) > 1 or drawn_side(sizes) not in {height for height, width in sizes if height == width}:
         about["sizes"] = [list(size) for size in sorted(sizes)]
     if training:

@@ -22,6 +22,7 @@ from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
 from sar_eval.train.checkpoint_writer import drawn_side, save_adapter, save_checkpoint
+from sar_eval.train.cost_callback import CostCallback
 from sar_eval.train.curve import TrainingProgress
 from sar_eval.train.launcher import is_first
 from sar_eval.train.live_weights import whole_adapters, whole_weights
@@ -91,6 +92,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         loaded = _load(job)
         check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
         write = partial(_write, job, stream, loaded)
+        cost = CostCallback(job.options, job.watching.tell)
         trainer = _trainer(
             job,
             stream,
@@ -99,7 +101,10 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             resumed,
             [
                 stop,
-                LossCurveCallback(job.out / "loss.jsonl", progress, watch.record, watch.clock),
+                cost,
+                LossCurveCallback(
+                    job.out / "loss.jsonl", progress, watch.record, watch.clock, cost.utilisation
+                ),
                 *watch.callbacks(write),
             ],
         )

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from sar_eval.errors import BadInput
 from sar_eval.families.locate import VISUAL_TOKENIZER_FILES
 from sar_eval.storage.hub_uploads import check_repository, hub_client, hub_errors
 from sar_eval.tensors.hub import hub_name_of
+from sar_eval.train.checkpoint_writer import ABOUT
+from sar_eval.train.model_card import README
 from sar_eval.train.recipe_file import RECIPE, toml_text
 from sar_eval.train.train_recipe import public
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-ABOUT = "sar_eval.json"
+# Of a training's folder: its journal, whose page goes along, and what is made for the repository.
+LEFT_OUT = (ABOUT, "*.parquet", "journal.json", "settings.json", ".*")
 VISUAL = "visual_tokenizer"  # its key there, and its folder in the repository
 LARGE = 1 << 24  # bytes of a file that gets a commit of its own
 
@@ -84,7 +88,7 @@ def push_checkpoint(
         Incomplete: the upload broke off; the same command goes on.
     """
     check_repository(repository, "model")
-    files = list(_files(folder))
+    files = list(_files(folder, repository))
     api = hub_client(api)
     with hub_errors(repository, "checkpoint"):
         address = str(api.create_repo(repository, repo_type="model", private=private, exist_ok=True))
@@ -99,7 +103,7 @@ def push_checkpoint(
     return address
 
 
-def _files(folder: Path) -> Iterator[_File]:
+def _files(folder: Path, repository: str) -> Iterator[_File]:
     """The files of the folder itself, and of its visual tokenizer unless the hub has that."""
     if not (folder / ABOUT).is_file():
         raise BadInput(f"{folder} has no {ABOUT}: it is no finished checkpoint")
@@ -110,8 +114,8 @@ def _files(folder: Path) -> Iterator[_File]:
     visual = (folder / name).resolve()
     hub_name = name if not visual.is_dir() else hub_name_of(visual)
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != ABOUT and not path.name.startswith("."):
-            yield _File(path.name, _public_recipe(path) if path.name == RECIPE else path)
+        if path.is_file() and not any(fnmatchcase(path.name, each) for each in LEFT_OUT):
+            yield _File(path.name, _published(path, repository))
     if not hub_name:
         for each in VISUAL_TOKENIZER_FILES:
             if (visual / each).is_file():
@@ -119,9 +123,13 @@ def _files(folder: Path) -> Iterator[_File]:
     yield _File(ABOUT, (json.dumps({**about, VISUAL: hub_name or VISUAL}, indent=2) + "\n").encode())
 
 
-def _public_recipe(path: Path) -> bytes:
-    """The recipe as others may read it."""
-    return toml_text(public(read_toml(path))).encode()
+def _published(path: Path, repository: str) -> Path | bytes:
+    """A file as others may read it: a recipe without paths of this machine, a card with its own name."""
+    if path.name == RECIPE:
+        return toml_text(public(read_toml(path))).encode()
+    if path.name == README:
+        return path.read_bytes().replace(b"ORG/NAME", repository.encode())
+    return path
 
 
 def _is_there(file: _File, there: Mapping[str, Any]) -> bool:

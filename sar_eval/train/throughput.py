@@ -7,9 +7,10 @@ space, DDP's buckets, and attention that keeps its scores ("eager": 4 T^2 bytes 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -80,8 +81,8 @@ def layer_activation_bytes(config: DecoderConfig, precision: int) -> int:
 def forward_flops(config: DecoderConfig, length: int, predicted: int, rows: int) -> int:
     """FLOPs of one picture's forward pass, a multiplication and an addition counting as two.
 
-    2 a parameter and token in the layers; 2 T^2 a layer and unit of width for the causal half of attention's
-    two products; 2 a weight of the head and predicted token (PaLM, https://arxiv.org/abs/2204.02311,
+    2 a parameter and token in the layers; 2 T^2 a layer and unit of width for the causal half of both of
+    attention's products; 2 a weight of the head and predicted token (PaLM, https://arxiv.org/abs/2204.02311,
     appendix B, which counts all of attention's square; an embedding is a look-up, not a product).
 
     Args:
@@ -160,9 +161,10 @@ class TrainingCost:
     def loss_bytes(self) -> int:
         """Of scores, their copies in the product's precision, and the gradient of the head's rows.
 
-        In chunks: float32 log-probabilities, scores and score gradient in the product's precision; the
-        gradient summed, and one chunk's part of it. At once: the logits, float32 scores,
-        log-probabilities and their gradient, and the logits' gradient.
+        In chunks: float32 log-probabilities, scores and their gradient in the product's precision; of the
+        head the gradient's sum, one chunk's part of it and a copy in the product's precision. At once:
+        the logits, float32 scores, log-probabilities and their gradient, and the logits' gradient. The
+        gradient of the whole head, which takes in that of its rows, is not the loss's own.
         """
         itemsize = FLOAT32 if self.precision == "float32" else BFLOAT16
         predicted = self.micro * sum(visual for _, visual in self.lengths) / len(self.lengths)
@@ -170,15 +172,13 @@ class TrainingCost:
         if not self.chunked:
             return math.ceil(scores * (3 * FLOAT32 + 2 * itemsize))
         head = self.rows * self.config.hidden_size
-        return math.ceil(
-            min(scores, SCORES_PER_CHUNK) * (FLOAT32 + 2 * itemsize) + head * (FLOAT32 + 2 * itemsize)
-        )
+        return math.ceil((min(scores, SCORES_PER_CHUNK) + head) * (FLOAT32 + 2 * itemsize))
 
     def summary(self) -> str:
         """One paragraph for the terminal, before the first step."""
         state, activations, loss = self.state_bytes, self.activation_bytes, self.loss_bytes
         return (
-            f"{self.parameters / 1e6:,.1f} M parameters: {_size(state)} of weights, gradients and optimiser; "
+            f"{self.parameters / 1e6:,.1f} M parameters: {_size(state)} of weights, gradients, optimiser; "
             f"by estimate {_size(activations)} of activations for {self.micro} pictures at once and "
             f"{_size(loss)} for the loss; {_flops(self.flops_a_token)} a visual token"
         )
@@ -193,13 +193,10 @@ def _flops(count: float) -> str:
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float | None:
-    """FLOP/s of one device's matrix products at best; None for a GPU that is not known.
+    """FLOP/s of a GPU's matrix products by its data sheet, in bfloat16; None where none is known.
 
-    Of a GPU by its data sheet, in bfloat16 alone: what float32 reaches depends on TF32 being allowed. Of a
-    CPU the measured rate of a large product, which a quiet machine exceeds: then it is a rate, not a peak.
+    In float32 it depends on whether TF32 is allowed. CPUs clock as they are used, and are shared.
     """
-    if device.type == "cpu":
-        return measured_flops(precision)
     if device.type != "cuda" or precision != "bfloat16":
         return None
     return data_sheet_flops(torch.cuda.get_device_name(device))
@@ -211,14 +208,11 @@ def data_sheet_flops(name: str) -> float | None:
     return PEAKS[max(known, key=len)] * 1e12 if known else None
 
 
-def measured_flops(
-    precision: Precision, size: int = 1024, runs: int = 3, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """FLOP/s of square products on the CPU with torch's threads, the best of some runs."""
-    matrix = torch.ones((size, size), dtype=getattr(torch, precision))
-    seconds = math.inf
-    for _ in range(runs):
-        started = clock()
-        torch.mm(matrix, matrix)
-        seconds = min(seconds, clock() - started)
-    return 2 * size**3 / seconds
+def picture_lengths(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Tokens of each picture's sequence in a micro-batch, padding left out, and how many are visual."""
+    visual = batch["labels"] != -100
+    if (positions := batch.get("position_ids")) is not None:
+        starts = (positions[0] == 0).nonzero().flatten().tolist()
+        parts = [visual[0, slice(*span)] for span in pairwise([*starts, visual.shape[1]])]
+        return [(len(part), int(part.sum())) for part in parts]
+    return [(int(row.nonzero().max()) + 1, int(row.sum())) for row in visual]

@@ -111,7 +111,7 @@ class DecoderRun:
         watching = Watching(
             evaluation=recipe.evaluation,
             where=recipe.name,
-            settings=recipe.settings(),
+            settings=public(recipe.settings()),
             listener=listener,
             tell=tell,
         )

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
-from sar_eval.train.batches import MicroBatches
+from sar_eval.train.batches import MicroBatches, MicroBatchLoader
 from sar_eval.train.curve import TrainingProgress, add_to_curve, trim_curve
 from sar_eval.train.full_state import full_state, load_full_state
 from sar_eval.train.launcher import is_first
@@ -38,6 +38,7 @@ class LossCurveCallback(TrainerCallback):
         progress: TrainingProgress,
         record: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
         clock: TrainingClock | None = None,
+        utilisation: Callable[[float], float | None] = lambda tokens_per_s: None,
     ) -> None:
         """Nothing is written yet.
 
@@ -46,8 +47,9 @@ class LossCurveCallback(TrainerCallback):
             progress: is told step, steps and loss.
             record: is told a step and all its figures, by the names of the journal.
             clock: of the training, which stands still while it waits for something else.
+            utilisation: the share of the devices' peak that visual tokens a second are, if that is known.
         """
-        self.path, self.progress, self.record = path, progress, record
+        self.path, self.progress, self.record, self.utilisation = path, progress, record, utilisation
         self._clock, self._since, self._tokens = clock or TrainingClock(), 0.0, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -61,7 +63,10 @@ class LossCurveCallback(TrainerCallback):
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
         figures = {name: float(logs[name]) for name in FIGURES if name in logs}
-        figures["tokens_per_s"] = float(round(self._rate(state)))
+        rate = self._rate(state)
+        figures["tokens_per_s"] = float(round(rate))
+        if (share := self.utilisation(rate)) is not None:
+            figures["mfu"] = round(share, 4)
         short = {"lr" if name == "learning_rate" else name: value for name, value in figures.items()}
         add_to_curve(self.path, {"step": state.global_step, **short})
         self.record(state.global_step, figures)
@@ -119,13 +124,8 @@ class DecoderTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """This rank's micro-batches from the step on that it resumes at; accelerate shares nothing out."""
-        return DataLoader(
-            self.batches,
-            batch_size=None,
-            num_workers=self.options.workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=False,
-        )
+        workers, pinned = self.options.workers, torch.cuda.is_available()
+        return MicroBatchLoader(self.batches, workers=workers, pin_memory=pinned)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """A forward and a backward pass, whose rows are named should the step fail."""

@@ -90,14 +90,15 @@ class TrainingOptions:
             )
         if self.micro and self.batch_size % self.micro:
             raise BadInput(
-                f"--batch-size {self.batch_size} is no multiple of --micro {self.micro}: take a divisor of it"
+                f"--batch-size {self.batch_size} is no multiple of --micro {self.micro}: take one of its "
+                "divisors"
             )
 
     def may_change(self, stored: Mapping[str, Json]) -> tuple[str, ...]:
         """Options that may be others than those that the training began with.
 
-        More steps of a constant rate only follow those that were made; a cosine of another length is another
-        schedule from its first step on.
+        More steps of a constant rate only follow those that were made; a cosine of another length is
+        another schedule from its first step on.
         """
         is_constant = stored.get("schedule") == self.schedule == "constant"
         return (*MAY_CHANGE, "steps") if is_constant else MAY_CHANGE

@@ -42,7 +42,9 @@ def checkpoint(tmp_path: Path) -> Path:
     shutil.copytree(DEMO / "sft", tmp_path / "sft")
     shutil.copytree(DEMO / "tokenizer", tmp_path / "tokenizer")
     (tmp_path / "sft" / "state" / "checkpoint-2").mkdir(parents=True)
-    (tmp_path / "sft" / ".hidden").write_text("x")
+    for name in (".hidden", "steps.parquet", "journal.json", "settings.json"):
+        (tmp_path / "sft" / name).write_text("of the training")
+    (tmp_path / "sft" / "README.md").write_text("draw with ORG/NAME")
     return tmp_path / "sft"
 
 
@@ -58,8 +60,9 @@ def test_what_is_pushed_is_a_checkpoint_by_itself(
         checkpoint, "org/set", api=client(hub), progress=lambda *done: told.append(done)
     )
     assert address == f"{hub.endpoint}/org/set"
-    own = {path.name for path in checkpoint.iterdir() if path.is_file() and path.name[0] != "."}
-    assert set(hub.files) == own | VISUAL
+    own = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    assert set(hub.files) == own | VISUAL | {"README.md", "sar_eval.json"}
+    assert hub.files["README.md"] == b"draw with org/set"
     assert told[0] == (0, len(hub.files))
     assert told[-1] == (len(hub.files), len(hub.files))
     assert "sar_eval.json" in hub.commits[-1]
@@ -86,7 +89,9 @@ def test_a_push_that_broke_off_sends_only_what_is_not_there(checkpoint: Path, hu
     assert hub.commits[sent:] == [["README.md"]]
 
 
-def test_a_tokenizer_of_the_hub_is_named_not_copied(checkpoint: Path, hub: type[UploadHub]) -> None:
+def test_a_tokenizer_of_the_hub_is_named_not_copied(
+    checkpoint: Path, hub: type[UploadHub], monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = checkpoint.parent / "models--nvidia--Cosmos-1.0" / "snapshots" / commit
     shutil.copytree(checkpoint.parent / "tokenizer", cached)
@@ -98,6 +103,11 @@ def test_a_tokenizer_of_the_hub_is_named_not_copied(checkpoint: Path, hub: type[
     assert not VISUAL & set(hub.files)
     named = json.loads(hub.files["sar_eval.json"])["visual_tokenizer"]
     assert named == hub_name_of(cached) == f"nvidia/Cosmos-1.0@{commit}"
+    (checkpoint / "sar_eval.json").write_bytes(hub.files["sar_eval.json"])
+    monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")  # the cache alone
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(checkpoint.parent))
+    monkeypatch.setenv("HF_HOME", str(checkpoint.parent))
+    assert find_checkpoint(str(checkpoint)).visual_folder == cached
 
 
 def test_what_cannot_be_pushed_is_told(checkpoint: Path, hub: type[UploadHub], tmp_path: Path) -> None:

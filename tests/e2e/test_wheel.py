@@ -75,12 +75,14 @@ def test_the_wheel_runs_a_benchmark_in_an_empty_folder(bare: Path, suite: Path, 
 
 
 @pytest.mark.slow
-def test_the_wheel_has_the_grpo_recipes_and_their_prompts(bare: Path, tmp_path: Path) -> None:
+def test_the_wheel_has_the_training_recipes_and_their_prompts(bare: Path, tmp_path: Path) -> None:
     code = (
         "import json\n"
-        "from sar_eval.recipe import training_recipes\n"
+        "from sar_eval.recipe import decoder_recipes, training_recipes\n"
         "from sar_eval.train.grpo_recipe import load_grpo_recipe\n"
-        "print(json.dumps({name: load_grpo_recipe(name).suite.is_file() for name in training_recipes()}))"
+        "suites = {name: load_grpo_recipe(name).suite.is_file() for name in training_recipes()}\n"
+        "print(json.dumps([suites, sorted(decoder_recipes())]))"
     )
-    found = json.loads(_run(bare / "python", "-c", code, cwd=tmp_path))
-    assert found == {path.stem: True for path in ROOT.glob("benchmarks/grpo/*.toml")}
+    suites, decoders = json.loads(_run(bare / "python", "-c", code, cwd=tmp_path))
+    assert suites == {path.stem: True for path in ROOT.glob("benchmarks/grpo/*.toml")}
+    assert decoders == sorted(path.stem for path in ROOT.glob("benchmarks/train/*.toml"))

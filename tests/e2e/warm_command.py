@@ -36,6 +36,7 @@ MODULES = (
     ),
     *("sar_eval.stages.generate", "sar_eval.stages.judge", "sar_eval.stages.resolve"),
     *("sar_eval.stages.summarize", "sar_eval.stages.track", "sar_eval.suites.shapes.detect"),
+    *("sar_eval.tokenization.block", "sar_eval.tokenization.driver"),
 )
 
 

@@ -1,15 +1,15 @@
 """Batches are the same whoever reads them: any ranks, any workers, from any step."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from sar_eval.errors import BadInput
 from sar_eval.families.demo import build_text_tokenizer
-from sar_eval.train.batches import MicroBatches, TextIds
+from sar_eval.train.batches import MicroBatches, MicroBatchLoader, TextIds
 from tests.unit.train.test_token_stream import stream, write
 
 WORDS = ["picture", *map(str, range(400))]
@@ -79,7 +79,7 @@ def test_a_training_goes_on_at_any_step(place: str, text: TextIds) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_deal_the_batches_among_themselves(place: str, text: TextIds, workers: int) -> None:
     alone, found = batches(place, text, first_step=1), batches(place, text, first_step=1)
-    loaded = list(DataLoader(found, batch_size=None, num_workers=workers))
+    loaded = list(MicroBatchLoader(found, workers=workers))
     assert keys(loaded) == keys(alone)
 
 
@@ -88,3 +88,62 @@ def test_a_batch_that_cannot_be_shared(place: str, text: TextIds) -> None:
         batches(place, text, ranks=3, batch_size=4, micro=2)
     with pytest.raises(BadInput, match="do not fit into the model's context of 5"):
         batches(place, text, context=5)
+
+
+def test_special_tokens_of_captions_are_text(text: TextIds) -> None:
+    [ids] = text(["picture <|soi|> 7"])
+    assert text.image not in ids
+    assert len(ids) > 2
+
+
+def test_a_long_caption_is_cut_and_counted(place: str, text: TextIds) -> None:
+    whole, cut = list(batches(place, text)), list(batches(place, text, context=7))
+    assert sum(batch["truncated"] for batch in whole) == 0
+    assert sum(batch["truncated"] for batch in cut) == sum(
+        caption is not None for batch in whole for caption in _captions(batch, text)
+    )
+    assert all(batch["input_ids"].shape[1] <= 7 for batch in cut)
+
+
+def _captions(batch: dict[str, Any], text: TextIds) -> list[bool | None]:
+    """Of each row whether it has one; None where it was dropped."""
+    return [True if row[1] != text.image else None for row in batch["input_ids"].tolist()]
+
+
+def test_a_tokenizer_without_the_control_tokens() -> None:
+    from tokenizers import Tokenizer, models
+
+    with pytest.raises(BadInput, match=r"lacks <\|t2i\|>, <\|soi\|>"):
+        TextIds(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_the_data_is_told_by_workers_too(
+    tmp_path: Path, text: TextIds, workers: int
+) -> None:
+    found = batches(write(tmp_path / "a", 50), text)
+    for path in (tmp_path / "a").glob("shard-*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(BadInput, match=r"^[^\n]*shard-0000\d\.parquet[^\n]*$"):
+        list(MicroBatchLoader(found, workers=workers))
+
+
+@pytest.mark.slow  # transformers takes seconds to import
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_pictures_do_not_see_each_other(place: str, text: TextIds, attention: str) -> None:
+    """transformers makes the mask of position ids that begin again: the losses are those of padded rows."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": text.size + 4096}
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM._from_config(Qwen2Config(**shape, **heads), attn_implementation=attention)
+    losses = []
+    for pack in (False, True):
+        batch = next(iter(batches(place, text, pack=pack)))
+        ids = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
+        with torch.no_grad():
+            logits = model(**ids, use_cache=False).logits[:, :-1]
+        wanted = batch["labels"][:, 1:]
+        losses.append(torch.nn.functional.cross_entropy(logits[wanted >= 0], wanted[wanted >= 0]))
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)

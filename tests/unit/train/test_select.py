@@ -12,9 +12,11 @@ from sar_eval.spec import RunSpec
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import verdict_row
 from sar_eval.storage.shards import SELECTED_SCHEMA, TOKEN_SCHEMA, read_shards
-from sar_eval.train.decoder import DecoderOptions, TokenDataset, check_tokens
+from sar_eval.train.batches import MicroBatches, TextIds
+from sar_eval.train.fit import check_tokens
 from sar_eval.train.judged_draws import read_judged_run
 from sar_eval.train.select import SelectOptions, select
+from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.types import Prompt, Verdict, make_draw
 from tests.judged_runs import PROMPTS, PROTOCOL, judged_run, random_codes
 from tests.stored_runs import store_verdicts
@@ -52,7 +54,9 @@ def test_the_best_of_each_prompt(run: Path, tmp_path: Path, options, expected: l
 def test_rows_are_what_the_checkpoint_drew(run: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     checkpoint = find_checkpoint(str(tiny_checkpoint))
     select([run], tmp_path / "out", SelectOptions())
-    check_tokens([tmp_path / "out"], checkpoint.visual_folder)
+    data = [WeightedPlace(tmp_path / "out")]
+    stream = TokenStream(data, seed=0, window=9, caption_dropout=0)
+    check_tokens(stream.metadata, checkpoint.visual_folder)
     [table] = read_shards([tmp_path / "out"], TOKEN_SCHEMA)
     first = table.to_pylist()[0]
     assert tuple(first["tokens"]) == random_codes(make_draw(PROMPTS[0], 1, 0))
@@ -60,9 +64,10 @@ def test_rows_are_what_the_checkpoint_drew(run: Path, tmp_path: Path, tiny_check
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_checkpoint)
-    dataset = TokenDataset([tmp_path / "out"], tokenizer, DecoderOptions(1, caption_dropout=0))
-    trained = dataset[0]["input_ids"][:-16].tolist()
-    assert trained == checkpoint.prompt_ids(first["caption"]), "the sequence that the engine sampled"
+    how = {"rank": 0, "ranks": 1, "batch_size": 1, "micro": 1, "first_step": 0}
+    rows = MicroBatches(stream, TextIds(tokenizer), steps=stream.rows_an_epoch, **how)
+    trained = [batch["input_ids"][0, :-16].tolist() for batch in rows]
+    assert checkpoint.prompt_ids(first["caption"]) in trained, "the sequence that the engine sampled"
 
 
 def test_the_selection_says_what_it_is_of(run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sar_eval.errors import BadInput
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
 from sar_eval.train.token_stream import TokenStream, WeightedPlace, parse_place
 
-CODES = {"codebook_size": "4096", "encoder": "e" * 16}
+CODES = {"codebook_size": "8192", "encoder": "e" * 16}
 
 
 def write(folder: Path, rows: int, first: int = 0, per_shard: int = 40) -> str:
@@ -57,14 +57,14 @@ def test_the_rows_are_those_of_the_shards(tmp_path: Path) -> None:
 
 
 def test_sources_have_their_shares(tmp_path: Path) -> None:
-    a, b = write(tmp_path / "a", 100), write(tmp_path / "b", 300, first=1000)
-    found = stream(f"{a}:0.7", f"{b}:0.3")
+    a, b = write(tmp_path / "a", 1000, per_shard=500), write(tmp_path / "b", 3000, 2000, per_shard=500)
+    found = stream(f"{a}:0.7", f"{b}:0.3", window=1000)
     taken = firsts(found, 0, 10_000)
-    assert sum(n < 1000 for n in taken) == 7000
-    assert {count for n, count in Counter(taken).items() if n < 1000} == {70}
-    assert {count for n, count in Counter(taken).items() if n >= 1000} == {10}
-    assert abs(sum(n < 1000 for n in taken[:1000]) - 700) < 60
-    again = stream(f"{a}:7", f"{b}:3")
+    assert sum(n < 2000 for n in taken) == 7000
+    assert set(Counter(n for n in taken if n < 2000).values()) == {7}
+    assert set(Counter(n for n in taken if n >= 2000).values()) == {1}
+    assert abs(sum(n < 2000 for n in taken[:1000]) - 700) < 60
+    again = stream(f"{a}:7", f"{b}:3", window=1000)
     assert firsts(again, 9_990, 10_010) == [*taken[-10:], *firsts(found, 10_000, 10_010)]
 
 
