@@ -66,6 +66,10 @@ class TokenRows:
 
     def codes(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Copies of the codes of some rows, in raster order."""
+        lengths = np.diff(self.starts)
+        if len(rows) and lengths.min() == lengths.max():  # one copy of all is twice as fast
+            table = self.flat[: self.starts[-1]].reshape(len(self), -1)
+            return list(table[rows].astype(np.int32))
         begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
         return [self.flat[b:e].astype(np.int32) for b, e in zip(begins, ends, strict=True)]
 
@@ -73,6 +77,13 @@ class TokenRows:
         """One of the captions of each row: the first for a chance of 0, the last for one just below 1."""
         starts, choices = self._text_starts[rows], self._text_starts[rows + 1] - self._text_starts[rows]
         found: list[str] = _taken(self._texts, starts + (chances * choices).astype(np.int64))
+        return found
+
+    def all_captions(self, row: int) -> list[str]:
+        """Every caption of a row."""
+        found: list[str] = _taken(
+            self._texts, np.arange(self._text_starts[row], self._text_starts[row + 1])
+        )
         return found
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
@@ -40,8 +41,8 @@ def look_at(place: str, tokenizer: Path, rows: int, seed: int = 0) -> TokenPage:
     pictures, used = list[TokenPicture](), set[int]()
     for group, numbers in _sample(shards, rows, seed):
         found = shards.read(group)
-        pictures += (_decode(found, number, visual) for number in numbers)
-        used.update(code for number in numbers for code in found.codes(number).tolist())
+        pictures += _decode(found, numbers, visual)
+        used.update(np.unique(np.concatenate(found.codes(numbers))).tolist())
     return TokenPage(
         place=place,
         rows=int(shards.rows.sum()),
@@ -54,13 +55,13 @@ def look_at(place: str, tokenizer: Path, rows: int, seed: int = 0) -> TokenPage:
     )
 
 
-def _sample(shards: TokenShards, most: int, seed: int) -> list[tuple[int, list[int]]]:
+def _sample(shards: TokenShards, most: int, seed: int) -> list[tuple[int, NDArray[np.int64]]]:
     """Row groups, and the numbers of the chosen rows in each."""
     starts = np.concatenate([[0], np.cumsum(shards.rows)])
     number = int(starts[-1])
     chosen = np.sort(np.random.default_rng(seed).choice(number, min(most, number), replace=False))
     groups = np.searchsorted(starts, chosen, side="right") - 1
-    return [(int(group), (chosen[groups == group] - starts[group]).tolist()) for group in np.unique(groups)]
+    return [(int(group), chosen[groups == group] - starts[group]) for group in np.unique(groups)]
 
 
 def _check_same(shards: TokenShards, visual: VisualTokenizer, place: str) -> None:
@@ -72,17 +73,17 @@ def _check_same(shards: TokenShards, visual: VisualTokenizer, place: str) -> Non
         )
 
 
-def _decode(rows: TokenRows, number: int, visual: VisualTokenizer) -> TokenPicture:
+def _decode(rows: TokenRows, numbers: NDArray[np.int64], visual: VisualTokenizer) -> Iterator[TokenPicture]:
+    """Pictures of some rows, one at a time: they may be of several sizes."""
     import torch
 
-    key, codes = rows.key(number), rows.codes(number)
-    if int(codes.max()) >= visual.codebook_size:
-        raise BadInput(f"{key} has code {codes.max()}, the tokenizer has {visual.codebook_size}")
-    height, width = int(rows.heights[number]), int(rows.widths[number])
-    decoded = visual.decode(torch.from_numpy(codes)[None], height)
-    image = encode_png(decoded.pixels[0].numpy()) if bool(decoded.finite[0]) else None
-    captions = [rows.caption(number, n) for n in range(rows.captions(number))]
-    return TokenPicture(key, captions, height, width, image)
+    for number, key, codes in zip(numbers.tolist(), rows.keys(numbers), rows.codes(numbers), strict=True):
+        if int(codes.max()) >= visual.codebook_size:
+            raise BadInput(f"{key} has code {codes.max()}, the tokenizer has {visual.codebook_size}")
+        height, width = int(rows.heights[number]), int(rows.widths[number])
+        decoded = visual.decode(torch.from_numpy(codes)[None], height)
+        image = encode_png(decoded.pixels[0].numpy()) if bool(decoded.finite[0]) else None
+        yield TokenPicture(key, rows.all_captions(number), height, width, image)
 
 
 def _pixels(sizes: Mapping[str, int], patch: int) -> Sequence[tuple[str, int]]:
