@@ -64,6 +64,7 @@ def test_a_signal_ends_the_step_saves_its_state_and_the_next_call_goes_on(data, 
     _assert_same(out, whole)
 
 
+@pytest.mark.slow
 def test_a_training_that_broke_off_between_states_goes_on_to_the_same_weights(
     data, whole, tmp_path
 ) -> None:
