@@ -109,6 +109,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             ],
         )
         trainer.train()
+        _tell_truncated(job, trainer)
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
                 f"interrupted; the state of step {step} is saved: run the same command again to finish "
@@ -121,6 +122,16 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         else:
             adapters = whole_adapters(trained)
             on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
+
+
+def _tell_truncated(job: TrainingJob, trainer: DecoderTrainer) -> None:
+    """Say how many captions were cut; every rank calls this."""
+    if number := sum(on_every_rank(lambda: trainer.truncated)):
+        context = trainer.batches.context
+        job.watching.tell(
+            f"{number:,} captions did not fit the model's context of {context} tokens beside their picture "
+            "and were cut at their end"
+        )
 
 
 def _begin(job: TrainingJob, stack: ExitStack) -> None:

@@ -108,6 +108,7 @@ class DecoderTrainer(Trainer):
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
         self.saved = batches.first_step
+        self.truncated = 0  # captions that this rank had to cut
         self.loss_is_scaled_for_ga = True  # see `compute_loss`
         self.remove_callback(PrinterCallback)
 
@@ -145,7 +146,8 @@ class DecoderTrainer(Trainer):
     ) -> Tensor:
         """This micro-batch's part of the step's mean; gradients are averaged over ranks later."""
         total = inputs.pop("total")
-        del inputs["keys"], inputs["truncated"]
+        del inputs["keys"]
+        self.truncated += inputs.pop("truncated")
         loss: Tensor = model(**inputs) * (self.args.world_size / total)
         if self.accelerator.sync_gradients:  # the step's last
             self.state.num_input_tokens_seen += total
