@@ -34,7 +34,7 @@ def write_language_model(folder: Path, *, tied: bool = True) -> Path:
 def _model(rows: int, tied: bool) -> Qwen2ForCausalLM:
     config = Qwen2Config(
         vocab_size=rows,
-        hidden_size=64,
+        hidden_size=128,
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,

@@ -109,7 +109,7 @@ def train_in_ranks(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.launched_training"])
     environment = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    environment |= _variables(config) if config else {}
+    environment |= launch_variables(config) if config else {}
     with ProcessPoolExecutor(ranks, context, max_tasks_per_child=1) as pool:
         each = [environment | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(ranks)]
         return list(pool.map(_train_as_a_rank, [make] * ranks, each))
@@ -125,7 +125,7 @@ def _train_as_a_rank(make: Callable[[], TrainingJob], environment: Mapping[str, 
     return ""
 
 
-def _variables(config: Path) -> dict[str, str]:
+def launch_variables(config: Path) -> dict[str, str]:
     """What `accelerate launch` would set: asked of itself."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def measure_steps(options: argparse.Namespace) -> dict[str, float]:
 def measure_loss(options: argparse.Namespace) -> dict[str, float]:
     """The loss and its gradients alone: seconds, and memory above inputs and the head's gradient."""
     config, device = shape_config(options.shape), options.device
-    tokens, hidden_size = options.loss_tokens, config["hidden_size"]
+    tokens, hidden_size = options.loss_tokens[0], config["hidden_size"]
     hidden = torch.randn(tokens, hidden_size, device=device, requires_grad=True)
     head = torch.randn(config["vocab_size"], hidden_size, device=device).mul_(0.02).requires_grad_()
     head.grad = torch.full_like(head, 0.0)  # part of the state, and there from the second step on
@@ -213,11 +214,14 @@ KINDS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
 }
 
 
-def in_process(kind: str, variant: str, layers: int, options: argparse.Namespace) -> dict[str, float]:
+def in_process(
+    kind: str, variant: str, layers: int, options: argparse.Namespace, tokens: int = 0
+) -> dict[str, float]:
     """One measurement in a new process, so that its peak is its own."""
-    names = ("shape", "device", "side", "pictures", "steps", "threads", "loss_tokens")
-    words = [w for name in names for w in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
+    names = ("shape", "device", "side", "pictures", "steps", "threads")
+    words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
     words += ["--layers", str(layers), "--variant", variant, "--kind", kind]
+    words += ["--loss-tokens", str(tokens)]
     command = [sys.executable, "-m", "benchmarks.speed.train", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -276,12 +280,12 @@ def run_all(options: argparse.Namespace) -> None:
     """Measure all in turns and print the tables."""
     depths = sorted({options.layers, options.more_layers or options.layers})
     steps: dict[tuple[str, int], list[dict[str, float]]] = {}
-    losses: dict[str, list[dict[str, float]]] = {}
+    losses: dict[tuple[int, str], list[dict[str, float]]] = {}
     rates = []
     for _ in range(options.rounds):
         rates.append(in_process("rate", OURS, options.layers, options))
-        for variant in (PLAIN, OURS):
-            losses.setdefault(variant, []).append(in_process("loss", variant, depths[0], options))
+        for key in product(options.loss_tokens, (PLAIN, OURS)):
+            losses.setdefault(key, []).append(in_process("loss", key[1], depths[0], options, key[0]))
         deeper = [(variant, depth) for depth in depths[1:] for variant in (PLAIN, OURS)]
         for variant, depth in [*((variant, depths[0]) for variant in options.variants), *deeper]:
             steps.setdefault((variant, depth), []).append(in_process("steps", variant, depth, options))
@@ -295,7 +299,7 @@ def run_all(options: argparse.Namespace) -> None:
     print(f"{options.side**2} tokens; {rate / 1e9:.0f} GFLOP/s; command: {json.dumps(sys.argv[1:])}\n")
     shallow = {variant: best(steps[variant, depths[0]]) for variant in options.variants}
     print(steps_table(shallow, rate, depths[0], options) + "\n")
-    print(loss_table({variant: best(rounds) for variant, rounds in losses.items()}, options) + "\n")
+    print(loss_table({key: best(rounds) for key, rounds in losses.items()}, options) + "\n")
     if len(depths) == 2:
         layers = shape_config(options.shape)["num_hidden_layers"]
         whole = {
@@ -310,25 +314,26 @@ def run_all(options: argparse.Namespace) -> None:
         )
 
 
-def loss_table(found: dict[str, dict[str, float]], options: argparse.Namespace) -> str:
+def loss_table(found: dict[tuple[int, str], dict[str, float]], options: argparse.Namespace) -> str:
     """The loss by itself."""
     config = DecoderConfig.from_dict(shape_config(options.shape))
     lines = [
-        f"| loss of {options.loss_tokens:,} tokens | s | GB of its own | share | GB by arithmetic |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| tokens | loss | s | ratio | GB of its own | share | GB by arithmetic |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for variant, values in found.items():
+    for (tokens, variant), values in found.items():
+        plain = found[tokens, PLAIN]
+        ratio, share = plain["seconds"] / values["seconds"], values["memory"] / plain["memory"]
         cost = TrainingCost(
             config=config,
             rows=CODEBOOK_SIZE + (TEXT_VOCAB_SIZE if variant == PLAIN else 0),
-            lengths=[(options.loss_tokens, options.loss_tokens)],
+            lengths=[(tokens, tokens)],
             micro=1,
             chunked=variant != PLAIN,
         )
-        share = values["memory"] / found[PLAIN]["memory"]
         lines.append(
-            f"| {variant} | {values['seconds']:.2f} | {values['memory']:.2f} | {share:.2f} | "
-            f"{cost.loss_bytes / GB:.2f} |"
+            f"| {tokens:,} | {variant} | {values['seconds']:.2f} | {ratio:.2f}x | {values['memory']:.2f} | "
+            f"{share:.2f} | {cost.loss_bytes / GB:.2f} |"
         )
     return "\n".join(lines)
 
@@ -343,7 +348,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="visual tokens along one side of a picture")
     parser.add_argument("--pictures", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="after the first")
-    parser.add_argument("--loss-tokens", type=int, default=1024, help="of the loss by itself")
+    parser.add_argument(
+        "--loss-tokens", type=int, nargs="+", default=[1024, 2048], help="of the loss by itself"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))

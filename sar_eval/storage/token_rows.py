@@ -66,6 +66,10 @@ class TokenRows:
 
     def codes(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Copies of the codes of some rows, in raster order."""
+        lengths = np.diff(self.starts)
+        if len(rows) and lengths.min() == lengths.max():  # one copy of all is twice as fast
+            table = self.flat[: self.starts[-1]].reshape(len(self), -1)
+            return list(table[rows].astype(np.int32))
         begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
         return [self.flat[b:e].astype(np.int32) for b, e in zip(begins, ends, strict=True)]
 

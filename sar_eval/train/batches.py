@@ -157,7 +157,7 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
             room = self.context - len(row.codes) - 2 if self.context else len(caption)
             truncated += len(caption) > room
             text = [self.text.begin, *caption[:room], self.text.image]
-            found.append((text, row.codes.astype(np.int64) + self.offset))
+            found.append((text, np.add(row.codes, self.offset, dtype=np.int64)))
         return found, truncated
 
 

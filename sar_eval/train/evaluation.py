@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -79,7 +80,7 @@ class EvaluationCallback(TrainerCallback):
             self._first = earlier[0] if earlier else None
             folder = Path(args.output_dir) / "drawn"
             self._save(kwargs["model"], state.global_step, folder)
-            on_every_rank(lambda: self._evaluator.open(folder, str(args.device)))
+            on_every_rank(lambda: self._evaluator.open(folder, _name(args.device)))
         if self._first is None or self._is_due(state):
             self._evaluate(kwargs["model"], state.global_step)
 
@@ -140,6 +141,11 @@ class EvaluationCallback(TrainerCallback):
         self._tell(f"step {result.step:,}: {'; '.join(map(_words, rows))} ({seconds:.0f} s)")
         own = rows[0].judge
         return best_step([row for row in self._journal.holdout_rows() if row.judge == own])
+
+
+def _name(device: torch.device) -> str:
+    """As engines call it: a rank on the CPU may have `cpu:0`."""
+    return "cpu" if device.type == "cpu" else str(device)
 
 
 def _words(row: HoldoutRow) -> str:

@@ -66,7 +66,7 @@ class StepRows:
         kept = f"the state of step {saved} stays" if saved else "no state was saved yet"
         return (
             f"step {step}: the loss or its gradient is no number (gradient's norm {norm}), so the step was "
-            f"not taken; {kept}. Its rows: {', '.join(keys[:SHOWN])}{more}, all of them in {self._path}. See "
+            f"not taken; {kept}. Its rows: {', '.join(keys[:SHOWN])}{more}, all in {self._path}. See "
             "whether they are damaged; else lower the learning rate or raise the warm-up, in another --out"
         )
 

@@ -102,7 +102,7 @@ class DecoderRun:
         Args:
             progress: is told step, steps and loss.
             listener: is told every point of the curve and every evaluation.
-            tell: takes a sentence for the user on every evaluation.
+            tell: takes a sentence for the user: what the training costs, and every evaluation.
 
         Raises:
             BadInput: the data do not fit the tokenizer or the start, or the evaluation cannot be made.

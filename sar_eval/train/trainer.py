@@ -1,4 +1,4 @@
-"""transformers' Trainer on our batches: which rows a step takes, how its loss is scaled, where it is told."""
+"""Trainer of transformers on our batches: which rows a step takes, how its loss is scaled, what is told."""
 
 from __future__ import annotations
 
@@ -211,7 +211,9 @@ class DecoderTrainer(Trainer):
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
         try:
             load_full_state(self.model_wrapped, optimizer.optimizer, state)
-            plain = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[0]
+            plain: Any = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[
+                0
+            ]
             scheduler.load_state_dict(plain["scheduler"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise BadInput(self.states.is_another(self.saved, error)) from error

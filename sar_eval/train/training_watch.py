@@ -36,7 +36,7 @@ class Watching:
         settings: everything that was asked for, for the page.
         notes: what every reader of the page must know first.
         listener: is told every point of the curve and every evaluation; of the main process alone.
-        tell: takes a sentence for the user on every evaluation.
+        tell: takes a sentence for the user: what the training costs, and every evaluation.
     """
 
     evaluation: EvaluationTable = field(default_factory=EvaluationTable)

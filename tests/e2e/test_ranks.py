@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sar_eval.train.fit import fit
-from tests.launched_training import job, losses, make_data, train_in_ranks, weights
+from sar_eval.train.fit import TrainingJob, fit
+from tests.launched_training import job, launch_variables, losses, make_data, train_in_ranks, weights
 
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "train"
 DDP, FSDP2 = CONFIGS / "accelerate-ddp.yaml", CONFIGS / "accelerate-fsdp2.yaml"
@@ -21,11 +21,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _job(data: Path, out: Path, tie: bool, stop: int = 0) -> TrainingJob:
+    """With averaged weights where the head is the embedding's copy no longer: shards have states, too."""
+    return job(data, out, tie=tie, stop=stop, ema=0.0 if tie else 0.5)
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 def alone(request: pytest.FixtureRequest, data: Path) -> tuple[bool, Path]:
     """Whether head and embedding are one, and the checkpoint that one process made."""
     out = data / f"alone-{request.param}"
-    fit(job(data, out, tie=request.param))
+    fit(_job(data, out, request.param))
     return request.param, out
 
 
@@ -38,10 +43,16 @@ def _assert_same(out: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, second[name], rtol=2**-7, atol=1e-5, msg=name)
 
 
+def test_the_config_files_say_what_they_are_called() -> None:
+    assert "ACCELERATE_USE_FSDP" not in launch_variables(DDP)
+    sharded = launch_variables(FSDP2)
+    assert (sharded["ACCELERATE_USE_FSDP"], sharded["FSDP_VERSION"]) == ("true", "2")
+
+
 @pytest.mark.parametrize("config", [DDP, FSDP2], ids=["ddp", "fsdp2"])
 def test_two_processes_train_what_one_trains(alone, data, tmp_path, config) -> None:
     tie, out = alone
-    assert train_in_ranks(partial(job, data, tmp_path / "two", tie=tie), config) == ["", ""]
+    assert train_in_ranks(partial(_job, data, tmp_path / "two", tie), config) == ["", ""]
     _assert_same(tmp_path / "two", out)
 
 
@@ -50,7 +61,7 @@ def test_a_training_goes_on_in_another_number_of_processes(alone, data, tmp_path
     tie, whole = alone
     out = tmp_path / "parts"
     for stop, config in ((2, None), (4, FSDP2), (5, DDP)):
-        ends = train_in_ranks(partial(job, data, out, tie=tie, stop=stop), config, 2 if config else 1)
+        ends = train_in_ranks(partial(_job, data, out, tie, stop), config, 2 if config else 1)
         assert all(f"the state of step {stop} is saved" in end for end in ends)
-    fit(job(data, out, tie=tie))
+    fit(_job(data, out, tie))
     _assert_same(out, whole)

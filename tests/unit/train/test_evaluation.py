@@ -51,8 +51,10 @@ def evaluated(work) -> Path:
     said: list[str] = []
     asked = evaluated_job(work, work / "evaluated")
     fit(replace(asked, watching=replace(asked.watching, tell=said.append)))
-    assert [line.partition(":")[0] for line in said] == ["step 0", "step 2", "step 4"]
-    assert "since the first" in said[2]
+    cost, *evaluations = said
+    assert "a visual token" in cost
+    assert [line.partition(":")[0] for line in evaluations] == ["step 0", "step 2", "step 4"]
+    assert "since the first" in evaluations[2]
     return work / "evaluated"
 
 

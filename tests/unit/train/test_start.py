@@ -47,7 +47,7 @@ def test_text_then_special_tokens_then_codes(language_model: Path, plain: Any) -
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(old, len(tokenizer)))
     rows, known = model.model.embed_tokens.weight, plain.model.embed_tokens.weight
     assert len(known) > old, "some rows are padding"
-    assert rows.shape == (len(tokenizer) + CODES, 64)
+    assert rows.shape == (len(tokenizer) + CODES, 128)
     assert torch.equal(rows[:old], known[:old])
     assert model.lm_head.weight is rows
     assert model.config.vocab_size == len(rows)
@@ -204,7 +204,7 @@ def _llama(config: dict[str, Any]) -> None:
 
 
 def _wider(config: dict[str, Any]) -> None:
-    config["hidden_size"] = 128
+    config["hidden_size"] = 256
 
 
 @pytest.mark.parametrize(
