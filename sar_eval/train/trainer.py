@@ -1,4 +1,4 @@
-"""Trainer of transformers on our batches: which rows a step takes, how its loss is scaled, what is told."""
+"""transformers' Trainer on our batches: which rows a step takes, how its loss is scaled, what is told."""
 
 from __future__ import annotations
 
