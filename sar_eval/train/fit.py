@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -109,6 +109,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             ],
         )
         trainer.train()
+        _tell_truncated(trainer, job.watching.tell)
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
                 f"interrupted; the state of step {step} is saved: run the same command again to finish "
@@ -170,6 +171,13 @@ def _trainer(
         args=training_arguments(states.folder, options, count),
         callbacks=[*callbacks, *job.callbacks],
     )
+
+
+def _tell_truncated(trainer: DecoderTrainer, tell: Callable[[str], None]) -> None:
+    """Say how many captions were not seen whole since the last resume."""
+    if (cut := sum(on_every_rank(lambda: trainer.truncated))) and is_first():
+        context = trainer.batches.context
+        tell(f"captions cut at their end, to fit into the model's context of {context} tokens: {cut:,}")
 
 
 def _write(
