@@ -85,6 +85,9 @@ class DecoderTrainer(Trainer):
 
     The loss of a step is the mean over all visual tokens of all its pictures, whatever the number of
     devices and of forward passes that share them.
+
+    Attributes:
+        truncated: captions of this rank that were cut to fit into the context.
     """
 
     def __init__(
@@ -107,8 +110,7 @@ class DecoderTrainer(Trainer):
             compile_layers(self.model)
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
-        self.saved = batches.first_step
-        self.truncated = 0  # captions that this rank had to cut
+        self.saved, self.truncated = batches.first_step, 0
         self.loss_is_scaled_for_ga = True  # see `compute_loss`
         self.remove_callback(PrinterCallback)
 
@@ -146,8 +148,8 @@ class DecoderTrainer(Trainer):
     ) -> Tensor:
         """This micro-batch's part of the step's mean; gradients are averaged over ranks later."""
         total = inputs.pop("total")
-        del inputs["keys"]
         self.truncated += inputs.pop("truncated")
+        del inputs["keys"]
         loss: Tensor = model(**inputs) * (self.args.world_size / total)
         if self.accelerator.sync_gradients:  # the step's last
             self.state.num_input_tokens_seen += total

@@ -144,4 +144,6 @@ def test_captions_that_were_cut_are_told(data, tmp_path) -> None:
         watching=Watching(tell=heard.append),
     )
     fit(asked)
-    assert any("captions did not fit the model's context of 20 tokens" in words for words in heard), heard
+    assert any(
+        "cut at their end, to fit into the model's context of 20 tokens" in words for words in heard
+    ), heard
