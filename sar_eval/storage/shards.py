@@ -172,30 +172,3 @@ def _pixels(data: bytes | None, caption: str) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadInput(f"unreadable image with caption {caption!r}: {error}") from error
-
-
-def read_metadata(places: Sequence[Place]) -> dict[str, str]:
-    """The metadata of all shards; of a set, whose codes its tokens are.
-
-    Raises:
-        BadInput: the shards' metadata differ, for example if they come from different tokenizers.
-    """
-    shared: dict[str, str] | None = None
-    for where, metadata in _all_metadata(places):
-        if shared is not None and metadata != shared:
-            raise BadInput(f"{where} was made with {metadata}, the shards before it with {shared}")
-        shared = metadata
-    return shared or {}
-
-
-def _all_metadata(places: Sequence[Place]) -> Iterator[tuple[Place, dict[str, str]]]:
-    for place in places:
-        if is_set(place):
-            found = open_set(place).metadata()
-            yield place, {name: found[name] for name in CODEBOOK if name in found}
-            continue
-        for path in _shard_paths(Path(place)):
-            with _told_with(path):
-                raw = _read_schema(path).metadata or {}
-                metadata = {key.decode(): value.decode() for key, value in raw.items()}
-            yield path, metadata

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.families.cosmos import VisualTokenizer
-from sar_eval.families.simplear import Checkpoint
+from sar_eval.families.simplear import Checkpoint, visual_setting
 from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
@@ -82,15 +82,15 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     base = adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
     with process_group(), ExitStack() as stack:
+        stream = open_stream(job)  # before anything is written
         on_every_rank(lambda: _begin(job, stack) if is_first() else None)
         states = TrainingStates(job.out / "state")
         resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
         stop = StopAtSignal(stack.enter_context(StopRequest()))
-        stream = open_stream(job)
         watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
         on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
         loaded = _load(job)
-        check_codes(stream, job.visual_tokenizer, loaded.model.config.vocab_size - len(loaded.tokenizer))
+        check_codes(stream, loaded.model.config.vocab_size - len(loaded.tokenizer), "the model")
         write = partial(_write, job, stream, loaded)
         cost = CostCallback(job.options, job.watching.tell)
         trainer = _trainer(
@@ -109,6 +109,7 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             ],
         )
         trainer.train()
+        _tell_truncated(trainer, job.watching.tell)
         if (step := trainer.state.global_step) < job.options.last_step:
             raise Incomplete(
                 f"interrupted; the state of step {step} is saved: run the same command again to finish "
@@ -172,6 +173,13 @@ def _trainer(
     )
 
 
+def _tell_truncated(trainer: DecoderTrainer, tell: Callable[[str], None]) -> None:
+    """Say how many captions were not seen whole since the last resume."""
+    if (cut := sum(on_every_rank(lambda: trainer.truncated))) and is_first():
+        context = trainer.batches.context
+        tell(f"captions cut at their end, to fit into the model's context of {context} tokens: {cut:,}")
+
+
 def _write(
     job: TrainingJob,
     stream: TokenStream,
@@ -205,6 +213,7 @@ def open_stream(job: TrainingJob) -> TokenStream:
         job.data, seed=options.seed, window=options.window, caption_dropout=options.caption_dropout
     )
     check_tokens(stream.metadata, job.visual_tokenizer)
+    check_codes(stream, visual_setting(job.visual_tokenizer, "codebook_size"), str(job.visual_tokenizer))
     return stream
 
 
@@ -227,14 +236,10 @@ def check_tokens(metadata: Mapping[str, str], visual_tokenizer: Path) -> None:
         )
 
 
-def check_codes(stream: TokenStream, visual_tokenizer: Path, in_model: int) -> None:
-    """Raise BadInput unless the visual tokenizer and the model have every code that the shards have."""
-    known = min(VisualTokenizer(visual_tokenizer).codebook_size, in_model)
+def check_codes(stream: TokenStream, known: int, where: str) -> None:
+    """Raise BadInput if the shards have a code that `where`, with `known` codes, does not have."""
     if stream.max_code is not None and stream.max_code >= known:
-        raise BadInput(
-            f"the shards have the code {stream.max_code}; {visual_tokenizer} and the model have 0 to "
-            f"{known - 1}"
-        )
+        raise BadInput(f"the shards have the code {stream.max_code}; {where} has 0 to {known - 1}")
 
 
 def _check_settings(job: TrainingJob) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -21,16 +21,6 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from sar_eval.train.process_group import ranks
-
-
-def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights by their names in the bare model, on the CPU; {} on every rank but the first.
-
-    Every rank must call it: shards are gathered.
-    """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights: dict[str, Tensor] = get_model_state_dict(model, options=options)
-    return weights
 
 
 def full_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

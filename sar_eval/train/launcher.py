@@ -28,7 +28,7 @@ def may_tell() -> bool:
     """
     if ranks() == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return True
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     this = os.environ["RANK"]
     key = f"sar_eval/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"

@@ -16,6 +16,7 @@ from sar_eval.errors import BadInput
 from sar_eval.families.locate import locate_folder
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.families.tensor_names import EMBEDDING, HEAD
+from sar_eval.tensors.hub import HUB_NAME
 from sar_eval.train.checkpoint_writer import ABOUT, ADAPTER, save_checkpoint
 from sar_eval.train.model import TrainedDecoder
 from sar_eval.train.start import CheckpointStart
@@ -43,7 +44,7 @@ class _About:
     Attributes:
         base: name of the checkpoint that it was trained on.
         base_digest: of its files.
-        visual_tokenizer: folder, from this one.
+        visual_tokenizer: folder, from this one, or a name of the hub.
         sizes: height and width in visual tokens of the pictures it was trained on.
         training: what made it.
     """
@@ -77,7 +78,7 @@ def merge(adapter: str, out: Path, base: str = "", visual_tokenizer: str = "") -
         raise BadInput(f"{out} is already a finished checkpoint: use another --out")
     name, folder = locate_folder(adapter, "adapter", [CONFIG, WEIGHTS, ABOUT])
     config, about = _read_config(folder), _read_about(folder)
-    visual = visual_tokenizer or _visual_folder(about, folder)
+    visual = visual_tokenizer or _visual_tokenizer(about, folder)
     found = find_checkpoint(base or _base(config, about, folder), visual)
     if about.base_digest and about.base_digest != found.digest:
         raise BadInput(
@@ -165,10 +166,12 @@ def _base(config: _AdapterConfig, about: _About, folder: Path) -> str:
     return f"{name}@{config.revision}" if config.revision and not Path(name).is_dir() else name
 
 
-def _visual_folder(about: _About, folder: Path) -> str:
-    """The visual tokenizer that it was trained with, if it lies where it did; else the base's is taken."""
-    path = folder / about.visual_tokenizer
-    return str(path) if about.visual_tokenizer and (path / "decoder.jit").is_file() else ""
+def _visual_tokenizer(about: _About, folder: Path) -> str:
+    """The visual tokenizer that it was trained with, if it is still there; else the base's is taken."""
+    name = about.visual_tokenizer
+    if name and (folder / name / "decoder.jit").is_file():
+        return str(folder / name)
+    return name if HUB_NAME.fullmatch(name) else ""
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

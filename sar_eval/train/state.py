@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
 
 AGAIN = "remove it to begin again from what was saved before, if anything was"
@@ -23,20 +22,6 @@ def make_folder(path: Path) -> None:
         raise BadInput(f"--out {path} cannot be made a folder: {error.strerror}") from error
 
 
-def check_state(folder: Path) -> None:
-    """Look at a state of transformers' Trainer, `checkpoint-<step>`.
-
-    Raises:
-        BadInput: a file is missing, cut off or damaged.
-    """
-    trainer_state = read_json(folder / "trainer_state.json")
-    if not isinstance(trainer_state, dict) or not isinstance(trainer_state.get("global_step"), int):
-        raise BadInput(f"{folder / 'trainer_state.json'} says no step: {AGAIN}")
-    for path in (folder / "optimizer.pt", folder / "scheduler.pt", *sorted(folder.glob("rng_state*.pth"))):
-        check_torch_file(path)
-    _check_safetensors(folder / "model.safetensors")
-
-
 def check_torch_file(path: Path) -> None:
     """Read a file of `torch.save` against its checksums, which torch itself does not look at.
 
@@ -50,13 +35,3 @@ def check_torch_file(path: Path) -> None:
         raise BadInput(f"{path} is damaged ({error}): {AGAIN}") from error
     if damaged:
         raise BadInput(f"{path} is damaged ({damaged}): {AGAIN}")
-
-
-def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            list(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{path} is damaged ({error}): {AGAIN}") from error

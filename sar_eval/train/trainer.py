@@ -1,4 +1,4 @@
-"""transformers' Trainer on our batches: which rows a step takes, how its loss is scaled, where it is told."""
+"""transformers' Trainer on our batches: which rows a step takes, how its loss is scaled, what is told."""
 
 from __future__ import annotations
 
@@ -85,6 +85,9 @@ class DecoderTrainer(Trainer):
 
     The loss of a step is the mean over all visual tokens of all its pictures, whatever the number of
     devices and of forward passes that share them.
+
+    Attributes:
+        truncated: captions of this rank that were cut to fit into the context.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class DecoderTrainer(Trainer):
             compile_layers(self.model)
         self.batches, self.options, self.states = batches, options, states
         self.rows = StepRows(states.folder.parent)
-        self.saved = batches.first_step
+        self.saved, self.truncated = batches.first_step, 0
         self.loss_is_scaled_for_ga = True  # see `compute_loss`
         self.remove_callback(PrinterCallback)
 
@@ -145,7 +148,8 @@ class DecoderTrainer(Trainer):
     ) -> Tensor:
         """This micro-batch's part of the step's mean; gradients are averaged over ranks later."""
         total = inputs.pop("total")
-        del inputs["keys"], inputs["truncated"]
+        self.truncated += inputs.pop("truncated")
+        del inputs["keys"]
         loss: Tensor = model(**inputs) * (self.args.world_size / total)
         if self.accelerator.sync_gradients:  # the step's last
             self.state.num_input_tokens_seen += total
@@ -211,7 +215,9 @@ class DecoderTrainer(Trainer):
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
         try:
             load_full_state(self.model_wrapped, optimizer.optimizer, state)
-            plain = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[0]
+            plain: Any = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[
+                0
+            ]
             scheduler.load_state_dict(plain["scheduler"])
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise BadInput(self.states.is_another(self.saved, error)) from error

@@ -95,10 +95,12 @@ class TrainingStates:
         folder = self.path(step)
         self._check(folder)
         try:
-            state: dict[str, Any] = torch.load(folder / TENSORS, map_location="cpu", weights_only=True)
+            state: Any = torch.load(folder / TENSORS, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
             why = shorten(str(error), 200)
             raise BadInput(f"{folder / TENSORS} cannot be read ({why}): {_again(folder)}") from error
+        if not isinstance(state, dict):
+            raise BadInput(self.is_another(step, TypeError(f"{TENSORS} is no dictionary")))
         return state
 
     def is_another(self, step: int, error: Exception) -> str:

@@ -9,7 +9,8 @@ from sar_eval.errors import BadInput, StorageFailed
 from sar_eval.storage.image_set import ImageSet
 from sar_eval.storage.objects import ObjectStore, open_store
 from sar_eval.storage.set_reader import SetReader, open_set
-from sar_eval.storage.shards import TOKEN_SCHEMA, read_metadata, read_shards
+from sar_eval.storage.shards import TOKEN_SCHEMA, read_shards
+from sar_eval.storage.token_shards import TokenShards
 from sar_eval.synthesis.card import write_card
 from sar_eval.synthesis.repack import RepackOptions, repack
 from tests.small_sets import METADATA, commit_block, data_row, make_set, remove, spec_of
@@ -47,7 +48,7 @@ def test_removed_rows_are_gone_and_training_reads_the_rest(tmp_path: Path) -> No
         for text in table["caption"].to_pylist()
     ]
     assert texts == [row.text for row in made if row.row not in (1, 3)]
-    assert read_metadata([tmp_path / "out"])["encoder"] == METADATA["encoder"]
+    assert TokenShards([tmp_path / "out"]).metadata["encoder"] == METADATA["encoder"]
     assert "6 pictures" in write_card(open_store(tmp_path / "out"))
 
 

@@ -1,6 +1,7 @@
 """States of a decoder's training: whole or absent, the newest kept, damage named."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_a_flipped_byte_is_found(states) -> None:
     data[data.index(torch.full((100,), 3.0).numpy().tobytes()) + 8] ^= 1
     path.write_bytes(data)
     with pytest.raises(BadInput, match=r"state\.pt is damaged"):
+        states.load(3)
+
+
+def test_a_list_is_no_state(states) -> None:
+    path = states.path(3) / "state.pt"
+    torch.save([1, 2], path)
+    about = {"step": 3, "files": {"state.pt": path.stat().st_size}}
+    (path.parent / "state.json").write_text(json.dumps(about))
+    with pytest.raises(BadInput, match=r"checkpoint-3 is no state of this training.*remove"):
         states.load(3)
 
 
