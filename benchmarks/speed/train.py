@@ -294,7 +294,7 @@ def run_all(options: argparse.Namespace) -> None:
         f"{datetime.date.today()}, {options.device}, {options.threads} threads, torch {torch.__version__}"
     )
     print(
-        f"{options.shape} with {options.layers} layers, bfloat16, {options.pictures} pictures of ", end=""
+        f"{options.shape} with {options.layers} layers, bfloat16, {options.pictures} picture(s) of ", end=""
     )
     print(f"{options.side**2} tokens; {rate / 1e9:.0f} GFLOP/s; command: {json.dumps(sys.argv[1:])}\n")
     shallow = {variant: best(steps[variant, depths[0]]) for variant in options.variants}
@@ -343,7 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="0.5B", choices=SHAPES)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--more-layers", type=int, default=4, help="for the extrapolation; 0: none")
+    parser.add_argument("--more-layers", type=int, default=8, help="for the extrapolation; 0: none")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=16, help="visual tokens along one side of a picture")
     parser.add_argument("--pictures", type=int, default=1)

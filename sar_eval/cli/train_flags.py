@@ -24,7 +24,7 @@ class WhatToTrain:
         metavar="PLACE[:WEIGHT]",
     )
     tokenizer: str | None = option(
-        "Folder or hub name of encoder.jit and decoder.jit, which made the tokens; else the checkpoint's.",
+        "What made the tokens: a folder, of the hub, or demo:NAME; else the checkpoint's.",
         "run",
         is_name=True,
     )

@@ -39,7 +39,11 @@ class WhatToTokenize:
         "run",
         default=MISSING,
     )
-    tokenizer: Path = option("Folder with encoder.jit and decoder.jit.", "run", default=MISSING)
+    tokenizer: str = option(
+        "What makes codes of pictures: a folder with its two .jit files, of the hub, or demo:NAME.",
+        "run",
+        default=MISSING,
+    )
     tokens: str = option("The folder or address to write.", "run", "--out", default=MISSING)
     caption_column: list[str] | None = option(
         "Column (or file of a tar's sample) with captions; repeatable, then pictures have several.",
@@ -126,6 +130,7 @@ def tokenize(what: WhatToTokenize, where: WhereToRun) -> None:
 
 
 def _request(what: WhatToTokenize) -> TokenizeRequest:
+    from sar_eval.families.locate import locate_visual_tokenizer
     from sar_eval.tokenization.driver import TokenizeRequest
     from sar_eval.tokenization.options import TokenizeOptions, check_columns, parse_length, parse_size
 
@@ -147,7 +152,7 @@ def _request(what: WhatToTokenize) -> TokenizeRequest:
     )
     return TokenizeRequest(
         places=what.data,
-        tokenizer=what.tokenizer,
+        tokenizer=locate_visual_tokenizer(what.tokenizer),
         out=what.tokens,
         options=options,
         batch_size=what.batch_size,
@@ -179,18 +184,19 @@ def _tell(done: Tokenized, out: str) -> None:
 def inspect(
     shards: Annotated[str, typer.Argument(metavar="SHARDS", help="Folder or address of token shards.")],
     tokenizer: Annotated[
-        Path,
-        typer.Option("--tokenizer", help="Folder with the encoder.jit and decoder.jit of these shards."),
+        str,
+        typer.Option("--tokenizer", help="What made these codes: a folder, of the hub, or demo:NAME."),
     ],
     rows: Annotated[int, typer.Option("--rows", min=1, max=500, help="Pictures to show.")] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("tokens.html"),
 ) -> None:
     """Decode a sample of token shards into one HTML page: pictures, captions, sizes, rejections."""
+    from sar_eval.families.locate import locate_visual_tokenizer
     from sar_eval.report.token_page import write_token_page
     from sar_eval.storage.files import check_output
     from sar_eval.tokenization.inspect import look_at
 
     page = check_output("--out", out)
-    write_token_page(page, look_at(shards, tokenizer, rows, seed))
+    write_token_page(page, look_at(shards, locate_visual_tokenizer(tokenizer), rows, seed))
     say(f"page    {out}")

@@ -93,6 +93,17 @@ def locate_folder(name: str, what: str = "checkpoint", files: list[str] | None =
     return found.name, found.folder
 
 
+def locate_visual_tokenizer(name: str) -> Path:
+    """The folder of a visual tokenizer: a folder, a hub name, or `demo:NAME` for that of the checkpoint.
+
+    Raises:
+        UnknownName, BadInput, Incomplete: see `locate`.
+    """
+    if name.startswith("demo:"):
+        return locate(name).visual_folder
+    return locate_folder(name, "visual tokenizer", VISUAL_TOKENIZER_FILES)[1]
+
+
 def _is_folder(name: str) -> bool:
     try:
         return Path(name).is_dir()

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput
-from sar_eval.families.locate import VISUAL_TOKENIZER_FILES, locate, locate_folder
+from sar_eval.families.locate import locate, locate_visual_tokenizer
 from sar_eval.storage.files import write_bytes
 from sar_eval.train.checkpoint_writer import ABOUT
 from sar_eval.train.curve import TrainingProgress
@@ -159,7 +159,7 @@ def is_finished(recipe: TrainRecipe, out: Path) -> bool:
 def _visual_tokenizer(recipe: TrainRecipe) -> Path:
     """The folder of the tokenizer that is named, else of the checkpoint's."""
     if named := recipe.data.visual_tokenizer:
-        return locate_folder(named, "visual tokenizer", VISUAL_TOKENIZER_FILES)[1]
+        return locate_visual_tokenizer(named)
     return locate(recipe.start.ckpt).visual_folder
 
 

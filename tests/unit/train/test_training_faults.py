@@ -16,7 +16,9 @@ from transformers import TrainerCallback
 from sar_eval.errors import BadInput, Incomplete, StorageFailed
 from sar_eval.storage import files
 from sar_eval.train.fit import fit
-from tests.launched_training import job, losses, make_data, weights
+from sar_eval.train.start import ShapeStart
+from sar_eval.train.training_watch import Watching
+from tests.launched_training import CODES, SHAPE, job, losses, make_data, weights
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,18 @@ def test_a_damaged_state_is_named(data, tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(BadInput, match=r"state\.pt is damaged"):
         fit(job(data, out))
+
+
+def test_captions_that_were_cut_are_told(data, tmp_path) -> None:
+    """The context takes a picture of 16 tokens, `<|t2i|>`, `<|soi|>` and two words."""
+    heard: list[str] = []
+    (tmp_path / "shape.json").write_text(json.dumps({**SHAPE, "max_position_embeddings": 20}))
+    asked = replace(
+        job(data, tmp_path / "out", steps=2, stop_at=1, caption_dropout=0.0),
+        start=ShapeStart(shape=str(tmp_path / "shape.json"), codebook_size=CODES),
+        watching=Watching(tell=heard.append),
+    )
+    fit(asked)
+    assert any(
+        "cut at their end, to fit into the model's context of 20 tokens" in words for words in heard
+    ), heard
