@@ -21,7 +21,7 @@ from tests.e2e.warm_command import WarmCommand
 from tests.small_sets import png
 from tests.token_folders import small_tokenizer, tokenize
 
-KILLS = int(os.environ.get("SAR_EVAL_KILLS", "3"))
+KILLS = int(os.environ.get("SAR_EVAL_KILLS", "2"))
 BLOCK = ("--block-pictures", "5", "--size", "16", "--crop", "random", "--workers", "2", "--devices", "cpu")
 OPTIONS = {"block_pictures": 5, "size": (16, 16), "crop": "random"}
 

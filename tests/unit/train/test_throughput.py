@@ -158,6 +158,7 @@ def test_compiled_layers_keep_the_names_of_their_parameters() -> None:
     assert all(layer._compiled_call_impl is not None for layer in model.model.layers)
 
 
+@pytest.mark.slow
 def test_the_speed_benchmark_measures_both_ways(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     small = shape_config("tiny") | {"vocab_size": TEXT + CODES}
     monkeypatch.setattr(benchmark, "TEXT_VOCAB_SIZE", TEXT)
