@@ -83,7 +83,7 @@ def test_shapes_that_meet_in_a_region_keep_their_colors() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape_in_another_color_differs_in_colour_codes_only(
+def test_a_shape_in_another_color_differs_in_color_codes_only(
     name: str, model: FactoredAutoencoder
 ) -> None:
     red, blue = (_picture((name, color, 8, 16)) for color in ("red", "blue"))
@@ -92,7 +92,7 @@ def test_a_shape_in_another_color_differs_in_colour_codes_only(
     assert not torch.equal(in_red, in_blue)
 
 
-def test_colours_in_another_shape_differ_in_shape_codes_only(model: FactoredAutoencoder) -> None:
+def test_colors_in_another_shape_differ_in_shape_codes_only(model: FactoredAutoencoder) -> None:
     square, circle = (_picture((name, "pink", 8, 16)) for name in ("square", "circle"))
     (shape, color), (other_shape, same_color) = model.encoder(square), model.encoder(circle)
     assert torch.equal(color, same_color)
