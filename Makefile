@@ -6,7 +6,7 @@ DEMO := build/demo
 
 VLLM := .venv-vllm
 
-.PHONY: demo demo-rl test lint types tests all-tests docs vllm-tests demo-checkpoints speed clean
+.PHONY: demo demo-rl test lint types tests all-tests docs vllm-tests demo-checkpoints factored-checkpoints speed clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sar-eval run shapes --ckpt demo:sft
@@ -80,6 +80,10 @@ $(VENV)/.docs: $(VENV)/.dev
 # The shipped demo checkpoints from nothing; see docs/demo-checkpoints.md for times and curves.
 demo-checkpoints: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo-checkpoints.sh $(DEMO)
+
+# The same with a tokenizer whose codes say shape and colour apart; see docs/demo-checkpoints.md.
+factored-checkpoints: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo-checkpoints.sh build/factored factored
 
 clean:
 	rm -rf $(VENV) $(VLLM) build runs

@@ -1,8 +1,11 @@
 #!/bin/sh
 # Make the demo checkpoints from nothing: about an hour on two CPU cores.
 # A step whose result is there is skipped; a training step that was interrupted goes on by itself.
+#
+#     sh scripts/demo-checkpoints.sh [FOLDER [KIND]]      KIND of tokenizer: local (as shipped) or factored
 set -eu
 work=${1:-build/demo}
+kind=${2:-local}
 export OMP_WAIT_POLICY=PASSIVE
 mkdir -p "$work"
 cd "$work"
@@ -17,7 +20,7 @@ scenes tok-tidy 20000 13 tidy
 scenes noisy 100000 21 noisy
 scenes tidy 80000 22 tidy
 scenes short 20000 22 tidy
-test -f tokenizer/decoder.jit || sar-eval train tokenizer \
+test -f tokenizer/decoder.jit || sar-eval train tokenizer --kind "$kind" \
     --data scenes-tok-clean --data scenes-tok-grainy --data scenes-tok-tidy --out tokenizer --steps 4000
 tokens noisy
 tokens tidy

@@ -99,10 +99,12 @@ def inline_commands() -> Iterator[tuple[Path, str]]:
 # close to it, its file is named. All others are run, page by page (`tests/contract/test_docs.py`).
 NOT_RUN = {
     r"make (demo|test)": "installs; CI is `make test`, and tests/e2e/test_demo_checkpoints.py draws",
-    r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt runs/.*": (
+    r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt (runs|build)/.*": (
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"
     ),
-    r"make demo-checkpoints": "trains for an hour; tests/e2e/test_train.py trains small ones",
+    r"make (demo|factored)-checkpoints|python scripts/judge_tokenizer\.py build/.*": (
+        "trains for an hour; tests/e2e/test_train.py and unit/families/test_factored.py train small ones"
+    ),
     r"pip install .*": "installs gigabytes; tests/contract/test_release.py, tests/e2e/test_wheel.py",
     r"docker .*": "no container engine; tests/contract/test_release.py reads the Dockerfile",
     r"sar-eval run shapes --ckpt (demo:.*|path/to/checkpoint.*)": (
@@ -132,7 +134,9 @@ NOT_RUN = {
         "needs the shares of several nodes; tests/e2e/test_shards.py"
     ),
     r"sar-eval manifest DIR geneval.*": "needs a folder of images; tests/e2e/test_score.py makes some",
-    r"sar-eval compare (A|runs/).*": "needs finished runs; tests/cli/test_compare.py stores some",
+    r"sar-eval compare (A|runs/|reports/baselines/shapes-sft\.parquet runs/).*": (
+        "needs finished runs; tests/cli/test_compare.py stores some"
+    ),
     r"sar-eval history runs": "needs runs of checkpoints; tests/cli/test_history_command.py makes some",
     r"sar-eval (track|summarize) runs/.*": "needs a finished run; tests/e2e/test_tracking.py makes one",
     r"sar-eval (gate|baseline save) .*": (

@@ -58,37 +58,51 @@ def tokenizer(
     steps: Steps = 3000,
     batch_size: Batch = 64,
     learning_rate: Rate = 2e-3,
+    kind: Annotated[
+        str,
+        typer.Option(help="local: one code for 8x8 pixels; factored: shape and colour code for 8x16."),
+    ] = "local",
     levels: Annotated[
-        str, typer.Option(help="FSQ levels; their product is the codebook's size.")
-    ] = "8,8,8,5",
+        str | None,
+        typer.Option(
+            help="FSQ levels, whose product is the number of codes; 8,8,8,5, and 8,8,8,4 if factored."
+        ),
+    ] = None,
+    color_levels: Annotated[
+        str | None, typer.Option(help="FSQ levels of the colour codes; 8,8,8 if factored.")
+    ] = None,
     seed: Seed = 0,
     save_every: SaveEvery = 500,
 ) -> None:
-    """Fit the FSQ visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
+    """Fit a visual tokenizer on captioned images and export encoder.jit and decoder.jit."""
     need_train()
     if not 0 < learning_rate < math.inf:
         raise BadInput(f"--learning-rate is {learning_rate}: it must be above 0")
     from sar_eval.train.tokenizer import TokenizerOptions, train_tokenizer
 
+    default, colors = ("8,8,8,4", "8,8,8") if kind == "factored" else ("8,8,8,5", None)
+    colors = colors if color_levels is None else color_levels
     options = TokenizerOptions(
-        levels=_levels(levels),
+        levels=_levels(default if levels is None else levels, "--levels"),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
         save_every=save_every,
+        kind=kind,
+        color_levels=() if colors is None else _levels(colors, "--color-levels"),
     )
     with showing("tokenizer", out) as show:
         train_tokenizer(data, out, options, lambda step, loss: show(step, steps, loss))
 
 
-def _levels(text: str) -> tuple[int, ...]:
+def _levels(text: str, name: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("[0-9]{1,4}", part) and int(part) >= 2 for part in parts):
-        raise BadInput(f"--levels is {text!r}: whole numbers from 2 to 9999 with commas between them")
+        raise BadInput(f"{name} is {text!r}: whole numbers from 2 to 9999 with commas between them")
     levels = tuple(int(part) for part in parts)
     if math.prod(levels) > MAX_CODES:
-        raise BadInput(f"--levels {text} makes {math.prod(levels):,} codes, of at most {MAX_CODES:,}")
+        raise BadInput(f"{name} {text} makes {math.prod(levels):,} codes, of at most {MAX_CODES:,}")
     return levels
 
 
