@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sar_eval.train.tokenize import tokenize
 from torch import Tensor
 
 from sar_eval.errors import BadInput
@@ -28,7 +29,6 @@ from sar_eval.suites.shapes.render import render
 from sar_eval.suites.shapes.scenes import Scene, Shape
 from sar_eval.suites.shapes.vocabulary import BACKGROUND, PALETTE, SHAPES
 from sar_eval.train.scenes import make_scenes
-from sar_eval.train.tokenize import tokenize
 from sar_eval.train.tokenizer import TokenizerOptions, build_autoencoder, export, train_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
