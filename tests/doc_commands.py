@@ -102,7 +102,7 @@ NOT_RUN = {
     r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt runs/.*": (
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"
     ),
-    r"make demo-checkpoints": "trains for an hour; tests/e2e/test_train.py trains small ones",
+    r"make demo-checkpoints": "trains for an hour; tests/unit/train/test_fit.py trains small ones",
     r"pip install .*": "installs gigabytes; tests/contract/test_release.py, tests/e2e/test_wheel.py",
     r"docker .*": "no container engine; tests/contract/test_release.py reads the Dockerfile",
     r"sar-eval run shapes --ckpt (demo:.*|path/to/checkpoint.*)": (
