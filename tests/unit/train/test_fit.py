@@ -19,7 +19,6 @@ from sar_eval.train.scenes import make_scenes
 from sar_eval.train.start import CheckpointStart, ShapeStart, find_start
 from sar_eval.train.token_stream import WeightedPlace
 from sar_eval.train.training_options import TrainingOptions
-from sar_eval.train.training_watch import Watching
 from sar_eval.types import DrawProtocol, Prompt, make_draw
 from tests.launched_training import job, make_data, weights
 from tests.token_folders import small_tokenizer
@@ -220,15 +219,6 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, tmp_path: Path) ->
     (tmp_path / "state" / "checkpoint-2").mkdir(parents=True)
     with pytest.raises(BadInput, match=r"not empty and no training's folder.*Name a new folder"):
         fit(job(data, tmp_path))
-
-
-def test_captions_that_were_cut_are_counted(data: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    asked = job(data, tmp_path / "out", steps=1, batch_size=4, caption_dropout=0.0)
-    rows = [{"tokens": [1] * 49, "caption": "a red ring and " * n} for n in (1, 1, 5, 9)]
-    asked = tokens(asked, tmp_path / "tokens", *rows)
-    fit(replace(asked, watching=Watching(tell=told.append)))
-    assert "captions cut at their end, to fit into the model's context of 64 tokens: 2" in told
 
 
 def test_an_output_that_is_a_file(data: Path, tmp_path: Path) -> None:
