@@ -103,7 +103,7 @@ NOT_RUN = {
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"
     ),
     r"make (demo|factored)-checkpoints|python scripts/judge_tokenizer\.py build/.*": (
-        "trains for an hour; tests/unit/train/test_fit.py and unit/families/test_factored.py train small ones"
+        "trains for an hour; tests/unit/train/test_fit.py and unit/families/test_factored.py train little"
     ),
     r"pip install .*": "installs gigabytes; tests/contract/test_release.py, tests/e2e/test_wheel.py",
     r"docker .*": "no container engine; tests/contract/test_release.py reads the Dockerfile",
