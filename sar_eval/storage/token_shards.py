@@ -7,8 +7,10 @@ columns of these.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ class TokenShards:
         codebook_size: None where shards do not say.
         max_code: the highest code; None where footers do not say, and codes are checked as they are read.
         code_type: the narrowest type of all codes.
+        digest: of what footers say, in this order: of numbers of rows, sizes, and ranges of codes.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -54,6 +57,7 @@ class TokenShards:
         self._shards = [shard for place in places for shard in _shards_at(place)]
         with ThreadPoolExecutor(READERS, thread_name_prefix="footer") as pool:
             facts = list(pool.map(lambda shard: shard.facts(), self._shards))
+        self.digest = _digest(facts)
         self.metadata = _shared_metadata(self._shards, facts)
         self.sizes: frozenset[Size] = frozenset().union(*(found.sizes for found in facts))
         self._groups = [
@@ -139,14 +143,32 @@ def _shared_metadata(shards: Sequence[Shard], facts: Sequence[ShardFacts]) -> di
     Raises:
         BadInput: shards are of several tokenizers.
     """
-    known = [{name: found.metadata.get(name) for name in CODEBOOK} for found in facts]
-    for shard, found in zip(shards, known, strict=True):
-        if found != known[0]:
-            raise BadInput(
-                f"{shard.where} was made with {_told(found)}, {shards[0].where} with {_told(known[0])}: "
-                "codes of several tokenizers cannot be trained together"
-            )
+    check_same_codes([(shard.where, found.metadata) for shard, found in zip(shards, facts, strict=True)])
     return {name: value for name, value in facts[0].metadata.items() if name in (*CODEBOOK, "downsample")}
+
+
+def check_same_codes(made: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+    """See that codes are of one codebook. What else is said of it (`downsample`) some makers leave out.
+
+    Args:
+        made: where they are, and what is said there.
+
+    Raises:
+        BadInput: they are of several tokenizers.
+    """
+    known = [(where, {name: metadata.get(name) for name in CODEBOOK}) for where, metadata in made]
+    first, codebook = known[0]
+    for where, found in known:
+        if found != codebook:
+            raise BadInput(
+                f"{where} was made with {_told(found)}, {first} with {_told(codebook)}: codes of several "
+                "tokenizers cannot be trained together"
+            )
+
+
+def _digest(facts: Sequence[ShardFacts]) -> str:
+    said = [(found.rows, sorted(found.sizes), found.codes) for found in facts]
+    return hashlib.sha256(json.dumps(said, default=int).encode()).hexdigest()
 
 
 def _told(metadata: dict[str, str | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
-from sar_eval.documents import read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.simplear import Checkpoint, visual_setting
-from sar_eval.storage.files import write_json
 from sar_eval.storage.lock import training_lock
 from sar_eval.train.batches import MicroBatches, TextIds
 from sar_eval.train.checkpoint_writer import drawn_side, save_adapter, save_checkpoint
@@ -30,7 +28,6 @@ from sar_eval.train.lora import adapter_base, add_adapters
 from sar_eval.train.model import attention_implementation, prepare
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
-from sar_eval.train.resume_rules import refuse_others
 from sar_eval.train.start import Loaded, Start
 from sar_eval.train.state import make_folder
 from sar_eval.train.stop_at_signal import StopAtSignal
@@ -38,11 +35,10 @@ from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_settings import keep_settings, training_settings
 from sar_eval.train.training_states import TrainingStates
 from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
-
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +79,9 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     disable_progress_bar()  # transformers' own; `progress` replaces it
     with process_group(), ExitStack() as stack:
         stream = open_stream(job)  # before anything is written
-        on_every_rank(lambda: _begin(job, stack) if is_first() else None)
         states = TrainingStates(job.out / "state")
-        resumed = on_every_rank(states.newest)[0]  # of the first rank, which alone reads it
+        # Of the first rank, which alone reads and writes there.
+        resumed = on_every_rank(lambda: _begin(job, stream, states, stack) if is_first() else 0)[0]
         stop = StopAtSignal(stack.enter_context(StopRequest()))
         watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
         on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
@@ -124,13 +120,16 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
             on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
 
 
-def _begin(job: TrainingJob, stack: ExitStack) -> None:
-    """Take the folder for this training, or go on in it; the first rank's work."""
+def _begin(job: TrainingJob, stream: TokenStream, states: TrainingStates, stack: ExitStack) -> int:
+    """Take the folder for this training; the step to go on after. The first rank's work."""
     if (job.out / "sar_eval.json").exists():  # written last, see `save_checkpoint`
         raise BadInput(f"{job.out} is already a finished checkpoint: use another --out")
     make_folder(job.out)
     stack.enter_context(training_lock(job.out))
-    _check_settings(job)
+    resumed = states.newest()
+    now = training_settings(job.options, job.start.facts, job.data, stream)
+    keep_settings(job.out, now, job.options, resumed)
+    return resumed
 
 
 def _load(job: TrainingJob) -> Loaded:
@@ -240,25 +239,3 @@ def check_codes(stream: TokenStream, known: int, where: str) -> None:
     """Raise BadInput if the shards have a code that `where`, with `known` codes, does not have."""
     if stream.max_code is not None and stream.max_code >= known:
         raise BadInput(f"the shards have the code {stream.max_code}; {where} has 0 to {known - 1}")
-
-
-def _check_settings(job: TrainingJob) -> None:
-    """Hold what is asked for against what the training in `out` began with, and write it there.
-
-    Raises:
-        BadInput: naming the first value that differs.
-    """
-    path = job.out / SETTINGS
-    now: dict[str, Json] = {
-        "training": asdict(job.options),
-        "start": dict(job.start.facts),
-        "data": {str(each.place): each.weight for each in job.data},
-    }
-    if path.exists() and any((job.out / "state").glob("checkpoint-*")):
-        stored = read_json(path)
-        if not isinstance(stored, dict):
-            raise BadInput(f"{path} is no file of a training's settings: remove {job.out} to begin again")
-        before = stored.get("training")
-        allowed = job.options.may_change(before if isinstance(before, dict) else {})
-        refuse_others(stored, now, path, [f"training.{name}" for name in allowed])
-    write_json(path, now)

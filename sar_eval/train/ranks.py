@@ -26,11 +26,16 @@ def on_every_rank(work: Callable[[], T]) -> list[T]:
         own = work()
     except Exception as error:  # noqa: BLE001 - raised below, once the others know
         failure = error
-    told = "" if failure is None else (str(failure).splitlines() or [type(failure).__name__])[0]
-    found: list[tuple[Any, str]] = gather_object([(own, told)])
+    found: list[tuple[Any, str | None]] = gather_object([(own, failure and _words(failure))])
     if failure is not None:
         raise failure
     for rank, (_, words) in enumerate(found):
-        if words:
+        if words is not None:
             raise Incomplete(f"rank {rank} failed: {words}")
     return [result for result, _ in found]
+
+
+def _words(error: Exception) -> str:
+    """The first line that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sar_eval.errors import BadInput
 from sar_eval.storage.shards import Place
 from sar_eval.storage.token_rows import TokenRows
-from sar_eval.storage.token_shards import TokenShards
+from sar_eval.storage.token_shards import TokenShards, check_same_codes
 from sar_eval.train.mixture import BLOCK, Mixture
 from sar_eval.train.seeded_order import Index, uniform
 from sar_eval.train.shuffled_rows import ShuffledRows
@@ -88,6 +89,7 @@ class TokenStream:
             against `codebook_size` as they are read.
         codebook_size: of the tokenizer; None where the shards do not say.
         metadata: what else shards say of the tokenizer (`encoder`).
+        contents: what the order depends on: numbers of rows and of row groups, and a digest of all of them.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class TokenStream:
         self.rows_an_epoch = sum(source.rows for source in self._sources)
         self.sizes = frozenset[tuple[int, int]]().union(*(shards.sizes for shards in everything))
         self.codebook_size, self.metadata = everything[0].codebook_size, everything[0].metadata
+        self.contents = _contents(everything)
         highest = [shards.max_code for shards in everything]
         self.max_code = None if None in highest else max(code for code in highest if code is not None)
 
@@ -163,6 +166,13 @@ class TokenStream:
         return dict(zip(positions.tolist(), made, strict=True))
 
 
+def _contents(sources: Sequence[TokenShards]) -> str:
+    groups = sum(len(shards.rows) for shards in sources)
+    rows = sum(int(shards.rows.sum()) for shards in sources)
+    digest = hashlib.sha256(" ".join(shards.digest for shards in sources).encode()).hexdigest()
+    return f"{rows:,} rows in {groups:,} row groups ({digest[:12]})"
+
+
 def _sources(places: Sequence[WeightedPlace]) -> tuple[list[TokenShards], list[float]]:
     """The shards of each source, and its weight.
 
@@ -178,10 +188,7 @@ def _sources(places: Sequence[WeightedPlace]) -> tuple[list[TokenShards], list[f
             f"{without} has no weight, but other data has: give all a weight ({without}:1) or none"
         )
     shards = [TokenShards([found.place]) for found in places]
-    for found, place in zip(shards, places, strict=True):
-        if found.metadata != shards[0].metadata:
-            raise BadInput(
-                f"{place.place} was made with {found.metadata}, {places[0].place} with "
-                f"{shards[0].metadata}: codes of several tokenizers cannot be trained together"
-            )
+    check_same_codes(
+        [(str(place.place), found.metadata) for found, place in zip(shards, places, strict=True)]
+    )
     return shards, weights

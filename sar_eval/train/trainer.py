@@ -238,7 +238,7 @@ def compile_layers(model: Any) -> None:
 def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> TrainingArguments:
     """What transformers' Trainer is told; `state` is the folder of its states."""
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(state),
         max_steps=options.last_step,
         per_device_train_batch_size=options.micro_batch(ranks),
@@ -266,3 +266,7 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
     )
+    # A process trains on one device. Where no launcher ran, transformers would put the model into
+    # `nn.DataParallel`, which averages the losses of its replicas and has no autocast here.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made

@@ -13,11 +13,11 @@ from sar_eval.train.token_stream import TokenStream, WeightedPlace, parse_place
 CODES = {"codebook_size": "8192", "encoder": "e" * 16}
 
 
-def write(folder: Path, rows: int, first: int = 0, per_shard: int = 40) -> str:
+def write(folder: Path, rows: int, first: int = 0, per_shard: int = 40, **said: str) -> str:
     made = [
         {"tokens": [n, n + 1, n + 2, n + 3], "caption": f"picture {n}"} for n in range(first, first + rows)
     ]
-    write_shards(made, folder, TOKEN_SCHEMA, per_shard, CODES)
+    write_shards(made, folder, TOKEN_SCHEMA, per_shard, CODES | said)
     return str(folder)
 
 
@@ -35,7 +35,7 @@ def test_an_epoch_has_each_row_once(tmp_path: Path) -> None:
     assert found.rows_an_epoch == 210
     epochs = [firsts(found, n * 210, (n + 1) * 210) for n in range(3)]
     assert all(sorted(epoch) == list(range(210)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
     assert firsts(stream(place, seed=1), 0, 210) != epochs[0]
 
 
@@ -77,6 +77,17 @@ def test_some_weights_are_none(tmp_path: Path) -> None:
     (tmp_path / "x:1").mkdir()
     assert parse_place(str(tmp_path / "x:1")) == WeightedPlace(str(tmp_path / "x:1"))
     assert parse_place("s3://bucket/x:1e-1") == WeightedPlace("s3://bucket/x", 0.1)
+
+
+@pytest.mark.parametrize("weight", ["", ":1"])
+def test_shards_of_two_makers_are_trained_together(tmp_path: Path, weight: str) -> None:
+    """`train tokenize` writes how far it scales pictures down, `train select` and `synth` do not."""
+    base, winners = write(tmp_path / "a", 50, downsample="16"), write(tmp_path / "b", 50, 100)
+    found = stream(base + weight, winners + weight, window=100)
+    assert {n >= 100 for n in firsts(found, 0, 100)} == {False, True}
+    other = write(tmp_path / "c", 9, encoder="f" * 16)
+    with pytest.raises(BadInput, match="c.* was made with codebook_size 8192, encoder f+, .*tokenizers"):
+        stream(base + weight, other + weight)
 
 
 def test_captions_are_dropped_anew_in_each_epoch(tmp_path: Path) -> None:
