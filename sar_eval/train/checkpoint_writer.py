@@ -30,7 +30,8 @@ from sar_eval.train.lora import decoder_tensors, lora_config, peft_names
 from sar_eval.train.model_card import README, CardFacts, render_card
 from sar_eval.types import Json
 
-ABOUT, ADAPTER = "sar_eval.json", "adapter_model.safetensors"
+ABOUT = "sar_eval.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # as peft calls them
 Sizes = Collection[tuple[int, int]]  # of pictures: height and width in visual tokens
 _PARTIAL = ".partial"
 
@@ -43,6 +44,7 @@ def save_checkpoint(
     out: Path,
     training: Mapping[str, Json] | None = None,
     state: Mapping[str, Tensor] | None = None,
+    name: str = "",
 ) -> None:
     """Write the decoder in bfloat16 safetensors, its tokenizers and its card.
 
@@ -57,6 +59,7 @@ def save_checkpoint(
         out: the folder to write.
         training: for `sar_eval.json` and the card, what made it (see `CardFacts`).
         state: the model's tensors, where they had to be gathered from several processes.
+        name: that its card has; the folder's by default.
 
     Raises:
         StorageFailed: it cannot be written.
@@ -65,7 +68,9 @@ def save_checkpoint(
     with _written_whole(out, about) as partial:
         parameters = _write_decoder(model, model.state_dict() if state is None else state, partial)
         tokenizer.save_pretrained(partial)
-        _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {})
+        _write_card(
+            partial, name or out.resolve().name, visual_tokenizer, sizes, parameters, training or {}
+        )
 
 
 def save_adapter(
@@ -98,7 +103,8 @@ def save_adapter(
         save_file(tensors, partial / ADAPTER, metadata={"format": "pt"})
         lora_config(rank, base.name).save_pretrained(partial)
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        _write_card(partial, out, visual_tokenizer, sizes, parameters, training or {}, adapter=True)
+        named = out.resolve().name
+        _write_card(partial, named, visual_tokenizer, sizes, parameters, training or {}, adapter=True)
 
 
 @contextmanager
@@ -115,6 +121,8 @@ def _written_whole(out: Path, about: Mapping[str, Json]) -> Iterator[Path]:
             yield partial
             (out / ABOUT).unlink(missing_ok=True)
             for path in sorted(partial.iterdir()):
+                # As others are that are made here: safetensors lets nobody but the owner read its files.
+                path.chmod(partial.stat().st_mode & 0o666)
                 publish(path, out / path.name)
             write_json(out / ABOUT, about)
     except SafetensorError as error:  # its writer in Rust, where the disk takes no more
@@ -144,7 +152,7 @@ def _write_decoder(model: Any, state: Mapping[str, Tensor], folder: Path) -> int
 
 def _write_card(
     folder: Path,
-    out: Path,
+    name: str,
     visual_tokenizer: Path,
     sizes: Sizes,
     parameters: int,
@@ -154,7 +162,7 @@ def _write_card(
 ) -> None:
     pixels = visual_setting(visual_tokenizer, "downsample")
     facts = CardFacts(
-        name=out.resolve().name,
+        name=name,
         sizes={(height * pixels, width * pixels) for height, width in sizes},
         parameters=parameters,
         codes=visual_setting(visual_tokenizer, "codebook_size"),

@@ -12,18 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sar_eval.documents import convert, read_json
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, UnknownName
 from sar_eval.families.locate import locate_folder
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.families.tensor_names import EMBEDDING, HEAD
 from sar_eval.tensors.hub import HUB_NAME
-from sar_eval.train.checkpoint_writer import ABOUT, ADAPTER, save_checkpoint
+from sar_eval.train.checkpoint_writer import ABOUT, ADAPTER, ADAPTER_CONFIG, save_checkpoint
 from sar_eval.train.model import TrainedDecoder
 from sar_eval.train.start import CheckpointStart
 from sar_eval.train.state import make_folder
 from sar_eval.types import Json
 
-CONFIG, WEIGHTS = "adapter_config.json", ADAPTER
+CONFIG, WEIGHTS = ADAPTER_CONFIG, ADAPTER
 _AGAIN = "is it the adapter of another base? Name its own with --base"
 
 
@@ -79,7 +79,7 @@ def merge(adapter: str, out: Path, base: str = "", visual_tokenizer: str = "") -
     name, folder = locate_folder(adapter, "adapter", [CONFIG, WEIGHTS, ABOUT])
     config, about = _read_config(folder), _read_about(folder)
     visual = visual_tokenizer or _visual_tokenizer(about, folder)
-    found = find_checkpoint(base or _base(config, about, folder), visual)
+    found = find_checkpoint(base, visual) if base else _find_named(config, about, folder, visual)
     if about.base_digest and about.base_digest != found.digest:
         raise BadInput(
             f"{folder} was trained on a base of digest {about.base_digest} ({about.base}), {found.name} "
@@ -164,6 +164,15 @@ def _base(config: _AdapterConfig, about: _About, folder: Path) -> str:
     if not name:
         raise BadInput(f"{folder / CONFIG} names no base: name it with --base")
     return f"{name}@{config.revision}" if config.revision and not Path(name).is_dir() else name
+
+
+def _find_named(config: _AdapterConfig, about: _About, folder: Path, visual: str) -> Checkpoint:
+    """The base that the adapter names, which may be of another machine."""
+    name = _base(config, about, folder)
+    try:
+        return find_checkpoint(name, visual)
+    except UnknownName as error:
+        raise BadInput(f"the adapter's base {name!r} is not here: name it with --base") from error
 
 
 def _visual_tokenizer(about: _About, folder: Path) -> str:

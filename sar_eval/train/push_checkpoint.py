@@ -19,16 +19,19 @@ from sar_eval.errors import BadInput
 from sar_eval.families.locate import VISUAL_TOKENIZER_FILES
 from sar_eval.storage.hub_uploads import check_repository, hub_client, hub_errors
 from sar_eval.tensors.hub import hub_name_of
-from sar_eval.train.checkpoint_writer import ABOUT
+from sar_eval.train.checkpoint_writer import ABOUT, ADAPTER_CONFIG
 from sar_eval.train.model_card import README
 from sar_eval.train.recipe_file import RECIPE, toml_text
+from sar_eval.train.step_rows import FILE as DIVERGED
 from sar_eval.train.train_recipe import public
+from sar_eval.types import Json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 # Of a training's folder: its journal, whose page goes along, and what is made for the repository.
-LEFT_OUT = (ABOUT, "*.parquet", "journal.json", "settings.json", ".*")
+LEFT_OUT = (ABOUT, "*.parquet", "journal.json", "settings.json", DIVERGED, ".*")
+BASE = "base_model_name_or_path"  # in peft's configuration of an adapter
 VISUAL = "visual_tokenizer"  # its key there, and its folder in the repository
 LARGE = 1 << 24  # bytes of a file that gets a commit of its own
 
@@ -120,16 +123,30 @@ def _files(folder: Path, repository: str) -> Iterator[_File]:
         for each in VISUAL_TOKENIZER_FILES:
             if (visual / each).is_file():
                 yield _File(f"{VISUAL}/{each}", visual / each)
-    yield _File(ABOUT, (json.dumps({**about, VISUAL: hub_name or VISUAL}, indent=2) + "\n").encode())
+    yield _File(ABOUT, _json({**_named(about, "base"), VISUAL: hub_name or VISUAL}))
 
 
 def _published(path: Path, repository: str) -> Path | bytes:
-    """A file as others may read it: a recipe without paths of this machine, a card with its own name."""
+    """A file as others may read it: without paths of this machine, a card with its own name."""
     if path.name == RECIPE:
         return toml_text(public(read_toml(path))).encode()
     if path.name == README:
         return path.read_bytes().replace(b"ORG/NAME", repository.encode())
+    if path.name == ADAPTER_CONFIG and isinstance(config := read_json(path), dict):
+        return _json(_named(config, BASE))
     return path
+
+
+def _named(values: Mapping[str, Json], key: str) -> dict[str, Json]:
+    """With the last part of a path of this machine in place of the whole one."""
+    value = values.get(key)
+    if isinstance(value, str) and Path(value).is_absolute():
+        return {**values, key: Path(value).name}
+    return dict(values)
+
+
+def _json(values: Mapping[str, Json]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def _is_there(file: _File, there: Mapping[str, Any]) -> bool:

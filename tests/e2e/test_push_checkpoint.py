@@ -73,6 +73,20 @@ def test_what_is_pushed_is_a_checkpoint_by_itself(
     assert find_checkpoint(str(copy)).digest == find_checkpoint(str(checkpoint)).digest
 
 
+def test_an_adapter_names_no_path_of_the_machine(checkpoint: Path, hub: type[UploadHub]) -> None:
+    """A digest tells whoever merges it whether the base is the right one."""
+    about = json.loads((checkpoint / "sar_eval.json").read_text())
+    path = "/home/me/secret/base"
+    (checkpoint / "sar_eval.json").write_text(json.dumps({**about, "base": path}))
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": path, "r": 8}))
+    (checkpoint / "diverged.json").write_text(f'{{"keys": ["{path}/shard:3"]}}')
+    push_checkpoint(checkpoint, "org/set", api=client(hub))
+    assert not [name for name, data in hub.files.items() if b"secret" in data]
+    assert json.loads(hub.files["sar_eval.json"])["base"] == "base"
+    config = json.loads(hub.files["adapter_config.json"])
+    assert config == {"base_model_name_or_path": "base", "r": 8}
+
+
 def test_a_push_that_broke_off_sends_only_what_is_not_there(checkpoint: Path, hub: type[UploadHub]) -> None:
     hub.fail_commits = 1
     with pytest.raises(Incomplete, match=r"broke off .*run the same command again"):

@@ -49,6 +49,13 @@ def test_a_full_disk_leaves_what_was_there(demo: Loaded, tmp_path: Path) -> None
     assert _files(tmp_path / "new") == {}
 
 
+def test_others_may_read_what_they_may_read_of_any_file(demo: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save_checkpoint(*demo, VISUAL, {(8, 8)}, tmp_path / "out")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert {name for name, mode in modes.items() if mode != (tmp_path / "any").stat().st_mode} == set()
+
+
 def test_the_model_stays_as_it_is(demo: Loaded, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in demo.model.state_dict().items()}
     save_checkpoint(*demo, VISUAL, {(8, 8)}, tmp_path / "out")

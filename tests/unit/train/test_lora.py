@@ -204,6 +204,12 @@ def test_an_adapter_of_another_trainer_needs_no_file_of_ours(copy: Path, tmp_pat
         merge(str(copy), tmp_path / "other")
 
 
+def test_a_base_of_another_machine_is_asked_for(copy: Path, tmp_path: Path) -> None:
+    _change(copy / ABOUT, base="/home/elsewhere/base")
+    with pytest.raises(BadInput, match=r"base '/home/elsewhere/base' is not here: name it with --base"):
+        merge(str(copy), tmp_path / "out")
+
+
 def test_adapters_are_of_checkpoints() -> None:
     start = find_start(VISUAL, ckpt="demo:sft")
     base = adapter_base(start, 16)
