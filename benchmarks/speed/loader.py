@@ -108,7 +108,7 @@ def micro_batches(folder: Path, limit: int, batch: int, dropout: float) -> int:
     """Rows of the steps of one rank."""
     found, text = opened(folder, dropout), TextIds(Tokenizer.from_file(str(folder / "tokenizer.json")))
     steps = min(limit, found.rows_an_epoch) // batch
-    how = {"rank": 0, "ranks": 1, "batch_size": batch, "micro": 0, "first_step": 0, "steps": steps}
+    how = {"rank": 0, "ranks": 1, "batch_size": batch, "micro": batch, "first_step": 0, "steps": steps}
     return sum(len(made["keys"]) for made in MicroBatches(found, text, **how))
 
 

@@ -59,8 +59,8 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
     """What one rank passes through the model, in order: a function of the stream and the step.
 
     Step k has the rows k * B to (k + 1) * B - 1 of the stream, for B pictures a step. Its micro-batch j on
-    rank r of R has the M rows from k * B + (j * R + r) * M on; the last ones may be short. Loader workers
-    deal the micro-batches among themselves, so that their number changes nothing.
+    rank r of R has the M rows from k * B + (j * R + r) * M on. Loader workers deal the micro-batches among
+    themselves, so that their number changes nothing.
 
     Each micro-batch is a dictionary of `input_ids` and `labels` [b, L], `position_ids` [1, L] if packed,
     `total` (visual tokens of the whole step on all ranks, to divide sums of losses by), `keys` of the rows,
@@ -86,7 +86,6 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
         first_step: int,
         steps: int,
         pack: bool = False,
-        offset: int = 0,
         context: int = 0,
     ) -> None:
         """Say what is read; nothing is yet.
@@ -95,27 +94,19 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
             stream: rows.
             text: makes ids of captions.
             rank, ranks: of this process, of how many.
-            batch_size: pictures of a step on all ranks.
-            micro: pictures of a micro-batch; 0 for the step's over the ranks.
+            batch_size: pictures of a step on all ranks, a multiple of `ranks * micro`.
+            micro: pictures of a micro-batch (see `TrainingOptions.micro_batch`).
             first_step, steps: the first step to give, and where to end.
             pack: put the sequences of a micro-batch into one row.
-            offset: id of the first code; 0 for the number of text ids.
             context: the longest sequence; longer captions are cut at their end. 0 for any.
 
         Raises:
-            BadInput: some rank would have no picture; or a picture is longer than the context.
+            BadInput: a picture is longer than the context.
         """
         self.stream, self.text, self.rank, self.ranks = stream, text, rank, ranks
-        self.batch_size, self.micro = batch_size, micro or math.ceil(batch_size / ranks)
-        self.first_step, self.steps, self.pack = first_step, steps, pack
-        self.offset, self.context = offset or text.size, context
-        self.per_step = math.ceil(batch_size / (self.micro * ranks))
-        if (self.per_step * ranks - 1) * self.micro >= batch_size:
-            raise BadInput(
-                f"a batch of {batch_size} pictures cannot be shared by {ranks} devices in micro-batches of "
-                f"{self.micro}: some device would have none. Choose a --batch-size that is a multiple of "
-                f"{self.micro * ranks}, or a smaller --micro"
-            )
+        self.batch_size, self.micro = batch_size, micro
+        self.first_step, self.steps, self.pack, self.context = first_step, steps, pack, context
+        self.per_step = batch_size // (micro * ranks)
         largest = max(stream.sizes, key=math.prod)
         if context and math.prod(largest) + 2 > context:
             raise BadInput(
@@ -136,7 +127,7 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
     def _of_step(self, step: int, own: list[int]) -> Iterator[dict[str, Any]]:
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         firsts = [start + (j * self.ranks + self.rank) * self.micro for j in own]
-        spans = [range(first, min(first + self.micro, stop)) for first in firsts]
+        spans = [range(first, first + self.micro) for first in firsts]
         rows, total = self.stream.read(start, stop, np.array([at for span in spans for at in span]))
         begin = 0
         for span in spans:
@@ -157,7 +148,7 @@ class MicroBatches(IterableDataset[dict[str, Any]]):
             room = self.context - len(row.codes) - 2 if self.context else len(caption)
             truncated += len(caption) > room
             text = [self.text.begin, *caption[:room], self.text.image]
-            found.append((text, np.add(row.codes, self.offset, dtype=np.int64)))
+            found.append((text, np.add(row.codes, self.text.size, dtype=np.int64)))
         return found, truncated
 
 

@@ -72,6 +72,10 @@ class ShuffledRows:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_window": None, "_buffer": self._buffer[:0].copy()}
 
+    def forget(self) -> None:
+        """Give the memory of what was read back."""
+        self._window, self._buffer = None, self._buffer[:0].copy()
+
     def windows(self, indices: Index) -> Iterator[tuple[Window, slice]]:
         """The windows that ascending indices of the endless order are in, and which of them each has.
 

@@ -86,9 +86,8 @@ class TokenStream:
         rows_an_epoch: rows of all places.
         sizes: (height, width) in tokens of all pictures.
         max_code: the highest code, by the footers; None where these do not say it, and codes are checked
-            against `codebook_size` as they are read.
-        codebook_size: of the tokenizer; None where the shards do not say.
-        metadata: what else shards say of the tokenizer (`encoder`).
+            against the codebook's size as they are read.
+        metadata: what shards say of the tokenizer (`codebook_size`, `encoder`).
         contents: what the order depends on: numbers of rows and of row groups, and a digest of all of them.
     """
 
@@ -110,10 +109,15 @@ class TokenStream:
         ]
         self.rows_an_epoch = sum(source.rows for source in self._sources)
         self.sizes = frozenset[tuple[int, int]]().union(*(shards.sizes for shards in everything))
-        self.codebook_size, self.metadata = everything[0].codebook_size, everything[0].metadata
+        self.metadata = everything[0].metadata
         self.contents = _contents(everything)
         highest = [shards.max_code for shards in everything]
         self.max_code = None if None in highest else max(code for code in highest if code is not None)
+
+    def forget(self) -> None:
+        """Give the memory of what was read back; what comes next is read again."""
+        for source in self._sources:
+            source.forget()
 
     def rows(self, start: int, stop: int) -> list[TrainRow]:
         """Rows of the stream; those that follow the last ones are read fastest.

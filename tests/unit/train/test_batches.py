@@ -10,6 +10,7 @@ import torch
 from sar_eval.errors import BadInput
 from sar_eval.families.demo import build_text_tokenizer
 from sar_eval.train.batches import MicroBatches, MicroBatchLoader, TextIds
+from sar_eval.train.training_options import TrainingOptions
 from tests.unit.train.test_token_stream import stream, write
 
 WORDS = ["picture", *map(str, range(400))]
@@ -61,7 +62,7 @@ def test_packed_sequences_follow_each_other(place: str, text: TextIds) -> None:
 
 def test_ranks_share_a_step_in_order(place: str, text: TextIds) -> None:
     one = list(itertools.chain.from_iterable(keys(batches(place, text))))
-    for ranks, micro in [(2, 3), (4, 3), (3, 2), (2, 0), (6, 2), (2, 7)]:
+    for ranks, micro in [(2, 3), (4, 3), (3, 2), (6, 2), (2, 6)]:
         parts = [keys(batches(place, text, rank=r, ranks=ranks, micro=micro)) for r in range(ranks)]
         together = [key for found in zip(*parts, strict=True) for part in found for key in part]
         assert together == one, (ranks, micro)
@@ -83,9 +84,12 @@ def test_workers_deal_the_batches_among_themselves(place: str, text: TextIds, wo
     assert keys(loaded) == keys(alone)
 
 
-def test_a_batch_that_cannot_be_shared(place: str, text: TextIds) -> None:
-    with pytest.raises(BadInput, match="some device would have none"):
-        batches(place, text, ranks=3, batch_size=4, micro=2)
+def test_a_batch_that_cannot_be_shared() -> None:
+    with pytest.raises(BadInput, match="cannot be shared by 3 devices in forward passes of 2 pictures"):
+        TrainingOptions(steps=1, batch_size=8, micro=2).micro_batch(3)
+
+
+def test_a_picture_that_is_longer_than_the_context(place: str, text: TextIds) -> None:
     with pytest.raises(BadInput, match="do not fit into the model's context of 5"):
         batches(place, text, context=5)
 

@@ -86,7 +86,9 @@ def test_shards_of_two_makers_are_trained_together(tmp_path: Path, weight: str) 
     found = stream(base + weight, winners + weight, window=100)
     assert {n >= 100 for n in firsts(found, 0, 100)} == {False, True}
     other = write(tmp_path / "c", 9, encoder="f" * 16)
-    with pytest.raises(BadInput, match="c.* was made with codebook_size 8192, encoder f+, .*tokenizers"):
+    with pytest.raises(
+        BadInput, match=r"c.* was made with codebook_size '8192', encoder 'f+', .*tokenizers"
+    ):
         stream(base + weight, other + weight)
 
 
