@@ -246,13 +246,13 @@ class TokenEngine:
             return function()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                self.after_out_of_memory()
+                self.release_buffers()
                 return None
             if self.device != "cpu" and isinstance(error, torch.AcceleratorError):
                 raise DeviceLost(f"{self.device}: {str(error).splitlines()[0]}") from error
             raise
 
-    def after_out_of_memory(self) -> None:
+    def release_buffers(self) -> None:
         """Release buffers that a smaller wave does not need."""
 
     def _generations(self, wave: list[Draw], output: DecodeOutput, seconds: float) -> list[Generation]:

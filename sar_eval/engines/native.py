@@ -87,8 +87,8 @@ class NativeEngine(TokenEngine):
         allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released
         return min(limit, max_draws(free_bytes(self.device) + allocated, per_draw))
 
-    def after_out_of_memory(self) -> None:
-        """Release the buffers of the wave that was too large."""
+    def release_buffers(self) -> None:
+        """Release the buffers of the last wave, which was too large or is not followed by one."""
         import torch
 
         self.batch = None

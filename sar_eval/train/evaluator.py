@@ -88,7 +88,7 @@ class Evaluator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what training has freed, so that the engine plans with it
         shares = on_every_rank(lambda: self._share(step))
-        self._engine.after_out_of_memory()  # its caches: training needs the room
+        self._engine.release_buffers()  # training needs the room
         pictures = {key: row for _, own in shares for key, row in own.items()}
         ordered = [pictures[draw.key] for draw in self.holdout.draws() if draw.key in pictures]
         return joined([result for result, _ in shares], required=False), ordered
