@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sar_eval.cli.recipe_changes import changed_tables
 from sar_eval.options import asked, option
+from sar_eval.train.training_options import MAX_BATCH, MAX_SEED
 from sar_eval.types import Json
 
-MAX_SEED, MAX_BATCH = 2**32 - 1, 65_536
 START, TRAINING, SPEED, WATCH = "Start", "Training", "Memory and speed", "Evaluation"  # panels of --help
 
 
@@ -121,7 +121,8 @@ class HowToTrain:
         metavar="bfloat16|float32",
     )
     pack: bool | None = option(
-        "Put the pictures of a forward pass into one row: no padding.",
+        "Put the pictures of a forward pass into one row: no padding, but attention over all of it. Pays "
+        "for pictures of very different sizes.",
         "run",
         "--pack/--no-pack",
         panel=SPEED,
@@ -136,7 +137,11 @@ class HowToTrain:
         "Compile the decoder's layers.", "run", "--compile/--no-compile", panel=SPEED
     )
     workers: int | None = option(
-        "Processes that read data, beside each that trains.", "run", panel=SPEED, low=0, high=1024
+        "Processes that read data, beside each that trains; each of them reads and holds every window.",
+        "run",
+        panel=SPEED,
+        low=0,
+        high=1024,
     )
     save_every: int | None = option(
         "Steps between resumable states; 500 by default.", "run", panel=SPEED, low=1

@@ -33,6 +33,8 @@ class CostCallback(TrainerCallback):
         batch = next(iter(batches), None) if state.is_world_process_zero else None
         if batch is None:
             return
+        if self._options.workers:  # they read it anew
+            batches.stream.forget()
         self.cost = training_cost(self._options, kwargs["model"], batch, args.world_size)
         peak = peak_flops(torch.device(args.device), self._options.precision)
         self.peak = peak and peak * args.world_size
@@ -68,6 +70,7 @@ def training_cost(
         checkpointing=options.gradient_checkpointing,
         chunked=options.loss == "visual",
         ema=options.ema > 0,
+        packed=options.pack,
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad) if options.lora else None,
         shards=ranks if sharded else 1,
     )

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import broadcast
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
 from sar_eval.errors import BadInput
-from sar_eval.storage.files import storage_errors
 from sar_eval.train.launcher import is_first
 from sar_eval.train.live_weights import bare_name, own_part, whole
 from sar_eval.train.ranks import on_every_rank
-from sar_eval.train.state import AGAIN
-
-FILE = "ema.safetensors"  # in each of the trainer's states
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -38,6 +33,8 @@ class AveragedWeights(TrainerCallback):
     They are evaluated, and written as the checkpoint, in place of the last weights.
     """
 
+    state_name: ClassVar[str] = "averages"
+
     def __init__(self, decay: float) -> None:
         """Nothing is copied until the training begins.
 
@@ -46,6 +43,7 @@ class AveragedWeights(TrainerCallback):
         """
         self.decay = decay
         self.tensors: dict[str, Tensor] = {}  # by the names of the model's parameters
+        self._stored: dict[str, Tensor] = {}  # of the state that is resumed, by bare names
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Begin with the model's weights, or go on with those of the state that is resumed.
@@ -59,7 +57,7 @@ class AveragedWeights(TrainerCallback):
             if parameter.requires_grad
         }
         if state.global_step:
-            self._load(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE)
+            self._go_on(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Move the averages towards the new weights: `average += (1 - decay) (weight - average)`."""
@@ -68,37 +66,30 @@ class AveragedWeights(TrainerCallback):
         averages = [own_part(tensor) for tensor in self.tensors.values()]
         update(averages, [own_part(parameters[name]) for name in self.tensors], 0)
 
-    def save_state(self, folder: Path, *, is_main: bool) -> None:
-        """Write the averages, whole, into one of the trainer's states; every rank calls this.
+    def gathered_state(self) -> dict[str, Tensor]:
+        """The averages, whole, on the first rank; {} on others. Every rank calls this."""
+        gathered = {}
+        for name, tensor in self.tensors.items():  # one by one, kept by the first rank alone
+            entire = whole(tensor)
+            if is_first():
+                gathered[bare_name(name)] = entire.cpu()
+        return gathered
 
-        Raises:
-            StorageFailed: they cannot be written.
-        """
-        tensors = {}
-        for name, tensor in self.tensors.items():  # gathered one by one, kept by the main process alone
-            gathered = whole(tensor)
-            if is_main:
-                tensors[bare_name(name)] = gathered.cpu().contiguous()
-        if is_main:
-            with storage_errors(folder / FILE):
-                save_file(tensors, folder / FILE)
+    def resume_from(self, stored: Mapping[str, Tensor]) -> None:
+        """Take the averages of the state that is resumed, in the first rank."""
+        self._stored = dict(stored)
 
-    def _load(self, path: Path) -> None:
-        """Read the averages in the first process, and give every rank its part of them."""
-        stored: dict[str, Tensor] = {}
-        on_every_rank(lambda: stored.update(self._read(path)) if is_first() else None)
+    def _go_on(self, state: Path) -> None:
+        """Give every rank its part of the averages of a state."""
+        on_every_rank(lambda: self._check(state) if is_first() else None)
         for name, tensor in self.tensors.items():
-            _spread(stored.pop(bare_name(name), None), tensor)
+            _spread(self._stored.pop(bare_name(name), None), tensor)
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
-        try:
-            stored: dict[str, Tensor] = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise BadInput(f"{path} has no averaged weights ({error}): {AGAIN}") from error
-        shapes = {name: tensor.shape for name, tensor in stored.items()}
+    def _check(self, state: Path) -> None:
+        shapes = {name: tensor.shape for name, tensor in self._stored.items()}
         if shapes != {bare_name(name): tensor.shape for name, tensor in self.tensors.items()}:
-            raise BadInput(f"{path} has averages of other parameters than are trained: {AGAIN}")
-        return stored
+            what = "averages of other parameters than are trained" if shapes else "no averaged weights"
+            raise BadInput(f"{state} has {what}: remove it to begin again at step 0")
 
 
 @torch.no_grad()

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from sar_eval.documents import read_json
 from sar_eval.storage.replaced_folders import recover_folder, replace_folder
 from sar_eval.storage.training_journal import HoldoutRow, SampleRow
+from sar_eval.train.checkpoint_writer import ABOUT
 from sar_eval.train.ema import AveragedWeights
 from sar_eval.train.evaluator import Evaluator
 from sar_eval.train.holdout import HoldoutResult, check_sample, check_scores, read_results, save_result
@@ -25,6 +27,7 @@ from sar_eval.train.journal import Journal
 from sar_eval.train.live_weights import live_weights, whole_weights
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.training_clock import TrainingClock
+from sar_eval.types import Json
 
 # Writes weights as a checkpoint folder that says at which step they were.
 WriteCheckpoint = Callable[[Mapping[str, Tensor], Path, int], None]
@@ -34,8 +37,8 @@ BEST, RESULTS = "best", "holdout"
 class EvaluationCallback(TrainerCallback):
     """Evaluates at the start, every so many steps and at the last one; every rank has one.
 
-    A state is saved with each evaluation, so that a resumed training has the evaluations of its past, and
-    `best` is never of a future that it has lost.
+    A state is saved with each evaluation, so that a resumed training has the evaluations of its past;
+    `best` is written after it, and so is never of a future that is lost.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class EvaluationCallback(TrainerCallback):
         self._clock, self._tell = clock or TrainingClock(), tell
         self._first: HoldoutResult | None = None
         self._done: set[int] = set()
+        self._is_best = False  # the last evaluation, of weights that `best` does not have yet
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Load the engine; evaluate, if this step has not been.
@@ -83,12 +87,21 @@ class EvaluationCallback(TrainerCallback):
             on_every_rank(lambda: self._evaluator.open(folder, _name(args.device)))
         if self._first is None or self._is_due(state):
             self._evaluate(kwargs["model"], state.global_step)
+        elif state.global_step in self._done:  # a kill may have come between state and best
+            self._is_best = on_every_rank(lambda: self._lacks_best(state.global_step))[0]
+        if self._is_best:
+            self._keep_best(kwargs["model"], state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Evaluate if it is time, and have a state saved."""
         if self._is_due(state):
             self._evaluate(kwargs["model"], state.global_step)
             control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Keep the weights of the best evaluation: after their state, which a resume may go back from."""
+        if self._is_best:
+            self._keep_best(kwargs["model"], state.global_step)
 
     def _is_due(self, state: Any) -> bool:
         step = state.global_step
@@ -104,6 +117,16 @@ class EvaluationCallback(TrainerCallback):
         check_sample(results, self._evaluator.holdout, is_first=not found)
         return found
 
+    def _lacks_best(self, step: int) -> bool:
+        """Whether a step is the best so far, and `best` is of another; the main process's work."""
+        if self._journal is None:
+            return False
+        return self._best_so_far(self._journal) == step and _step_of(self._out / BEST) != step
+
+    def _best_so_far(self, journal: Journal) -> int:
+        own = self._evaluator.holdout.judges[0].name
+        return best_step([row for row in journal.holdout_rows() if row.judge == own])
+
     def _evaluate(self, model: Any, step: int) -> None:
         with self._clock.pause():
             started = time.perf_counter()
@@ -113,8 +136,12 @@ class EvaluationCallback(TrainerCallback):
                 self._first = result
             self._done.add(step)
             seconds = time.perf_counter() - started
-            if on_every_rank(lambda: self._record(result, pictures, seconds))[0] == step:
-                self._save(model, step, self._out / BEST)
+            self._is_best = on_every_rank(lambda: self._record(result, pictures, seconds))[0] == step
+
+    def _keep_best(self, model: Any, step: int) -> None:
+        with self._clock.pause():
+            self._save(model, step, self._out / BEST)
+        self._is_best = False
 
     @property
     def _averages(self) -> Mapping[str, Tensor]:
@@ -139,8 +166,15 @@ class EvaluationCallback(TrainerCallback):
         self._journal.note(self._evaluator.holdout.losses(result))
         self._journal.samples(result.step, pictures)
         self._tell(f"step {result.step:,}: {'; '.join(map(_words, rows))} ({seconds:.0f} s)")
-        own = rows[0].judge
-        return best_step([row for row in self._journal.holdout_rows() if row.judge == own])
+        return self._best_so_far(self._journal)
+
+
+def _step_of(best: Path) -> Json:
+    """After which the weights of a folder were; None where there is none."""
+    path = best / ABOUT
+    about = read_json(path) if path.is_file() else None
+    training = about.get("training") if isinstance(about, dict) else None
+    return training.get("step") if isinstance(training, dict) else None
 
 
 def _name(device: torch.device) -> str:

@@ -22,7 +22,7 @@ from sar_eval.train.batches import MicroBatches, TextIds
 from sar_eval.train.checkpoint_writer import drawn_side, save_adapter, save_checkpoint
 from sar_eval.train.cost_callback import CostCallback
 from sar_eval.train.curve import TrainingProgress
-from sar_eval.train.launcher import is_first
+from sar_eval.train.launcher import check_sharding, is_first
 from sar_eval.train.live_weights import whole_adapters, whole_weights
 from sar_eval.train.lora import adapter_base, add_adapters
 from sar_eval.train.model import attention_implementation, prepare
@@ -34,6 +34,7 @@ from sar_eval.train.stop_at_signal import StopAtSignal
 from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
+from sar_eval.train.training_advice import advice, enough_memory
 from sar_eval.train.training_options import TrainingOptions
 from sar_eval.train.training_settings import keep_settings, training_settings
 from sar_eval.train.training_states import TrainingStates
@@ -75,9 +76,10 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         BadInput: the shards do not match each other or the tokenizer, `out` is a finished checkpoint, or
             its state was made with other options.
     """
+    check_sharding()
     base = adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
-    with process_group(), ExitStack() as stack:
+    with process_group(), enough_memory(job.options), ExitStack() as stack:
         stream = open_stream(job)  # before anything is written
         states = TrainingStates(job.out / "state")
         # Of the first rank, which alone reads and writes there.
@@ -85,25 +87,12 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         stop = StopAtSignal(stack.enter_context(StopRequest()))
         watch = stack.enter_context(TrainingWatch(job.watching, job.out, ema=job.options.ema))
         on_every_rank(lambda: watch.prepare(job.visual_tokenizer, drawn_side(stream.sizes)))
+        _advise(job)
         loaded = _load(job)
         check_codes(stream, loaded.model.config.vocab_size - len(loaded.tokenizer), "the model")
         write = partial(_write, job, stream, loaded)
-        cost = CostCallback(job.options, job.watching.tell)
-        trainer = _trainer(
-            job,
-            stream,
-            loaded,
-            states,
-            resumed,
-            [
-                stop,
-                cost,
-                LossCurveCallback(
-                    job.out / "loss.jsonl", progress, watch.record, watch.clock, cost.utilisation
-                ),
-                *watch.callbacks(write),
-            ],
-        )
+        callbacks = [stop, *_told(job, watch, progress), *watch.callbacks(write)]
+        trainer = _trainer(job, stream, loaded, states, resumed, callbacks)
         trainer.train()
         _tell_truncated(trainer, job.watching.tell)
         if (step := trainer.state.global_step) < job.options.last_step:
@@ -118,6 +107,19 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         else:
             adapters = whole_adapters(trained)
             on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
+
+
+def _told(job: TrainingJob, watch: TrainingWatch, progress: TrainingProgress) -> list[TrainerCallback]:
+    """What tells of cost, and of each point of the curve."""
+    cost = CostCallback(job.options, job.watching.tell)
+    path = job.out / "loss.jsonl"
+    return [cost, LossCurveCallback(path, progress, watch.record, watch.clock, cost.utilisation)]
+
+
+def _advise(job: TrainingJob) -> None:
+    if is_first():
+        for sentence in advice(job.options):
+            job.watching.tell(sentence)
 
 
 def _begin(job: TrainingJob, stream: TokenStream, states: TrainingStates, stack: ExitStack) -> int:
@@ -189,8 +191,9 @@ def _write(
 ) -> None:
     """Write weights as a checkpoint, that of a step on the way if one is named; the first rank's work."""
     facts = job.training if step is None else {**job.training, "step": step}
+    name = job.out.resolve().name  # not the folder's, which gets another one when it is whole
     save_checkpoint(
-        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights
+        loaded.model, loaded.tokenizer, job.visual_tokenizer, stream.sizes, folder, facts, weights, name
     )
 
 

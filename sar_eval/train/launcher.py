@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+from sar_eval.errors import BadInput
+
 WAIT = timedelta(seconds=5)  # for the launcher's store, which answers in milliseconds if it is there
 
 
@@ -17,6 +19,25 @@ def ranks() -> int:
     """How many processes train together."""
     words = os.environ.get("WORLD_SIZE", "1")
     return int(words) if words.isdecimal() else 1
+
+
+def check_sharding() -> None:
+    """Refuse what `accelerate launch` can be told and training here knows nothing of.
+
+    Raises:
+        BadInput: DeepSpeed, or the first version of FSDP.
+    """
+    uses_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        what = "DeepSpeed"
+    elif uses_fsdp and os.environ.get("FSDP_VERSION", "1") != "2":
+        what = "the first version of FSDP"
+    else:
+        return
+    raise BadInput(
+        f"accelerate's configuration asks for {what}, which is not supported: take DDP or FSDP2, as "
+        "benchmarks/train/accelerate-fsdp2.yaml does"
+    )
 
 
 def may_tell() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -17,8 +18,10 @@ LOST = (
     "connection reset",
     "broken pipe",
     "remote process exited",
-    "timed out",
 )
+LATE = "timed out"
+# While one process writes a state, or loads a judge, all others wait for it: NCCL's 10 minutes are too few.
+WAIT = timedelta(hours=2)
 
 
 @contextmanager
@@ -29,26 +32,30 @@ def process_group() -> Iterator[None]:
         Incomplete: another rank is gone.
     """
     had_one = dist.is_initialized()
-    PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)
     try:
         yield
         if dist.is_initialized() and not had_one:
             dist.destroy_process_group()  # its threads may abort a process that ends with them
     except RuntimeError as error:
-        if isinstance(error, SarEvalError) or not _is_of_a_lost_rank(error):
+        if isinstance(error, SarEvalError) or not (why := _of_other_ranks(error)):
             raise
-        raise Incomplete(
-            "another process of this training is gone, killed perhaps for its memory: run the same command "
-            "again to go on from the last state"
-        ) from error
+        raise Incomplete(f"{why}: run the same command again to go on from the last state") from error
     finally:
         if not had_one:
             PartialState._reset_state()
 
 
-def _is_of_a_lost_rank(error: RuntimeError) -> bool:
+def _of_other_ranks(error: RuntimeError) -> str:
+    """What an error of a collective says of other ranks; "" for any other error."""
     text = str(error).lower()
-    return dist.is_initialized() and any(words in text for words in LOST)
+    if not dist.is_initialized():
+        return ""
+    if any(words in text for words in LOST):
+        return "another process of this training is gone, killed perhaps for its memory"
+    if LATE in text:
+        return "another process of this training did not answer in time: it hangs, or cannot be reached"
+    return ""
 
 
 def rank() -> int:

@@ -22,8 +22,12 @@ def make_folder(path: Path) -> None:
         raise BadInput(f"--out {path} cannot be made a folder: {error.strerror}") from error
 
 
-def check_torch_file(path: Path) -> None:
+def check_torch_file(path: Path, again: str = AGAIN) -> None:
     """Read a file of `torch.save` against its checksums, which torch itself does not look at.
+
+    Args:
+        path: of the file.
+        again: what to do where it is damaged, for the message.
 
     Raises:
         BadInput: it is missing, cut off or damaged.
@@ -32,6 +36,6 @@ def check_torch_file(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise BadInput(f"{path} is damaged ({error}): {AGAIN}") from error
+        raise BadInput(f"{path} is damaged ({error}): {again}") from error
     if damaged:
-        raise BadInput(f"{path} is damaged ({damaged}): {AGAIN}")
+        raise BadInput(f"{path} is damaged ({damaged}): {again}")

@@ -36,7 +36,7 @@ class StepRows:
         return bool(self._passes)
 
     def add(self, keys: Sequence[str], loss: Tensor) -> None:
-        """Remember a forward pass; its loss stays on the device."""
+        """Remember a forward pass; its loss, the mean of its tokens, stays on the device."""
         self._passes.append((keys, loss.detach()))
 
     def check(self, step: int, norm: float, saved: int) -> None:

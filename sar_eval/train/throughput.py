@@ -39,7 +39,7 @@ PEAKS = {
     "L4": 121.0,
     "L40": 181.0,
     "L40S": 362.0,
-    "MI250X": 383.0,
+    "MI250X": 191.5,  # of a die: torch shows its two as devices
     "MI300X": 1307.4,
     "RTX 3090": 71.0,
     "RTX 4090": 165.2,
@@ -111,6 +111,7 @@ class TrainingCost:
         chunked: whether the loss takes a chunk of tokens at a time ("visual"), or all of them ("full").
         ema: whether averaged weights are kept.
         trained: parameters with gradients; None if all of them are.
+        packed: whether they are in one row, where attention needs a mask.
         shards: devices that share weights, gradients and optimiser (FSDP2); 1 if each has all (DDP).
     """
 
@@ -123,6 +124,7 @@ class TrainingCost:
     chunked: bool = True
     ema: bool = False
     trained: int | None = None
+    packed: bool = False
     shards: int = 1
 
     @property
@@ -147,7 +149,8 @@ class TrainingCost:
     def activation_bytes(self) -> int:
         """Of the layers until the backward pass, for a forward pass of average pictures.
 
-        With checkpointing a layer keeps its float32 input of each token, and one layer is there anew.
+        With checkpointing a layer keeps its float32 input of each token, and one layer is there anew. The
+        mask of a packed row has a byte for each pair of its tokens.
         """
         tokens = self.micro * sum(length for length, _ in self.lengths) / len(self.lengths)
         itemsize = FLOAT32 if self.precision == "float32" else BFLOAT16
@@ -155,7 +158,8 @@ class TrainingCost:
         layers = self.config.num_hidden_layers
         kept = layers * FLOAT32 * self.config.hidden_size + layer if self.checkpointing else layers * layer
         casts = BFLOAT16 * layer_parameters(self.config) if itemsize == BFLOAT16 else 0
-        return math.ceil(tokens * kept) + casts
+        mask = tokens**2 if self.packed else 0
+        return math.ceil(tokens * kept + mask) + casts
 
     @property
     def loss_bytes(self) -> int:

@@ -112,6 +112,9 @@ class DecoderRun:
             evaluation=recipe.evaluation,
             where=recipe.name,
             settings=public(recipe.settings()),
+            notes=[f"Trained on {tested} prompts of a test suite."]
+            if (tested := self.test_prompts)
+            else (),
             listener=listener,
             tell=tell,
         )

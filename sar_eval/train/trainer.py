@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from sar_eval.errors import BadInput
-from sar_eval.train.batches import MicroBatches, MicroBatchLoader
+from sar_eval.train.batches import IGNORED, MicroBatches, MicroBatchLoader
 from sar_eval.train.curve import TrainingProgress, add_to_curve, trim_curve
 from sar_eval.train.full_state import full_state, load_full_state
 from sar_eval.train.launcher import is_first
@@ -57,6 +57,11 @@ class LossCurveCallback(TrainerCallback):
         self._since, self._tokens = self._clock.seconds, state.num_input_tokens_seen
         if state.is_world_process_zero:
             trim_curve(self.path, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """The last step has a point, too, whatever the distance between points."""
+        if control.should_training_stop:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
         """Append a point to the curve."""
@@ -134,9 +139,11 @@ class DecoderTrainer(Trainer):
         """A forward and a backward pass, whose rows are named should the step fail."""
         if not self.rows.begun:
             torch.manual_seed(self._seed())
-        keys = inputs["keys"]
+        keys, total = inputs["keys"], inputs["total"]
+        own = (inputs["labels"] != IGNORED).sum()
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self.rows.add(keys, loss)
+        # Of a token of this pass, to be held against the curve's.
+        self.rows.add(keys, loss * (total / self.args.world_size / own))
         return loss
 
     def compute_loss(
@@ -179,16 +186,12 @@ class DecoderTrainer(Trainer):
         scheduler: Any = self.lr_scheduler
         state = full_state(self.model_wrapped, optimizer.optimizer)
         state |= {"scheduler": scheduler.state_dict(), "tokens": self.state.num_input_tokens_seen}
-        folder: Any = on_every_rank(lambda: self.states.begin(step) if is_first() else None)[0]
-        try:
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, SavesState):
-                    callback.save_state(folder, is_main=is_first())
-            on_every_rank(lambda: self.states.finish(step, folder, state) if is_first() else None)
-        except BaseException:
-            self.states.discard()
-            raise
+        state |= {callback.state_name: callback.gathered_state() for callback in self._with_states()}
+        on_every_rank(lambda: self.states.save(step, state) if is_first() else None)
         self.saved = step
+
+    def _with_states(self) -> list[SavesState]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, SavesState)]
 
     def _init_training_state(self, *args: Any) -> tuple[int, int]:
         """Begin after the step of the state."""
@@ -213,6 +216,8 @@ class DecoderTrainer(Trainer):
         scheduler: Any = self.lr_scheduler
         state: dict[str, Any] = {}  # of the first rank
         on_every_rank(lambda: state.update(self.states.load(self.saved)) if is_first() else None)
+        for callback in self._with_states():
+            callback.resume_from(state.pop(callback.state_name, {}))
         try:
             load_full_state(self.model_wrapped, optimizer.optimizer, state)
             plain: Any = on_every_rank(lambda: {name: state.get(name) for name in ("scheduler", "tokens")})[

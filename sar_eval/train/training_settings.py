@@ -73,8 +73,8 @@ def _refuse_earlier_end(out: Path, options: TrainingOptions, resumed: int) -> No
     if resumed > options.last_step:
         named = "--stop-at" if options.stop_at else "--steps"
         raise BadInput(
-            f"{out} has the state of step {resumed}, after {named} {options.last_step}: the weights of that "
-            f"step are gone. Name a later {named}, or train in another --out"
+            f"{out} has the state of step {resumed}, after {named} {options.last_step}: the weights of "
+            f"that step are gone. Name a later {named}, or train in another --out"
         )
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, StorageFailed
@@ -27,10 +27,16 @@ TENSORS, ABOUT = "state.pt", "state.json"
 
 @runtime_checkable
 class SavesState(Protocol):
-    """A callback of the trainer whose state is part of the training's."""
+    """A callback of the trainer that has a part of the training's state."""
 
-    def save_state(self, folder: Path, *, is_main: bool) -> None:
-        """Write it into the folder of a state, on the main process alone; every rank calls this."""
+    state_name: ClassVar[str]  # of its part
+
+    def gathered_state(self) -> Mapping[str, Tensor]:
+        """Its tensors, whole, on the first rank, {} on others; every rank calls this."""
+        ...
+
+    def resume_from(self, stored: Mapping[str, Tensor]) -> None:
+        """Take the part of the state that is resumed, of the first rank, before the training begins."""
         ...
 
 
@@ -48,37 +54,33 @@ class TrainingStates:
         """The folder of a step's state."""
         return self.folder / f"checkpoint-{step}"
 
-    def begin(self, step: int) -> Path:
-        """Make the folder that a step's state is written to; it gets its name by `finish`.
-
-        Raises:
-            StorageFailed: it cannot be made.
-        """
-        self.discard()
-        temporary = self.folder / f"{self.path(step).name}.{os.getpid()}.tmp"
-        with self._written(step):
-            temporary.mkdir(parents=True)
-        return temporary
-
-    def finish(self, step: int, temporary: Path, state: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a state, see that it is on the disk, give it its name; then remove older ones.
 
         Args:
             step: that the training resumes after.
-            temporary: of `begin`, with what others have put into it.
             state: tensors and plain values.
 
         Raises:
             StorageFailed: it cannot be written; the one before stays.
         """
-        with self._written(step):
-            with write_stream(temporary / TENSORS) as file:
-                torch.save(dict(state), file)
-            write_json(temporary / ABOUT, {"step": step, "files": _sizes(temporary)})
-            _publish(temporary, self.path(step))
+        self.discard()
+        try:
+            with self._written(step):
+                self._write(step, state)
+        finally:
+            self.discard()
         for old in self._steps():
             if old < step:
                 shutil.rmtree(self.path(old), ignore_errors=True)
+
+    def _write(self, step: int, state: Mapping[str, Any]) -> None:
+        temporary = self.folder / f"{self.path(step).name}.{os.getpid()}.tmp"
+        temporary.mkdir(parents=True)
+        with write_stream(temporary / TENSORS) as file:
+            torch.save(dict(state), file)
+        write_json(temporary / ABOUT, {"step": step, "files": _sizes(temporary)})
+        _publish(temporary, self.path(step))
 
     def discard(self) -> None:
         """Remove what was begun and not finished, by a killed process too: a lock keeps others out."""
@@ -118,7 +120,7 @@ class TrainingStates:
             found = folder / name
             if not found.is_file() or found.stat().st_size != size:
                 raise BadInput(f"{found} is damaged or missing: {_again(folder)}")
-        check_torch_file(folder / TENSORS)
+        check_torch_file(folder / TENSORS, _again(folder))
 
     def _steps(self) -> list[int]:
         found = (NAME.fullmatch(path.name) for path in self.folder.glob("checkpoint-*"))
@@ -126,11 +128,11 @@ class TrainingStates:
 
     @contextmanager
     def _written(self, step: int) -> Iterator[None]:
-        """What writers of several kinds say of a full disk, as one error."""
+        """What torch and Python say of a full disk, as one error."""
         try:
             with storage_errors(self.path(step)):
                 yield
-        except (RuntimeError, SafetensorError) as error:  # torch's and safetensors' own writers
+        except RuntimeError as error:  # torch's own writer
             raise StorageFailed(
                 f"cannot write {self.path(step)}: {shorten(str(error), 200)}. Make room and run the same "
                 f"command again: it goes on from {_words(self.newest())}"
@@ -142,7 +144,7 @@ def _words(step: int) -> str:
 
 
 def _again(folder: Path) -> str:
-    return f"remove {folder} to begin again from what was saved before, if anything was"
+    return f"remove {folder} to begin again at step 0"
 
 
 def _sizes(folder: Path) -> dict[str, Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from safetensors.torch import load_file
@@ -108,6 +109,8 @@ def test_a_resumed_training_has_the_same_evaluations(work, evaluated) -> None:
         fit(replace(asked, callbacks=[StopAfter(4)]))
     assert [row.step for row in read_holdout(asked.out)] == [0, 2, 4]
     assert not (asked.out / "sar_eval.json").exists()
+    kept = read_json(asked.out / "best" / "sar_eval.json")["training"]["step"]
+    assert kept <= 2, "the weights of step 4 may not come out the same again"
     fit(asked)
     for folder in (asked.out, asked.out / "best"):
         assert _weights(folder) == _weights(evaluated / folder.relative_to(asked.out))
@@ -117,6 +120,19 @@ def test_a_resumed_training_has_the_same_evaluations(work, evaluated) -> None:
     assert read_json(asked.out / "best" / "sar_eval.json") == read_json(
         evaluated / "best" / "sar_eval.json"
     )
+
+
+def test_a_kill_between_a_state_and_its_best_loses_neither(work, tmp_path) -> None:
+    """The state of step 2 has the weights that were the best."""
+    asked = evaluated_job(work, tmp_path / "out", stop=2)
+    with pytest.raises(Incomplete):
+        fit(asked)
+    assert best_step(read_holdout(asked.out)) == 2
+    before = _weights(asked.out / "best")
+    rmtree(asked.out / "best")
+    fit(evaluated_job(work, asked.out, stop_at=2))
+    assert _weights(asked.out / "best") == before
+    assert f"# {asked.out.name}\n" in (asked.out / "best" / "README.md").read_text()
 
 
 def test_another_sample_cannot_be_paired(work, evaluated, tmp_path) -> None:

@@ -18,7 +18,7 @@ def in_two_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
         monkeypatch.setattr(ranks, "gather_object", lambda own: sent.extend(own) or own)
         for work in works:
             _end(lambda work=work: ranks.on_every_rank(work))
-        monkeypatch.setattr(ranks, "gather_object", lambda own: sent)  # noqa: ARG005
+        monkeypatch.setattr(ranks, "gather_object", lambda own: sent)
         return [_end(lambda work=work: ranks.on_every_rank(work)) for work in works]
 
     return run

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,11 @@ def test_peaks_by_the_names_that_drivers_give(name: str, peak: float | None) -> 
 def test_lengths_of_padded_and_packed_pictures_are_the_same() -> None:
     rows = sequences((3, 9), (7, 4), (5, 16))
     assert picture_lengths(padded(rows)) == picture_lengths(packed(rows)) == [(12, 9), (11, 4), (21, 16)]
+
+
+def test_a_packed_row_has_a_mask_of_its_square() -> None:
+    packed_too = replace(COST, packed=True)
+    assert packed_too.activation_bytes - COST.activation_bytes == (8 * 1072) ** 2
 
 
 class Batches(IterableDataset[dict[str, Any]]):

@@ -1,6 +1,7 @@
 """A training goes on with what it began with, or begins anew and takes nothing over."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_shards_that_were_added_or_cut_anew_are_other_data(
 ) -> None:
     out = tmp_path / "out"
     _keep(out, *places, resumed=0)
+    shutil.rmtree(tmp_path / "a")
     write(tmp_path / "a", rows, per_shard=per_shard)
     with pytest.raises(BadInput, match=r"data\.shards = .*120 rows in 4 row groups .*, asked for is"):
         _keep(out, *places)
