@@ -1,6 +1,7 @@
 """Flags and recipes are one way to a checkpoint, which says how it was made, and goes to the hub."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +38,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shards(rows, root / "tokens", TOKEN_SCHEMA)
     (root / "shape.json").write_text(json.dumps(SHAPE))
     return root
+
+
+def test_the_page_says_that_a_test_was_trained_on(work: Path, tmp_path: Path, sar_eval_here: Here) -> None:
+    tokens = shutil.copytree(work / "tokens", tmp_path / "tokens")
+    (tokens / "selection.json").write_text('{"prompts_of_a_test": 5}')
+    code, said = sar_eval_here(*flags(work, tmp_path / "out"), "--data", tokens)
+    assert code == 0, said
+    assert "5 prompts of a test suite" in (tmp_path / "out" / "training.html").read_text()
 
 
 def flags(work: Path, out: Path) -> list[object]:

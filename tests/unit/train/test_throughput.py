@@ -21,6 +21,7 @@ from sar_eval.train import cost_callback
 from sar_eval.train.batches import packed, padded
 from sar_eval.train.cost_callback import CostCallback
 from sar_eval.train.model import TrainedDecoder, prepare
+from sar_eval.train.step_rows import StepRows
 from sar_eval.train.throughput import GB, TrainingCost, data_sheet_flops, forward_flops, picture_lengths
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, compile_layers, training_arguments
 from sar_eval.train.training_options import TrainingOptions
@@ -118,11 +119,16 @@ def test_a_packed_row_has_a_mask_of_its_square() -> None:
 
 
 class Batches(IterableDataset[dict[str, Any]]):
-    first_step = 0
+    first_step, total = 0, 32
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for _ in range(2):
-            yield {**padded(sequences((4, 16), (6, 16))), "total": 32, "keys": ["a", "b"], "truncated": 0}
+            yield {
+                **padded(sequences((4, 16), (6, 16))),
+                "total": self.total,
+                "keys": ["a", "b"],
+                "truncated": 0,
+            }
 
 
 def train(folder: Path, told: list[str], **options: Any) -> list[dict[str, float]]:
@@ -153,6 +159,17 @@ def test_checkpointing_changes_no_loss_and_cost_and_utilisation_are_told(
     flops = 3 * (forward_flops(config, 20, 16, CODES) + forward_flops(config, 22, 16, CODES)) / 32
     for point in kept:
         assert point["mfu"] == pytest.approx(flops * point["tokens_per_s"] / 1e9, rel=0.02, abs=1e-4)
+
+
+def test_a_pass_is_remembered_with_the_mean_of_its_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each has half of its step's tokens, so that its part of the step's mean is half of it."""
+    monkeypatch.setattr(Batches, "total", 64)
+    passes: list[float] = []
+    monkeypatch.setattr(StepRows, "add", lambda rows, keys, loss: passes.append(loss.item()))
+    curve = train(tmp_path / "out", [])
+    assert passes == pytest.approx([2 * point["loss"] for point in curve], rel=1e-4)
 
 
 @pytest.mark.slow

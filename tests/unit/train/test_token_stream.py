@@ -47,6 +47,15 @@ def test_any_range_is_what_reading_on_gives(tmp_path: Path) -> None:
         assert firsts(other, start, stop) == whole[start:stop]
 
 
+def test_a_stream_that_forgot_reads_again(tmp_path: Path) -> None:
+    found = stream(write(tmp_path / "a", 210))
+    before = firsts(found, 0, 60)
+    assert found._sources[0]._buffer.nbytes > 0
+    found.forget()
+    assert (found._sources[0]._window, found._sources[0]._buffer.nbytes) == (None, 0)
+    assert firsts(found, 0, 60) == before
+
+
 def test_the_rows_are_those_of_the_shards(tmp_path: Path) -> None:
     for row in stream(write(tmp_path / "a", 90)).rows(0, 90):
         n = int(row.codes[0])
