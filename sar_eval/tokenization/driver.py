@@ -18,6 +18,8 @@ from sar_eval.storage.token_folder import (
     SPEC,
     BlockFigures,
     TokenFolder,
+    check_finished,
+    check_shards,
     plan_bytes,
     shard_name,
 )
@@ -78,6 +80,7 @@ def tokenize(
     if folder.manifest() is None:
         _run(TokenizeTask(folder.store.uri, spec, request.batch_size), folder, runtime, progress)
         _finish(spec, folder)
+    check_finished(folder.store)
     return _result(folder)
 
 
@@ -103,7 +106,7 @@ def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
         folder.store.check_writable()
         folder.begin(spec.to_json(), plan)
         stored = folder.spec()
-    spec.check_same(stored, request.out)
+    spec.check_same(stored, request.out, lambda: folder.first_change(plan))
     return spec, folder
 
 
@@ -150,6 +153,7 @@ def _finish(spec: TokenizeSpec, folder: TokenFolder) -> None:
     found = list(folder.figures())
     if len(found) < spec.blocks:
         raise Incomplete(f"{spec.blocks - len(found)} of {spec.blocks} blocks are missing: run this again")
+    check_shards(folder.store, {shard_name(each.block): each.bytes for each in found if each.rows})
     rejected = _added(found, "rejected")
     if not any(figures.rows for figures in found):
         reasons = ", ".join(f"{number} {reason}" for reason, number in rejected.items())

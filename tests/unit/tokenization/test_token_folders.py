@@ -1,6 +1,7 @@
 """Folders of token shards: their rows, what was left out, resuming, refusals, and the page of a sample."""
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sar_eval.images.files import decode_image, encode_png
 from sar_eval.report.token_page import write_token_page
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
 from sar_eval.storage.token_folder import TokenRow, shard_bytes
+from sar_eval.storage.token_shards import TokenShards
 from sar_eval.tokenization.inspect import look_at
 from tests.small_sets import png
 from tests.token_folders import HereRuntime, small_tokenizer, tokenize
@@ -111,6 +113,15 @@ def test_nothing_is_lost_in_silence(visual: Path, tmp_path: Path) -> None:
         tokenize([data], visual, tmp_path / "none", min_side=1000)
 
 
+def test_names_that_are_no_text_are_told(visual: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data", 1)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x.\udcff"))
+    done = tokenize([data, tmp_path / "a.tar"], visual, tmp_path / "out")
+    assert done.rejected == {"no_picture": 1}
+    assert done.examples == ("a.tar/a.tar/x: no_picture (only \\udcff)",)
+
+
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 def test_what_was_stopped_goes_on(visual: Path, tmp_path: Path, blocks: int) -> None:
     data = pictures(tmp_path / "data")
@@ -140,9 +151,46 @@ def test_another_batch_size_goes_on_and_other_options_do_not(visual: Path, tmp_p
         tokenize([pictures(tmp_path / "other")], visual, out, block_pictures=5)
     with pytest.raises(SpecMismatch, match="another tokenizer"):
         tokenize([data], small_tokenizer(tmp_path / "second"), out, block_pictures=5)
-    (data / "00.png").unlink()
-    with pytest.raises(SpecMismatch, match="the pictures have changed since"):
+    (data / "07.txt").write_text("number seven")
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 07\.png has another size or other captions"):
         tokenize([data], visual, out, block_pictures=5)
+    (data / "07.txt").write_text("number 7")
+    (data / "11.png").unlink()
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 11\.png is gone"):
+        tokenize([data], visual, out, block_pictures=5)
+    (data / "00.png").unlink()
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 00\.png was where 01\.png is now"):
+        tokenize([data], visual, out, block_pictures=5)
+
+
+def test_a_shard_that_was_lost_is_named(visual: Path, tmp_path: Path) -> None:
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    tokenize([data], visual, out, block_pictures=5)
+    shard, listed = out / "shard-000001.parquet", out / "manifest.json"
+    whole, manifest = shard.read_bytes(), listed.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(BadInput, match=r"shard-000001\.parquet has another size than on record"):
+        TokenShards([out])
+    shard.unlink()
+    with pytest.raises(BadInput, match=r"shard-000001\.parquet is gone that is on record: copy it again"):
+        TokenShards([str(out)])
+    for _ in range(2):  # with a manifest, and without one
+        with pytest.raises(BadInput, match=r"shard-000001\.parquet is gone that is on record"):
+            tokenize([data], visual, out, block_pictures=5)
+        listed.unlink(missing_ok=True)
+    (out / "done" / "000001.json").unlink()
+    tokenize([data], visual, out, block_pictures=5)
+    assert (shard.read_bytes(), listed.read_bytes()) == (whole, manifest)
+
+
+def test_a_manifest_of_anyone_is_no_matter(tmp_path: Path) -> None:
+    write_shards([{"tokens": [1], "caption": "x"}], tmp_path / "out", TOKEN_SCHEMA)
+    for text in ("[]", '{"shards": 3}', '{"format": "else", "shards": [{"name": "shard-7", "bytes": 1}]}'):
+        (tmp_path / "out" / "manifest.json").write_text(text)
+        assert TokenShards([tmp_path / "out"]).rows.tolist() == [1]
+    (tmp_path / "out" / "manifest.json").write_text('{"format": "sar-eval-tokens/1", "shards": 3}')
+    with pytest.raises(BadInput, match=r"manifest\.json.*shards"):
+        TokenShards([tmp_path / "out"])
 
 
 def test_a_folder_with_other_files_is_left_alone(visual: Path, tmp_path: Path) -> None:
