@@ -86,7 +86,7 @@ def test_workers_deal_the_batches_among_themselves(place: str, text: TextIds, wo
 
 def test_a_batch_that_cannot_be_shared() -> None:
     with pytest.raises(BadInput, match="cannot be shared by 3 devices in forward passes of 2 pictures"):
-        TrainingOptions(steps=1, batch_size=8, micro=2).micro_batch(3)
+        TrainingOptions(steps=1, batch_size=8, learning_rate=1e-3, micro=2).micro_batch(3)
 
 
 def test_a_picture_that_is_longer_than_the_context(place: str, text: TextIds) -> None:

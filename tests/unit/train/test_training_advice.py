@@ -10,7 +10,7 @@ from sar_eval.train.trainer import training_arguments
 from sar_eval.train.training_advice import advice, enough_memory
 from sar_eval.train.training_options import TrainingOptions
 
-OPTIONS = TrainingOptions(steps=400, batch_size=8, micro=4)
+OPTIONS = TrainingOptions(steps=400, batch_size=8, learning_rate=1e-3, micro=4)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_one_process_trains_on_one_gpu_and_the_others_are_told(tmp_path: Path) -
     ("steps", "stop_at", "share"), [(8, 0, "4%"), (400, 50, "24%"), (101, 0, "50%"), (400, 0, "")]
 )
 def test_a_warm_up_without_end_is_told(steps: int, stop_at: int, share: str) -> None:
-    said = advice(TrainingOptions(steps=steps, stop_at=stop_at))
+    said = advice(TrainingOptions(steps=steps, learning_rate=1e-3, stop_at=stop_at))
     assert [f"its last step has {share} of the rate" in sentence for sentence in said] == [True] * bool(
         share
     )

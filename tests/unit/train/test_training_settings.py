@@ -17,7 +17,7 @@ START = {"by": "shape", "digest": "a"}
 
 
 def _keep(out: Path, *places: str, resumed: int = 4, start: Any = START, **options: Any) -> None:
-    asked = TrainingOptions(**{"steps": 8, "schedule": "constant", **options})
+    asked = TrainingOptions(**{"steps": 8, "learning_rate": 1e-3, "schedule": "constant", **options})
     data = [parse_place(place) for place in places]
     stream = TokenStream(data, seed=0, window=asked.window, caption_dropout=0.0)
     keep_settings(out, training_settings(asked, start, data, stream), asked, resumed)
