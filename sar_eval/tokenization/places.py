@@ -23,7 +23,10 @@ from sar_eval.tokenization.sources.pictures import TABLE_SUFFIXES, TABLES, Pictu
 from sar_eval.tokenization.sources.source import Source
 from sar_eval.tokenization.sources.webdataset import WebDatasetSource
 
-_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?((?:/.*)?)", re.ASCII)
+# The revisions with slashes are where the hub keeps its own Parquet files of a dataset, and requests.
+_DATASET = re.compile(
+    r"hf://datasets/([\w.-]+/[\w.-]+)(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?((?:/.*)?)", re.ASCII
+)
 
 
 def open_sources(places: Sequence[str], options: TokenizeOptions) -> list[Source]:
@@ -88,20 +91,30 @@ def pinned(place: str) -> str:
     """
     if not place.startswith(f"{HUB}://"):
         return place
-    match = _DATASET.fullmatch(place.rstrip("/"))
-    if match is None:
-        raise BadInput(
-            f"{place}: a dataset of the hub is hf://datasets/ORG/NAME, with @REVISION or /FOLDER"
-        )
+    name, revision, folder = parse_dataset(place)
     if is_offline():
         raise BadInput(f"{place}: the hub may not be asked (SAR_EVAL_OFFLINE or HF_HUB_OFFLINE is set)")
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().dataset_info(match[1], revision=match[2]).sha
+        commit = HfApi().dataset_info(name, revision=revision).sha
     except Exception as error:
         raise BadInput(f"{place} cannot be asked for: {fault(error).text}") from error
-    return f"{HUB}://datasets/{match[1]}@{commit}{match[3]}"
+    return f"{HUB}://datasets/{name}@{commit}{folder}"
+
+
+def parse_dataset(place: str) -> tuple[str, str | None, str]:
+    """ORG/NAME, revision and folder (with the slash before it) of `hf://datasets/ORG/NAME@REVISION/FOLDER`.
+
+    Raises:
+        BadInput: it is of another form.
+    """
+    match = _DATASET.fullmatch(place.rstrip("/"))
+    if match is None:
+        raise BadInput(
+            f"{place}: a dataset of the hub is hf://datasets/ORG/NAME, with @REVISION or /FOLDER"
+        )
+    return match[1], match[2], match[3]
 
 
 def _kind_of(names: Iterable[str], place: str) -> str:

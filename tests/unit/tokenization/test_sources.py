@@ -15,7 +15,7 @@ import pytest
 from sar_eval.errors import BadInput
 from sar_eval.storage.token_folder import Rejected
 from sar_eval.tokenization.options import TokenizeOptions
-from sar_eval.tokenization.places import blocks_of, open_place, open_sources, pinned
+from sar_eval.tokenization.places import blocks_of, open_place, open_sources, parse_dataset, pinned
 from sar_eval.tokenization.sources.source import SourcePicture
 from tests.small_sets import make_set, png
 
@@ -192,6 +192,13 @@ def test_addresses_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinned("s3://bucket/data") == "s3://bucket/data"
     with pytest.raises(BadInput, match="hf://datasets/ORG/NAME"):
         pinned("hf://org/name")
+    for text, parts in (
+        ("org/n.a-me", ("org/n.a-me", None, "")),
+        ("org/name@v1/in/it/", ("org/name", "v1", "/in/it")),
+        ("org/name@refs/convert/parquet", ("org/name", "refs/convert/parquet", "")),
+        ("org/name@refs/pr/7/default/train", ("org/name", "refs/pr/7", "/default/train")),
+    ):
+        assert parse_dataset(f"hf://datasets/{text}") == parts
     monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
     with pytest.raises(BadInput, match="may not be asked"):
         pinned("hf://datasets/org/name")
