@@ -90,14 +90,14 @@ def bucket_sizes(area: int, step: int, max_aspect: float) -> tuple[Size, ...]:
     """The sizes (height, width) of multiples of `step` that no wider or taller one of this area contains.
 
     Args:
-        area: pixels, at most.
+        area: pixels, at most; of a square of `step` at least, so that there is a size.
         step: pixels.
         max_aspect: longer side over shorter side, at most.
     """
     found = set()
     for height in range(step, int(math.sqrt(area * max_aspect)) + step, step):
-        width = area // height // step * step
-        if width and max(height, width) <= max_aspect * min(height, width):
+        width = min(area // height, int(height * max_aspect)) // step * step
+        if width and height <= max_aspect * width:
             found |= {(height, width), (width, height)}
     inside = {
         small

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sar_eval.errors import BadInput
@@ -65,13 +65,29 @@ def test_without_cropping_a_picture_is_stretched_a_little_or_refused() -> None:
         rule(size=(32, 32), crop="none").fit(ramp(64, int(64 * MAX_STRETCH) + 2), "k")
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([8, 16, 64]), st.floats(1, 4))
-def test_every_picture_gets_a_bucket(height: int, width: int, step: int, aspect: float) -> None:
-    options = TokenizeOptions(size=(256, 256), buckets=step, max_aspect=aspect)
-    target = SizeRule(options, 8).target((height, width))
+SIDES = st.integers(1, 128).map(lambda tokens: 8 * tokens)
+
+
+@given(
+    st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    st.tuples(SIDES, SIDES),
+    SIDES,
+    st.one_of(st.just(1.0), st.floats(1, 4)),
+)
+def test_every_picture_gets_a_bucket(
+    picture: tuple[int, int], size: tuple[int, int], step: int, aspect: float
+) -> None:
+    assume(step**2 <= math.prod(size))
+    options = TokenizeOptions(size=size, buckets=step, max_aspect=aspect)
+    target = SizeRule(options, 8).target(picture)
     assert all(side % step == 0 and side > 0 for side in target)
-    assert math.prod(target) <= 256 * 256
+    assert math.prod(target) <= math.prod(size)
     assert max(target) <= aspect * min(target)
+
+
+def test_squares_are_buckets_of_any_area() -> None:
+    assert bucket_sizes(512 * 768, 64, 1.0) == ((576, 576),)
+    assert bucket_sizes(640 * 640, 256, 1.2) == ((512, 512),)
 
 
 def test_buckets_hold_as_many_pixels_as_they_may() -> None:
