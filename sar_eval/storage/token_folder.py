@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ _PLAN_SCHEMA = pa.schema(
     [
         *(("place", pa.int32()), ("path", pa.string()), ("size", pa.int64()), ("first", pa.int64())),
         *(("stop", pa.int64()), ("rows", pa.int64()), ("sidecar", pa.string())),
-        ("captions", pa.list_(pa.string())),
+        *(("sidecar_size", pa.int64()), ("captions", pa.list_(pa.string()))),
     ]
 )
 
@@ -55,6 +56,7 @@ class Unit:
         first, stop: row groups of a Parquet file; of a set, `first` is the object's number.
         rows: pictures in it, where that is known ahead; else 0.
         sidecar: the file with the captions of a picture.
+        sidecar_size: of that file in bytes.
         captions: of a picture, where a table gave them.
     """
 
@@ -65,6 +67,7 @@ class Unit:
     stop: int = 0
     rows: int = 0
     sidecar: str | None = None
+    sidecar_size: int = 0
     captions: tuple[str, ...] | None = None
 
 
@@ -87,6 +90,11 @@ class Rejected:
     reason: str
     detail: str = ""
     number: int = 1
+
+    def to_json(self) -> dict[str, Json]:
+        """As a line of `rejected`; what is no text in names of files and of members is escaped."""
+        detail = self.detail.encode("utf-8", "backslashreplace").decode()
+        return asdict(self) | {"detail": detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +147,19 @@ class TokenFolder:
         """
         where = self.store.where(PLAN)
         with object_errors(where), self.store.open(PLAN) as file, pq.ParquetFile(file) as plan:
-            rows = plan.read_row_group(block, use_threads=False).to_pylist()
-        return [Unit(**row | {"captions": _as_tuple(row["captions"])}) for row in rows]
+            return _units_of(plan, block)
+
+    def first_change(self, plan: bytes) -> str:
+        """In which file another plan first differs from the one that is stored, for messages.
+
+        Raises:
+            BadInput: the stored plan is damaged.
+        """
+        where = self.store.where(PLAN)
+        with object_errors(where), self.store.open(PLAN) as file, pq.ParquetFile(file) as stored:
+            now = pq.ParquetFile(io.BytesIO(plan))
+            pairs = zip_longest(*(_all_units(each) for each in (stored, now)))
+            return next((_change(before, after) for before, after in pairs if before != after), "")
 
     def commit(
         self,
@@ -158,7 +177,7 @@ class TokenFolder:
         if data:
             self.store.write(shard_name(block), data)
         if rejected:
-            lines = b"".join(json_bytes(asdict(line)) for line in rejected)
+            lines = b"".join(json_bytes(line.to_json()) for line in rejected)
             self.store.write(f"rejected/{block:06d}.jsonl", lines)
         figures = _figures(block, rows, rejected, data)
         self.store.write(f"done/{block:06d}.json", json_bytes(asdict(figures)))
@@ -266,6 +285,23 @@ def check_finished(store: ObjectStore) -> None:
         raise BadInput(
             f"{store.uri} is not finished: run the same `sar-eval train tokenize` again to go on"
         )
+
+
+def _units_of(plan: pq.ParquetFile, block: int) -> list[Unit]:
+    rows = plan.read_row_group(block, use_threads=False).to_pylist()
+    return [Unit(**row | {"captions": _as_tuple(row["captions"])}) for row in rows]
+
+
+def _all_units(plan: pq.ParquetFile) -> Iterator[Unit]:
+    return (unit for block in range(plan.num_row_groups) for unit in _units_of(plan, block))
+
+
+def _change(before: Unit | None, after: Unit | None) -> str:
+    if before is None or after is None:
+        return f"{after.path} is new" if after else f"{before.path} is gone" if before else ""
+    if (before.place, before.path) == (after.place, after.path):
+        return f"{after.path} has another size or other captions"
+    return f"{before.path} was where {after.path} is now"
 
 
 def _as_tuple(captions: list[str] | None) -> tuple[str, ...] | None:

@@ -103,7 +103,7 @@ def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
         folder.store.check_writable()
         folder.begin(spec.to_json(), plan)
         stored = folder.spec()
-    spec.check_same(stored, request.out)
+    spec.check_same(stored, request.out, lambda: folder.first_change(plan))
     return spec, folder
 
 

@@ -54,10 +54,12 @@ def open_place(number: int, name: str, place: str, options: TokenizeOptions) -> 
     if not only and (SPEC in files or REPACKED in files):
         return ImageSetSource(number, name, SetReader(store))
     if only.lower().endswith(TABLE_SUFFIXES):
-        return PictureSource(number, name, store, files, only, options)
+        return PictureSource(number, name, store, files, only, options, only)
     kind = options.format or _kind_of([only] if only else files, place)
     if kind == "pictures":
-        return PictureSource(number, name, store, files, _table(files, store), options)
+        if only and not is_picture(only):
+            raise BadInput(f"{place} is no picture: .jpg, .png or .webp")
+        return PictureSource(number, name, store, files, _table(files, store), options, only)
     suffix, source = (".parquet", ParquetSource) if kind == "parquet" else (".tar", WebDatasetSource)
     found = [files[n] for n in ([only] if only else files) if n.lower().endswith(suffix)]
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,13 @@ class TokenizeSpec:
             "blocks": self.blocks,
         }
 
-    def check_same(self, stored: Json, out: str) -> None:
+    def check_same(self, stored: Json, out: str, change: Callable[[], str]) -> None:
         """Refuse to go on with what was begun otherwise.
+
+        Args:
+            stored: the `tokenization.json` that is there.
+            out: the folder, for messages.
+            change: says what differs from the stored plan.
 
         Raises:
             SpecMismatch: naming what differs.
@@ -65,6 +70,5 @@ class TokenizeSpec:
             raise SpecMismatch(f"{out} was begun from {', '.join(stored['places'])}: {MEND}")
         if own["plan"] != stored["plan"]:
             raise SpecMismatch(
-                f"the pictures have changed since {out} was begun (files were added, removed or have "
-                "another size): use another --out"
+                f"the pictures have changed since {out} was begun: {change()}. Use another --out"
             )

@@ -27,11 +27,21 @@ TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 CAPTION_COLUMNS = ("caption", "captions", "text", "prompt")
 SIDECAR = ".txt"
+# Of pictures that are not read, and counted as such.
+OTHER_PICTURES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm", ".pgm"),
+    *(".pjpeg", ".pnm", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSource:
-    """Files of one place; `table` names its table of captions. See `Source`."""
+    """Files of one place; see `Source`.
+
+    Attributes:
+        table: name of its table of captions; "" without one.
+        only: the file that was named: a table, whose rows are wanted, or a picture; "" for all pictures.
+    """
 
     number: int
     name: str
@@ -39,10 +49,12 @@ class PictureSource:
     files: Mapping[str, ObjectInfo]
     table: str
     options: TokenizeOptions
+    only: str = ""
 
     def units(self) -> Iterator[Unit]:
-        """One for each picture, by name; with a table, for each of its rows."""
-        return self._listed() if self.table else self._beside()
+        """One for each picture, by name; with a table those of its rows, then those that it has not."""
+        units = self._listed() if self.table else self._beside()
+        return (unit for unit in units if self.only in ("", self.table, unit.path))
 
     def read(self, units: Sequence[Unit]) -> Iterator[Found]:
         """Pictures in order; `READERS` files are on their way at a time."""
@@ -59,6 +71,11 @@ class PictureSource:
         key = safe_key(self.name, unit.path)
         if unit.size < 0:
             return Rejected(key, "missing", f"named by {self.table}")
+        if not is_picture(unit.path):
+            suffix = PurePosixPath(unit.path).suffix or "a name without suffix"
+            return Rejected(key, "unreadable", f"{suffix}: only {', '.join(SUFFIXES)} are read")
+        if self.table and not unit.captions:
+            return Rejected(key, "no_caption", f"{self.table} has none")
         if unit.size > MAX_BYTES:
             return Rejected(key, "unreadable", f"{unit.size:,} bytes: more than {MAX_BYTES:,} are not read")
         try:
@@ -82,12 +99,14 @@ class PictureSource:
                 f"--caption-column: {self.store.uri} has no table of captions ({', '.join(TABLES[:2])}); "
                 f"captions beside pictures are NAME{SIDECAR}"
             )
-        for name, info in self.files.items():
-            if not is_picture(name):
-                continue
-            sidecar = str(PurePosixPath(name).with_suffix(SIDECAR))
-            found = sidecar if sidecar in self.files else None
-            yield Unit(self.number, name, info.size, rows=1, sidecar=found)
+        for name in self._pictures():
+            sidecar = self.files.get(str(PurePosixPath(name).with_suffix(SIDECAR)))
+            beside = {"sidecar": sidecar.name, "sidecar_size": sidecar.size} if sidecar else {}
+            yield Unit(self.number, name, self.files[name].size, rows=1, **beside)
+
+    def _pictures(self) -> Iterator[str]:
+        """Files that are called pictures, those of formats that are not read too: they are counted."""
+        return (name for name in self.files if name.lower().endswith((*SUFFIXES, *OTHER_PICTURES)))
 
     def _listed(self) -> Iterator[Unit]:
         """Several rows of one picture are its captions, together."""
@@ -99,8 +118,10 @@ class PictureSource:
             found.setdefault(name, []).extend(self._texts(row, where))
         for name, texts in found.items():
             info = self.files.get(name)
-            size = info.size if info and is_picture(name) else -1
-            yield Unit(self.number, name, size, rows=1, captions=tuple(texts))
+            yield Unit(self.number, name, info.size if info else -1, rows=1, captions=tuple(texts))
+        for name in self._pictures():
+            if name not in found and self.only != self.table:
+                yield Unit(self.number, name, self.files[name].size, rows=1, captions=())
 
     def _table_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows of the table, of which a copy is read: it may be in a bucket."""

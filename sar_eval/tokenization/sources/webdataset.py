@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from sar_eval.documents import parse_json
 from sar_eval.errors import BadInput
@@ -18,7 +18,8 @@ from sar_eval.tokenization.sources.source import Found, SourcePicture, safe_key
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTIONS = ("caption", "captions", "text", "prompt")  # of a `.json`, where there is no `.txt`
 LARGEST = 512_000_000  # bytes of a member that are read
-Member = tuple[str, str, bytes]  # stem, suffix, contents
+BLOCK = 512  # bytes of a header; one of zeros ends the archive
+Member = tuple[str, str, bytes | None]  # stem, suffix, contents unless they are not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,18 @@ class WebDatasetSource:
             detail = f"the tar is damaged after {samples} samples: {error}"
             yield Rejected(safe_key(self.name, path), "unreadable", detail)
 
-    def _sample(self, key: str, files: Mapping[str, bytes]) -> Iterator[Found]:
-        image = next((files[suffix] for suffix in IMAGES if suffix in files), None)
-        if image is not None:
+    def _sample(self, key: str, members: Mapping[str, bytes | None]) -> Iterator[Found]:
+        files = {suffix: data for suffix, data in members.items() if data is not None}
+        image = next((suffix for suffix in IMAGES if suffix in members), None)
+        if image is None:
+            yield Rejected(key, "no_picture", f"only {', '.join(sorted(members))}")
+        elif image not in files:
+            yield Rejected(key, "unreadable", f"its {image} is a link, or has more than {LARGEST:,} bytes")
+        else:
             try:
-                yield SourcePicture(key, image, self._captions(files, key))
+                yield SourcePicture(key, files[image], self._captions(files, key))
             except BadInput as error:
                 yield Rejected(key, "no_caption", str(error))
-        elif files:
-            yield Rejected(key, "no_picture", f"only {', '.join(sorted(files))}")
 
     def _captions(self, files: Mapping[str, bytes], key: str) -> list[Any]:
         """What `--caption-column` names in `.json` or as a file, else the `.txt`, else the usual names."""
@@ -69,19 +73,52 @@ class WebDatasetSource:
         return [_text(files[name]) if name in files else row.get(name) for name in names]
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is right, or an error: `TarFile.next` takes a broken one, or none, for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """See `tarfile.TarInfo`.
+
+        Raises:
+            tarfile.HeaderError: the archive ends here, as it says.
+            tarfile.ReadError: no header is here, and no end either.
+        """
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if bytes(buf) == bytes(BLOCK):
+                raise
+            raise tarfile.ReadError(str(error) if buf else "no end of the archive") from error
+
+
 def _members(file: BinaryIO) -> Iterator[Member]:
-    """Files of a tar. A stem ends at the first dot of the last part of the name, as webdataset has it."""
-    with tarfile.open(fileobj=file, mode="r|") as tar:
+    """Files of a tar. A stem ends at the first dot of the last part of the name, as webdataset has it.
+
+    Raises:
+        tarfile.TarError, EOFError: the archive is damaged, cut off, or another one follows it.
+    """
+    with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar:
         for member in tar:
             folder, slash, name = member.name.rpartition("/")
             stem, _, suffix = name.partition(".")
-            if not member.isreg() or not stem or member.size > LARGEST:
-                continue
-            data = tar.extractfile(member)
-            content = data.read() if data else b""
-            if len(content) != member.size:
-                raise EOFError(f"cut off within {member.name}")
-            yield f"{folder}{slash}{stem}", suffix.lower(), content
+            if stem and not member.isdir():
+                yield f"{folder}{slash}{stem}", suffix.lower(), _contents(tar, member)
+        file.seek(tar.offset)
+    while data := file.read(1 << 20):
+        if data.strip(b"\0"):
+            raise EOFError("its end is followed by more")
+
+
+def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    """Bytes of a member; None of a link or what is too large."""
+    if not member.isreg() or member.size > LARGEST:
+        return None
+    data = tar.extractfile(member)
+    content = data.read() if data else b""
+    if len(content) != member.size:
+        raise EOFError(f"cut off within {member.name}")
+    return content
 
 
 def _text(data: bytes) -> str | None:

@@ -54,6 +54,30 @@ def test_a_folder_with_captions_beside_pictures(tmp_path: Path) -> None:
         found(tmp_path, caption_columns=("caption",))
 
 
+def test_pictures_of_other_formats_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": png(0), "b.gif": b"GIF89a", "c.JFIF": b"x", "notes.md": "x"})
+    unread = {"data/b.gif": "unreadable", "data/c.JFIF": "unreadable"}
+    assert found(tmp_path) == {"data/a.png": [], **unread}
+    write(tmp_path, {"metadata.csv": "file_name,text\na.png,one\nb.gif,two\n"})
+    assert found(tmp_path) == {
+        "data/a.png": ["one"],
+        "data/b.gif": "unreadable",
+        "data/c.JFIF": "unreadable",
+    }
+
+
+def test_a_single_picture(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": png(0), "a.txt": "a ring", "b.png": png(1), "c.gif": b"GIF89a"})
+    assert found(tmp_path / "a.png") == {"data/a.png": ["a ring"]}
+    with pytest.raises(BadInput, match="nothing to tokenize"):
+        found(tmp_path / "c.gif")
+    with pytest.raises(BadInput, match=r"c\.gif is no picture"):
+        found(tmp_path / "c.gif", format="pictures")
+    write(tmp_path, {"metadata.csv": "file_name,text\na.png,one\n"})
+    assert found(tmp_path / "a.png") == {"data/a.png": ["one"]}
+    assert found(tmp_path / "b.png") == {"data/b.png": "no_caption"}
+
+
 def test_a_folder_in_a_bucket(tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     store.pipe_file(f"{tmp_path}/data/a picture.png", png(0))
@@ -80,7 +104,9 @@ def test_a_table_of_captions(tmp_path: Path, name: str) -> None:
         text = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
     write(tmp_path, {name: text, "in/a.png": png(0), "b.png": png(1), "unlisted.png": png(2)})
     listed = {"data/in/a.png": ["one", "again"], "data/b.png": ["two"], "data/gone.png": "missing"}
-    assert found(tmp_path) == listed | {"data/../../etc/passwd.png": "missing"}
+    listed |= {"data/../../etc/passwd.png": "missing"}
+    assert found(tmp_path) == listed | {"data/unlisted.png": "no_caption"}
+    assert found(tmp_path / name) == listed, "a table that is named says which pictures are wanted"
     both = found(tmp_path / name, caption_columns=("text", "other"))
     assert [text for text in both["data/in/a.png"] if text] == ["one", "eins", "again"]
 
@@ -141,12 +167,40 @@ def test_webdataset_tars(tmp_path: Path) -> None:
     assert found(tmp_path / "a.tar", caption_columns=("txt", "long"))[f"{key}/2"] == [None, ["b"]]
 
 
-def test_a_tar_that_was_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_tar_that_is_damaged_is_named(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", {f"{n}.{end}": png(n) for n in range(4) for end in ("png", "jpg")})
-    path.write_bytes(path.read_bytes()[:3000])
-    cut = found(path)
-    assert cut["data/a.tar"] == "unreadable"
-    assert len(cut) > 1
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        third, end = archive.getmembers()[4].offset, archive.offset
+    damaged = {
+        "within a member": (whole[: third - 100], 2),
+        "between members": (whole[:third], 2),
+        "within a header": (whole[: third + 100], 2),
+        "after the last member": (whole[:end], 4),
+        "a broken header": (whole[:third] + bytes(40) + whole[third + 40 :], 2),
+        "zeros for a header": (whole[:third] + bytes(512) + whole[third + 512 :], 3),
+        "two archives": (whole + whole, 5),
+        "nothing": (b"", 1),
+        "no tar": (b"x" * 2000, 1),
+    }
+    for what, (data, most) in damaged.items():
+        path.write_bytes(data)
+        pictures = found(path)
+        assert pictures["data/a.tar"] == "unreadable", what
+        assert len(pictures) <= most, what
+    path.write_bytes(whole[: end + 512])  # all that an end needs
+    assert len(found(path)) == 4
+
+
+def test_members_that_are_not_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tar(tmp_path / "a.tar", {"1.png": png(0), "1.txt": b"x", "2.png": png(1, 64)})
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("3.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "1.png"
+        archive.addfile(link)
+    monkeypatch.setattr("sar_eval.tokenization.sources.webdataset.LARGEST", len(png(0)))
+    key = "data/a.tar"
+    assert found(path) == {f"{key}/1": ["x"], f"{key}/2": "unreadable", f"{key}/3": "unreadable"}
 
 
 def test_sets_give_the_text_that_was_asked(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Folders of token shards: their rows, what was left out, resuming, refusals, and the page of a sample."""
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_nothing_is_lost_in_silence(visual: Path, tmp_path: Path) -> None:
         tokenize([data], visual, tmp_path / "none", min_side=1000)
 
 
+def test_names_that_are_no_text_are_told(visual: Path, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data", 1)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x.\udcff"))
+    done = tokenize([data, tmp_path / "a.tar"], visual, tmp_path / "out")
+    assert done.rejected == {"no_picture": 1}
+    assert done.examples == ("a.tar/a.tar/x: no_picture (only \\udcff)",)
+
+
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 def test_what_was_stopped_goes_on(visual: Path, tmp_path: Path, blocks: int) -> None:
     data = pictures(tmp_path / "data")
@@ -140,8 +150,15 @@ def test_another_batch_size_goes_on_and_other_options_do_not(visual: Path, tmp_p
         tokenize([pictures(tmp_path / "other")], visual, out, block_pictures=5)
     with pytest.raises(SpecMismatch, match="another tokenizer"):
         tokenize([data], small_tokenizer(tmp_path / "second"), out, block_pictures=5)
+    (data / "07.txt").write_text("number seven")
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 07\.png has another size or other captions"):
+        tokenize([data], visual, out, block_pictures=5)
+    (data / "07.txt").write_text("number 7")
+    (data / "11.png").unlink()
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 11\.png is gone"):
+        tokenize([data], visual, out, block_pictures=5)
     (data / "00.png").unlink()
-    with pytest.raises(SpecMismatch, match="the pictures have changed since"):
+    with pytest.raises(SpecMismatch, match=r"changed since .*: 00\.png was where 01\.png is now"):
         tokenize([data], visual, out, block_pictures=5)
 
 
