@@ -1,7 +1,7 @@
 """A folder of token shards while it is made, and its manifest: what `train tokenize` writes.
 
     tokenization.json       what decides the shards: tokenizer, options, places, digest of the plan
-    plan.parquet            a row group for each block: which files and rows are its pictures
+    plan.parquet            a row group for each block: which files and rows are its pictures; after the spec
     shard-000012.parquet    rows of block 12: tokens, captions, height, width, key
     rejected/000012.jsonl   pictures of block 12 that have no row, each with the reason
     done/000012.json        figures of block 12, written last: the block is done
@@ -133,11 +133,15 @@ class TokenFolder:
         """
         return self._json(MANIFEST)
 
-    def begin(self, spec: Mapping[str, Json], plan: bytes) -> None:
-        """Store the plan, then the spec unless one is there: another driver may have been faster."""
-        if not self.store.exists(SPEC):
+    def begin(self, spec: Mapping[str, Json]) -> Json:
+        """Store the spec unless one is there, and return what is: another driver may have been faster."""
+        self.store.create(SPEC, json_bytes(spec))
+        return self.spec()
+
+    def keep_plan(self, plan: bytes) -> None:
+        """Store the plan of the spec that is there: never that of another, which workers would read."""
+        if not self.store.exists(PLAN):
             self.store.write(PLAN, plan)
-            self.store.create(SPEC, json_bytes(spec))
 
     def units(self, block: int) -> list[Unit]:
         """What a block is made of.

@@ -12,7 +12,6 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.runtime.runtimes import Runtime
 from sar_eval.storage.objects import PROBE, check_lasting, open_store
 from sar_eval.storage.token_folder import (
-    MANIFEST,
     PLAN,
     SHARD_FORMAT,
     SPEC,
@@ -26,11 +25,11 @@ from sar_eval.tokenization.encoder import CodeEncoder
 from sar_eval.tokenization.options import TokenizeOptions
 from sar_eval.tokenization.places import blocks_of, open_sources, pinned
 from sar_eval.tokenization.reasons import FAULTS
-from sar_eval.tokenization.spec import TokenizeSpec
+from sar_eval.tokenization.spec import StoredSpec, TokenizeSpec
 from sar_eval.types import Json
 
 Progress = Callable[[int, int, int], None]  # blocks done, all of them, rows so far
-OWN = (SPEC, PLAN, MANIFEST)
+OWN = (SPEC, PLAN)  # of a driver that began at the same time, or was killed
 EXAMPLES = 5  # rejected pictures that are named at the end
 
 
@@ -91,7 +90,7 @@ def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
     request.options.check_patch(encoder.patch)
     check_lasting(request.out)
     folder = TokenFolder(open_store(request.out if "://" in request.out else Path(request.out).absolute()))
-    stored = folder.spec()
+    stored = _stored(folder)
     places = tuple(map(str, request.places))
     found = _resolve(places, request, encoder.metadata, stored)
     plan, digest, blocks = plan_bytes(
@@ -101,19 +100,24 @@ def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
     if stored is None:
         _check_empty(folder)
         folder.store.check_writable()
-        folder.begin(spec.to_json(), plan)
-        stored = folder.spec()
+        stored = StoredSpec.read(folder.begin(spec.to_json()), folder.store.where(SPEC))
     spec.check_same(stored, request.out, lambda: folder.first_change(plan))
+    folder.keep_plan(plan)
     return spec, folder
 
 
+def _stored(folder: TokenFolder) -> StoredSpec | None:
+    found = folder.spec()
+    return None if found is None else StoredSpec.read(found, folder.store.where(SPEC))
+
+
 def _resolve(
-    places: tuple[str, ...], request: TokenizeRequest, metadata: dict[str, str], stored: Json
+    places: tuple[str, ...], request: TokenizeRequest, metadata: dict[str, str], stored: StoredSpec | None
 ) -> TokenizeSpec:
     """With datasets of the hub at the commits where they were when this was begun."""
     absolute = tuple(place if "://" in place else str(Path(place).absolute()) for place in places)
-    if isinstance(stored, dict) and stored.get("places") == list(absolute):
-        at = tuple(map(str, stored.get("pinned", ())))
+    if stored and stored.places == absolute and len(stored.pinned) == len(absolute):
+        at = stored.pinned
     else:
         at = tuple(map(pinned, absolute))
     return TokenizeSpec(absolute, at, request.tokenizer.absolute(), request.options, metadata, "", 0)
