@@ -173,6 +173,8 @@ def _tell(done: Tokenized, out: str) -> None:
     from sar_eval.tokenization.reasons import REASONS
 
     say(f"{done.rows:,} rows, {done.tokens:,} tokens, {done.captions:,} captions in {out}")
+    for note in done.notes:
+        say(f"note: {note}", err=True)
     for reason, number in done.rejected.items():
         say(f"left out: {number:,} {REASONS.get(reason, reason)}", err=True)
     if done.rejected:

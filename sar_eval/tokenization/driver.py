@@ -25,6 +25,7 @@ from sar_eval.tokenization.encoder import CodeEncoder
 from sar_eval.tokenization.options import TokenizeOptions
 from sar_eval.tokenization.places import blocks_of, open_sources, pinned
 from sar_eval.tokenization.reasons import FAULTS
+from sar_eval.tokenization.sources.source import Source
 from sar_eval.tokenization.spec import StoredSpec, TokenizeSpec
 from sar_eval.types import Json
 
@@ -46,13 +47,19 @@ class TokenizeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """What came of it: rows, tokens, captions, and how many pictures were left out, by reason."""
+    """What came of it: rows, tokens, captions, and how many pictures were left out, by reason.
+
+    Attributes:
+        examples: the first of these, for messages.
+        notes: what was assumed of tables of captions, for messages.
+    """
 
     rows: int
     tokens: int
     captions: int
     rejected: dict[str, int]
     examples: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def faults(self) -> int:
@@ -73,29 +80,41 @@ def tokenize(
         StorageFailed: a shard cannot be stored; those before it stay.
         Incomplete: blocks failed more often than they are tried.
     """
-    spec, folder = begin(request)
+    begun = begin(request)
+    spec, folder = begun.spec, begun.folder
     if folder.manifest() is None:
-        _run(TokenizeTask(folder.store.uri, spec, request.batch_size), folder, runtime, progress)
+        readers = tuple(source.without_listing() for source in begun.sources)
+        _run(TokenizeTask(folder.store.uri, spec, readers, request.batch_size), folder, runtime, progress)
         _finish(spec, folder)
-    return _result(folder)
+    return _result(folder, begun.notes)
 
 
-def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is to be done, where, and from what; `notes` say what was assumed of tables."""
+
+    spec: TokenizeSpec
+    folder: TokenFolder
+    sources: list[Source]
+    notes: tuple[str, ...]
+
+
+def begin(request: TokenizeRequest) -> Begun:
     """Begin, or find again what was begun.
 
     Raises:
         BadInput, SpecMismatch: see `tokenize`.
     """
     encoder = CodeEncoder(request.tokenizer)
-    request.options.check_patch(encoder.patch)
+    request.options.check_patch(*encoder.multiples)
     check_lasting(request.out)
     folder = TokenFolder(open_store(request.out if "://" in request.out else Path(request.out).absolute()))
     stored = _stored(folder)
     places = tuple(map(str, request.places))
     found = _resolve(places, request, encoder.metadata, stored)
-    plan, digest, blocks = plan_bytes(
-        blocks_of(open_sources(found.pinned, request.options), request.options.block_pictures)
-    )
+    notes: list[str] = []
+    sources = open_sources(found.pinned, request.options, notes)
+    plan, digest, blocks = plan_bytes(blocks_of(sources, request.options.block_pictures))
     spec = replace(found, plan=digest, blocks=blocks)
     if stored is None:
         _check_empty(folder)
@@ -103,7 +122,7 @@ def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
         stored = StoredSpec.read(folder.begin(spec.to_json()), folder.store.where(SPEC))
     spec.check_same(stored, request.out, lambda: folder.first_change(plan))
     folder.keep_plan(plan)
-    return spec, folder
+    return Begun(spec, folder, sources, tuple(notes))
 
 
 def _stored(folder: TokenFolder) -> StoredSpec | None:
@@ -197,7 +216,7 @@ def _examples(folder: TokenFolder) -> list[str]:
     ]
 
 
-def _result(folder: TokenFolder) -> Tokenized:
+def _result(folder: TokenFolder, notes: tuple[str, ...]) -> Tokenized:
     found = list(folder.figures())
     return Tokenized(
         rows=sum(figures.rows for figures in found),
@@ -205,4 +224,5 @@ def _result(folder: TokenFolder) -> Tokenized:
         captions=sum(figures.captions for figures in found),
         rejected=_added(found, "rejected"),
         examples=tuple(_examples(folder)),
+        notes=notes,
     )

@@ -29,18 +29,23 @@ _DATASET = re.compile(
 )
 
 
-def open_sources(places: Sequence[str], options: TokenizeOptions) -> list[Source]:
-    """The sources at some places.
+def open_sources(places: Sequence[str], options: TokenizeOptions, notes: list[str]) -> list[Source]:
+    """The sources at some places; what they assume of tables is appended to `notes` while they are read.
 
     Raises:
         BadInput: naming the place and what is wrong with it.
     """
     names = _names(places)
     named = enumerate(zip(names, places, strict=True))
-    return [open_place(number, name, place, options) for number, (name, place) in named]
+    sources = [open_place(number, name, place, options, notes) for number, (name, place) in named]
+    if options.image_column and not any(isinstance(source, ParquetSource) for source in sources):
+        raise BadInput(f"--image-column {options.image_column}: no place has Parquet files")
+    if options.caption_columns and all(isinstance(source, ImageSetSource) for source in sources):
+        raise BadInput("--caption-column: the captions of a set are its own")
+    return sources
 
 
-def open_place(number: int, name: str, place: str, options: TokenizeOptions) -> Source:
+def open_place(number: int, name: str, place: str, options: TokenizeOptions, notes: list[str]) -> Source:
     """The source at one place; what kind it is, its files say.
 
     Raises:
@@ -54,12 +59,12 @@ def open_place(number: int, name: str, place: str, options: TokenizeOptions) -> 
     if not only and (SPEC in files or REPACKED in files):
         return ImageSetSource(number, name, SetReader(store))
     if only.lower().endswith(TABLE_SUFFIXES):
-        return PictureSource(number, name, store, files, only, options, only)
+        return PictureSource(number, name, store, files, only, options, notes, only)
     kind = options.format or _kind_of([only] if only else files, place)
     if kind == "pictures":
         if only and not is_picture(only):
             raise BadInput(f"{place} is no picture: .jpg, .png or .webp")
-        return PictureSource(number, name, store, files, _table(files, store), options, only)
+        return PictureSource(number, name, store, files, _table(files, store), options, notes, only)
     suffix, source = (".parquet", ParquetSource) if kind == "parquet" else (".tar", WebDatasetSource)
     found = [files[n] for n in ([only] if only else files) if n.lower().endswith(suffix)]
     if not found:

@@ -219,7 +219,7 @@ def export(model: Autoencoder, out: Path, options: TokenizerOptions) -> None:
         "levels": options.levels,
     }
     if options.kind == "factored":
-        config |= {"kind": options.kind, "color_levels": options.color_levels}
+        config |= {"columns": COLUMNS, "kind": options.kind, "color_levels": options.color_levels}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name, module in zip(("encoder", "decoder"), _contracts(model), strict=True):
         save_torchscript(module, out / f"{name}.jit")
