@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sar_eval.train.tokenize import tokenize
 from torch import Tensor
 
 from sar_eval.errors import BadInput
@@ -30,6 +29,7 @@ from sar_eval.suites.shapes.scenes import Scene, Shape
 from sar_eval.suites.shapes.vocabulary import BACKGROUND, PALETTE, SHAPES
 from sar_eval.train.scenes import make_scenes
 from sar_eval.train.tokenizer import TokenizerOptions, build_autoencoder, export, train_tokenizer
+from tests.token_folders import tokenize
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 SMALL = TokenizerOptions(
