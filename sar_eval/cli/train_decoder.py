@@ -44,12 +44,7 @@ def pretrain(
     """Train a new decoder on token shards: from a language model, or from random weights."""
     from sar_eval.train.train_recipe import make_train_recipe
 
-    is_demo = what.init is None and what.shape in (None, "demo")
-    base: dict[str, Json] = {
-        "name": "pretrain",
-        "start": {"shape": "demo"},
-        "training": {"learning_rate": 2e-3 if is_demo else 1e-4},
-    }
+    base: dict[str, Json] = {"name": "pretrain", "start": {"shape": "demo"}}
     _train(make_train_recipe(base, recipe_changes(what, how, watch)), what.out, where, results)
 
 
@@ -60,8 +55,7 @@ def sft(
     """Fine-tune a checkpoint, usually on few and good pictures."""
     from sar_eval.train.train_recipe import make_train_recipe
 
-    base: dict[str, Json] = {"name": "sft", "training": {"learning_rate": 5e-4}}
-    _train(make_train_recipe(base, recipe_changes(what, how, watch)), what.out, where, results)
+    _train(make_train_recipe({"name": "sft"}, recipe_changes(what, how, watch)), what.out, where, results)
 
 
 @with_options(without=NOT_HERE)
@@ -92,6 +86,10 @@ def _train(recipe: TrainRecipe, out: Path, where: WhereToPush, results: Results)
     options = named_options("--tracker-option", results.tracker_option)
     trackers = make_trackers(results.track or (), options)
     check_push(where.push, "model", private=where.private)
+    if where.push and recipe.training.lora:
+        from sar_eval.train.push_checkpoint import check_base
+
+        check_base(recipe.start.ckpt)
     from sar_eval.train.launcher import is_first
     from sar_eval.train.train_run import is_finished
 

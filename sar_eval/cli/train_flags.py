@@ -63,7 +63,7 @@ class HowToTrain:
         "Pictures of a step, over all devices; 64 by default.", "run", panel=TRAINING, low=1, high=MAX_BATCH
     )
     learning_rate: float | None = option(
-        "Peak rate; by default 2e-3 for pretrain --shape demo, 5e-4 for sft, else 1e-4.",
+        "Peak rate; by default 2e-3 for --shape demo, 5e-4 for --ckpt, else 1e-4.",
         "run",
         panel=TRAINING,
         above=0,

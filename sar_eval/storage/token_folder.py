@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sar_eval.documents import convert, parse_json
+from sar_eval.documents import convert, cut, parse_json
 from sar_eval.errors import BadInput
 from sar_eval.storage.objects import ObjectMissing, ObjectStore
 from sar_eval.storage.set_objects import object_errors
@@ -110,6 +110,19 @@ class BlockFigures:
     digest: str
     sizes: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedShard:
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What of a manifest is needed to see that all shards are there."""
+
+    shards: tuple[_ListedShard, ...]
 
 
 class TokenFolder:
@@ -290,15 +303,39 @@ def json_bytes(value: Mapping[str, Json]) -> bytes:
 
 
 def check_finished(store: ObjectStore) -> None:
-    """Refuse to read token shards of which some are still to be made.
+    """Refuse to read token shards of which some are still to be made, or were lost since.
 
     Raises:
-        BadInput: blocks are missing.
+        BadInput: blocks are missing, or shards that the manifest lists.
     """
-    if store.exists(SPEC) and not store.exists(MANIFEST):
+    manifest = TokenFolder(store).manifest()
+    if manifest is None and store.exists(SPEC):
         raise BadInput(
             f"{store.uri} is not finished: run the same `sar-eval train tokenize` again to go on"
         )
+    if isinstance(manifest, dict) and manifest.get("format") == SHARD_FORMAT:  # else it is anyone's
+        listed = convert(manifest, _Listed, store.where(MANIFEST)).shards
+        check_shards(store, {shard.name: shard.bytes for shard in listed})
+
+
+def check_shards(store: ObjectStore, sizes: Mapping[str, int]) -> None:
+    """Refuse a folder that has not all its shards, which would be another training in silence.
+
+    Args:
+        store: the folder.
+        sizes: of the shards in bytes, by name.
+
+    Raises:
+        BadInput: naming the first one that is gone or has another size.
+    """
+    there = {info.name: info.size for info in store.list("shard-")}
+    for name, size in sizes.items():
+        if there.get(name) != size:
+            what = "has another size than" if name in there else "is gone that is"
+            raise BadInput(
+                f"{store.where(cut(name))} {what} on record: copy it again; or remove {MANIFEST} and "
+                "its done/*.json, and run the same `sar-eval train tokenize` again"
+            )
 
 
 def _units_of(plan: pq.ParquetFile, block: int) -> list[Unit]:

@@ -48,8 +48,8 @@ class TokenShards:
         """Read the footers.
 
         Raises:
-            BadInput: a place has no shards; a shard is damaged or no shard of tokens; shards are of several
-                tokenizers; or a code is not one of the codebook.
+            BadInput: a place has no shards, or not all of its manifest; a shard is damaged or no shard of
+                tokens; shards are of several tokenizers; or a code is not one of the codebook.
         """
         self._shards = [shard for place in places for shard in _shards_at(place)]
         with ThreadPoolExecutor(READERS, thread_name_prefix="footer") as pool:
@@ -112,7 +112,7 @@ def _shards_at(place: Place) -> list[Shard]:
     """The shards of a folder or URI, by name.
 
     Raises:
-        BadInput: there are none, or they are being made.
+        BadInput: there are none, they are being made, or some were lost.
     """
     store = open_store(place)
     if store.exists(SPEC) or store.exists(REPACKED):

@@ -17,6 +17,8 @@ from sar_eval.storage.token_folder import (
     SPEC,
     BlockFigures,
     TokenFolder,
+    check_finished,
+    check_shards,
     plan_bytes,
     shard_name,
 )
@@ -86,6 +88,7 @@ def tokenize(
         readers = tuple(source.without_listing() for source in begun.sources)
         _run(TokenizeTask(folder.store.uri, spec, readers, request.batch_size), folder, runtime, progress)
         _finish(spec, folder)
+    check_finished(folder.store)
     return _result(folder, begun.notes)
 
 
@@ -173,6 +176,7 @@ def _finish(spec: TokenizeSpec, folder: TokenFolder) -> None:
     found = list(folder.figures())
     if len(found) < spec.blocks:
         raise Incomplete(f"{spec.blocks - len(found)} of {spec.blocks} blocks are missing: run this again")
+    check_shards(folder.store, {shard_name(each.block): each.bytes for each in found if each.rows})
     rejected = _added(found, "rejected")
     if not any(figures.rows for figures in found):
         reasons = ", ".join(f"{number} {reason}" for reason, number in rejected.items())

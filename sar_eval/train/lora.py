@@ -18,6 +18,7 @@ from torch import Tensor
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import Checkpoint
+from sar_eval.tensors.hub import HUB_NAME
 from sar_eval.train.start import CheckpointStart, Start
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -62,7 +63,8 @@ def lora_config(rank: int, base: str = "") -> Any:
     """peft's `LoraConfig`; `base` names the checkpoint, of the hub with its commit."""
     from peft import LoraConfig
 
-    name, _, revision = base.partition("@")
+    is_of_hub = HUB_NAME.fullmatch(base) is not None  # else a path, which may have the sign too
+    name, _, revision = base.partition("@") if is_of_hub else (base, "", "")
     return LoraConfig(
         r=rank,
         lora_alpha=ALPHA,

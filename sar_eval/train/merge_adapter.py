@@ -19,6 +19,7 @@ from sar_eval.families.tensor_names import EMBEDDING, HEAD
 from sar_eval.tensors.hub import HUB_NAME
 from sar_eval.train.checkpoint_writer import ABOUT, ADAPTER, save_checkpoint
 from sar_eval.train.model import TrainedDecoder
+from sar_eval.train.published import published
 from sar_eval.train.start import CheckpointStart
 from sar_eval.train.state import make_folder
 from sar_eval.types import Json
@@ -184,8 +185,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _training(about: _About, base: Checkpoint, adapter: str) -> dict[str, Json]:
     """What made the checkpoint, and prompts of test suites that either was trained on."""
-    found: dict[str, Json] = {**about.training, "base": base.name, "base_digest": base.digest}
-    found["adapter"] = adapter
+    found: dict[str, Json] = {**about.training, "base": published(base.name), "base_digest": base.digest}
+    found["adapter"] = published(adapter)
     tested = about.training.get("test_prompts")
     if count := max(base.test_prompts, tested if isinstance(tested, int) else 0):
         found["test_prompts"] = count

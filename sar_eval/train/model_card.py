@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from sar_eval.documents import cut
 from sar_eval.report.markdown import escape
 from sar_eval.tensors.hub import HUB_NAME
+from sar_eval.train.published import published
 from sar_eval.types import Json
 
 README = "README.md"
@@ -119,7 +120,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
     rows = [(name, value) for name, value in _flat("", dict(facts.training)) if _stands(name)]
     if rows:
         yield from ("## Training", "", "| | |", "|---|---|")
-        yield from (f"| {escape(name)} | {escape(cut(_published(value), 300))} |" for name, value in rows)
+        yield from (f"| {escape(name)} | {escape(cut(published(value), 300))} |" for name, value in rows)
         yield ""
     tested = facts.training.get("test_prompts")
     if isinstance(tested, int) and tested > 0:
@@ -140,11 +141,6 @@ def _flat(name: str, value: Json) -> Iterator[tuple[str, str]]:
             yield from _flat(name, inner)
     elif value is not None and value != "":
         yield name, str(value)
-
-
-def _published(value: str) -> str:
-    """A value without the folders that a local path leads through."""
-    return value.rstrip("/").rpartition("/")[2] or value if value.startswith(("/", "~")) else value
 
 
 def _table(value: Json) -> Mapping[str, Json]:

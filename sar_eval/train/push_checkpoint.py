@@ -1,7 +1,8 @@
 """Put a finished checkpoint into a model repository of the Hugging Face hub.
 
 Weights go first, a file a commit, so that after a stop the same command sends only what is not there; then
-everything else at once, `sar_eval.json` among it, which says that a checkpoint is whole.
+everything else at once, `sar_eval.json` among it, which says that a checkpoint is whole. An earlier
+checkpoint's is removed by the first commit, and what else is left of that by the last.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from sar_eval.storage.hub_uploads import check_repository, hub_client, hub_error
 from sar_eval.tensors.hub import hub_name_of
 from sar_eval.train.checkpoint_writer import ABOUT
 from sar_eval.train.model_card import README
+from sar_eval.train.published import published
 from sar_eval.train.recipe_file import RECIPE, toml_text
 from sar_eval.train.train_recipe import public
+from sar_eval.types import Json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
 LEFT_OUT = (ABOUT, "*.parquet", "journal.json", "settings.json", ".*")
 VISUAL = "visual_tokenizer"  # its key there, and its folder in the repository
 LARGE = 1 << 24  # bytes of a file that gets a commit of its own
+# What a checkpoint or an adapter has at the top of its repository: another one's would be read with it.
+OURS = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
+    *("adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
+    *(RECIPE, "loss.jsonl", "training.html"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +106,30 @@ def push_checkpoint(
         missing = [file for file in files if not _is_there(file, there)]
         done = len(files) - len(missing)
         progress(done, len(files))
-        for batch in _batches(missing):
-            _commit(api, repository, batch)
-            done += len(batch)
+        for sent, changes, message in _commits(files, missing, there):
+            api.create_commit(repository, changes, commit_message=message, repo_type="model")
+            done += sent
             progress(done, len(files))
     return address
 
 
+def check_base(base: str) -> None:
+    """Refuse to push an adapter that nobody else could merge: before hours of training, too.
+
+    Raises:
+        BadInput: its base is a folder of this machine.
+    """
+    if Path(base).is_absolute():
+        raise BadInput(
+            f"--push of an adapter of {base}, which others do not have: push the base and name it in the "
+            "hub with --ckpt, or push what `sar-eval ckpt merge` makes"
+        )
+
+
 def _files(folder: Path, repository: str) -> Iterator[_File]:
     """The files of the folder itself, and of its visual tokenizer unless the hub has that."""
-    if not (folder / ABOUT).is_file():
-        raise BadInput(f"{folder} has no {ABOUT}: it is no finished checkpoint")
-    about = read_json(folder / ABOUT)
-    name = about.get(VISUAL) if isinstance(about, dict) else None
-    if not isinstance(name, str):
-        raise BadInput(f"{folder / ABOUT} names no {VISUAL} (a folder, as text)")
+    about = _about(folder)
+    name = about[VISUAL]
     visual = (folder / name).resolve()
     hub_name = name if not visual.is_dir() else hub_name_of(visual)
     for path in sorted(folder.iterdir()):
@@ -120,7 +139,20 @@ def _files(folder: Path, repository: str) -> Iterator[_File]:
         for each in VISUAL_TOKENIZER_FILES:
             if (visual / each).is_file():
                 yield _File(f"{VISUAL}/{each}", visual / each)
-    yield _File(ABOUT, (json.dumps({**about, VISUAL: hub_name or VISUAL}, indent=2) + "\n").encode())
+    shown = {**published(about), VISUAL: hub_name or VISUAL}
+    yield _File(ABOUT, (json.dumps(shown, indent=2) + "\n").encode())
+
+
+def _about(folder: Path) -> dict[str, Json]:
+    """The folder's `sar_eval.json`, of a checkpoint that others can use."""
+    if not (folder / ABOUT).is_file():
+        raise BadInput(f"{folder} has no {ABOUT}: it is no finished checkpoint")
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict) or not isinstance(about.get(VISUAL), str):
+        raise BadInput(f"{folder / ABOUT} names no {VISUAL} (a folder, as text)")
+    if isinstance(base := about.get("base"), str):
+        check_base(base)
+    return about
 
 
 def _published(path: Path, repository: str) -> Path | bytes:
@@ -136,17 +168,41 @@ def _is_there(file: _File, there: Mapping[str, Any]) -> bool:
     return file.name in there and file.is_at(there[file.name])
 
 
+def _commits(
+    files: list[_File], missing: list[_File], there: Mapping[str, Any]
+) -> Iterator[tuple[int, list[Any], str]]:
+    """Files that each commit sends, its changes and its message.
+
+    Between the first and the last one the repository has files of two checkpoints, and no `sar_eval.json`.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    batches, stale = list(_batches(missing)), sorted(_stale(files, there))
+    withdrawn = [ABOUT] if len(batches) > 1 and ABOUT in there else []
+    if withdrawn:
+        about = next(file for file in files if file.name == ABOUT)
+        batches = list(_batches([*(file for file in missing if file != about), about]))
+    if stale and not batches:
+        batches = [[]]
+    for number, batch in enumerate(batches):
+        removed = stale if number == len(batches) - 1 else [] if number else withdrawn
+        changes: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in removed]
+        changes += [CommitOperationAdd(path_in_repo=f.name, path_or_fileobj=f.content) for f in batch]
+        yield len(batch), changes, batch[0].name if len(batch) == 1 else f"{len(batch)} files"
+
+
+def _stale(files: list[_File], there: Mapping[str, Any]) -> Iterator[str]:
+    """Files of the repository that are an earlier checkpoint's."""
+    kept = {file.name for file in files}
+    for name in there.keys() - kept:
+        is_ours = "/" not in name and any(fnmatchcase(name, each) for each in OURS)
+        if is_ours or name in {f"{VISUAL}/{each}" for each in VISUAL_TOKENIZER_FILES}:
+            yield name
+
+
 def _batches(files: list[_File]) -> Iterator[list[_File]]:
     """The files of each commit; what says that the checkpoint is whole goes last."""
     large = [file for file in files if file.size >= LARGE]
     yield from ([file] for file in large)
     if rest := [file for file in files if file.size < LARGE]:
         yield rest
-
-
-def _commit(api: HfApi, repository: str, files: list[_File]) -> None:
-    from huggingface_hub import CommitOperationAdd
-
-    changes = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file.content) for file in files]
-    message = files[0].name if len(files) == 1 else f"{len(files)} files"
-    api.create_commit(repository, changes, commit_message=message, repo_type="model")

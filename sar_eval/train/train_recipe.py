@@ -18,6 +18,7 @@ from sar_eval.errors import BadInput
 from sar_eval.options import check_name, check_storable, merged
 from sar_eval.recipe import decoder_recipes
 from sar_eval.train.evaluation_table import EvaluationTable
+from sar_eval.train.published import published
 from sar_eval.train.recipe_file import settings_digest
 from sar_eval.train.token_stream import WeightedPlace, parse_place
 from sar_eval.train.training_options import ROUNDING, TrainingOptions
@@ -25,6 +26,7 @@ from sar_eval.types import Json
 
 STARTS = ("init", "shape", "ckpt")
 FILES = ("shape", "benchmark")  # keys that a file alone is meant by: a folder may be called so, too
+WORDS = ("name", "description", "card")  # of the user's own: no paths
 NO_START = "start.init, start.shape or start.ckpt; or --init, --shape or --ckpt"
 
 
@@ -116,19 +118,11 @@ class TrainRecipe(_Table, frozen=True):
 
 def public(settings: Mapping[str, Json]) -> dict[str, Json]:
     """A recipe's settings as others may read them: of paths on this machine the last part."""
-    data, start = dict(settings["data"]), dict(settings["start"])
-    data["places"] = [_last_part(place) for place in data["places"]]
-    data["visual_tokenizer"] = _last_part(data["visual_tokenizer"])
-    start |= {key: _last_part(start[key]) for key in (*STARTS, "text_tokenizer")}
-    return {**settings, "data": data, "start": start}
+    return {name: value if name in WORDS else published(value) for name, value in settings.items()}
 
 
 def _without_none(table: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in table.items() if value is not None}
-
-
-def _last_part(text: str) -> str:
-    return Path(text).name if Path(text).is_absolute() else text
 
 
 def load_train_recipe(name: str, changes: Mapping[str, Json] | None = None) -> TrainRecipe:
@@ -172,9 +166,16 @@ def make_train_recipe(
     data = merged(_with_paths(tables, folder), _with_paths(changes, Path()))
     check_storable(data, where)
     _check_keys(data.get("training"), where)
+    data["training"] = {"learning_rate": usual_rate(data.get("start")), **data["training"]}
     recipe = convert(data, TrainRecipe, where)
     _check(recipe, where)
     return recipe
+
+
+def usual_rate(start: Json) -> float:
+    """The learning rate of `[start]`, where none is asked for: a language model stands little."""
+    table = start if isinstance(start, dict) else {}
+    return 2e-3 if table.get("shape") == "demo" else 5e-4 if table.get("ckpt") else 1e-4
 
 
 def _with_paths(tables: Mapping[str, Json], folder: Path) -> dict[str, Json]:

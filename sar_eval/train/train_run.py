@@ -17,6 +17,7 @@ from sar_eval.train.checkpoint_writer import ABOUT
 from sar_eval.train.curve import TrainingProgress
 from sar_eval.train.fit import TrainingJob, fit
 from sar_eval.train.journal import Listener
+from sar_eval.train.published import published
 from sar_eval.train.recipe_file import RECIPE, toml_text
 from sar_eval.train.start import Start, find_start
 from sar_eval.train.train_recipe import TrainRecipe, public
@@ -76,7 +77,7 @@ class DecoderRun:
             "by": recipe.kind,
             "recipe": recipe.name,
             "recipe_digest": recipe.digest,
-            "start": {key: _public(value) for key, value in self.start.facts.items()},
+            "start": published(dict(self.start.facts)),
             "data": shown["data"]["places"],
             "options": shown["training"],
             "card": {key: value for key, value in shown["card"].items() if value},
@@ -161,8 +162,3 @@ def _visual_tokenizer(recipe: TrainRecipe) -> Path:
     if named := recipe.data.visual_tokenizer:
         return locate_visual_tokenizer(named)
     return locate(recipe.start.ckpt).visual_folder
-
-
-def _public(value: Json) -> Json:
-    """Of a path on this machine the last part."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

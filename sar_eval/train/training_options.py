@@ -28,9 +28,9 @@ class TrainingOptions:
 
     Attributes:
         steps: optimiser steps of the whole schedule, including those before a resume.
+        learning_rate: peak, after a linear warm-up of `warmup` steps; a recipe's default is its start's.
         batch_size: pictures of one optimiser step, over all devices.
         micro: pictures of one forward pass on a device; 0 takes all of the device's share at once.
-        learning_rate: peak, after a linear warm-up of `warmup` steps.
         schedule: what follows: a cosine to zero, or the peak to the end.
         weight_decay: AdamW's, of matrices.
         beta2: AdamW's decay of squared gradients; its first one is 0.9.
@@ -54,9 +54,9 @@ class TrainingOptions:
     """
 
     steps: Positive
+    learning_rate: Annotated[float, Meta(gt=0, le=10)]
     batch_size: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 64
     micro: Whole = 0
-    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 1.5e-3
     warmup: Whole = 200
     schedule: Schedule = "cosine"
     weight_decay: Annotated[float, Meta(ge=0, le=10)] = 0.05

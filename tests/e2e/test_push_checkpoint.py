@@ -89,6 +89,37 @@ def test_a_push_that_broke_off_sends_only_what_is_not_there(checkpoint: Path, hu
     assert hub.commits[sent:] == [["README.md"]]
 
 
+def test_a_push_over_another_checkpoint_leaves_nothing_of_it(
+    checkpoint: Path, hub: type[UploadHub], tmp_path: Path
+) -> None:
+    earlier = ("adapter_config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors")
+    hub.files.update(dict.fromkeys((*earlier, "sar_eval.json", "visual_tokenizer/decoder.jit"), b"old"))
+    hub.files |= {"LICENSE": b"mine", "samples/a.safetensors": b"mine"}
+    hub.fail_commits = 1
+    with pytest.raises(Incomplete, match="broke off"):
+        push_checkpoint(checkpoint, "org/set", api=client(hub))
+    assert "sar_eval.json" not in hub.files, "a repository of two checkpoints' files is not whole"
+    hub.fail_commits = 1000
+    push_checkpoint(checkpoint, "org/set", api=client(hub))
+    own = {path.name for path in checkpoint.iterdir() if path.is_file()} - {
+        *(".hidden", "steps.parquet", "journal.json", "settings.json")
+    }
+    assert set(hub.files) == own | VISUAL | {"LICENSE", "samples/a.safetensors"}
+    assert json.loads(hub.files["sar_eval.json"])["visual_tokenizer"] == "visual_tokenizer"
+
+
+def test_nothing_pushed_has_a_path_of_this_machine(checkpoint: Path, hub: type[UploadHub]) -> None:
+    about = json.loads((checkpoint / "sar_eval.json").read_text())
+    about["training"] = {"base": "/home/me/base", "data": ["/home/me/tokens:0.7", "s3://b/c"]}
+    (checkpoint / "sar_eval.json").write_text(json.dumps(about))
+    push_checkpoint(checkpoint, "org/set", api=client(hub))
+    training = json.loads(hub.files["sar_eval.json"])["training"]
+    assert training == {"base": "base", "data": ["tokens:0.7", "s3://b/c"]}
+    (checkpoint / "sar_eval.json").write_text(json.dumps({**about, "base": "/home/me/base"}))
+    with pytest.raises(BadInput, match="an adapter of /home/me/base, which others do not have"):
+        push_checkpoint(checkpoint, "org/set", api=client(hub))
+
+
 def test_a_tokenizer_of_the_hub_is_named_not_copied(
     checkpoint: Path, hub: type[UploadHub], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,8 +117,8 @@ class PictureSource:
             )
         for name in self._pictures():
             sidecar = self.files.get(str(PurePosixPath(name).with_suffix(SIDECAR)))
-            beside = {"sidecar": sidecar.name, "sidecar_size": sidecar.size} if sidecar else {}
-            yield Unit(self.number, name, self.files[name].size, rows=1, **beside)
+            unit = Unit(self.number, name, self.files[name].size, rows=1)
+            yield replace(unit, sidecar=sidecar.name, sidecar_size=sidecar.size) if sidecar else unit
 
     def _pictures(self) -> Iterator[str]:
         """Files that are called pictures, those of formats that are not read too: they are counted."""

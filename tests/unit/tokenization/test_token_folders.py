@@ -17,6 +17,7 @@ from sar_eval.report.token_page import write_token_page
 from sar_eval.storage.objects import open_store
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
 from sar_eval.storage.token_folder import TokenFolder, TokenRow, shard_bytes
+from sar_eval.storage.token_shards import TokenShards
 from sar_eval.tokenization.inspect import look_at
 from tests.small_sets import png
 from tests.token_folders import HereRuntime, small_tokenizer, tokenize
@@ -161,6 +162,36 @@ def test_another_batch_size_goes_on_and_other_options_do_not(visual: Path, tmp_p
     (data / "00.png").unlink()
     with pytest.raises(SpecMismatch, match=r"changed since .*: 00\.png was where 01\.png is now"):
         tokenize([data], visual, out, block_pictures=5)
+
+
+def test_a_shard_that_was_lost_is_named(visual: Path, tmp_path: Path) -> None:
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    tokenize([data], visual, out, block_pictures=5)
+    shard, listed = out / "shard-000001.parquet", out / "manifest.json"
+    whole, manifest = shard.read_bytes(), listed.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(BadInput, match=r"shard-000001\.parquet has another size than on record"):
+        TokenShards([out])
+    shard.unlink()
+    with pytest.raises(BadInput, match=r"shard-000001\.parquet is gone that is on record: copy it again"):
+        TokenShards([str(out)])
+    for _ in range(2):  # with a manifest, and without one
+        with pytest.raises(BadInput, match=r"shard-000001\.parquet is gone that is on record"):
+            tokenize([data], visual, out, block_pictures=5)
+        listed.unlink(missing_ok=True)
+    (out / "done" / "000001.json").unlink()
+    tokenize([data], visual, out, block_pictures=5)
+    assert (shard.read_bytes(), listed.read_bytes()) == (whole, manifest)
+
+
+def test_a_manifest_of_anyone_is_no_matter(tmp_path: Path) -> None:
+    write_shards([{"tokens": [1], "caption": "x"}], tmp_path / "out", TOKEN_SCHEMA)
+    for text in ("[]", '{"shards": 3}', '{"format": "else", "shards": [{"name": "shard-7", "bytes": 1}]}'):
+        (tmp_path / "out" / "manifest.json").write_text(text)
+        assert TokenShards([tmp_path / "out"]).rows.tolist() == [1]
+    (tmp_path / "out" / "manifest.json").write_text('{"format": "sar-eval-tokens/1", "shards": 3}')
+    with pytest.raises(BadInput, match=r"manifest\.json.*shards"):
+        TokenShards([tmp_path / "out"])
 
 
 def test_a_folder_with_other_files_is_left_alone(visual: Path, tmp_path: Path) -> None:

@@ -230,5 +230,5 @@ def test_an_output_that_is_a_file(data: Path, tmp_path: Path) -> None:
 
 def test_the_end_lies_before_the_schedules() -> None:
     with pytest.raises(BadInput, match="--stop-at is 5, after the end of the schedule, --steps 4"):
-        TrainingOptions(steps=4, stop_at=5)
-    assert TrainingOptions(steps=4, stop_at=4).last_step == 4
+        TrainingOptions(steps=4, learning_rate=1e-3, stop_at=5)
+    assert TrainingOptions(steps=4, learning_rate=1e-3, stop_at=4).last_step == 4

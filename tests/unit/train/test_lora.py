@@ -14,7 +14,7 @@ from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.train.checkpoint_writer import ABOUT, save_adapter, save_checkpoint
 from sar_eval.train.live_weights import whole_adapters
-from sar_eval.train.lora import adapter_base, add_adapters, decoder_tensors
+from sar_eval.train.lora import adapter_base, add_adapters, decoder_tensors, lora_config
 from sar_eval.train.merge_adapter import CONFIG, WEIGHTS, merge, merge_into
 from sar_eval.train.start import find_start
 
@@ -116,7 +116,7 @@ def test_the_command_writes_a_checkpoint(
     for name, tensor in written.items():
         torch.testing.assert_close(tensor, expected[name].bfloat16(), rtol=0, atol=0)
     facts = json.loads((out / ABOUT).read_text())["training"]
-    assert (facts["by"], facts["base"]) == ("sft", "demo:sft")
+    assert (facts["by"], facts["base"], facts["adapter"]) == ("sft", "demo:sft", adapter.name)
     assert sar_eval_here("ckpt", "merge", adapter, "--out", out)[0] == 2, "finished checkpoints stay"
 
 
@@ -202,6 +202,19 @@ def test_an_adapter_of_another_trainer_needs_no_file_of_ours(copy: Path, tmp_pat
     _change(copy / CONFIG, base_model_name_or_path=None)
     with pytest.raises(BadInput, match="names no base: name it with --base"):
         merge(str(copy), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "revision"),
+    [
+        ("demo:sft", "demo:sft", None),
+        ("org/base@0123abcd", "org/base", "0123abcd"),
+        ("/data/base@3000", "/data/base@3000", None),
+    ],
+)
+def test_peft_is_told_the_base(base: str, name: str, revision: str | None) -> None:
+    config = lora_config(4, base)
+    assert (config.base_model_name_or_path, config.revision) == (name, revision)
 
 
 def test_adapters_are_of_checkpoints() -> None:

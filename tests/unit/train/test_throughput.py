@@ -122,7 +122,9 @@ class Batches(IterableDataset[dict[str, Any]]):
 def train(folder: Path, told: list[str], **options: Any) -> list[dict[str, float]]:
     """Two steps; the points of the curve."""
     folder.mkdir()
-    settings = TrainingOptions(steps=2, batch_size=2, log_every=1, warmup=0, precision="float32", **options)
+    settings = TrainingOptions(
+        steps=2, learning_rate=1e-3, batch_size=2, log_every=1, warmup=0, precision="float32", **options
+    )
     cost = CostCallback(settings, told.append)
     curve = LossCurveCallback(folder / "loss.jsonl", lambda *_: None, utilisation=cost.utilisation)
     args = training_arguments(folder / "state", settings, 1)

@@ -74,6 +74,24 @@ def test_what_is_kept_of_the_reference(name: str) -> None:
     assert (training.precision, training.compile) == ("bfloat16", True)
 
 
+@pytest.mark.parametrize(
+    ("start", "rate"),
+    [
+        ({}, 2e-3),
+        ({"shape": "0.5b"}, 1e-4),
+        ({"init": "Qwen/Qwen2.5-0.5B"}, 1e-4),
+        ({"ckpt": "demo:pretrain"}, 5e-4),
+    ],
+)
+def test_the_learning_rate_is_the_start_s_unless_one_is_asked_for(
+    tmp_path: Path, start: dict[str, str], rate: float
+) -> None:
+    assert made(start=start).training.learning_rate == rate
+    assert made(start=start, training={"learning_rate": 0.5}).training.learning_rate == 0.5
+    (tmp_path / "mine.toml").write_text(toml_text({**SMALL, "start": start or SMALL["start"]}))
+    assert load_train_recipe(str(tmp_path / "mine.toml")).training.learning_rate == rate
+
+
 def test_paths_are_those_of_the_recipe_and_of_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,10 +227,13 @@ def test_the_digest_is_of_what_decides_the_weights(name: str, value: Any, counts
 def test_others_read_no_path_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     changes = {"data": {"places": [f"{tmp_path}/tokens:0.5"], "visual_tokenizer": f"{tmp_path}/tokenizer"}}
+    changes |= {"evaluation": {"benchmark": f"{tmp_path}/mine.toml"}, "card": {"title": "/imagine"}}
     settings = make_train_recipe(SMALL, changes).settings()
     assert str(tmp_path) in toml_text(settings)
     assert str(tmp_path) not in toml_text(public(settings))
     assert public(settings)["data"]["places"] == ["tokens:0.5"]
+    assert public(settings)["evaluation"]["benchmark"] == "mine.toml"
+    assert public(settings)["card"]["title"] == "/imagine"
 
 
 def test_more_steps_are_the_same_training_where_the_rate_is_constant() -> None:
