@@ -104,7 +104,7 @@ class WhatToTokenize:
     )
     batch_size: int = option("Pictures encoded together.", "run", default=64, low=1, high=65_536)
     block_pictures: int = option(
-        "Pictures of a block: encoded, stored and resumed as one.",
+        "Pictures of a block, which is stored and resumed as one; a tar is one by itself.",
         "run",
         default=10_000,
         low=1,
