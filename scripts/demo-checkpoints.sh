@@ -14,6 +14,12 @@ scenes() { test -d "scenes-$1" || sar-eval train scenes --out "scenes-$1" --numb
 tokens() { test -f "tokens-$1/manifest.json" || sar-eval train tokenize --data "scenes-$1" --tokenizer tokenizer --out "tokens-$1"; }
 finished() { test -f "$1/sar_eval.json"; }
 
+kind_of() { if grep -q '"kind": "factored"' "$1/config.json"; then echo factored; else echo local; fi; }
+if test -f tokenizer/decoder.jit && test "$(kind_of tokenizer)" != "$kind"; then
+    echo "$work has a $(kind_of tokenizer) tokenizer, not a $kind one: name another folder" >&2
+    exit 2
+fi
+
 scenes tok-clean 20000 11 clean
 scenes tok-grainy 20000 12 grainy
 scenes tok-tidy 20000 13 tidy

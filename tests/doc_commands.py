@@ -20,7 +20,8 @@ PAGES = (
     ROOT / "prompts" / "README.md",
 )
 GENERATED = ROOT / "docs" / "commands.md"  # usage lines; compared with the command line itself elsewhere
-PROGRAMS = ("sar-eval", "make", "pip", "python", "docker", "cd", "git", "sh")
+LAUNCHERS = ("torchrun", "accelerate")  # whose last words are sar-eval's
+PROGRAMS = ("sar-eval", "make", "pip", "python", "docker", "cd", "git", "sh", *LAUNCHERS)
 SHELL = ("", "sh", "bash", "console")
 
 
@@ -98,6 +99,9 @@ def inline_commands() -> Iterator[tuple[Path, str]]:
 # Commands that no test runs as they stand, by a pattern of their text, and why. Where a test runs something
 # close to it, its file is named. All others are run, page by page (`tests/contract/test_docs.py`).
 NOT_RUN = {
+    r"(torchrun|accelerate launch) .*": (
+        "needs cards; tests/e2e/test_torchrun.py and test_ranks.py launch processes on the CPU"
+    ),
     r"make (demo|test)": "installs; CI is `make test`, and tests/e2e/test_demo_checkpoints.py draws",
     r"make demo-rl|sar-eval train (grpo|dpo|select|sft) .*|sar-eval run shapes --ckpt (runs|build)/.*": (
         "trains for minutes; tests/e2e/test_grpo.py and test_train_rivals.py train small ones"

@@ -185,6 +185,32 @@ def keep_offline(local_only: bool) -> None:
         os.environ["SAR_EVAL_OFFLINE"] = "1"
 
 
+def check_push(repository: str, kind: str, *, private: bool = False) -> None:
+    """Refuse what cannot be uploaded to, before hours of work: no name, or a hub that may not be asked.
+
+    Args:
+        repository: ORG/NAME; "" for no upload.
+        kind: dataset or model, for the message.
+        private: whether --private is given.
+
+    Raises:
+        BadInput: naming the flag.
+    """
+    from sar_eval.storage.hub_uploads import check_repository
+    from sar_eval.tensors.hub import is_offline
+
+    if not repository:
+        if private:
+            raise BadInput("--private is of the repository of --push, which is missing")
+        return
+    check_repository(repository, kind)
+    if is_offline():
+        raise BadInput(
+            f"--push {repository}: the hub may not be asked (--local-only, SAR_EVAL_OFFLINE or "
+            "HF_HUB_OFFLINE)"
+        )
+
+
 def _flags(group: type, without: Collection[str]) -> list[inspect.Parameter]:
     kinds = get_type_hints(group)
     return [

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from sar_eval.cli import session, slurm, synth_dedup, synth_product, synth_status, synth_verify, synth_work
-from sar_eval.cli.options import Ckpt, named_options, overrides, with_options
+from sar_eval.cli.options import Ckpt, check_push, named_options, overrides, with_options
 from sar_eval.cli.slurm import OnSlurm
 from sar_eval.cli.synth_funnel import funnel_table, order_table
 from sar_eval.cli.synth_progress import Watch, showing_synthesis
@@ -188,7 +188,6 @@ def start(
 def _request(
     prompts: str, ckpt: str, selecting: WhatToKeep, storing: WhatToStore, how: HowToDraw
 ) -> SetRequest:
-    from sar_eval.storage.hub_uploads import check_repository
     from sar_eval.storage.objects import check_lasting
     from sar_eval.synthesis.begin import SetRequest
 
@@ -197,9 +196,8 @@ def _request(
     if "://" not in storing.uri:
         check_name(storing.uri, "--out")
     check_lasting(storing.uri)
-    if storing.push:
-        check_repository(storing.push, "dataset")
     asked = overrides(how)
+    check_push(storing.push, "dataset")
     options = dict(asked["engine_options"])
     image_format = str(options.pop("image_format", "png"))
     drawing = {"seed": selecting.seed, "images_per_prompt": selecting.best_of, "engine_options": options}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sar_eval.cli.options import check_push
 from sar_eval.cli.terminal import say
 from sar_eval.errors import BadInput
 
@@ -43,12 +44,10 @@ def card(
     What was said in an earlier call, a title or a licence, is kept. The Hugging Face hub, `datasets` and
     `webdataset` open the set, in its own place or uploaded.
     """
-    from sar_eval.storage.hub_uploads import check_repository
     from sar_eval.storage.set_reader import open_set
     from sar_eval.synthesis.card import README, CardWords, write_card
 
-    if push:
-        check_repository(push, "dataset")
+    check_push(push, "dataset", private=private)
     reader = open_set(uri)
     write_card(reader.store, CardWords(title, licence, checkpoint_licence, prompts_licence))
     say(f"card in {uri.rstrip('/')}/{README}")
@@ -73,7 +72,6 @@ def repack(
     command goes on where an earlier one stopped. The bytes of the copy are a function of set and options.
     """
     from sar_eval.cli.train_progress import showing
-    from sar_eval.storage.hub_uploads import check_repository
     from sar_eval.storage.objects import check_lasting, open_store
     from sar_eval.storage.set_objects import LAYOUTS
     from sar_eval.storage.set_reader import SetReader, open_set
@@ -81,8 +79,7 @@ def repack(
     from sar_eval.synthesis.repack import RepackOptions
     from sar_eval.synthesis.repack import repack as run
 
-    if push:
-        check_repository(push, "dataset")
+    check_push(push, "dataset", private=private)
     check_lasting(out)
     source, store = open_set(uri), open_store(out)
     if layout and layout not in LAYOUTS:

@@ -28,7 +28,6 @@ Batch = Annotated[
     int, typer.Option("--batch-size", min=1, max=MAX_BATCH, help="Rows of one step on one device.")
 ]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
-Visual = Annotated[Path, typer.Option("--tokenizer", help="Folder with encoder.jit and decoder.jit.")]
 SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between resumable states.")]
 
 

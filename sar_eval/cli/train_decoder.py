@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sar_eval.cli.options import Results, keep_offline, named_options, with_options
+from sar_eval.cli.options import Results, check_push, keep_offline, named_options, with_options
 from sar_eval.cli.terminal import say
 from sar_eval.cli.track import FOR_THE_HUB
 from sar_eval.cli.train import need_train
@@ -82,16 +82,14 @@ def _train(recipe: TrainRecipe, out: Path, where: WhereToPush, results: Results)
     need_train()
     keep_offline(where.local_only)
     from sar_eval.stages.track import make_trackers
-    from sar_eval.storage.hub_uploads import check_repository
 
     options = named_options("--tracker-option", results.tracker_option)
     trackers = make_trackers(results.track or (), options)
-    if where.push:
+    check_push(where.push, "model", private=where.private)
+    if where.push and recipe.training.lora:
         from sar_eval.train.push_checkpoint import check_base
 
-        check_repository(where.push, "model")
-        if recipe.training.lora:
-            check_base(recipe.start.ckpt)
+        check_base(recipe.start.ckpt)
     from sar_eval.train.launcher import is_first
     from sar_eval.train.train_run import is_finished
 

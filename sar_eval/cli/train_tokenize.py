@@ -104,7 +104,7 @@ class WhatToTokenize:
     )
     batch_size: int = option("Pictures encoded together.", "run", default=64, low=1, high=65_536)
     block_pictures: int = option(
-        "Pictures of a block: encoded, stored and resumed as one.",
+        "Pictures of a block, which is stored and resumed as one; a tar is one by itself.",
         "run",
         default=10_000,
         low=1,
@@ -173,6 +173,8 @@ def _tell(done: Tokenized, out: str) -> None:
     from sar_eval.tokenization.reasons import REASONS
 
     say(f"{done.rows:,} rows, {done.tokens:,} tokens, {done.captions:,} captions in {out}")
+    for note in done.notes:
+        say(f"note: {note}", err=True)
     for reason, number in done.rejected.items():
         say(f"left out: {number:,} {REASONS.get(reason, reason)}", err=True)
     if done.rejected:

@@ -2,8 +2,8 @@
 
 `encoder.jit` maps `[B, 3, 1, H, W]` in [-1, 1] to `(indices [B, 1, h, w], codes)`, `decoder.jit`
 maps indices back to `[B, 3, 1, H, W]`. `config.json` beside them contains `codebook_size` and
-`downsample` (pixels per token, along one side); without it the values of
-Cosmos-1.0-Tokenizer-DV8x16x16 are used.
+`downsample` (pixels per token, along one side), and `columns`, where a picture's width is a multiple of
+more pixels; without it the values of Cosmos-1.0-Tokenizer-DV8x16x16 are used.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class VisualTokenizer:
         self.folder, self.device = folder, torch.device(device)
         self.codebook_size = visual_setting(folder, "codebook_size")
         self.downsample = visual_setting(folder, "downsample")
+        self.columns = visual_setting(folder, "columns")
 
     @cached_property
     def encoder_digest(self) -> str:

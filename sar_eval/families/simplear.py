@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Of Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json with these keys.
-COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16}
+COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16, "columns": 16}
 BEGIN_TOKEN, IMAGE_TOKEN = "<|t2i|>", "<|soi|>"
 PADDING = (64, 128)  # an embedding's rows are padded to a multiple of these, for speed
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one value
@@ -233,13 +233,16 @@ class Checkpoint:
 
 
 def visual_setting(folder: Path, key: str) -> int:
-    """`codebook_size` or `downsample` of a visual tokenizer's folder.
+    """`codebook_size`, `downsample` or `columns` (else as `downsample`) of a visual tokenizer's folder.
 
     Raises:
         BadInput: its `config.json` has no such number.
     """
     path = folder / "config.json"
-    return _positive_int(_read_object(path), key, path) if path.is_file() else COSMOS_CONFIG[key]
+    if not path.is_file():
+        return COSMOS_CONFIG[key]
+    config = _read_object(path)
+    return _positive_int(config, "downsample" if key == "columns" and key not in config else key, path)
 
 
 def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:

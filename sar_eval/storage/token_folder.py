@@ -1,7 +1,7 @@
 """A folder of token shards while it is made, and its manifest: what `train tokenize` writes.
 
     tokenization.json       what decides the shards: tokenizer, options, places, digest of the plan
-    plan.parquet            a row group for each block: which files and rows are its pictures
+    plan.parquet            a row group for each block: files and rows of its pictures, after the spec
     shard-000012.parquet    rows of block 12: tokens, captions, height, width, key
     rejected/000012.jsonl   pictures of block 12 that have no row, each with the reason
     done/000012.json        figures of block 12, written last: the block is done
@@ -18,6 +18,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 
@@ -146,11 +147,15 @@ class TokenFolder:
         """
         return self._json(MANIFEST)
 
-    def begin(self, spec: Mapping[str, Json], plan: bytes) -> None:
-        """Store the plan, then the spec unless one is there: another driver may have been faster."""
-        if not self.store.exists(SPEC):
+    def begin(self, spec: Mapping[str, Json]) -> Json:
+        """Store the spec unless one is there, and return what is: another driver may have been faster."""
+        self.store.create(SPEC, json_bytes(spec))
+        return self.spec()
+
+    def keep_plan(self, plan: bytes) -> None:
+        """Store the plan of the spec that is there: never that of another, which workers would read."""
+        if not self.store.exists(PLAN):
             self.store.write(PLAN, plan)
-            self.store.create(SPEC, json_bytes(spec))
 
     def units(self, block: int) -> list[Unit]:
         """What a block is made of.
@@ -256,8 +261,29 @@ def plan_bytes(blocks: Iterable[Sequence[Unit]]) -> tuple[bytes, str, int]:
 
 def shard_bytes(rows: Sequence[TokenRow], metadata: Mapping[str, str]) -> bytes:
     """Rows as a Parquet shard: codes in 2 bytes where the codebook allows it, else in 4."""
-    size = int(metadata["codebook_size"])
-    kind = pa.uint16() if size <= 1 << 16 else pa.uint32()
+    sink, writer = io.BytesIO(), None
+    with ExitStack() as stack:
+        for first in range(0, len(rows), GROUP_ROWS):  # lists of Arrow have room for 2**31 codes
+            table = _table(rows[first : first + GROUP_ROWS], metadata)
+            writer = writer or stack.enter_context(_writer(sink, table.schema))
+            writer.write_table(table, row_group_size=GROUP_ROWS)
+    return sink.getvalue()
+
+
+def _writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    # Codes are all but random: splitting their bytes saves what the upper ones share (see `set_objects`).
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        use_dictionary=False,
+        column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
+        compression="zstd",
+        write_page_checksum=True,
+    )
+
+
+def _table(rows: Sequence[TokenRow], metadata: Mapping[str, str]) -> pa.Table:
+    kind = pa.uint16() if int(metadata["codebook_size"]) <= 1 << 16 else pa.uint32()
     lengths = np.array([len(row.codes) for row in rows])
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     codes = np.concatenate([row.codes for row in rows]).astype(kind.to_pandas_dtype())
@@ -268,19 +294,7 @@ def shard_bytes(rows: Sequence[TokenRow], metadata: Mapping[str, str]) -> bytes:
         "width": pa.array([row.width for row in rows], pa.uint16()),
         "key": pa.array([row.key for row in rows], pa.string()),
     }
-    table = pa.table(columns).replace_schema_metadata({"format": SHARD_FORMAT, **metadata})
-    sink = io.BytesIO()
-    # Codes are all but random: splitting their bytes saves what the upper ones share (see `set_objects`).
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=GROUP_ROWS,
-        use_dictionary=False,
-        column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return sink.getvalue()
+    return pa.table(columns).replace_schema_metadata({"format": SHARD_FORMAT, **metadata})
 
 
 def json_bytes(value: Mapping[str, Json]) -> bytes:

@@ -20,7 +20,6 @@ from sar_eval.storage.objects import open_store
 from sar_eval.storage.token_folder import BlockFigures, Rejected, TokenFolder, TokenRow
 from sar_eval.tokenization.captions import usable_captions
 from sar_eval.tokenization.encoder import CodeEncoder
-from sar_eval.tokenization.places import open_sources
 from sar_eval.tokenization.reasons import Refused
 from sar_eval.tokenization.sizes import SizeRule
 from sar_eval.tokenization.sources.source import Found, Source
@@ -36,11 +35,13 @@ class TokenizeTask:
     Attributes:
         out: address of the folder.
         spec: see `TokenizeSpec`.
+        sources: of its places, as readers.
         batch_size: pictures that are encoded together.
     """
 
     out: str
     spec: TokenizeSpec
+    sources: tuple[Source, ...]
     batch_size: int
 
     @contextmanager
@@ -48,11 +49,10 @@ class TokenizeTask:
         """Load the encoder once; blocks give futures of their `BlockFigures`."""
         encoder = CodeEncoder(self.spec.tokenizer, slot.device)
         folder = TokenFolder(open_store(self.out))
-        sources = open_sources(self.spec.pinned, self.spec.options)
         threads = max(DECODING_THREADS, slot.threads)
         with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(1) as writer:
             limit_threads(slot)
-            yield _Worker(self, folder, sources, encoder, decoders, writer).run
+            yield _Worker(self, folder, encoder, decoders, writer).run
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,6 @@ class _Worker:
 
     task: TokenizeTask
     folder: TokenFolder
-    sources: list[Source]
     encoder: CodeEncoder
     decoders: ThreadPoolExecutor
     writer: ThreadPoolExecutor
@@ -90,7 +89,7 @@ class _Worker:
     def _prepared(self, block: int) -> Iterator[Prepared | Rejected]:
         """Pictures of a block in order; decoded in threads, about two batches ahead."""
         spec = self.task.spec
-        rule = SizeRule(spec.options, self.encoder.patch)
+        rule = SizeRule(spec.options, self.encoder.multiples)
         return _ahead(
             self.decoders,
             lambda found: prepare(found, rule, spec.options.caption_length),
@@ -100,7 +99,7 @@ class _Worker:
 
     def _found(self, block: int) -> Iterator[Found]:
         for place, units in groupby(self.folder.units(block), key=lambda unit: unit.place):
-            yield from self.sources[place].read(list(units))
+            yield from self.task.sources[place].read(list(units))
 
 
 def prepare(found: Found, rule: SizeRule, length: tuple[int, int]) -> Prepared | Rejected:

@@ -12,7 +12,6 @@ from sar_eval.errors import BadInput, Incomplete
 from sar_eval.runtime.runtimes import Runtime
 from sar_eval.storage.objects import PROBE, check_lasting, open_store
 from sar_eval.storage.token_folder import (
-    MANIFEST,
     PLAN,
     SHARD_FORMAT,
     SPEC,
@@ -28,11 +27,12 @@ from sar_eval.tokenization.encoder import CodeEncoder
 from sar_eval.tokenization.options import TokenizeOptions
 from sar_eval.tokenization.places import blocks_of, open_sources, pinned
 from sar_eval.tokenization.reasons import FAULTS
-from sar_eval.tokenization.spec import TokenizeSpec
+from sar_eval.tokenization.sources.source import Source
+from sar_eval.tokenization.spec import StoredSpec, TokenizeSpec
 from sar_eval.types import Json
 
 Progress = Callable[[int, int, int], None]  # blocks done, all of them, rows so far
-OWN = (SPEC, PLAN, MANIFEST)
+OWN = (SPEC, PLAN)  # of a driver that began at the same time, or was killed
 EXAMPLES = 5  # rejected pictures that are named at the end
 
 
@@ -49,13 +49,19 @@ class TokenizeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """What came of it: rows, tokens, captions, and how many pictures were left out, by reason."""
+    """What came of it: rows, tokens, captions, and how many pictures were left out, by reason.
+
+    Attributes:
+        examples: the first of these, for messages.
+        notes: what was assumed of tables of captions, for messages.
+    """
 
     rows: int
     tokens: int
     captions: int
     rejected: dict[str, int]
     examples: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def faults(self) -> int:
@@ -76,47 +82,64 @@ def tokenize(
         StorageFailed: a shard cannot be stored; those before it stay.
         Incomplete: blocks failed more often than they are tried.
     """
-    spec, folder = begin(request)
+    begun = begin(request)
+    spec, folder = begun.spec, begun.folder
     if folder.manifest() is None:
-        _run(TokenizeTask(folder.store.uri, spec, request.batch_size), folder, runtime, progress)
+        readers = tuple(source.without_listing() for source in begun.sources)
+        _run(TokenizeTask(folder.store.uri, spec, readers, request.batch_size), folder, runtime, progress)
         _finish(spec, folder)
     check_finished(folder.store)
-    return _result(folder)
+    return _result(folder, begun.notes)
 
 
-def begin(request: TokenizeRequest) -> tuple[TokenizeSpec, TokenFolder]:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is to be done, where, and from what; `notes` say what was assumed of tables."""
+
+    spec: TokenizeSpec
+    folder: TokenFolder
+    sources: list[Source]
+    notes: tuple[str, ...]
+
+
+def begin(request: TokenizeRequest) -> Begun:
     """Begin, or find again what was begun.
 
     Raises:
         BadInput, SpecMismatch: see `tokenize`.
     """
     encoder = CodeEncoder(request.tokenizer)
-    request.options.check_patch(encoder.patch)
+    request.options.check_patch(*encoder.multiples)
     check_lasting(request.out)
     folder = TokenFolder(open_store(request.out if "://" in request.out else Path(request.out).absolute()))
-    stored = folder.spec()
+    stored = _stored(folder)
     places = tuple(map(str, request.places))
     found = _resolve(places, request, encoder.metadata, stored)
-    plan, digest, blocks = plan_bytes(
-        blocks_of(open_sources(found.pinned, request.options), request.options.block_pictures)
-    )
+    notes: list[str] = []
+    sources = open_sources(found.pinned, request.options, notes)
+    plan, digest, blocks = plan_bytes(blocks_of(sources, request.options.block_pictures))
     spec = replace(found, plan=digest, blocks=blocks)
     if stored is None:
         _check_empty(folder)
         folder.store.check_writable()
-        folder.begin(spec.to_json(), plan)
-        stored = folder.spec()
+        stored = StoredSpec.read(folder.begin(spec.to_json()), folder.store.where(SPEC))
     spec.check_same(stored, request.out, lambda: folder.first_change(plan))
-    return spec, folder
+    folder.keep_plan(plan)
+    return Begun(spec, folder, sources, tuple(notes))
+
+
+def _stored(folder: TokenFolder) -> StoredSpec | None:
+    found = folder.spec()
+    return None if found is None else StoredSpec.read(found, folder.store.where(SPEC))
 
 
 def _resolve(
-    places: tuple[str, ...], request: TokenizeRequest, metadata: dict[str, str], stored: Json
+    places: tuple[str, ...], request: TokenizeRequest, metadata: dict[str, str], stored: StoredSpec | None
 ) -> TokenizeSpec:
     """With datasets of the hub at the commits where they were when this was begun."""
     absolute = tuple(place if "://" in place else str(Path(place).absolute()) for place in places)
-    if isinstance(stored, dict) and stored.get("places") == list(absolute):
-        at = tuple(map(str, stored.get("pinned", ())))
+    if stored and stored.places == absolute and len(stored.pinned) == len(absolute):
+        at = stored.pinned
     else:
         at = tuple(map(pinned, absolute))
     return TokenizeSpec(absolute, at, request.tokenizer.absolute(), request.options, metadata, "", 0)
@@ -197,7 +220,7 @@ def _examples(folder: TokenFolder) -> list[str]:
     ]
 
 
-def _result(folder: TokenFolder) -> Tokenized:
+def _result(folder: TokenFolder, notes: tuple[str, ...]) -> Tokenized:
     found = list(folder.figures())
     return Tokenized(
         rows=sum(figures.rows for figures in found),
@@ -205,4 +228,5 @@ def _result(folder: TokenFolder) -> Tokenized:
         captions=sum(figures.captions for figures in found),
         rejected=_added(found, "rejected"),
         examples=tuple(_examples(folder)),
+        notes=notes,
     )

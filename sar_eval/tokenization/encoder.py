@@ -33,6 +33,11 @@ class CodeEncoder:
         return self.visual.downsample
 
     @property
+    def multiples(self) -> tuple[int, int]:
+        """Pixels of whose multiples a picture's height and width are."""
+        return self.visual.downsample, self.visual.columns
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What shards say of their codes."""
         return {

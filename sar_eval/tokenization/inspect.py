@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from sar_eval.documents import convert
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
 from sar_eval.report.token_page import TokenPage, TokenPicture
 from sar_eval.storage.objects import open_store
-from sar_eval.storage.token_folder import TokenFolder
+from sar_eval.storage.token_folder import MANIFEST, TokenFolder
 from sar_eval.storage.token_rows import TokenRows
 from sar_eval.storage.token_shards import TokenShards
 
@@ -37,7 +40,7 @@ def look_at(place: str, tokenizer: Path, rows: int, seed: int = 0) -> TokenPage:
 
     shards, visual = TokenShards([place]), VisualTokenizer(tokenizer)
     _check_same(shards, visual, place)
-    manifest = TokenFolder(open_store(place)).manifest() or {}
+    counts = _counts(TokenFolder(open_store(place)))
     pictures, used = list[TokenPicture](), set[int]()
     for group, numbers in _sample(shards, rows, seed):
         found = shards.read(group)
@@ -49,10 +52,24 @@ def look_at(place: str, tokenizer: Path, rows: int, seed: int = 0) -> TokenPage:
         codes=len(used),
         codebook_size=visual.codebook_size,
         metadata=shards.metadata,
-        sizes=_pixels(manifest.get("sizes", {}), visual.downsample),
-        rejected=manifest.get("rejected", {}),
+        sizes=_pixels(counts.sizes, visual.downsample),
+        rejected=counts.rejected,
         pictures=pictures,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Of a manifest, what the page shows: pictures by size in tokens, those left out by reason."""
+
+    sizes: dict[Annotated[str, Meta(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")], int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+def _counts(folder: TokenFolder) -> _Counts:
+    """Raises BadInput for a manifest that is none."""
+    found, where = folder.manifest(), folder.store.where(MANIFEST)
+    return _Counts() if found is None else convert(found, _Counts, where, "remove it, and tokenize again")
 
 
 def _sample(shards: TokenShards, most: int, seed: int) -> list[tuple[int, NDArray[np.int64]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +10,10 @@ from dataclasses import asdict, dataclass
 from sar_eval.errors import BadInput
 from sar_eval.types import Json
 
+ASPECT = 2.0  # of the longest bucket
 CROPS = ("centre", "random", "none")
 FORMATS = ("pictures", "parquet", "webdataset")
+MAX_CAPTION = 65_536  # characters
 MAX_SIDE = 8192  # pixels of a size that is asked for
 _SIZE = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?", re.ASCII)
 _RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
@@ -39,9 +42,9 @@ class TokenizeOptions:
     size: tuple[int, int] | None = None
     crop: str = "centre"
     buckets: int = 0
-    max_aspect: float = 2.0
+    max_aspect: float = ASPECT
     min_side: int = 0
-    caption_length: tuple[int, int] = (1, 10**9)
+    caption_length: tuple[int, int] = (1, MAX_CAPTION)
     caption_columns: tuple[str, ...] = ()
     image_column: str = ""
     format: str = ""
@@ -58,28 +61,37 @@ class TokenizeOptions:
             raise BadInput(f"--crop is {self.crop!r}: {', '.join(CROPS)}")
         if self.format and self.format not in FORMATS:
             raise BadInput(f"--format is {self.format!r}: {', '.join(FORMATS)}")
-        if self.buckets and self.size is None:
-            raise BadInput("--buckets needs --size: the area that no bucket exceeds")
+        for idle, message in (
+            (self.buckets and self.size is None, "--buckets needs --size: the area that no bucket exceeds"),
+            (self.crop != "centre" and self.size is None, f"--crop {self.crop} needs --size"),
+            (self.seed and self.crop != "random", "--seed is of --crop random, which is missing"),
+            (self.max_aspect != ASPECT and not self.buckets, "--max-aspect needs --buckets"),
+        ):
+            if idle:
+                raise BadInput(message)
         if self.size is not None and self.buckets**2 > self.size[0] * self.size[1]:
             raise BadInput(f"--buckets {self.buckets}: not even one square of it has --size's area")
         if not 1 <= self.max_aspect <= 16:
             raise BadInput(f"--max-aspect is {self.max_aspect}: from 1 (squares) to 16")
 
-    def check_patch(self, patch: int) -> None:
-        """Refuse sizes that are no multiples of the pixels that a token covers along a side.
+    def check_patch(self, height: int, width: int) -> None:
+        """Refuse sizes that the tokenizer does not take.
+
+        Args:
+            height, width: pixels whose multiples its pictures' sides are.
 
         Raises:
             BadInput: naming the flag and the nearest sizes that would do.
         """
-        for side in self.size or ():
+        for name, side, patch in zip(("height", "width"), self.size or (), (height, width), strict=False):
             if side % patch:
                 near = max(side // patch, 1) * patch
                 raise BadInput(
-                    f"--size {side}: a token of this tokenizer covers {patch}x{patch} pixels, so sides are "
-                    f"multiples of {patch}: {near} or {near + patch}"
+                    f"--size {side}: this tokenizer takes pictures whose {name} is a multiple of {patch} "
+                    f"pixels: {near} or {near + patch}"
                 )
-        if self.buckets % patch:
-            raise BadInput(f"--buckets {self.buckets}: sides are multiples of the tokenizer's {patch}")
+        if self.buckets % (both := math.lcm(height, width)):
+            raise BadInput(f"--buckets {self.buckets}: sides are multiples of the tokenizer's {both}")
 
     def to_json(self) -> dict[str, Json]:
         """As `tokenization.json` has it; tuples are lists there."""
@@ -115,7 +127,9 @@ def parse_length(text: str) -> tuple[int, int]:
     if text and not match:
         raise BadInput(f"--caption-length is {text!r}: LOW:HIGH in characters, as 3:500, 3: or :500")
     low, high = (match[1], match[2]) if match else ("", "")
-    found = max(1, int(low or 1)), int(high or 10**9)
+    found = max(1, int(low or 1)), int(high or MAX_CAPTION)
+    if found[1] > MAX_CAPTION:
+        raise BadInput(f"--caption-length is {text!r}: of at most {MAX_CAPTION:,} characters")
     if found[0] > found[1]:
         raise BadInput(f"--caption-length is {text!r}: no length lies between")
     return found

@@ -23,21 +23,29 @@ from sar_eval.tokenization.sources.pictures import TABLE_SUFFIXES, TABLES, Pictu
 from sar_eval.tokenization.sources.source import Source
 from sar_eval.tokenization.sources.webdataset import WebDatasetSource
 
-_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?((?:/.*)?)", re.ASCII)
+# The revisions with slashes are where the hub keeps its own Parquet files of a dataset, and requests.
+_DATASET = re.compile(
+    r"hf://datasets/([\w.-]+/[\w.-]+)(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?((?:/.*)?)", re.ASCII
+)
 
 
-def open_sources(places: Sequence[str], options: TokenizeOptions) -> list[Source]:
-    """The sources at some places.
+def open_sources(places: Sequence[str], options: TokenizeOptions, notes: list[str]) -> list[Source]:
+    """The sources at some places; what they assume of tables is appended to `notes` while they are read.
 
     Raises:
         BadInput: naming the place and what is wrong with it.
     """
     names = _names(places)
     named = enumerate(zip(names, places, strict=True))
-    return [open_place(number, name, place, options) for number, (name, place) in named]
+    sources = [open_place(number, name, place, options, notes) for number, (name, place) in named]
+    if options.image_column and not any(isinstance(source, ParquetSource) for source in sources):
+        raise BadInput(f"--image-column {options.image_column}: no place has Parquet files")
+    if options.caption_columns and all(isinstance(source, ImageSetSource) for source in sources):
+        raise BadInput("--caption-column: the captions of a set are its own")
+    return sources
 
 
-def open_place(number: int, name: str, place: str, options: TokenizeOptions) -> Source:
+def open_place(number: int, name: str, place: str, options: TokenizeOptions, notes: list[str]) -> Source:
     """The source at one place; what kind it is, its files say.
 
     Raises:
@@ -51,12 +59,12 @@ def open_place(number: int, name: str, place: str, options: TokenizeOptions) -> 
     if not only and (SPEC in files or REPACKED in files):
         return ImageSetSource(number, name, SetReader(store))
     if only.lower().endswith(TABLE_SUFFIXES):
-        return PictureSource(number, name, store, files, only, options, only)
+        return PictureSource(number, name, store, files, only, options, notes, only)
     kind = options.format or _kind_of([only] if only else files, place)
     if kind == "pictures":
         if only and not is_picture(only):
             raise BadInput(f"{place} is no picture: .jpg, .png or .webp")
-        return PictureSource(number, name, store, files, _table(files, store), options, only)
+        return PictureSource(number, name, store, files, _table(files, store), options, notes, only)
     suffix, source = (".parquet", ParquetSource) if kind == "parquet" else (".tar", WebDatasetSource)
     found = [files[n] for n in ([only] if only else files) if n.lower().endswith(suffix)]
     if not found:
@@ -90,20 +98,30 @@ def pinned(place: str) -> str:
     """
     if not place.startswith(f"{HUB}://"):
         return place
-    match = _DATASET.fullmatch(place.rstrip("/"))
-    if match is None:
-        raise BadInput(
-            f"{place}: a dataset of the hub is hf://datasets/ORG/NAME, with @REVISION or /FOLDER"
-        )
+    name, revision, folder = parse_dataset(place)
     if is_offline():
         raise BadInput(f"{place}: the hub may not be asked (SAR_EVAL_OFFLINE or HF_HUB_OFFLINE is set)")
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().dataset_info(match[1], revision=match[2]).sha
+        commit = HfApi().dataset_info(name, revision=revision).sha
     except Exception as error:
         raise BadInput(f"{place} cannot be asked for: {fault(error).text}") from error
-    return f"{HUB}://datasets/{match[1]}@{commit}{match[3]}"
+    return f"{HUB}://datasets/{name}@{commit}{folder}"
+
+
+def parse_dataset(place: str) -> tuple[str, str | None, str]:
+    """ORG/NAME, revision and folder (with the slash before it) of `hf://datasets/ORG/NAME@REVISION/FOLDER`.
+
+    Raises:
+        BadInput: it is of another form.
+    """
+    match = _DATASET.fullmatch(place.rstrip("/"))
+    if match is None:
+        raise BadInput(
+            f"{place}: a dataset of the hub is hf://datasets/ORG/NAME, with @REVISION or /FOLDER"
+        )
+    return match[1], match[2], match[3]
 
 
 def _kind_of(names: Iterable[str], place: str) -> str:

@@ -25,11 +25,11 @@ class SizeRule:
 
     Attributes:
         options: see `TokenizeOptions`.
-        patch: pixels that a token covers along a side.
+        patch: pixels of whose multiples a picture's height and width are.
     """
 
     options: TokenizeOptions
-    patch: int
+    patch: Size
 
     def fit(self, pixels: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
         """RGB uint8 `[H, W, 3]` at its size; bicubic with antialiasing where that differs.
@@ -54,9 +54,10 @@ class SizeRule:
         if min(size) < self.options.min_side:
             raise Refused("too_small", f"{size[1]}x{size[0]} pixels")
         if self.options.size is None:
-            if any(side % self.patch or not side for side in size):
+            if any(side % patch or not side for side, patch in zip(size, self.patch, strict=True)):
+                patch = f"{self.patch[1]}x{self.patch[0]}"
                 raise Refused(
-                    "does_not_fit", f"{size[1]}x{size[0]} pixels: no multiples of {self.patch}; say --size"
+                    "does_not_fit", f"{size[1]}x{size[0]} pixels, no multiples of {patch}; say --size"
                 )
             return size
         if not self.options.buckets:

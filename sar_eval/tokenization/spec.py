@@ -6,11 +6,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_eval.errors import BadInput, SpecMismatch
+from sar_eval.documents import convert
+from sar_eval.errors import SpecMismatch
 from sar_eval.tokenization.options import TokenizeOptions
 from sar_eval.types import Json
 
 MEND = "use the same as before, or another --out"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpec:
+    """A `tokenization.json`; see `TokenizeSpec`."""
+
+    places: tuple[str, ...]
+    pinned: tuple[str, ...]
+    tokenizer: dict[str, str]
+    options: dict[str, Json]
+    plan: str
+    blocks: int
+
+    @classmethod
+    def read(cls, value: Json, where: str) -> StoredSpec:
+        """What a folder keeps.
+
+        Raises:
+            BadInput: naming `where`, key and what is wrong.
+        """
+        return convert(value, cls, where, MEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +68,11 @@ class TokenizeSpec:
             "blocks": self.blocks,
         }
 
-    def check_same(self, stored: Json, out: str, change: Callable[[], str]) -> None:
+    def check_same(self, stored: StoredSpec, out: str, change: Callable[[], str]) -> None:
         """Refuse to go on with what was begun otherwise.
 
         Args:
-            stored: the `tokenization.json` that is there.
+            stored: what is there.
             out: the folder, for messages.
             change: says what differs from the stored plan.
 
@@ -58,17 +80,14 @@ class TokenizeSpec:
             SpecMismatch: naming what differs.
         """
         own = self.to_json()
-        if not isinstance(stored, dict) or set(own) - set(stored):
-            raise BadInput(f"{out} has a broken tokenization.json: {MEND}")
-        if own["tokenizer"] != stored["tokenizer"]:
-            raise SpecMismatch(f"{out} was begun with another tokenizer ({stored['tokenizer']}): {MEND}")
+        if own["tokenizer"] != stored.tokenizer:
+            raise SpecMismatch(f"{out} was begun with another tokenizer ({stored.tokenizer}): {MEND}")
         for name, value in own["options"].items():
-            if stored["options"].get(name) != value:
-                before = stored["options"].get(name)
+            if (before := stored.options.get(name)) != value:
                 raise SpecMismatch(f"{out} was begun with {name} {before}, not {value}: {MEND}")
-        if own["places"] != stored["places"]:
-            raise SpecMismatch(f"{out} was begun from {', '.join(stored['places'])}: {MEND}")
-        if own["plan"] != stored["plan"]:
+        if self.places != stored.places:
+            raise SpecMismatch(f"{out} was begun from {', '.join(stored.places)}: {MEND}")
+        if self.plan != stored.plan:
             raise SpecMismatch(
                 f"the pictures have changed since {out} was begun: {change()}. Use another --out"
             )

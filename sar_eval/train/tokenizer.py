@@ -25,7 +25,7 @@ from sar_eval.families.factored import (
 from sar_eval.families.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, FsqAutoencoder
 from sar_eval.storage.shards import Place, read_images
 from sar_eval.tensors.torchscript import save_torchscript
-from sar_eval.train.curve import trim_curve
+from sar_eval.train.curve import add_to_curve, trim_curve
 from sar_eval.train.state import AGAIN, check_torch_file, make_folder
 
 KINDS = ("local", "factored")
@@ -136,8 +136,7 @@ def _fit(
         progress(step + 1, loss)
         if (step + 1) % 50 == 0:
             line = {"step": step + 1, "loss": loss, "seconds": round(time.perf_counter() - started, 1)}
-            with (out / "loss.jsonl").open("a") as curve:
-                curve.write(json.dumps(line) + "\n")
+            add_to_curve(out / "loss.jsonl", line)
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             _save_state(out / "state.pt", model, optimizer, options, step + 1)
 
@@ -220,7 +219,7 @@ def export(model: Autoencoder, out: Path, options: TokenizerOptions) -> None:
         "levels": options.levels,
     }
     if options.kind == "factored":
-        config |= {"kind": options.kind, "color_levels": options.color_levels}
+        config |= {"columns": COLUMNS, "kind": options.kind, "color_levels": options.color_levels}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name, module in zip(("encoder", "decoder"), _contracts(model), strict=True):
         save_torchscript(module, out / f"{name}.jit")

@@ -25,6 +25,7 @@ from sar_eval.train.training_options import ROUNDING, TrainingOptions
 from sar_eval.types import Json
 
 STARTS = ("init", "shape", "ckpt")
+FILES = ("shape", "benchmark")  # keys that a file alone is meant by: a folder may be called so, too
 WORDS = ("name", "description", "card")  # of the user's own: no paths
 NO_START = "start.init, start.shape or start.ckpt; or --init, --shape or --ckpt"
 
@@ -187,6 +188,10 @@ def _with_paths(tables: Mapping[str, Json], folder: Path) -> dict[str, Json]:
         found["data"] |= _found_in(folder, data, ("visual_tokenizer",))
     if isinstance(start := tables.get("start"), dict):
         found["start"] = start | _found_in(folder, start, (*STARTS, "text_tokenizer"))
+    if isinstance(evaluation := tables.get("evaluation"), dict):
+        found["evaluation"] = evaluation | _found_in(folder, evaluation, ("benchmark",))
+        if isinstance(judges := evaluation.get("judges"), list | tuple):
+            found["evaluation"]["judges"] = [_code_in(folder, judge) for judge in judges]
     return found
 
 
@@ -205,9 +210,18 @@ def _found_in(folder: Path, table: Mapping[str, Json], keys: Sequence[str]) -> d
         if isinstance(value := table.get(key), str) and value:
             check_name(value, key)
             path = folder / value
-            is_here = path.is_file() if key == "shape" else path.exists()
+            is_here = path.is_file() if key in FILES else path.exists()
             found[key] = str(path.resolve()) if is_here else value
     return found
+
+
+def _code_in(folder: Path, name: Json) -> Json:
+    """A judge's name; that of one in a file of this folder, `mine.py:JUDGE`, with the whole path."""
+    if not isinstance(name, str) or not discover.is_file(name):
+        return name
+    check_text(name, "evaluation.judges")
+    path, _, attribute = name.rpartition(":")
+    return f"{(folder / path).resolve()}:{attribute}" if (folder / path).is_file() else name
 
 
 def _keys_of(table: Json) -> set[str]:

@@ -62,6 +62,7 @@ RUN = ("run", "shapes", "--ckpt", "demo:sft")
             ("train", "pretrain", *TRAIN, "--stop-at", "5"),
             ["--stop-at is 5, after the end of the schedule"],
         ),
+        (("train", "sft", *TRAIN, "--ckpt", "demo:sft", "--private"), ["--private is of the repository"]),
     ],
 )
 @pytest.mark.slow

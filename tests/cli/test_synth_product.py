@@ -35,13 +35,16 @@ def test_a_card_and_a_copy_of_a_set(tmp_path: Path) -> None:
     assert "manifest/*.parquet" not in card
 
 
-def test_what_cannot_be(tmp_path: Path) -> None:
+def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     make_set(tmp_path / "set")
     for words, message in {
         ("card", tmp_path): "is no set",
         ("repack", tmp_path / "set", "--out", tmp_path / "copy", "--layout", "zip"): "--layout is 'zip'",
         ("repack", tmp_path / "set", "--out", tmp_path / "set"): "holds a set that was drawn there",
         ("card", tmp_path / "set", "--push", "set"): "--push is 'set': ORG/NAME",
+        ("card", tmp_path / "set", "--private"): "--private is of the repository of --push",
+        ("card", tmp_path / "set", "--push", "org/set"): "--push org/set: the hub may not be asked",
     }.items():
         with pytest.raises(BadInput, match=message):
             run(*words)

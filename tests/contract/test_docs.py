@@ -17,6 +17,7 @@ import typer
 from sar_eval.cli import app
 from tests.doc_commands import (
     GENERATED,
+    LAUNCHERS,
     NOT_RUN,
     PAGES,
     PROGRAMS,
@@ -82,7 +83,11 @@ def _parse(words: Sequence[str]) -> None:
 
 
 def _of_sar_eval(command: Command) -> tuple[str, ...]:
-    """The words from `sar-eval` on, in a container or not."""
+    """The words from `sar-eval` on, in a container, started by a launcher, or by themselves."""
+    if command.words[0] in LAUNCHERS:
+        at = command.words.index("-m")
+        assert command.words[at + 1] == "sar_eval"
+        return ("sar-eval", *command.words[at + 2 :])
     in_container = command.words[:2] == ("docker", "run")
     return command.words[command.words.index("sar-eval") if in_container else 0 :]
 
@@ -98,6 +103,11 @@ def test_commands_parse(command: Command) -> None:
 def test_a_wrong_command_is_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"runn|Missing|No such option|valid integer"):
         _parse(("sar-eval", *line.split()))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] in LAUNCHERS], ids=str)
+def test_config_files_of_launchers_exist(command: Command) -> None:
+    assert all((ROOT / word).is_file() for word in command.words if word.endswith(".yaml"))
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] == "make"], ids=str)

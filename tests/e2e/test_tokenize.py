@@ -69,7 +69,10 @@ def test_a_damaged_picture_is_told_and_strict_fails(
     assert page.read_text().count("data:image/png") == 3
     for flags, word in (
         (("--size", "x"), "--size is 'x'"),
-        (("--size", "20"), "--size 20: a token of this tokenizer covers 8x8 pixels"),
+        (
+            ("--size", "20"),
+            "--size 20: this tokenizer takes pictures whose height is a multiple of 8 pixels",
+        ),
         (("--crop", "left"), "--crop is 'left'"),
         (("--caption-column", "text"), "no table of captions"),
         (("--min-side", "8"), "begun with min_side 0, not 8"),

@@ -29,6 +29,10 @@ class ImageSetSource:
             uri = self.reader.store.uri
             raise BadInput(f"the set {uri} holds no picture yet: `sar-eval synth status {uri}`")
 
+    def without_listing(self) -> ImageSetSource:
+        """See `Source`."""
+        return self
+
     def read(self, units: Sequence[Unit]) -> Iterator[Found]:
         """Kept pictures of some objects, less what `synth dedup` removed."""
         wanted = {unit.path for unit in units}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sar_eval.storage.objects import READERS, ObjectInfo, ObjectStore
 from sar_eval.storage.parquet_pictures import LostRows, find_columns, group_rows, read_pictures
@@ -31,6 +31,10 @@ class ParquetSource:
                 for group, rows in enumerate(groups):
                     if rows:
                         yield Unit(self.number, file.name, file.size, group, group + 1, rows)
+
+    def without_listing(self) -> ParquetSource:
+        """See `Source`."""
+        return replace(self, files=())
 
     def read(self, units: Sequence[Unit]) -> Iterator[Found]:
         """Row groups that follow each other in a file are read together."""

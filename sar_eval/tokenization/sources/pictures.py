@@ -13,11 +13,13 @@ from typing import Any
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.images.files import MAX_BYTES, SUFFIXES
+from sar_eval.storage.local_objects import LocalStore
 from sar_eval.storage.objects import READERS, ObjectInfo, ObjectMissing, ObjectStore
 from sar_eval.storage.token_folder import Rejected, Unit
 from sar_eval.tables import read_rows
 from sar_eval.tokenization.options import TokenizeOptions
-from sar_eval.tokenization.sources.source import Found, SourcePicture, safe_key
+from sar_eval.tokenization.reasons import Refused
+from sar_eval.tokenization.sources.source import MAX_TEXT, Found, SourcePicture, check_named, safe_key
 
 # Tables of captions: what `datasets` calls them, and what people do.
 TABLES = tuple(
@@ -40,6 +42,7 @@ class PictureSource:
 
     Attributes:
         table: name of its table of captions; "" without one.
+        notes: what is assumed of this table is appended while it is read.
         only: the file that was named: a table, whose rows are wanted, or a picture; "" for all pictures.
     """
 
@@ -49,12 +52,17 @@ class PictureSource:
     files: Mapping[str, ObjectInfo]
     table: str
     options: TokenizeOptions
+    notes: list[str]
     only: str = ""
 
     def units(self) -> Iterator[Unit]:
         """One for each picture, by name; with a table those of its rows, then those that it has not."""
         units = self._listed() if self.table else self._beside()
         return (unit for unit in units if self.only in ("", self.table, unit.path))
+
+    def without_listing(self) -> PictureSource:
+        """See `Source`."""
+        return replace(self, files={}, notes=[])
 
     def read(self, units: Sequence[Unit]) -> Iterator[Found]:
         """Pictures in order; `READERS` files are on their way at a time."""
@@ -69,29 +77,37 @@ class PictureSource:
 
     def _picture(self, unit: Unit) -> Found:
         key = safe_key(self.name, unit.path)
-        if unit.size < 0:
-            return Rejected(key, "missing", f"named by {self.table}")
-        if not is_picture(unit.path):
-            suffix = PurePosixPath(unit.path).suffix or "a name without suffix"
-            return Rejected(key, "unreadable", f"{suffix}: only {', '.join(SUFFIXES)} are read")
-        if self.table and not unit.captions:
-            return Rejected(key, "no_caption", f"{self.table} has none")
-        if unit.size > MAX_BYTES:
-            return Rejected(key, "unreadable", f"{unit.size:,} bytes: more than {MAX_BYTES:,} are not read")
         try:
+            self._check(unit)
             captions = unit.captions if unit.captions is not None else self._sidecar(unit)
             return SourcePicture(key, self.store.read(unit.path), captions)
+        except Refused as refused:
+            return Rejected(key, refused.reason, refused.detail)
         except ObjectMissing as error:
             return Rejected(key, "missing", str(error))
 
+    def _check(self, unit: Unit) -> None:
+        """What the listing says already; raises Refused."""
+        if unit.size < 0:
+            raise Refused("missing", f"named by {self.table}")
+        if not is_picture(unit.path):
+            suffix = PurePosixPath(unit.path).suffix or "a name without suffix"
+            raise Refused("unreadable", f"{suffix}: only {', '.join(SUFFIXES)} are read")
+        if self.table and not unit.captions:
+            raise Refused("no_caption", f"{self.table} has none")
+        if unit.sidecar_size > MAX_TEXT:
+            raise Refused("no_caption", f"{unit.sidecar} has more than {MAX_TEXT:,} bytes")
+        if unit.size > MAX_BYTES:
+            raise Refused("unreadable", f"{unit.size:,} bytes: more than {MAX_BYTES:,} are not read")
+
     def _sidecar(self, unit: Unit) -> Sequence[str]:
-        """The text beside a picture, if it is UTF-8."""
+        """The text beside a picture; raises Refused if it is none."""
         if unit.sidecar is None:
             return ()
         try:
             return (self.store.read(unit.sidecar).decode("utf-8-sig"),)
-        except UnicodeDecodeError:
-            return ()
+        except UnicodeDecodeError as error:
+            raise Refused("no_caption", f"{unit.sidecar} is no UTF-8 (byte {error.start})") from error
 
     def _beside(self) -> Iterator[Unit]:
         if self.options.caption_columns:
@@ -112,10 +128,13 @@ class PictureSource:
         """Several rows of one picture are its captions, together."""
         folder = PurePosixPath(self.table).parent
         found: dict[str, list[str]] = {}
+        columns: set[str] = set()
         for number, row in self._table_rows():
+            columns.update(row)
             where = f"{self.store.where(self.table)}:{number}"
             name = str(folder / _file_name(row, where))
             found.setdefault(name, []).extend(self._texts(row, where))
+        check_named(self.options.caption_columns, columns, self.store.where(self.table))
         for name, texts in found.items():
             info = self.files.get(name)
             yield Unit(self.number, name, info.size if info else -1, rows=1, captions=tuple(texts))
@@ -124,11 +143,22 @@ class PictureSource:
                 yield Unit(self.number, name, self.files[name].size, rows=1, captions=())
 
     def _table_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Rows of the table, of which a copy is read: it may be in a bucket."""
+        """Rows of the table; of one that is in a bucket a copy is read, and messages name the table."""
+        if isinstance(self.store, LocalStore):
+            yield from read_rows(self.store.folder / self.table, notes=self.notes)
+            return
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / PurePosixPath(self.table).name
+            path, notes = Path(folder) / PurePosixPath(self.table).name, list[str]()
             path.write_bytes(self.store.read(self.table))
-            yield from read_rows(path, notes=[])
+            try:
+                yield from read_rows(path, notes=notes)
+            except BadInput as error:
+                raise BadInput(self._named(str(error), path)) from error
+            finally:
+                self.notes.extend(self._named(note, path) for note in notes)
+
+    def _named(self, text: str, copy: Path) -> str:
+        return text.replace(str(copy), self.store.where(self.table))
 
     def _texts(self, row: Mapping[str, Any], where: str) -> Iterator[str]:
         names = self.options.caption_columns or [name for name in CAPTION_COLUMNS if name in row][:1]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sar_eval.documents import shorten
+from sar_eval.errors import BadInput
 from sar_eval.storage.token_folder import Rejected, Unit
+
+MAX_TEXT = 4_000_000  # bytes of a file with the captions of one picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Source(Protocol):
         """
         ...
 
+    def without_listing(self) -> Source:
+        """The same, to send to other processes: a listing may be long, and `read` needs none."""
+        ...
+
     def read(self, units: Sequence[Unit]) -> Iterator[Found]:
         """Pictures of some units, in order; one that is damaged or missing comes as `Rejected`.
 
@@ -45,6 +53,17 @@ class Source(Protocol):
             BadInput: the source cannot be reached, or was changed.
         """
         ...
+
+
+def check_named(asked: Iterable[str], there: Collection[str], where: str) -> None:
+    """Refuse a --caption-column that nothing has: it may be misspelt.
+
+    Raises:
+        BadInput: naming it and what there is.
+    """
+    if missing := [name for name in asked if name not in there]:
+        found = ", ".join(map(shorten, sorted(there))) or "none"
+        raise BadInput(f"{where}: nothing has the --caption-column {shorten(missing[0])}; it has {found}")
 
 
 def safe_key(*parts: str) -> str:

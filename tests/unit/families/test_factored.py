@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def test_exported_files_give_what_the_model_gives(tmp_path: Path) -> None:
         "codebook_size": 80,
         "downsample": 8,
         "levels": [4, 4, 4],
+        "columns": 16,
         "kind": "factored",
         "color_levels": [4, 4],
     }
@@ -185,8 +187,23 @@ def test_images_must_have_whole_regions(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a multiple of 8 in height and 16 in width"):
         train_tokenizer([tmp_path / "images"], tmp_path / "out", SMALL)
     export(build_autoencoder(SMALL).eval(), tmp_path, SMALL)
-    with pytest.raises(BadInput, match="does not turn images into codes"):
+    with pytest.raises(BadInput, match=r"does_not_fit \(24x16 pixels, no multiples of 16x8; say --size"):
         tokenize([tmp_path / "images"], tmp_path, tmp_path / "tokens")
+    with pytest.raises(BadInput, match=r"--size 24: .* width is a multiple of 16 pixels: 16 or 32"):
+        tokenize([tmp_path / "images"], tmp_path, tmp_path / "tokens", size=(16, 24))
+
+
+def test_the_script_refuses_a_folder_with_a_tokenizer_of_another_kind(tmp_path: Path) -> None:
+    for kind, options in (("factored", TokenizerOptions(levels=(4, 4), width=16)), ("local", SMALL)):
+        folder = tmp_path / kind / "tokenizer"
+        folder.mkdir(parents=True)
+        export(build_autoencoder(options).eval(), folder, options)
+        script = Path(__file__).parents[3] / "scripts" / "demo-checkpoints.sh"
+        command = ["sh", str(script), str(folder.parent), kind]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"}
+        )
+        assert (done.returncode, f"not a {kind} one" in done.stderr) == (2, True)
 
 
 def test_kinds_and_levels_that_do_not_go_together() -> None:

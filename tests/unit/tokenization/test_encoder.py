@@ -19,7 +19,7 @@ def test_pictures_that_the_tokenizer_does_not_take(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="says that there are 2"):
         tokenize([tmp_path / "scenes"], other, tmp_path / "out")
     (other / "config.json").write_text(json.dumps({"codebook_size": 64, "downsample": 7}))
-    with pytest.raises(BadInput, match=r"2 does_not_fit.*64x64 pixels: no multiples of 7; say --size"):
+    with pytest.raises(BadInput, match=r"2 does_not_fit.*64x64 pixels, no multiples of 7x7; say --size"):
         tokenize([tmp_path / "scenes"], other, tmp_path / "out-7")
     shutil.copy(visual / "decoder.jit", other / "encoder.jit")
     shutil.copy(visual / "config.json", other / "config.json")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +15,17 @@ import pytest
 
 from sar_eval.errors import BadInput
 from sar_eval.storage.token_folder import Rejected
+from sar_eval.tokenization.captions import usable_captions
 from sar_eval.tokenization.options import TokenizeOptions
-from sar_eval.tokenization.places import blocks_of, open_place, open_sources, pinned
+from sar_eval.tokenization.places import blocks_of, open_place, open_sources, parse_dataset, pinned
+from sar_eval.tokenization.reasons import Refused
 from sar_eval.tokenization.sources.source import SourcePicture
 from tests.small_sets import make_set, png
 
 
 def found(place: Path | str, **options: Any) -> dict[str, Any]:
     """Captions by key, or the reason of a rejection."""
-    source = open_place(0, "data", str(place), TokenizeOptions(**options))
+    source = open_place(0, "data", str(place), TokenizeOptions(**options), [])
     pictures = list(source.read(list(source.units())))
     assert len({picture.key for picture in pictures}) == len(pictures)
     return {p.key: list(p.captions) if isinstance(p, SourcePicture) else p.reason for p in pictures}
@@ -49,9 +52,82 @@ def test_a_folder_with_captions_beside_pictures(tmp_path: Path) -> None:
     files = {"a b.png": png(0), "a b.txt": "\ufeffa ring", "below/ü.png": png(1), "below/ü.txt": b"\xff"}
     files |= {"none.png": png(2), ".hidden.png": png(3), "__MACOSX/a.png": png(3), "readme.md": "x"}
     write(tmp_path, files)
-    assert found(tmp_path) == {"data/a b.png": ["a ring"], "data/below/ü.png": [], "data/none.png": []}
+    assert found(tmp_path) == {
+        "data/a b.png": ["a ring"],
+        "data/below/ü.png": "no_caption",
+        "data/none.png": [],
+    }
     with pytest.raises(BadInput, match="no table of captions"):
         found(tmp_path, caption_columns=("caption",))
+
+
+def test_captions_of_any_length_are_not_read(tmp_path: Path) -> None:
+    files = {"a.png": png(0), "a.txt": "x" * 4_000_001, "b.png": png(1), "b.txt": "y" * 4_000_000}
+    write(tmp_path / "in", files)
+    assert {key: len(texts) for key, texts in found(tmp_path / "in").items()} == {
+        "data/a.png": len("no_caption"),
+        "data/b.png": 1,
+    }
+    texts = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+    texts |= {"c.png": png(2), "c.json": b'"' + b"x" * 4_000_001, "c.txt": b"z"}
+    whole = found(tar(tmp_path / "a.tar", texts))
+    assert (whole["data/a.tar/a"], whole["data/a.tar/c"]) == ("no_caption", ["z"])
+    with pytest.raises(Refused, match="caption_length"):
+        usable_captions(whole["data/a.tar/b"], TokenizeOptions().caption_length)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.tar"])
+def test_a_caption_column_that_nothing_has_is_refused(tmp_path: Path, name: str) -> None:
+    write(
+        tmp_path,
+        {"a.csv": "file_name,caption\n1.png,x\n", "a.json": '[{"file_name": "1.png", "caption": "x"}]'},
+    )
+    tar(
+        tmp_path / "a.tar",
+        {"1.png": png(0), "1.json": b"{", "2.png": png(0), "2.json": b'{"caption": "x"}'},
+    )
+    assert found(tmp_path / name, caption_columns=("caption",))
+    with pytest.raises(
+        BadInput, match=rf"{name}: nothing has the --caption-column 'capton'; it has .*'caption'"
+    ):
+        found(tmp_path / name, caption_columns=("caption", "capton"))
+
+
+@pytest.mark.parametrize("address", ["{}", "memory:/{}"])
+def test_messages_name_the_table_itself(tmp_path: Path, address: str) -> None:
+    place, store = address.format(tmp_path), fsspec.filesystem("memory" if "memory" in address else "file")
+    notes = list[str]()
+    store.pipe_file(f"{tmp_path}/1.png", png(0))
+    store.pipe_file(f"{tmp_path}/captions.csv", b"file_name;caption\n1.png;a ring\n")
+    list(open_place(0, "data", place, TokenizeOptions(), notes).units())
+    assert notes == [f"{place}/captions.csv: cells are separated by semicolons"]
+    store.pipe_file(f"{tmp_path}/captions.csv", b"file_name;caption\n1.png;a;ring\n")
+    with pytest.raises(BadInput) as error:
+        found(place)
+    assert str(error.value).startswith(f"{place}/captions.csv:2: ")
+
+
+def test_options_that_no_place_has_use_for(tmp_path: Path) -> None:
+    make_set(tmp_path / "set", keep="both")
+    for options, word in (
+        ({"caption_columns": ("caption",)}, "the captions of a set are its own"),
+        ({"image_column": "jpg"}, "--image-column jpg: no place has Parquet"),
+    ):
+        with pytest.raises(BadInput, match=word):
+            open_sources([str(tmp_path / "set")], TokenizeOptions(**options), [])  # type: ignore[arg-type]
+
+
+def test_readers_go_to_other_processes_without_the_listing(tmp_path: Path) -> None:
+    make_set(tmp_path / "set", keep="both")
+    write(tmp_path / "f", {f"{n}.png": png(n) for n in range(200)})
+    parquet(tmp_path / "p" / "a.parquet", [{"image": png(0), "text": "x"}])
+    tar(tmp_path / "a.tar", {"1.png": png(0)})
+    places = [str(tmp_path / name) for name in ("set", "f", "p", "a.tar")]
+    for source in open_sources(places, TokenizeOptions(), []):
+        units = list(source.units())
+        sent = pickle.dumps(source.without_listing())
+        assert len(sent) < 2000
+        assert list(pickle.loads(sent).read(units)) == list(source.read(units))
 
 
 def test_pictures_of_other_formats_are_counted(tmp_path: Path) -> None:
@@ -145,14 +221,14 @@ def test_damaged_rows_of_parquet_are_counted(tmp_path: Path) -> None:
     data, at = bytearray(path.read_bytes()), footer.row_group(1).column(0).data_page_offset
     data[at : at + 200] = bytes(200)
     path.write_bytes(data)
-    source = open_place(0, "data", str(path), TokenizeOptions())
+    source = open_place(0, "data", str(path), TokenizeOptions(), [])
     pictures = list(source.read(list(source.units())))
     [lost] = [picture for picture in pictures if isinstance(picture, Rejected)]
     assert (lost.number, lost.reason, lost.key) == (10, "unreadable", "data/a.parquet:10")
     assert len(pictures) == 31
     path.write_bytes(b"PAR1" + bytes(20))
     with pytest.raises(BadInput, match="not a readable Parquet file"):
-        list(open_place(0, "data", str(path), TokenizeOptions()).units())
+        list(open_place(0, "data", str(path), TokenizeOptions(), []).units())
 
 
 def test_webdataset_tars(tmp_path: Path) -> None:
@@ -217,7 +293,7 @@ def test_blocks_are_cut_by_rows_and_tars_stand_alone(tmp_path: Path) -> None:
         tar(tmp_path / name, {"1.png": png(0)})
     write(tmp_path / "f", {f"{n}.png": png(n) for n in range(5)})
     places = [str(tmp_path / name) for name in ("p", "b.tar", "c.tar", "f")]
-    blocks = list(blocks_of(open_sources(places, TokenizeOptions()), 4))
+    blocks = list(blocks_of(open_sources(places, TokenizeOptions(), []), 4))
     assert [[unit.rows for unit in block] for block in blocks] == [
         *([3], [3], [3, 1]),
         *([0], [0]),
@@ -238,7 +314,7 @@ def test_places_with_nothing_or_too_much(tmp_path: Path) -> None:
         ("tokens", {}, "holds tokens, not pictures"),
     ):
         with pytest.raises(BadInput, match=word):
-            list(open_place(0, "data", str(tmp_path / place), TokenizeOptions(**options)).units())
+            list(open_place(0, "data", str(tmp_path / place), TokenizeOptions(**options), []).units())
     assert found(mixed, format="pictures") == {"data/a.png": []}
 
 
@@ -246,6 +322,13 @@ def test_addresses_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinned("s3://bucket/data") == "s3://bucket/data"
     with pytest.raises(BadInput, match="hf://datasets/ORG/NAME"):
         pinned("hf://org/name")
+    for text, parts in (
+        ("org/n.a-me", ("org/n.a-me", None, "")),
+        ("org/name@v1/in/it/", ("org/name", "v1", "/in/it")),
+        ("org/name@refs/convert/parquet", ("org/name", "refs/convert/parquet", "")),
+        ("org/name@refs/pr/7/default/train", ("org/name", "refs/pr/7", "/default/train")),
+    ):
+        assert parse_dataset(f"hf://datasets/{text}") == parts
     monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")
     with pytest.raises(BadInput, match="may not be asked"):
         pinned("hf://datasets/org/name")

@@ -14,7 +14,7 @@ from sar_eval.tokenization.sizes import MAX_STRETCH, SizeRule, bucket_sizes, nea
 
 
 def rule(**options: object) -> SizeRule:
-    return SizeRule(TokenizeOptions(**options), 8)  # type: ignore[arg-type]
+    return SizeRule(TokenizeOptions(**options), (8, 8))  # type: ignore[arg-type]
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_every_picture_gets_a_bucket(
 ) -> None:
     assume(step**2 <= math.prod(size))
     options = TokenizeOptions(size=size, buckets=step, max_aspect=aspect)
-    target = SizeRule(options, 8).target(picture)
+    target = SizeRule(options, (8, 8)).target(picture)
     assert all(side % step == 0 and side > 0 for side in target)
     assert math.prod(target) <= math.prod(size)
     assert max(target) <= aspect * min(target)
@@ -113,25 +113,35 @@ def test_options_that_contradict_themselves() -> None:
         ({"crop": "left"}, "--crop"),
         ({"buckets": 16}, "needs --size"),
         ({"size": (32, 32), "buckets": 64}, "not even one square"),
-        ({"max_aspect": 0.5}, "--max-aspect"),
+        ({"max_aspect": 0.5, "size": (32, 32), "buckets": 16}, "--max-aspect is 0.5"),
+        ({"max_aspect": 3.0, "size": (32, 32)}, "--max-aspect needs --buckets"),
+        ({"crop": "none"}, "--crop none needs --size"),
+        ({"seed": 1, "size": (32, 32)}, "--seed is of --crop random"),
         ({"format": "zip"}, "--format"),
     ):
         with pytest.raises(BadInput, match=word):
             TokenizeOptions(**options)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match=r"--size 500: .* multiples of 16: 496 or 512"):
-        TokenizeOptions(size=(500, 500)).check_patch(16)
+    with pytest.raises(BadInput, match=r"--size 500: .* height is a multiple of 16 pixels: 496 or 512"):
+        TokenizeOptions(size=(500, 500)).check_patch(16, 16)
     with pytest.raises(BadInput, match="--buckets 24"):
-        TokenizeOptions(size=(512, 512), buckets=24).check_patch(16)
+        TokenizeOptions(size=(512, 512), buckets=24).check_patch(16, 16)
+    TokenizeOptions(size=(24, 48)).check_patch(8, 16)
+    for options, word in (
+        ({"size": (48, 24)}, r"--size 24: .* width is a multiple of 16 pixels: 16 or 32"),
+        ({"size": (64, 64), "buckets": 8}, "--buckets 8: .* 16"),
+    ):
+        with pytest.raises(BadInput, match=word):
+            TokenizeOptions(**options).check_patch(8, 16)  # type: ignore[arg-type]
 
 
 def test_sizes_and_lengths_as_text() -> None:
     assert (parse_size(""), parse_size("512"), parse_size("256x384")) == (None, (512, 512), (256, 384))
-    assert (parse_length(""), parse_length("3:")) == ((1, 10**9), (3, 10**9))
+    assert (parse_length(""), parse_length("3:")) == ((1, 65_536), (3, 65_536))
     assert parse_length(":500") == (1, 500)
     for text in ("0", "512x", "x", "-1", "99999", "5 12"):
         with pytest.raises(BadInput, match="--size"):
             parse_size(text)
-    for text in ("3", "9:3", "a:b", "-1:5"):
+    for text in ("3", "9:3", "a:b", "-1:5", "1:65537"):
         with pytest.raises(BadInput, match="--caption-length"):
             parse_length(text)
     with pytest.raises(BadInput, match="--caption-column"):

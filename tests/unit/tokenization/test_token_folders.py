@@ -14,8 +14,9 @@ from sar_eval.errors import BadInput, SpecMismatch
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.images.files import decode_image, encode_png
 from sar_eval.report.token_page import write_token_page
+from sar_eval.storage.objects import open_store
 from sar_eval.storage.shards import TOKEN_SCHEMA, write_shards
-from sar_eval.storage.token_folder import TokenRow, shard_bytes
+from sar_eval.storage.token_folder import TokenFolder, TokenRow, shard_bytes
 from sar_eval.storage.token_shards import TokenShards
 from sar_eval.tokenization.inspect import look_at
 from tests.small_sets import png
@@ -201,12 +202,49 @@ def test_a_folder_with_other_files_is_left_alone(visual: Path, tmp_path: Path) -
     assert contents(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"places": []}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"places": []}', "places", "pinned", "tokenizer", "options", "plan", "blocks"],
+)
 def test_a_broken_spec_is_named(visual: Path, tmp_path: Path, text: str) -> None:
+    whole = {"places": [], "pinned": [], "tokenizer": {}, "options": {}, "plan": "", "blocks": 0}
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "tokenization.json").write_text(text)
+    broken = json.dumps(whole | {text: 3.5}) if text in whole else text
+    (tmp_path / "out" / "tokenization.json").write_text(broken)
     with pytest.raises(BadInput, match=r"tokenization\.json"):
         tokenize([pictures(tmp_path / "data")], visual, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", '{"sizes": {"1x?": 2}}', '{"rejected": {"x": "y"}}', '{"sizes": 1}']
+)
+def test_a_broken_manifest_is_named(visual: Path, tmp_path: Path, text: str) -> None:
+    tokenize([pictures(tmp_path / "data", 2)], visual, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text(text)
+    with pytest.raises(BadInput, match=r"manifest\.json"):
+        look_at(str(tmp_path / "out"), visual, 3)
+
+
+def test_a_manifest_alone_is_no_finished_folder(visual: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"already has manifest\.json: name an empty folder"):
+        tokenize([pictures(tmp_path / "data")], visual, tmp_path / "out")
+
+
+def test_of_two_drivers_at_once_the_second_leaves_the_plan_alone(visual: Path, tmp_path: Path) -> None:
+    """It saw no spec, listed its pictures, and meanwhile the first one began."""
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        tokenize([data], visual, out, runtime=HereRuntime(0), block_pictures=5)
+    before = contents(out)
+    folder = TokenFolder(open_store(out))
+    assert folder.begin({"places": ["others"]}) == json.loads(before["tokenization.json"])
+    folder.keep_plan(b"of others")
+    assert contents(out) == before
+    (out / "plan.parquet").unlink()  # of a driver that was killed before it had one
+    tokenize([data], visual, out, block_pictures=5)
+    assert (out / "plan.parquet").read_bytes() == before["plan.parquet"]
 
 
 def test_a_sample_becomes_a_page(visual: Path, tmp_path: Path) -> None:

@@ -98,13 +98,22 @@ def test_paths_are_those_of_the_recipe_and_of_the_shell(
     beside, here = tmp_path / "recipes", tmp_path / "here"
     (beside / "tokenizer").mkdir(parents=True)
     (here / "mine").mkdir(parents=True)
-    (beside / "mine.toml").write_text(toml_text(SMALL))
+    evaluation = {"benchmark": "red.toml", "judges": ["red.py:JUDGE", "shapes"]}
+    (beside / "mine.toml").write_text(toml_text({**SMALL, "evaluation": evaluation}))
+    for path in (beside / "red.toml", beside / "red.py", here / "blue.toml"):
+        path.touch()
+    (here / "shapes").mkdir()  # the name of a benchmark, and of a folder by chance
     monkeypatch.chdir(here)
     recipe = load_train_recipe(str(beside / "mine.toml"))
     assert recipe.name == "mine"
     assert recipe.data.places == (str(beside / "tokens"),)
     assert recipe.data.visual_tokenizer == str(beside / "tokenizer")
     assert recipe.start.shape == "demo"
+    assert recipe.evaluation.benchmark == str(beside / "red.toml")
+    assert recipe.evaluation.judges == (f"{beside / 'red.py'}:JUDGE", "shapes")
+    for name, path in (("blue.toml", str(here / "blue.toml")), ("shapes", "shapes")):
+        asked = load_train_recipe(str(beside / "mine.toml"), {"evaluation": {"benchmark": name}})
+        assert asked.evaluation.benchmark == path
     changes = {"data": {"places": ["a:0.7", "s3://b/c:0.3"]}, "start": {"init": "mine"}}
     recipe = load_train_recipe(str(beside / "mine.toml"), changes)
     assert recipe.data.places == (f"{here / 'a'}:0.7", "s3://b/c:0.3")
