@@ -66,6 +66,19 @@ def _recipes_in(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped("benchmarks") / folder).glob("*.toml"))}
 
 
+def find_recipe(name: str, known: Mapping[str, Path], what: str) -> Path:
+    """The file of a shipped recipe of a training, or of one by path.
+
+    Raises:
+        UnknownName: no recipe is called so.
+    """
+    check_name(name, "recipe")
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None or not path.is_file():
+        raise discover.unknown(what, name, list(known))
+    return path
+
+
 def description(path: Path) -> str:
     """What a recipe says it is, in a line."""
     return str(read_toml(path).get("description", ""))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,11 +20,30 @@ if TYPE_CHECKING:
     from sar_eval.protocols import Tracker
     from sar_eval.spec import RunSpec
     from sar_eval.storage.run_folder import RunFolder
-    from sar_eval.types import Summary
+    from sar_eval.train.journal import Listener
+    from sar_eval.types import Json, Summary
 
 # Options of `Results` for a command that logs to no tracker, and for one that writes nothing for the hub.
 TRACKING = ("track", "project", "name", "step", "tracker_option")
 FOR_THE_HUB = ("eval_results", "eval_dataset")
+
+
+def follow_training(
+    trackers: Mapping[str, Tracker], results: Results, out: Path, step: int, settings: Mapping[str, Json]
+) -> AbstractContextManager[Listener]:
+    """What tells trackers of every step of a training in `out`; of the first process alone.
+
+    Raises:
+        BadInput: one of them shows finished runs alone.
+    """
+    from sar_eval.stages.track_training import TrainingTrackers
+    from sar_eval.tracked_runs import TrackedTraining
+    from sar_eval.train.launcher import is_first
+
+    if not is_first():
+        return nullcontext(lambda step, figures: None)
+    training = TrackedTraining(results.project, results.name or out.resolve().name, step, settings)
+    return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
 
 
 def register(app: typer.Typer) -> None:

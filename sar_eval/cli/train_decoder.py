@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from sar_eval.cli.options import Results, check_push, keep_offline, named_options, with_options
 from sar_eval.cli.terminal import say
-from sar_eval.cli.track import FOR_THE_HUB
+from sar_eval.cli.track import FOR_THE_HUB, follow_training
 from sar_eval.cli.train import need_train
 from sar_eval.cli.train_flags import HowToTrain, HowToWatch, WhatToTrain, WhereToPush, recipe_changes
 from sar_eval.cli.train_progress import Show, showing
@@ -102,10 +101,14 @@ def _train(recipe: TrainRecipe, out: Path, where: WhereToPush, results: Results)
 
 
 def _fit(recipe: TrainRecipe, out: Path, trackers: Mapping[str, Tracker], results: Results) -> None:
+    from sar_eval.train.train_recipe import public
     from sar_eval.train.train_run import DecoderRun
+    from sar_eval.train.training_states import TrainingStates
 
     run = DecoderRun.of(recipe, out)
-    with _following(trackers, recipe, out, results) as listener, showing(recipe.kind, out) as show:
+    step = TrainingStates(out / "state").newest()
+    follow = follow_training(trackers, results, out, step, public(recipe.settings()))
+    with follow as listener, showing(recipe.kind, out) as show:
         run.train(*_with_speed(show, listener), show.note)
 
 
@@ -126,28 +129,6 @@ def _with_speed(show: Show, listener: Listener) -> tuple[TrainingProgress, Liste
         show(step, steps, ", ".join(words))
 
     return progress, listen
-
-
-def _following(
-    trackers: Mapping[str, Tracker], recipe: TrainRecipe, out: Path, results: Results
-) -> AbstractContextManager[Listener]:
-    """What tells trackers of every point of the curve; of the first process alone.
-
-    Raises:
-        BadInput: one of them shows finished runs alone.
-    """
-    from sar_eval.stages.track_training import TrainingTrackers
-    from sar_eval.tracked_runs import TrackedTraining
-    from sar_eval.train.launcher import is_first
-    from sar_eval.train.train_recipe import public
-    from sar_eval.train.training_states import TrainingStates
-
-    if not is_first():
-        return nullcontext(lambda step, figures: None)
-    name = results.name or out.resolve().name
-    step = TrainingStates(out / "state").newest()
-    training = TrackedTraining(results.project, name, step, public(recipe.settings()))
-    return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
 
 
 def _push(out: Path, where: WhereToPush) -> None:

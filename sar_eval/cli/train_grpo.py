@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +14,15 @@ import typer
 from sar_eval.cli.options import Ckpt, Results, keep_offline, named_options, with_options
 from sar_eval.cli.recipe_changes import changed_tables
 from sar_eval.cli.terminal import say
-from sar_eval.cli.track import FOR_THE_HUB
+from sar_eval.cli.track import FOR_THE_HUB, follow_training
 from sar_eval.cli.train import need_train
 from sar_eval.cli.train_progress import showing
 from sar_eval.errors import BadInput
 from sar_eval.options import option
+from sar_eval.train.launcher import is_first
 from sar_eval.types import Json
 
 if TYPE_CHECKING:
-    from sar_eval.protocols import Tracker
     from sar_eval.train.grpo_run import GrpoSetup
     from sar_eval.train.journal import Listener
 
@@ -85,6 +84,7 @@ def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain, results: Results)
     trackers = make_trackers(results.track or (), options)
     from sar_eval.train.grpo_recipe import load_grpo_recipe
     from sar_eval.train.grpo_run import GrpoSetup
+    from sar_eval.train.grpo_state import TrainingState
 
     if training.out is None and not training.probe:
         raise BadInput("--out is missing: the folder to write the checkpoint to (--probe needs none)")
@@ -94,7 +94,8 @@ def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain, results: Results)
     if training.probe:
         _probe(setup)
     elif training.out is not None:
-        follow = _following(trackers, setup, training.out, results)
+        step, settings = TrainingState(training.out).newest(), setup.settings()
+        follow = follow_training(trackers, results, training.out, step, settings)
         _train(setup, training.out, training.anyway, follow)
 
 
@@ -122,46 +123,20 @@ def _train(setup: GrpoSetup, out: Path, anyway: bool, follow: AbstractContextMan
     from sar_eval.train.grpo_run import check_out, is_begun, train_grpo
 
     check_out(setup, out)
-    if _is_main_process() and not is_begun(out):
+    if is_first() and not is_begun(out):
         _probe(setup, refuse=not anyway)
     with follow as listener:
         with _showing(out) as show:
             outcome = train_grpo(setup, out, write_training_page, show, listener)
-        if not _is_main_process():
+        if not is_first():
             return
         say(f"checkpoint in {out} after {outcome.step} steps; the journal is {out / 'training.html'}")
         if outcome.best_step is not None:
             say(f"on the hold-out, step {outcome.best_step} was best: {out / 'best'}")
 
 
-def _following(
-    trackers: Mapping[str, Tracker], setup: GrpoSetup, out: Path, results: Results
-) -> AbstractContextManager[Listener]:
-    """What tells trackers of every step; of the main process alone.
-
-    Raises:
-        BadInput: one of them shows finished runs alone.
-    """
-    from sar_eval.stages.track_training import TrainingTrackers
-    from sar_eval.tracked_runs import TrackedTraining
-    from sar_eval.train.grpo_state import TrainingState
-
-    if not _is_main_process():
-        return nullcontext(lambda step, figures: None)
-    name, step = results.name or out.resolve().name, TrainingState(out).newest()
-    training = TrackedTraining(results.project, name, step, setup.settings())
-    return TrainingTrackers(trackers, training, lambda text: say(text, err=True))
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def _showing(out: Path) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A bar on a terminal, a line now and then elsewhere, with the reward; of the main process alone."""
-    if not _is_main_process():
-        yield lambda step, steps, figures: None
-        return
+    """A bar on a terminal, a line now and then elsewhere, with the reward."""
     with showing("grpo", out) as show:
         yield lambda step, steps, figures: show(step, steps, f"reward {figures['reward']:.3f}")

@@ -13,8 +13,8 @@ from sar_eval import discover
 from sar_eval.documents import convert, read_toml
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
-from sar_eval.options import check_name, check_storable, check_value, declared, merged
-from sar_eval.recipe import PROTOCOL_KEYS, training_recipes
+from sar_eval.options import check_storable, check_value, declared, merged
+from sar_eval.recipe import PROTOCOL_KEYS, find_recipe, training_recipes
 from sar_eval.train.rewards import RewardSpec, reward_specs
 from sar_eval.train.train_prompts import suite_path
 from sar_eval.types import DrawProtocol, Json
@@ -225,11 +225,7 @@ def load_grpo_recipe(name: str, changes: Mapping[str, Json] | None = None) -> Gr
         UnknownName: no recipe is called so.
         BadInput: naming file, table, key and what is wrong.
     """
-    check_name(name, "recipe")
-    known = training_recipes()
-    path = Path(name) if name.endswith(".toml") else known.get(name)
-    if path is None or not path.is_file():
-        raise discover.unknown("GRPO recipe", name, list(known))
+    path = find_recipe(name, training_recipes(), "GRPO recipe")
     data = merged(read_toml(path), changes or {})
     check_storable(data, str(path))
     file = convert(data, _RecipeFile, str(path))

@@ -15,8 +15,8 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def ranks() -> int:
-    """How many processes train together."""
+def _launched() -> int:
+    """How many processes the launcher says that it has started."""
     words = os.environ.get("WORLD_SIZE", "1")
     return int(words) if words.isdecimal() else 1
 
@@ -47,7 +47,7 @@ def may_tell() -> bool:
     them fail alike where the input is wrong. They meet in the launcher's key-value store; without one, the
     first rank speaks.
     """
-    if ranks() == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+    if _launched() == 1 or not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from sar_eval import discover
 from sar_eval.documents import check_text, convert, read_toml, shorten
 from sar_eval.errors import BadInput
 from sar_eval.options import check_name, check_storable, merged
-from sar_eval.recipe import decoder_recipes
+from sar_eval.recipe import decoder_recipes, find_recipe
 from sar_eval.train.evaluation_table import EvaluationTable
 from sar_eval.train.published import published
 from sar_eval.train.recipe_file import settings_digest
@@ -136,11 +136,7 @@ def load_train_recipe(name: str, changes: Mapping[str, Json] | None = None) -> T
         UnknownName: no recipe is called so.
         BadInput: naming file, table, key and what is wrong.
     """
-    check_name(name, "recipe")
-    known = decoder_recipes()
-    path = Path(name) if name.endswith(".toml") else known.get(name)
-    if path is None or not path.is_file():
-        raise discover.unknown("training recipe", name, list(known))
+    path = find_recipe(name, decoder_recipes(), "training recipe")
     return make_train_recipe({"name": path.stem, **read_toml(path)}, changes or {}, str(path), path.parent)
 
 
