@@ -9,17 +9,22 @@ from pathlib import Path
 GROUND = (
     *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
     *("answers", "measures", "comparisons", "histories", "tracked_runs", "checkpoint_steps", "provenance"),
-    "machine",
+    *("machine", "resume_rules"),
 )
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (
     (("cli", "commands, terminal"),),
+    (("rl", "GRPO, DPO, the best of N: training on judged pictures"),),
     (
-        ("train", "pretraining, fine-tuning, GRPO, DPO: what makes checkpoints"),
+        ("train", "pretraining, fine-tuning: what makes checkpoints"),
         ("tokenization", "pictures with captions to visual tokens"),
         ("synthesis", "sets of pictures: filtered, ranked, deduplicated"),
     ),
-    (("stages", "one verb, one file"), ("report", "HTML pages")),
+    (
+        ("stages", "one verb, one file"),
+        ("rewards", "judges that a training asks"),
+        ("report", "HTML pages"),
+    ),
     (
         ("engines", "draw"),
         ("judges", "give verdicts"),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sar_eval.train.grpo_recipe import load_grpo_recipe
-from sar_eval.train.grpo_run import GrpoSetup, train_grpo
+from sar_eval.rl.grpo_recipe import load_grpo_recipe
+from sar_eval.rl.grpo_run import GrpoSetup, train_grpo
 
 JUDGE = f"{Path(__file__).parent / 'even_codes.py'}:JUDGE"
 RECIPE = """

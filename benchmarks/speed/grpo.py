@@ -23,10 +23,10 @@ import msgspec
 import torch
 
 from sar_eval.cli.train_grpo import HowToTrain
+from sar_eval.rl.grpo_recipe import GrpoOptions, GrpoRecipe, load_grpo_recipe
+from sar_eval.rl.grpo_run import GrpoSetup, train_grpo
 from sar_eval.runtime.slots import cores
 from sar_eval.storage.training_journal import read_steps
-from sar_eval.train.grpo_recipe import GrpoOptions, GrpoRecipe, load_grpo_recipe
-from sar_eval.train.grpo_run import GrpoSetup, train_grpo
 from sar_eval.types import Json
 
 STAGES = ("rollout", "judge", "train", "sync", "other")

@@ -20,7 +20,7 @@ from benchmarks.speed.decode import CODEBOOK_SIZE, SHAPES, shape_config
 from sar_eval.decoding.memory import MEMORY_UTILIZATION, kv_bytes
 from sar_eval.documents import read_json
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.train.policy import SCORES_PER_CHUNK
+from sar_eval.rl.policy import SCORES_PER_CHUNK
 from sar_eval.train.throughput import (
     BFLOAT16,
     FLOAT32,

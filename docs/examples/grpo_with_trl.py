@@ -20,10 +20,10 @@ from trl import GRPOConfig, GRPOTrainer
 from sar_eval import discover
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.recipe import shipped
+from sar_eval.rl.policy import GuidedPolicy
+from sar_eval.rl.policy_model import engine_weights, load_policy
 from sar_eval.suites.prompts import load_suite
 from sar_eval.train.checkpoint_writer import save_checkpoint
-from sar_eval.train.policy import GuidedPolicy
-from sar_eval.train.policy_model import engine_weights, load_policy
 from sar_eval.types import DrawProtocol, Prompt, make_draw
 
 PROTOCOL = DrawProtocol("rollouts", resolution=64, guidance=2.0, temperature=0.5)

@@ -23,7 +23,7 @@ from sar_eval.train.launcher import is_first
 from sar_eval.types import Json
 
 if TYPE_CHECKING:
-    from sar_eval.train.grpo_run import GrpoSetup
+    from sar_eval.rl.grpo_run import GrpoSetup
     from sar_eval.train.journal import Listener
 
 PROBED = 24  # prompts; with 8 draws each a few seconds for the demo, and a minute on a card
@@ -82,9 +82,9 @@ def grpo(recipe: RecipeName, ckpt: Ckpt, training: HowToTrain, results: Results)
 
     options = named_options("--tracker-option", results.tracker_option)
     trackers = make_trackers(results.track or (), options)
-    from sar_eval.train.grpo_recipe import load_grpo_recipe
-    from sar_eval.train.grpo_run import GrpoSetup
-    from sar_eval.train.grpo_state import TrainingState
+    from sar_eval.rl.grpo_recipe import load_grpo_recipe
+    from sar_eval.rl.grpo_run import GrpoSetup
+    from sar_eval.rl.grpo_state import TrainingState
 
     if training.out is None and not training.probe:
         raise BadInput("--out is missing: the folder to write the checkpoint to (--probe needs none)")
@@ -106,8 +106,8 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
         BadInput: there is too little to learn from.
     """
     from sar_eval.cli.train_probe import print_probe
-    from sar_eval.train.grpo_run import probe_setup
-    from sar_eval.train.probe_advice import REFUSE_BELOW, advice, check_variance
+    from sar_eval.rl.grpo_run import probe_setup
+    from sar_eval.rl.probe_advice import REFUSE_BELOW, advice, check_variance
 
     started = time.perf_counter()
     result, rewards = probe_setup(setup, PROBED, PROBE_DRAWS), setup.recipe.rewards
@@ -120,7 +120,7 @@ def _probe(setup: GrpoSetup, *, refuse: bool = True) -> None:
 
 def _train(setup: GrpoSetup, out: Path, anyway: bool, follow: AbstractContextManager[Listener]) -> None:
     from sar_eval.report.training_page import write_training_page
-    from sar_eval.train.grpo_run import check_out, is_begun, train_grpo
+    from sar_eval.rl.grpo_run import check_out, is_begun, train_grpo
 
     check_out(setup, out)
     if is_first() and not is_begun(out):

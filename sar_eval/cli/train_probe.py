@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sar_eval.cli.terminal import console, plain, say
 
 if TYPE_CHECKING:
-    from sar_eval.train.probe import ProbeResult
+    from sar_eval.rl.probe import ProbeResult
 
 HEADER = ("reward", "task", "prompts", "mean", "pass", "differ", "expected")
 CAPTION = (

@@ -16,8 +16,8 @@ from sar_eval.options import option
 from sar_eval.types import Json
 
 if TYPE_CHECKING:
-    from sar_eval.train.dpo import DpoOptions
-    from sar_eval.train.select import SelectOptions
+    from sar_eval.rl.dpo import DpoOptions
+    from sar_eval.rl.select import SelectOptions
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders with verdicts.")]
 
@@ -41,7 +41,7 @@ class HowToSelect:
 
     def options(self) -> SelectOptions:
         """As `train.select` takes them."""
-        from sar_eval.train.select import SelectOptions
+        from sar_eval.rl.select import SelectOptions
 
         return SelectOptions(self.top, self.min_score, self.by, self.train_on_test)
 
@@ -86,7 +86,7 @@ class HowToPrefer:
 
     def options(self) -> DpoOptions:
         """As `train.dpo` takes them."""
-        from sar_eval.train.dpo import DpoOptions
+        from sar_eval.rl.dpo import DpoOptions
 
         names = (field.name for field in fields(DpoOptions) if field.name != "max_grad_norm")
         return DpoOptions(**{name: getattr(self, name) for name in names})
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
 @with_options()
 def select(runs: Runs, selecting: HowToSelect) -> None:
     """Write the best pictures of each prompt of judged runs as token shards, for `train sft` (RAFT)."""
-    from sar_eval.train.select import select as run
+    from sar_eval.rl.select import select as run
 
     found = run(runs, selecting.out, selecting.options(), selecting.run_ckpt or ())
     for name, value in found.facts().items():
@@ -119,7 +119,7 @@ def select(runs: Runs, selecting: HowToSelect) -> None:
 def dpo(runs: Runs, wanted: HowToPrefer) -> None:
     """Train on the best and the worst picture of each prompt of judged runs (DPO)."""
     need_train()
-    from sar_eval.train.dpo import dpo as run
+    from sar_eval.rl.dpo import dpo as run
 
     with showing("dpo", wanted.out) as show:
         facts = run(runs, wanted.ckpt, wanted.out, wanted.options(), wanted.run_ckpt or (), show)

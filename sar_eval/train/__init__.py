@@ -1,5 +1,1 @@
-"""Training of the demo checkpoints.
-
-`scenes` renders training images, `tokenizer` trains the visual tokenizer, `tokenize` converts captioned
-images to token shards, `pretrain` and `sft` train the decoder.
-"""
+"""Training of decoders, and of the demo's tokenizer and its scenes."""

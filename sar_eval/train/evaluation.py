@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from sar_eval.documents import read_json
+from sar_eval.rewards.holdout import HoldoutResult, check_sample, check_scores, read_results, save_result
+from sar_eval.rewards.holdout_verdict import best_step
 from sar_eval.storage.replaced_folders import recover_folder, replace_folder
 from sar_eval.storage.training_journal import HoldoutRow, SampleRow
 from sar_eval.train.checkpoint_writer import ABOUT
 from sar_eval.train.ema import AveragedWeights
 from sar_eval.train.evaluator import Evaluator
-from sar_eval.train.holdout import HoldoutResult, check_sample, check_scores, read_results, save_result
-from sar_eval.train.holdout_verdict import best_step
 from sar_eval.train.journal import Journal
 from sar_eval.train.live_weights import live_weights, whole_weights
 from sar_eval.train.ranks import on_every_rank

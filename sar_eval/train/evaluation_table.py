@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from sar_eval.train.grpo_recipe import HoldoutTable, Positive, Seed, Whole
-from sar_eval.train.holdout import Holdout
+from sar_eval.rewards.holdout import Holdout
+from sar_eval.rewards.recipe_tables import HoldoutTable, Positive, Seed, Whole
 
 
 class EvaluationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

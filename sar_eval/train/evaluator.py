@@ -10,13 +10,13 @@ from accelerate import PartialState
 from torch import Tensor
 
 from sar_eval.engines.native import NativeEngine
+from sar_eval.rewards.holdout import Holdout, HoldoutResult, joined
+from sar_eval.rewards.judged_waves import Judges
+from sar_eval.rewards.train_prompts import evenly_by_tag
 from sar_eval.storage.training_journal import SampleRow
 from sar_eval.train.evaluation_table import EvaluationTable
-from sar_eval.train.holdout import Holdout, HoldoutResult, joined
 from sar_eval.train.journal import sample_row
-from sar_eval.train.judged_waves import Judges
 from sar_eval.train.ranks import on_every_rank
-from sar_eval.train.train_prompts import evenly_by_tag
 from sar_eval.types import Generation, Verdict
 
 WATCHED = 8  # prompts whose pictures are kept of every evaluation, for the page's filmstrips

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from sar_eval.train.resume_rules import flat
+from sar_eval.resume_rules import flat
 from sar_eval.types import Json
 
 RECIPE = "recipe.toml"  # beside a checkpoint: the whole recipe that it was trained with

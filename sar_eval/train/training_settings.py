@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
+from sar_eval.resume_rules import differences, refuse_others
 from sar_eval.storage.files import storage_errors, write_json
 from sar_eval.storage.training_journal import HOLDOUT, SAMPLES
 from sar_eval.train.evaluation import BEST, RESULTS
-from sar_eval.train.resume_rules import differences, refuse_others
 from sar_eval.train.step_rows import FILE as DIVERGED
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.training_options import TrainingOptions

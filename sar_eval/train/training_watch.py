@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from sar_eval.families.simplear import visual_setting
 from sar_eval.report.training_page import write_training_page
+from sar_eval.rewards.pool import RewardPool
 from sar_eval.train.ema import AveragedWeights
 from sar_eval.train.evaluation import EvaluationCallback, WriteCheckpoint
 from sar_eval.train.evaluation_table import EvaluationTable
@@ -21,7 +22,6 @@ from sar_eval.train.evaluator import Evaluator
 from sar_eval.train.journal import Journal, Listener
 from sar_eval.train.journal_callback import JournalCallback
 from sar_eval.train.launcher import is_first
-from sar_eval.train.rewards import RewardPool
 from sar_eval.train.training_clock import TrainingClock
 from sar_eval.types import Json
 

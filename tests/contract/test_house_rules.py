@@ -33,6 +33,7 @@ GROUND = {
     "comparisons",
     "histories",
     "tracked_runs",
+    "resume_rules",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {
@@ -59,9 +60,14 @@ ALLOWED = {
         *("suites", "tensors", "vllm_guided"),
     },
     "report": {"runtime", "spec", "storage", "suites"},
+    "rewards": {"decoding", "recipe", "scoring", "storage", "suites"},
     "train": {
-        *("decoding", "engines", "families", "images", "judges", "recipe", "report", "scoring", "storage"),
-        *("suites", "tensors"),
+        *("decoding", "engines", "families", "images", "recipe", "report", "rewards", "storage", "suites"),
+        "tensors",
+    },
+    "rl": {
+        *("decoding", "engines", "families", "images", "judges", "recipe", "report", "rewards", "scoring"),
+        *("storage", "suites", "tensors", "train"),
     },
     "tokenization": {"families", "images", "report", "runtime", "storage", "tensors"},
     "synthesis": {

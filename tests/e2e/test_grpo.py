@@ -17,11 +17,11 @@ import torch
 
 from sar_eval.errors import BadInput, GateFailed, Incomplete
 from sar_eval.families.simplear import find_checkpoint
-from sar_eval.train import grpo as grpo_module
-from sar_eval.train.engine_gap import StaleEngine
-from sar_eval.train.grpo import GrpoTrainer
-from sar_eval.train.grpo_state import TrainingState
-from sar_eval.train.policy import GuidedPolicy
+from sar_eval.rl import grpo as grpo_module
+from sar_eval.rl.engine_gap import StaleEngine
+from sar_eval.rl.grpo import GrpoTrainer
+from sar_eval.rl.grpo_state import TrainingState
+from sar_eval.rl.policy import GuidedPolicy
 from tests.grpo_runs import setup_of, train, write_recipe
 
 SECONDS = "seconds/"

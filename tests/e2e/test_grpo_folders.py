@@ -7,10 +7,10 @@ import pytest
 
 from sar_eval.errors import BadInput, RunLocked, StorageFailed
 from sar_eval.families.simplear import find_checkpoint
+from sar_eval.rl.dpo import DpoOptions, dpo
+from sar_eval.rl.grpo_state import TrainingState
+from sar_eval.rl.policy_model import load_policy, save_policy
 from sar_eval.storage.lock import training_lock
-from sar_eval.train.dpo import DpoOptions, dpo
-from sar_eval.train.grpo_state import TrainingState
-from sar_eval.train.policy_model import load_policy, save_policy
 from tests.grpo_runs import setup_of, train
 
 

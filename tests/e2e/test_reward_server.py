@@ -7,8 +7,8 @@ from fake_chat_server import PIXELS, FakeChatServer, pixels, serving
 
 from sar_eval.errors import Incomplete
 from sar_eval.images.files import encode_png
+from sar_eval.rewards.pool import RewardPool, check_losses, lost_share, reward_specs, scores
 from sar_eval.suites.dpg.questions import Question, write_questions
-from sar_eval.train.rewards import RewardPool, check_losses, lost_share, reward_specs, scores
 from sar_eval.types import Generation, Prompt
 
 RECIPE = """

@@ -13,7 +13,7 @@ from benchmarks.speed.grpo import (
     table,
     variants,
 )
-from sar_eval.train.grpo_recipe import load_grpo_recipe
+from sar_eval.rl.grpo_recipe import load_grpo_recipe
 from tests.wide_checkpoint import write_checkpoint, write_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

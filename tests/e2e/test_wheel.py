@@ -79,7 +79,7 @@ def test_the_wheel_has_the_training_recipes_and_their_prompts(bare: Path, tmp_pa
     code = (
         "import json\n"
         "from sar_eval.recipe import decoder_recipes, training_recipes\n"
-        "from sar_eval.train.grpo_recipe import load_grpo_recipe\n"
+        "from sar_eval.rl.grpo_recipe import load_grpo_recipe\n"
         "suites = {name: load_grpo_recipe(name).suite.is_file() for name in training_recipes()}\n"
         "print(json.dumps([suites, sorted(decoder_recipes())]))"
     )

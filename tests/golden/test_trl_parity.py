@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sar_eval.train.advantages import group_advantages, mix_rewards
-from sar_eval.train.losses import EntropyControl, LossOptions, importance_weights, policy_loss
+from sar_eval.rl.advantages import group_advantages, mix_rewards
+from sar_eval.rl.losses import EntropyControl, LossOptions, importance_weights, policy_loss
 
 # Importing TRL takes seconds, and it does not know vLLM 0.32 yet, where that is installed.
 pytestmark = [

@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 from sar_eval.documents import read_json
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, Incomplete, UnknownName
+from sar_eval.rewards.holdout import joined, read_results
+from sar_eval.rewards.holdout_verdict import best_step
+from sar_eval.rewards.pool import RewardPool
 from sar_eval.storage.training_journal import read_head, read_holdout, read_samples, read_steps
 from sar_eval.train.evaluation_table import EvaluationTable
 from sar_eval.train.fit import fit
-from sar_eval.train.holdout import joined, read_results
-from sar_eval.train.holdout_verdict import best_step
-from sar_eval.train.rewards import RewardPool
 from sar_eval.train.training_watch import TrainingWatch, Watching
 from tests.decoder_trainings import JUDGE, evaluated_job, make_data, write_benchmark
 
@@ -136,7 +136,7 @@ def test_a_kill_between_a_state_and_its_best_loses_neither(work, tmp_path) -> No
 
 
 def test_another_sample_cannot_be_paired(work, evaluated, tmp_path) -> None:
-    from sar_eval.train.holdout import check_sample, save_result
+    from sar_eval.rewards.holdout import check_sample, save_result
 
     def holdout(**table):
         return evaluated_job(work, tmp_path, table).watching.evaluation.holdout(32, "")

@@ -9,8 +9,8 @@ import pytest
 from sar_eval.documents import parse_toml, read_toml
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.recipe import decoder_recipes
+from sar_eval.resume_rules import differences
 from sar_eval.train.recipe_file import settings_digest, toml_text
-from sar_eval.train.resume_rules import differences
 from sar_eval.train.train_recipe import (
     TrainRecipe,
     load_train_recipe,

@@ -1,0 +1,1 @@
+"""Reinforcement learning on judged pictures: GRPO, DPO, RAFT's selection, and the probe of a reward."""
