@@ -123,9 +123,8 @@ def trainer(options: argparse.Namespace, folder: Path, times: StepTimes) -> Trai
     changes = dict(VARIANTS[options.variant])
     attention = changes.pop("attention", "sdpa")
     plain = options.variant == PLAIN
-    settings = TrainingOptions(
-        steps=1 + options.steps, batch_size=options.pictures, warmup=0, learning_rate=1e-4, **changes
-    )
+    asked = {"precision": "bfloat16", "warmup": 0, "learning_rate": 1e-4, **changes}
+    settings = TrainingOptions(steps=1 + options.steps, batch_size=options.pictures, **asked)
     batches: Any = Batches(options.pictures, options.side**2, settings.steps, plain=plain)
     args = training_arguments(folder / "state", settings, 1)
     args.save_strategy = "no"

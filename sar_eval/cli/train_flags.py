@@ -115,10 +115,11 @@ class HowToTrain:
         "Pictures of one forward pass on a device; by default all of its share.", "run", panel=SPEED, low=0
     )
     precision: str | None = option(
-        "Of the forward pass; weights and optimiser are float32.",
+        "Of the forward pass; weights and optimiser are float32. By default bfloat16 where the device "
+        "computes in it, else float32.",
         "run",
         panel=SPEED,
-        metavar="bfloat16|float32",
+        metavar="auto|bfloat16|float32",
     )
     pack: bool | None = option(
         "Put the pictures of a forward pass into one row: no padding, but attention over all of it. Pays "

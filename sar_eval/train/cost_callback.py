@@ -36,7 +36,7 @@ class CostCallback(TrainerCallback):
         if self._options.workers:  # they read it anew
             batches.stream.forget()
         self.cost = training_cost(self._options, kwargs["model"], batch, args.world_size)
-        peak = peak_flops(torch.device(args.device), self._options.precision)
+        peak = peak_flops(torch.device(args.device), self._options.computed_in)
         self.peak = peak and peak * args.world_size
         self._tell(self.cost.summary())
 
@@ -66,7 +66,7 @@ def training_cost(
         rows=codes if options.loss == "visual" else config.vocab_size,
         lengths=picture_lengths(batch),
         micro=options.micro_batch(ranks),
-        precision=options.precision,
+        precision=options.computed_in,
         checkpointing=options.gradient_checkpointing,
         chunked=options.loss == "visual",
         ema=options.ema > 0,

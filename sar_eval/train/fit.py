@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sar_eval.train.launcher import check_sharding, is_first
 from sar_eval.train.live_weights import whole_adapters, whole_weights
 from sar_eval.train.lora import adapter_base, add_adapters
 from sar_eval.train.model import attention_implementation, prepare
+from sar_eval.train.precision import usual_precision
 from sar_eval.train.process_group import process_group, rank, ranks
 from sar_eval.train.ranks import on_every_rank
 from sar_eval.train.start import Loaded, Start
@@ -35,8 +36,8 @@ from sar_eval.train.stop_request import StopRequest
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
 from sar_eval.train.trainer import DecoderTrainer, LossCurveCallback, training_arguments
 from sar_eval.train.training_advice import advice, enough_memory
-from sar_eval.train.training_options import TrainingOptions
-from sar_eval.train.training_settings import keep_settings, training_settings
+from sar_eval.train.training_options import Precision, TrainingOptions
+from sar_eval.train.training_settings import begun_precision, keep_settings, training_settings
 from sar_eval.train.training_states import TrainingStates
 from sar_eval.train.training_watch import TrainingWatch, Watching
 from sar_eval.types import Json
@@ -79,7 +80,9 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
     check_sharding()
     base = adapter_base(job.start, job.options.lora, job.options.ema)
     disable_progress_bar()  # transformers' own; `progress` replaces it
-    with process_group(), enough_memory(job.options), ExitStack() as stack:
+    with process_group(), ExitStack() as stack:
+        job = _with_precision(job)
+        stack.enter_context(enough_memory(job.options))
         stream = open_stream(job)  # before anything is written
         states = TrainingStates(job.out / "state")
         # Of the first rank, which alone reads and writes there.
@@ -107,6 +110,32 @@ def fit(job: TrainingJob, progress: TrainingProgress = lambda step, steps, loss:
         else:
             adapters = whole_adapters(trained)
             on_every_rank(lambda: _write_adapter(job, stream, base, adapters) if is_first() else None)
+
+
+def _with_precision(job: TrainingJob) -> TrainingJob:
+    """The job with a precision in place of "auto", the first rank's on all."""
+    if job.options.precision != "auto":
+        return job
+    chosen = on_every_rank(lambda: _chosen_precision(job.out) if is_first() else None)[0]
+    if chosen is None:
+        raise ValueError("the first rank chose no precision")
+    return replace(
+        job,
+        options=replace(job.options, precision=chosen),
+        watching=replace(job.watching, settings=_named(job.watching.settings, "training", chosen)),
+        training=_named(job.training, "options", chosen),
+    )
+
+
+def _chosen_precision(out: Path) -> Precision:
+    begun = begun_precision(out) if TrainingStates(out / "state").newest() else None
+    return begun or usual_precision()
+
+
+def _named(facts: Mapping[str, Json], table: str, precision: Precision) -> dict[str, Json]:
+    """The facts with the precision in their table of options, where they have one."""
+    options = facts.get(table)
+    return {**facts, table: {**options, "precision": precision}} if isinstance(options, dict) else {**facts}
 
 
 def _told(job: TrainingJob, watch: TrainingWatch, progress: TrainingProgress) -> list[TrainerCallback]:

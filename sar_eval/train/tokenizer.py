@@ -26,6 +26,7 @@ from sar_eval.families.fsq import DOWNSAMPLE, DecoderContract, EncoderContract, 
 from sar_eval.storage.shards import Place, read_images
 from sar_eval.tensors.torchscript import save_torchscript
 from sar_eval.train.curve import add_to_curve, trim_curve
+from sar_eval.train.precision import usual_precision
 from sar_eval.train.state import AGAIN, check_torch_file, make_folder
 
 KINDS = ("local", "factored")
@@ -142,7 +143,7 @@ def _fit(
 
 
 def _train_step(model: Autoencoder, optimizer: torch.optim.Optimizer, pixels: Tensor) -> float:
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=usual_precision() == "bfloat16"):
         reconstruction = model(pixels).float()
     # Shapes cover few pixels, so pixels that differ from the image's mean get more weight.
     weight = 1 + 4 * (pixels - pixels.mean((2, 3), keepdim=True)).abs().clamp(max=1)

@@ -111,7 +111,7 @@ class TrainRecipe(_Table, frozen=True):
     @property
     def digest(self) -> str:
         """Of what decides the weights, rounding aside, 16 hex digits; of folders here their names count."""
-        rounding = [f"training.{name}" for name in ROUNDING]
+        rounding = [f"training.{name}" for name in (*ROUNDING, "precision")]
         without = [*rounding, "evaluation.*", "card.*", "name", "description"]
         return settings_digest(public(self.settings()), without)
 

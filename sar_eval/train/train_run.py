@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from msgspec import structs
 from transformers import TrainerCallback
 
 from sar_eval.documents import convert, read_json
@@ -21,6 +22,7 @@ from sar_eval.train.published import published
 from sar_eval.train.recipe_file import RECIPE, toml_text
 from sar_eval.train.start import Start, find_start
 from sar_eval.train.train_recipe import TrainRecipe, public
+from sar_eval.train.training_options import Precision
 from sar_eval.train.training_watch import Watching
 from sar_eval.types import Json
 
@@ -141,8 +143,12 @@ class RecipeCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Write it, in the first process."""
         if state.is_world_process_zero:
-            head = f"# The whole recipe of this checkpoint; its digest is {self._recipe.digest}.\n"
-            write_bytes(self._out / RECIPE, (head + toml_text(self._recipe.settings())).encode())
+            precision: Precision = "bfloat16" if args.bf16 else "float32"
+            recipe = structs.replace(
+                self._recipe, training=replace(self._recipe.training, precision=precision)
+            )
+            head = f"# The whole recipe of this checkpoint; its digest is {recipe.digest}.\n"
+            write_bytes(self._out / RECIPE, (head + toml_text(recipe.settings())).encode())
 
 
 def is_finished(recipe: TrainRecipe, out: Path) -> bool:

@@ -255,7 +255,7 @@ def training_arguments(state: Path, options: TrainingOptions, ranks: int) -> Tra
         adam_beta2=options.beta2,
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused",
-        bf16=options.precision == "bfloat16",
+        bf16=options.computed_in == "bfloat16",
         seed=options.seed,
         logging_steps=options.log_every,
         logging_nan_inf_filter=False,  # see `StepRows`

@@ -14,6 +14,7 @@ from sar_eval.types import Json
 Schedule = Literal["cosine", "constant"]
 Loss = Literal["visual", "full"]
 Precision = Literal["bfloat16", "float32"]
+AskedPrecision = Literal["auto", "bfloat16", "float32"]
 # Options that decide about memory, time and files, and of the weights about their rounding alone.
 ROUNDING = ("micro", "pack", "gradient_checkpointing", "compile", "workers", "save_every", "log_every")
 MAY_CHANGE = (*ROUNDING, "stop_at")  # of a training that goes on; and see `may_change`
@@ -42,7 +43,8 @@ class TrainingOptions:
             annealed.
         loss: cross-entropy of the visual tokens over the visual codes alone, which is what engines sample
             from, or over the full vocabulary, as SimpleAR trains.
-        precision: of the forward pass; weights, optimiser and loss are float32.
+        precision: of the forward pass; weights, optimiser and loss are float32. "auto" is bfloat16 where
+            the device computes in it (see `precision.usual_precision`); a training that goes on keeps its.
         pack: put the pictures of a forward pass into one row, so that none is padded.
         window: rows that are shuffled at once, after their row groups.
         workers: processes that read data, beside each that trains.
@@ -67,7 +69,7 @@ class TrainingOptions:
     save_every: Positive = 500
     stop_at: Whole = 0
     loss: Loss = "visual"
-    precision: Precision = "bfloat16"
+    precision: AskedPrecision = "auto"
     pack: bool = False
     window: Positive = 16_384
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -102,6 +104,17 @@ class TrainingOptions:
         """
         is_constant = stored.get("schedule") == self.schedule == "constant"
         return (*MAY_CHANGE, "steps") if is_constant else MAY_CHANGE
+
+    @property
+    def computed_in(self) -> Precision:
+        """The precision of the forward pass.
+
+        Raises:
+            ValueError: it is "auto", which `fit` puts another in place of.
+        """
+        if self.precision == "auto":
+            raise ValueError("the precision is not chosen yet")
+        return self.precision
 
     @property
     def last_step(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import cast, get_args
 
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
@@ -16,7 +17,7 @@ from sar_eval.storage.training_journal import HOLDOUT, SAMPLES
 from sar_eval.train.evaluation import BEST, RESULTS
 from sar_eval.train.step_rows import FILE as DIVERGED
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
-from sar_eval.train.training_options import TrainingOptions
+from sar_eval.train.training_options import Precision, TrainingOptions
 from sar_eval.types import Json
 
 SETTINGS = "settings.json"
@@ -67,6 +68,18 @@ def keep_settings(out: Path, now: Mapping[str, Json], options: TrainingOptions, 
         _remove_evaluations(out)
     (out / DIVERGED).unlink(missing_ok=True)
     write_json(path, now)
+
+
+def begun_precision(out: Path) -> Precision | None:
+    """That of the training which `out` has the settings of; None if they name none.
+
+    Raises:
+        BadInput: they cannot be read.
+    """
+    settings = read_json(out / SETTINGS) if (out / SETTINGS).exists() else None
+    training = settings.get("training") if isinstance(settings, dict) else None
+    found = training.get("precision") if isinstance(training, dict) else None
+    return cast(Precision, found) if found in get_args(Precision) else None
 
 
 def _refuse_earlier_end(out: Path, options: TrainingOptions, resumed: int) -> None:
