@@ -147,7 +147,7 @@ NOT_RUN = {
         "needs finished runs; tests/cli/test_gate.py stores some, tests/e2e/test_gate_in_ci.py draws some"
     ),
     r"sar-eval train grpo simplear-.*|python -m benchmarks\.speed\.grpo .*": (
-        "needs SimpleAR's weights and a card; tests/unit/train/test_grpo_recipes.py loads the recipes"
+        "needs SimpleAR's weights and a card; tests/unit/rl/test_grpo_recipes.py loads the recipes"
     ),
     r"python scripts/make_scene_prompts\.py .*|sar-eval synth scenes\.parquet .*": (
         "draws for half an hour; tests/e2e/test_synth_demo.py draws a few"

@@ -212,6 +212,7 @@ def test_toml_has_every_kind_of_value() -> None:
         ("training.loss", "full", True),
         ("training.micro", 2, False),
         ("training.workers", 3, False),
+        ("training.precision", "float32", False),
         ("training.save_every", 9, False),
         ("evaluation.every", 9, False),
         ("card.title", "x", False),
