@@ -25,9 +25,10 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # A worker more than cores, of which one at least waits for processes that it kills; each with one thread: networks of
-# a few kilobytes gain nothing by more.
+# a few kilobytes gain nothing by more. Compiled modules are kept, whatever the environment says: tests start hundreds
+# of processes that import them.
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 3 ? n + 1 : 4)))
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 tests: $(VENV)/.dev
 	$(PYTEST)
