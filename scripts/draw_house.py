@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 
 GROUND = (
     *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
@@ -54,26 +55,34 @@ ROWS = (
     ((" · ".join(GROUND), "the ground"),),
 )
 WIDTH, HEIGHT, GAP = 960, 58, 12
+LINE, CHARACTERS = (
+    19,
+    96,
+)  # pixels from a line of names to the next, and what fits into one of the whole width
 
 
 def boxes() -> Iterator[str]:
-    """One rectangle with two lines of text for every folder."""
+    """One rectangle for every folder, with its name in as many lines as it needs, and its task."""
     for row, folders in enumerate(ROWS):
         width = (WIDTH - GAP * (len(folders) + 1)) / len(folders)
         top = GAP + row * (HEIGHT + GAP)
         for column, (name, task) in enumerate(folders):
             left = GAP + column * (width + GAP)
-            middle = left + width / 2
+            middle, names = left + width / 2, wrap(name, CHARACTERS // len(folders))
+            more = LINE * (len(names) - 1)
             yield (
-                f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{HEIGHT}" rx="6"/>'
-                f'<text x="{middle:.0f}" y="{top + 25}" class="name">{escape(name)}</text>'
-                f'<text x="{middle:.0f}" y="{top + 44}" class="task">{escape(task)}</text>'
+                f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{HEIGHT + more}" rx="6"/>'
+                + "".join(
+                    f'<text x="{middle:.0f}" y="{top + 25 + LINE * n}" class="name">{escape(line)}</text>'
+                    for n, line in enumerate(names)
+                )
+                + f'<text x="{middle:.0f}" y="{top + 44 + more}" class="task">{escape(task)}</text>'
             )
 
 
 def document() -> str:
-    """The whole drawing."""
-    height = GAP + len(ROWS) * (HEIGHT + GAP)
+    """The whole drawing; only the row at the bottom may have names of several lines."""
+    height = GAP + len(ROWS) * (HEIGHT + GAP) + LINE * (len(wrap(ROWS[-1][0][0], CHARACTERS)) - 1)
     style = (
         "rect { fill: #eef1fb; stroke: #5567b5; } text { text-anchor: middle; fill: #1c2340; }"
         " .name { font: 600 15px monospace; } .task { font: 12px sans-serif; }"
