@@ -11,27 +11,16 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sar_eval.errors import BadInput
+from sar_eval.families.pixel_decoder import DecodedImages
 from sar_eval.families.simplear import visual_setting
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.tensors.torchscript import load_torchscript
-
-
-class DecodedImages(NamedTuple):
-    """Images of a decoder.
-
-    Attributes:
-        pixels: RGB uint8 `[B, H, W, 3]`; values outside [-1, 1] are clipped.
-        finite: bool `[B]`, whether all values of an image were numbers; NaN has no colour.
-    """
-
-    pixels: Tensor
-    finite: Tensor
 
 
 class VisualTokenizer:
