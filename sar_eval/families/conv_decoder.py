@@ -1,8 +1,8 @@
 """The convolutional decoder that turns the vectors of visual codes into a picture.
 
 A VQGAN's decoder (Esser et al., arXiv 2012.09841): residual blocks by level, each level twice as wide and
-high as the one before it, attention in the middle and at the coarsest level. Attributes are named as tensors
-are in transformers' files of Janus and in the original ones of Emu3.
+high as the one before it, attention in the middle and at the coarsest level. Attributes have the names that
+tensors have in transformers' files of Janus and in the original ones of Emu3.
 
 Operations are those of the original programs, so that pixels can be bit-equal to theirs: `x * sigmoid(x)`
 (`F.silu` rounds otherwise), attention as two `bmm`, inputs contiguous in NCHW.

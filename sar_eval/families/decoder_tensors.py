@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -91,21 +92,19 @@ class MatchedDecoder:
         if lost := [name for name in self.stored.values() if name not in tensors]:
             raise BadInput(f"{self.where}: the weights have no tensor {lost[0]!r}")
         refuse_types({name: str(tensors[name].dtype) for name in self.stored.values()}, self.where)
-        network = _empty(self.kind, self.shape)
-        expected = network.state_dict()
+        network, expected = _empty(self.kind, self.shape), _expected_shapes(self.kind, self.shape)
         state = {
-            ours: tensors[name].to(device, dtype).reshape(expected[ours].shape).contiguous()
+            ours: tensors[name].to(device, dtype).reshape(expected[ours]).contiguous()
             for ours, name in self.stored.items()
         }
-        network.load_state_dict(state, strict=False, assign=True)
+        network.load_state_dict(state, assign=True)
         return network.requires_grad_(False).eval()
 
 
 def match_decoder(shapes: Mapping[str, Shape], kind: DecoderKind, where: str) -> MatchedDecoder:
     """Find the decoder's tensors in a file, behind any one prefix, and hold them against each other.
 
-    How many levels and blocks there are, and the levels' widths, is in no config of Janus or LlamaGen: it is
-    read from the tensors.
+    No config of Janus or LlamaGen says how many levels and blocks there are, and how wide: the tensors do.
 
     Args:
         shapes: of all tensors of the file, or of those that may be the decoder's.
@@ -119,11 +118,9 @@ def match_decoder(shapes: Mapping[str, Shape], kind: DecoderKind, where: str) ->
     prefix, naming = _find_naming(shapes, kind, where)
     own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     shape = _read_shape(own, naming, kind, where)
-    network = _empty(kind, shape)
     expected = {
-        ours: tuple(tensor.shape[:2] if re.fullmatch(naming.matrices, ours) else tensor.shape)
-        for ours, tensor in network.state_dict().items()
-        if not _UNUSED.fullmatch(ours)
+        ours: size[:2] if re.fullmatch(naming.matrices, ours) else size
+        for ours, size in _expected_shapes(kind, shape).items()
     }
     names = {ours: naming.renamed(ours) for ours in expected}
     if lost := [name for name in names.values() if name not in own]:
@@ -147,6 +144,11 @@ def _empty(kind: DecoderKind, shape: DecoderShape) -> nn.Module:
     """The network without values and without memory for them."""
     with torch.device("meta"):
         return kind.build(shape)
+
+
+@lru_cache(maxsize=8)
+def _expected_shapes(kind: DecoderKind, shape: DecoderShape) -> Mapping[str, Shape]:
+    return {ours: tuple(tensor.shape) for ours, tensor in _empty(kind, shape).state_dict().items()}
 
 
 def _find_naming(names: Iterable[str], kind: DecoderKind, where: str) -> tuple[str, Naming]:
@@ -178,6 +180,6 @@ def _read_shape(own: Mapping[str, Shape], naming: Naming, kind: DecoderKind, whe
 
 
 def _most(sizes: Iterable[Shape]) -> int:
-    """The most frequent of sizes that are there, else any that norms take: a missing tensor is told later."""
+    """The most frequent of sizes that are there, else one that norms take: what is missing is told later."""
     found = Counter(size[0] for size in sizes if size and size[0])
     return found.most_common(1)[0][0] if found else GROUPS

@@ -12,6 +12,7 @@ stays itself. The other three frames never enter it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,8 @@ class Emu3Vision(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
+        # Latents and codes' vectors pass the same blocks over time, so they have the same number of channels.
+        shape = replace(shape, latent=CODE_WIDTH)
         self.quantize = nn.ModuleDict({"embedding": nn.Embedding(shape.codes, CODE_WIDTH)})
         self.post_quant_conv = FirstFrameConv(CODE_WIDTH, shape.latent, 1)
         self.decoder = Emu3Decoder(shape)

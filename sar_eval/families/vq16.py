@@ -1,8 +1,8 @@
 """The picture decoder of Janus and LlamaGen: VQ-16, 16 pixels a code along one side.
 
 Source of formulas: `tokenizer_image/vq_model.py` of LlamaGen (Sun et al., arXiv 2406.06525), whose tokenizer
-Janus took over: a code's vector is the codebook's row divided by its length, then `post_quant_conv`, then the
-decoder.
+Janus uses. A code's vector is the codebook's row divided by its length; after it come `post_quant_conv` and
+the decoder.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ KIND = DecoderKind(
 
 
 def match_vq16(shapes: Mapping[str, Shape], where: str) -> MatchedDecoder:
-    """Find the decoder in a file of Janus or LlamaGen by its tensors' names and shapes; see `match_decoder`.
+    """Find the decoder in Janus' or LlamaGen's file by its tensors' names and shapes; see `match_decoder`.
 
     `PixelDecoder` loads it, for Janus with `truncated`, for LlamaGen with `rounded_half_up`.
 
