@@ -123,14 +123,8 @@ def match_decoder(shapes: Mapping[str, Shape], kind: DecoderKind, where: str) ->
         for ours, size in _expected_shapes(kind, shape).items()
     }
     names = {ours: naming.renamed(ours) for ours in expected}
-    if lost := [name for name in names.values() if name not in own]:
-        more = f" (and {len(lost) - 1} more of {kind.what})" if len(lost) > 1 else ""
-        raise BadInput(f"{where}: the weights have no tensor {prefix + lost[0]!r}{more}")
-    if foreign := sorted({n for n in own if not _UNUSED.fullmatch(n)} - set(names.values())):
-        raise BadInput(
-            f"{where}: {len(foreign)} tensors are no part of {kind.what} "
-            f"({', '.join(prefix + name for name in foreign[:3])}{', ...' if len(foreign) > 3 else ''})"
-        )
+    _refuse_missing(own, names.values(), kind, where, prefix)
+    _refuse_foreign(own, names.values(), kind, where, prefix)
     for ours, name in names.items():
         if own[name] != expected[ours]:
             raise BadInput(
@@ -160,6 +154,25 @@ def _find_naming(names: Iterable[str], kind: DecoderKind, where: str) -> tuple[s
     raise BadInput(f"{where} has no tensors of {kind.what}")
 
 
+def _refuse_missing(
+    own: Iterable[str], names: Iterable[str], kind: DecoderKind, where: str, prefix: str
+) -> None:
+    there = set(own)
+    if lost := [name for name in names if name not in there]:
+        more = f" (and {len(lost) - 1} more of {kind.what})" if len(lost) > 1 else ""
+        raise BadInput(f"{where}: the weights have no tensor {prefix + lost[0]!r}{more}")
+
+
+def _refuse_foreign(
+    own: Iterable[str], names: Iterable[str], kind: DecoderKind, where: str, prefix: str
+) -> None:
+    if foreign := sorted({name for name in own if not _UNUSED.fullmatch(name)} - set(names)):
+        raise BadInput(
+            f"{where}: {len(foreign)} tensors are no part of {kind.what} "
+            f"({', '.join(prefix + name for name in foreign[:3])}{', ...' if len(foreign) > 3 else ''})"
+        )
+
+
 def _read_shape(own: Mapping[str, Shape], naming: Naming, kind: DecoderKind, where: str) -> DecoderShape:
     pattern = re.compile(rf"{naming.level}(\d+)\.{naming.block}(\d+)\..*")
     numbers = {name: (int(m[1]), int(m[2])) for name in own if (m := pattern.fullmatch(name))}
@@ -180,6 +193,6 @@ def _read_shape(own: Mapping[str, Shape], naming: Naming, kind: DecoderKind, whe
 
 
 def _most(sizes: Iterable[Shape]) -> int:
-    """The most frequent of sizes that are there, else one that norms take: what is missing is told later."""
+    """The most frequent of the sizes that are there, else one that norms take: tensors are missed later."""
     found = Counter(size[0] for size in sizes if size and size[0])
     return found.most_common(1)[0][0] if found else GROUPS

@@ -84,8 +84,7 @@ class TemporalResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, h, w]` to the same shape."""
-        changed = self.conv1(swish_(self.norm1(x)))
-        changed = self.conv2(swish_(self.norm2(changed)))
+        changed: Tensor = self.conv2(swish_(self.norm2(self.conv1(swish_(self.norm1(x))))))
         return x + changed
 
 
@@ -114,7 +113,7 @@ class SpatialNorm(nn.Module):
         normed = self.norm_layer(x, condition)
         # Convolved before the repetition: the same values, without two more tensors of the picture's size.
         rows, columns = condition.shape[-2:]
-        cells = normed.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
+        cells: Tensor = normed.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
         scale, shift = (conv(condition)[:, :, :, None, :, None] for conv in (self.conv_y, self.conv_b))
         return cells.mul_(scale).add_(shift).flatten(4).flatten(2, 3)
 
@@ -142,7 +141,7 @@ class Emu3Vision(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        # Latents and codes' vectors pass the same blocks over time, so they have the same number of channels.
+        # Latents and codes' vectors pass the same blocks over time: they have as many channels.
         shape = replace(shape, latent=CODE_WIDTH)
         self.quantize = nn.ModuleDict({"embedding": nn.Embedding(shape.codes, CODE_WIDTH)})
         self.post_quant_conv = FirstFrameConv(CODE_WIDTH, shape.latent, 1)

@@ -1,8 +1,8 @@
 """The picture decoder of Janus and LlamaGen: VQ-16, 16 pixels a code along one side.
 
-Source of formulas: `tokenizer_image/vq_model.py` of LlamaGen (Sun et al., arXiv 2406.06525), whose tokenizer
-Janus uses. A code's vector is the codebook's row divided by its length; after it come `post_quant_conv` and
-the decoder.
+Source of formulas: LlamaGen's `tokenizer_image/vq_model.py` (Sun et al., arXiv 2406.06525), which is Janus'
+tokenizer, too. A code's vector is the codebook's row divided by its length; after it come `post_quant_conv`
+and the decoder.
 """
 
 from __future__ import annotations

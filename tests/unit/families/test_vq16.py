@@ -13,7 +13,7 @@ from tests.picture_decoders import decoder, difference, file_of, randomized, ren
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 PREFIXES = {"transformers": "model.vqmodel.", "janus": "gen_vision_model.", "llamagen": ""}
-STEPS = {"transformers": 7, "janus": 1, "llamagen": 7}  # how many of the tensors are tried
+STEPS = {"transformers": 7, "janus": 1, "llamagen": 7}  # which tensors are tried
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -88,7 +88,7 @@ def test_published_shapes_are_taken() -> None:
 
 
 @pytest.mark.parametrize("naming", PREFIXES)
-def test_every_missing_tensor_is_named(files, naming) -> None:
+def test_missing_tensors_are_named(files, naming) -> None:
     whole = shapes(files[naming])
     for name in list(match_vq16(whole, "file").stored.values())[:: STEPS[naming]]:
         with pytest.raises(BadInput, match=r"^file: the weights have no tensor '" + name + "'$"):
@@ -96,7 +96,7 @@ def test_every_missing_tensor_is_named(files, naming) -> None:
 
 
 @pytest.mark.parametrize("naming", PREFIXES)
-def test_every_misshapen_tensor_is_named(files, naming) -> None:
+def test_misshapen_tensors_are_named(files, naming) -> None:
     whole = shapes(files[naming])
     stored = match_vq16(whole, "file").stored
     # Any number of rows is a codebook.
