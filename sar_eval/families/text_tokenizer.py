@@ -8,16 +8,17 @@ BPE with Qwen2's rule for splitting text into words, and the added tokens under 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sar_eval.documents import read_bytes, read_json, shorten
+from sar_eval.documents import check_text, read_bytes, read_json, shorten
 from sar_eval.errors import BadInput
 
 FAST, VOCABULARY, MERGES, ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
 SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 # Of Qwen2's tokenizer in transformers: contractions, words, single digits, signs, newlines, blanks.
-_WORDS = (
+WORDS = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"""
     r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
@@ -60,6 +61,30 @@ def read_text_tokenizer(folder: Path) -> Any:
         raise BadInput(f"{paths[0]} is no readable tokenizer: {error}") from error
 
 
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text, special tokens in it parsed, none added, nothing cut off or padded.
+
+    Raises:
+        BadInput: the text has a lone surrogate.
+    """
+    check_text(text.replace("\0", ""), "a prompt")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def token_ids(tokenizer: Any, tokens: Iterable[str], where: Path) -> list[int]:
+    """Ids of tokens that a family needs.
+
+    Raises:
+        BadInput: the tokenizer, of the file `where`, lacks one.
+    """
+    ids = {token: tokenizer.token_to_id(token) for token in tokens}
+    if missing := [token for token, number in ids.items() if number is None]:
+        raise BadInput(f"{where} has no token {missing[0]}: is it this checkpoint's tokenizer?")
+    return list(ids.values())
+
+
 def _build(folder: Path) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -71,7 +96,7 @@ def _build(folder: Path) -> Any:
     except BaseException as error:
         raise BadInput(f"{folder / VOCABULARY} and {MERGES} do not fit together: {error}") from error
     tokenizer.normalizer = normalizers.NFC()
-    words = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated", invert=False)
+    words = pre_tokenizers.Split(Regex(WORDS), behavior="isolated", invert=False)
     pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
