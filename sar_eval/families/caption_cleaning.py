@@ -1,12 +1,13 @@
 """The caption cleaning of LlamaGen: what its T5 encoder was given in training, so what it must be given.
 
-The rules are those of FoundationVision/LlamaGen, language/t5.py (commit 5a50452; PixArt and DeepFloyd IF have the
-same), written anew and in their order. Some only make sense together: a rule that leaves half an address leaves it.
-One pass is not idempotent, and the reference makes two.
+The rules are those of FoundationVision/LlamaGen, language/t5.py (commit 5a50452; PixArt and DeepFloyd IF
+have the same), written anew and in their order. Some only make sense together: a rule that leaves half an
+address leaves it. One pass is not idempotent, and the reference makes two.
 
-Markup is taken off with Python's own HTML parser under the rules by which Beautiful Soup (which the reference uses)
-makes text of what that parser reports; texts were equal to Beautiful Soup 4.15's over generated markup. What Python's
-parser or ftfy change in another version changes captions here as it does there.
+Markup is taken off with Python's own HTML parser under the rules by which Beautiful Soup (which the
+reference uses) makes text of what that parser reports; texts were equal to Beautiful Soup 4.15's over
+generated markup. What Python's parser or ftfy change in another version changes captions here as it does
+there.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ def text_of_markup(text: str) -> str:
         parser.close()
     except AssertionError as error:
         raise BadInput(
-            f"the caption {shorten(text)} has markup that LlamaGen's cleaning cannot read ({error}), as in the "
-            "original: take it out of the prompt"
+            f"the caption {shorten(text)} has markup that neither LlamaGen's own cleaning nor this one can "
+            f"read ({error}): take it out of the prompt"
         ) from error
     return "".join(parser.found)
 
@@ -139,8 +140,35 @@ class _Text(HTMLParser):
 
     HIDDEN = frozenset({"rt", "rp", "style", "script", "template"})
     EMPTY = frozenset(
-        "area base br col embed hr img input keygen link menuitem meta param source track wbr "
-        "basefont bgsound command frame image isindex nextid spacer".split()
+        (
+            *(
+                "area",
+                "base",
+                "br",
+                "col",
+                "embed",
+                "hr",
+                "img",
+                "input",
+                "keygen",
+                "link",
+                "menuitem",
+                "meta",
+            ),
+            *(
+                "param",
+                "source",
+                "track",
+                "wbr",
+                "basefont",
+                "bgsound",
+                "command",
+                "frame",
+                "image",
+                "isindex",
+            ),
+            *("nextid", "spacer"),
+        )
     )
 
     def __init__(self) -> None:

@@ -1,12 +1,14 @@
 """Prompt ids of Emu3-Gen, the size of its pictures, and the tokens that are forced between the visual ones.
 
-As baaivision/Emu3 has it (commit f6ea9aa: image_generation.py, emu3/mllm/processing_emu3.py, utils_emu3.py):
-`BOS TEXT`, the positive suffix, `<|image start|>H*W<|image token|>`, H and W in visual tokens; the negative text gets
-the same image prefix. The whole is brought to NFC and tokenized as one text, special tokens inside a prompt parsed.
-So a prompt that begins with a combining character may spoil the token before it, there as here.
+As baaivision/Emu3 has it (commit f6ea9aa: image_generation.py, emu3/mllm/processing_emu3.py,
+utils_emu3.py): `BOS TEXT`, the positive suffix, `<|image start|>H*W<|image token|>`, H and W in visual
+tokens; the negative text gets the same image prefix. The whole is brought to NFC and tokenized as one text,
+special tokens inside a prompt parsed. So a prompt that begins with a combining character may spoil the
+token before it, there as here.
 
-Where this differs: the original counts forced places from the first `<|image token|>` of the row, so that one
-written in a prompt shifts them all; here they are counted from the prompt's end, and such a prompt draws a picture.
+Where this differs: the original counts forced places from the first `<|image token|>` of the row, so that
+one written in a prompt shifts them all; here they are counted from the prompt's end, and such a prompt
+draws a picture.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def read_emu3_prompts(folder: Path) -> Emu3Prompts:
     """The text side of a checkpoint's folder, in BAAI's form or in transformers'.
 
     Raises:
-        BadInput: a file is missing or damaged, the visual tokens' ids are no row, or `config.json` gives a special
-            token another id than the tokenizer.
+        BadInput: a file is missing or damaged, the visual tokens' ids are no row, or `config.json` gives a
+            special token another id than the tokenizer.
     """
     tokenizer = read_emu3_tokenizer(folder)
     tokens = (_BEGIN, _END, _PAD, _IMAGE, _IMAGE_START, _IMAGE_END, _END_OF_LINE, _END_OF_FRAME)
@@ -125,7 +127,8 @@ def grid_size(ratio: str = "1:1", area: int = IMAGE_AREA) -> tuple[int, int]:
     H = round(h sqrt(area / (w h)) / 8), W likewise, halves to the even number.
 
     Raises:
-        BadInput: the ratio is not two positive whole numbers, or a side would be none or longer than `MAX_SIDE`.
+        BadInput: the ratio is not two positive whole numbers, or a side would be none or longer than
+            `MAX_SIDE`.
     """
     parts = [int(part) if part.isascii() and part.isdigit() else 0 for part in ratio.split(":")]
     if len(parts) != 2 or not all(0 < part <= 10_000 for part in parts) or area <= 0:
@@ -138,7 +141,9 @@ def grid_size(ratio: str = "1:1", area: int = IMAGE_AREA) -> tuple[int, int]:
 
 def _check_size(height: int, width: int) -> None:
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise BadInput(f"a picture of {height} rows and {width} columns of tokens: 1 to {MAX_SIDE} are possible")
+        raise BadInput(
+            f"a picture of {height} rows and {width} columns of tokens: 1 to {MAX_SIDE} are possible"
+        )
 
 
 def step_count(height: int, width: int) -> int:
@@ -150,8 +155,8 @@ def forced_tokens(height: int, width: int, special: SpecialIds) -> dict[int, int
     """The ids that are not sampled, by step; step 0 is the first new token.
 
     With o = step + 1: end of line where W + 1 divides o, else end of frame, of image and of the sequence at
-    (W + 1) H + 1, + 2 and + 3. (Of pictures one or two tokens wide a line ends there once more, as in the original.)
-    They enter the prompted and the negative row.
+    (W + 1) H + 1, + 2 and + 3. (Of pictures one or two tokens wide a line ends there once more, as in the
+    original.) They enter the prompted and the negative row.
     """
     row = width + 1
     ends = {row * height + 1: special.eof, row * height + 2: special.eoi, row * height + 3: special.eos}

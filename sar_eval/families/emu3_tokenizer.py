@@ -1,13 +1,14 @@
 """The text tokenizer of Emu3 from either form of its repository, as one `tokenizers.Tokenizer`.
 
-`BAAI/Emu3-Gen` holds `emu3.tiktoken` (words and their ranks) and `emu3_vision_tokens.txt`; the rule that splits text
-into words and the first special tokens are in its code (baaivision/Emu3, emu3/mllm/tokenization_emu3.py, commit
-f6ea9aa: Qwen2's rule; `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`, `<|extra_0|>` to `<|extra_204|>`). There the
-first special id is a constant, 151,643, the number of the hub's words; here it is the number of words in the file.
+`BAAI/Emu3-Gen` holds `emu3.tiktoken` (words and their ranks) and `emu3_vision_tokens.txt`; the rule that
+splits text into words and the first special tokens are in its code (baaivision/Emu3,
+emu3/mllm/tokenization_emu3.py, commit f6ea9aa: Qwen2's rule; `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`,
+`<|extra_0|>` to `<|extra_204|>`). There the first special id is a constant, 151,643, the number of the
+hub's words; here it is the number of words in the file.
 
-`BAAI/Emu3-Gen-hf` holds a `tokenizer.json`. transformers' converter writes GPT-2's rule for splitting text into it, by
-which signs, digits and line ends get other ids than in the original. So only words and special tokens are taken from
-that file, and both forms give the original's ids.
+`BAAI/Emu3-Gen-hf` holds a `tokenizer.json`. transformers' converter writes GPT-2's rule for splitting text
+into it, by which signs, digits and line ends get other ids than in the original. So only words and special
+tokens are taken from that file, and both forms give the original's ids.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def emu3_tokenizer_files(folder: Path) -> list[Path]:
     if (folder / FAST).is_file():
         return [folder / FAST]
     raise BadInput(
-        f"no {FAST} in {folder}, and not both of {RANKS} and {VISION_TOKENS}: copy the text tokenizer's files there "
-        "from the hub's repository"
+        f"no {FAST} in {folder}, and not both of {RANKS} and {VISION_TOKENS}: copy the text tokenizer's "
+        "files there, from the hub's repository"
     )
 
 
@@ -58,8 +59,8 @@ def read_emu3_tokenizer(folder: Path) -> Any:
 def byte_pair_tokenizer(ranks: Mapping[bytes, int], special: Sequence[str], where: Path) -> Any:
     """A byte-level tokenizer of words and their ranks, special tokens numbered after them.
 
-    A word of the vocabulary is taken whole; else neighbours are merged, of all pairs that make a word the one of
-    the lowest rank first, as tiktoken does.
+    A word of the vocabulary is taken whole; else neighbours are merged, of all pairs that make a word the
+    one of the lowest rank first, as tiktoken does.
 
     Args:
         ranks: words and their ids.
@@ -67,8 +68,8 @@ def byte_pair_tokenizer(ranks: Mapping[bytes, int], special: Sequence[str], wher
         where: file, for messages.
 
     Raises:
-        BadInput: ranks are not 0, 1, ... each once, one of the 256 bytes is no word, or a special token is given
-            twice.
+        BadInput: ranks are not 0, 1, ... each once, one of the 256 bytes is no word, or a special token is
+            given twice.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
@@ -155,7 +156,9 @@ def _read_table(path: Path) -> tuple[dict[bytes, int], list[str]]:
         raise BadInput(f"{path} has no vocabulary of a byte-level BPE (model.vocab)")
     ranks = _ranks({word: number for word, number in vocabulary.items() if word not in added}, path)
     if sorted(added.values()) != list(range(len(ranks), len(ranks) + len(added))):
-        raise BadInput(f"{path}: ids of its special tokens do not follow the words' {len(ranks)}, each once")
+        raise BadInput(
+            f"{path}: ids of its special tokens do not follow the words' {len(ranks)}, each once"
+        )
     return ranks, sorted(added, key=added.__getitem__)
 
 
@@ -172,6 +175,8 @@ def _ranks(vocabulary: Mapping[str, Any], path: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     for word, rank in vocabulary.items():
         if type(rank) is not int or not word or not all(letter in numbers for letter in word):
-            raise BadInput(f"{path}: {shorten(word)} with id {shorten(rank)} is no word in byte-level spelling")
+            raise BadInput(
+                f"{path}: {shorten(word)} with id {shorten(rank)} is no word in byte-level spelling"
+            )
         ranks[bytes(numbers[letter] for letter in word)] = rank
     return ranks

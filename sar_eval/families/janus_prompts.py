@@ -1,11 +1,12 @@
 """Prompt ids of Janus and Janus-Pro, their negative row, and the templates of models trained from them.
 
-The text is `USER: TEXT\\n\\nASSISTANT:<begin_of_image>`, with a begin-of-sentence id before it (deepseek-ai/Janus,
-generation_inference.py and janus/models/processing_vlm.py, commit 1daa72f). Special tokens that are written inside a
-prompt are parsed as such, because the original's tokenizer parses them; ids are equal to the original's.
+The text is `USER: TEXT\\n\\nASSISTANT:<begin_of_image>`, with a begin-of-sentence id before it
+(deepseek-ai/Janus, generation_inference.py and janus/models/processing_vlm.py, commit 1daa72f). Special
+tokens that are written inside a prompt are parsed as such, because the original's tokenizer parses them;
+ids are equal to the original's.
 
-The ids come from `tokenizer.json` by the library `tokenizers`: transformers' AutoTokenizer builds another tokenizer
-of the original's folder, with wrong ids for most texts.
+The ids come from `tokenizer.json` by the library `tokenizers`: transformers' AutoTokenizer builds another
+tokenizer of the original's folder, with wrong ids for most texts.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class JanusPreset:
     Attributes:
         source: file that says so.
         template: with `{}` for the prompt.
-        removed: phrases taken out of the prompt before that, in this order; blanks at its ends go with them.
+        removed: phrases taken out of the prompt before that, in this order, then blanks at its ends.
         roles: None for those that the checkpoint's files say, see `find_roles`.
         differs: what the authors' run does besides, that drawing from these ids does not; "" for nothing.
     """
@@ -68,7 +69,8 @@ class JanusPreset:
         return self.template.format(prompt.strip() if self.removed else prompt).strip()
 
 
-# Of T2I-R1 there is none: it writes up to 512 tokens of text first, and what it draws without them is not its score.
+# Of T2I-R1 there is none: it writes up to 512 tokens of text first, and what it draws without them is not
+# its score.
 PRESETS: Mapping[str, JanusPreset] = {
     "janus": JanusPreset("deepseek-ai/Janus, README.md: the roles as the checkpoint's files say"),
     "janus-pro": JanusPreset("deepseek-ai/Janus, README.md, Janus-Pro", roles=PRO_ROLES),
@@ -77,14 +79,14 @@ PRESETS: Mapping[str, JanusPreset] = {
     "janus-pro-r1": JanusPreset(
         "wendell0218/Janus-Pro-R1, inference/t2i.py",
         roles=PRO_ROLES,
-        differs="its script takes the likeliest code at every step (img_top_k=1) and keeps blanks at the ends",
+        differs="its script takes the likeliest code at each step (img_top_k=1), keeps blanks at the ends",
     ),
     "reasongen-r1-geneval": JanusPreset(
         "Franklin-Zhang0/ReasonGen-R1, benchmark/generate_inference_geneval.py",
         template="A photo of {}. Output a richly detailed prompt: ",
         removed=("A photo of", "a photo of"),
         roles=PRO_ROLES,
-        differs="its script first writes up to 1,024 tokens of text after the template, and draws after them",
+        differs="its script writes up to 1,024 tokens of text after the template, then draws",
     ),
 }
 
@@ -139,8 +141,8 @@ def read_janus_prompts(folder: Path) -> JanusPrompts:
     """The text side of a checkpoint's folder, under the original's or transformers' names.
 
     Raises:
-        BadInput: a file is missing or unreadable, a token that pictures need is not in it, or the tokenizer is
-            told to begin without its first id, so that the negative row would keep a word of the prompt.
+        BadInput: a file is missing or unreadable, a token that pictures need is not in it, or the tokenizer
+            is told to begin without its first id, so that the negative row would keep a word of the prompt.
     """
     if not (folder / FAST).is_file():
         raise BadInput(f"no {FAST} in {folder}: copy it there from the hub's repository of the checkpoint")
@@ -148,8 +150,8 @@ def read_janus_prompts(folder: Path) -> JanusPrompts:
     settings = _table(folder / SETTINGS)
     if settings.get("add_bos_token") is False:
         raise BadInput(
-            f"{folder / SETTINGS} has add_bos_token false, under which the negative row would keep the prompt's "
-            "first word (so it was in Janus-1.3B until 2024-10-20): get the hub's present file"
+            f"{folder / SETTINGS} has add_bos_token false, by which the negative row would keep the first "
+            "word of the prompt: get the hub's present file, or set it true"
         )
     begin = _text(settings.get("bos_token") or _table(folder / SPECIAL).get("bos_token")) or BEGIN
     ids = token_ids(tokenizer, (begin, BEGIN_OF_IMAGE, PAD), folder / FAST)
@@ -159,10 +161,11 @@ def read_janus_prompts(folder: Path) -> JanusPrompts:
 def find_roles(folder: Path, tokenizer: Any) -> tuple[Roles, str]:
     """The roles of a checkpoint's template, and which of its files says so.
 
-    The original takes them from the script that calls it, and `sft_format` is "deepseek" for both kinds. Here the
-    first of these decides: a chat template, by whether it writes `<|User|>` (transformers' repositories have one);
-    `sft_format` "deepseek_old", whose roles are words; a tokenizer with one token for each of the Pro roles; else
-    words. What the hub's Janus-1.3B would be by this was not seen: the presets `janus-1.3b` and `janus-pro` say it.
+    The original takes them from the script that calls it, and `sft_format` is "deepseek" for both kinds.
+    Here the first of these decides: a chat template, by whether it writes `<|User|>` (transformers'
+    repositories have one); `sft_format` "deepseek_old", whose roles are words; a tokenizer with one token
+    for each of the Pro roles; else words. What the hub's Janus-1.3B would be by this was not seen: the
+    presets `janus-1.3b` and `janus-pro` say it.
     """
     for path, text in _chat_templates(folder):
         return (PRO_ROLES if PRO_ROLES.user in text else WORD_ROLES), f"the chat template in {path.name}"

@@ -1,10 +1,10 @@
-"""What LlamaGen's text-to-image network gets of a caption: 120 T5 embeddings, packed to the right end, and a mask.
+"""What LlamaGen's text-to-image network gets of a caption: 120 T5 embeddings at the right end, and a mask.
 
-As FoundationVision/LlamaGen has it (commit ce98ec4: language/t5.py, autoregressive/sample/sample_t2i.py): the caption
-is cleaned twice, cut to 119 pieces and `</s>`, padded behind to 120 places and encoded; then the n valid embeddings
-are moved to the last n places ("left padding"), zeros before them, and the mask likewise. The encoder is that of
-flan-t5-xl, in a folder as the hub has it. The original runs it in bfloat16 unless told otherwise; here float32 is the
-default.
+As FoundationVision/LlamaGen has it (commit ce98ec4: language/t5.py, autoregressive/sample/sample_t2i.py):
+the caption is cleaned twice, cut to 119 pieces and `</s>`, padded behind to 120 places and encoded; then
+the n valid embeddings are moved to the last n places ("left padding"), zeros before them, and the mask
+likewise. The encoder is that of flan-t5-xl, in a folder as the hub has it. The original runs it in bfloat16
+unless told otherwise; here float32 is the default.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class UnconditionalRow:
     """What the unprompted row of guidance is made of (autoregressive/models/gpt.py and generate.py).
 
     Attributes:
-        tensor: of the network, [PLACES, width of T5]; all of it takes the place of the caption's embeddings.
-        own_mask: whether it has a mask of its own; False: it stands under the prompt's mask, so its first places
-            are closed as the prompt's are, and it depends on the prompt's length.
+        tensor: of the network, [PLACES, width of T5]; it takes the place of the caption's embeddings.
+        own_mask: whether it has a mask of its own; False: it stands under the prompt's mask, so its first
+            places are closed as the prompt's are, and it depends on the prompt's length.
         above: guidance up to which the row is not run at all; the logits are then the prompted row's.
     """
 
@@ -93,7 +93,7 @@ class CaptionEncoder:
         return [*text_ids(self.tokenizer, clean_caption(caption))[: PLACES - 1], self.end]
 
     def embed(self, ids: Sequence[int]) -> CaptionRows:
-        """Encode a caption's ids; it stands at the first places, and the others hold what T5 makes of pads."""
+        """Encode a caption's ids: it has the first places, the others hold what T5 makes of pads."""
         padded = torch.full((1, PLACES), self.pad)
         padded[0, : len(ids)] = torch.tensor(ids)
         mask = torch.arange(PLACES)[None] < len(ids)
@@ -135,7 +135,9 @@ def read_caption_encoder(
     tokenizer = read_text_tokenizer(folder)
     network = _read_network(folder, dtype).to(device)
     if (words := tokenizer.get_vocab_size()) > (rows := network.config.vocab_size):
-        raise BadInput(f"{folder / FAST} has {words} ids, T5's embedding {rows} rows: they do not belong together")
+        raise BadInput(
+            f"{folder / FAST} has {words} ids, T5's embedding {rows} rows: they do not belong together"
+        )
     return CaptionEncoder(tokenizer, network, *token_ids(tokenizer, (END, PAD), folder / FAST))
 
 
@@ -146,8 +148,8 @@ def _read_network(folder: Path, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         network = T5EncoderModel(_read_config(folder / "config.json"))
     state = {name: tensor.to(dtype) for name, tensor in _tensors(folder)}
-    state.setdefault(_SHARED, state.get(_COPY, torch.empty(0)))
-    state[_COPY] = state[_SHARED]  # one table under two names
+    if (table := state.get(_SHARED, state.get(_COPY))) is not None:
+        state |= {_SHARED: table, _COPY: table}  # one table under two names
     if problem := describe_mismatch(state, network.state_dict()):
         raise BadInput(f"{folder} does not fit T5's encoder: {problem}")
     network.load_state_dict(state, assign=True)
@@ -160,7 +162,9 @@ def _read_config(path: Path) -> Any:
     config = read_json(path)
     if not isinstance(config, dict) or config.get("model_type") != "t5":
         raise BadInput(f"{path} is no configuration of T5 (model_type t5)")
-    settings = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype", "architectures")}
+    settings = {
+        key: value for key, value in config.items() if key not in ("torch_dtype", "dtype", "architectures")
+    }
     return T5Config(**settings, attn_implementation="eager")  # as in the original's time
 
 
