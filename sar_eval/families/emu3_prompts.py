@@ -114,7 +114,7 @@ def _check_config(special: SpecialIds, path: Path) -> None:
         raise BadInput(f"{path} must hold a JSON object")
     for field in fields(special):
         key, ours = f"{field.name}_token_id", getattr(special, field.name)
-        if config.get(key) not in (None, ours):
+        if type(config.get(key)) is int and config[key] != ours:
             raise BadInput(
                 f"{path}: {key} is {shorten(config[key])}, the tokenizer's is {ours}: the files are of two "
                 "checkpoints"

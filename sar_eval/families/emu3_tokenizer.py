@@ -154,12 +154,16 @@ def _read_table(path: Path) -> tuple[dict[bytes, int], list[str]]:
     added = dict(_added(data.get("added_tokens") if isinstance(data, dict) else None, path))
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise BadInput(f"{path} has no vocabulary of a byte-level BPE (model.vocab)")
-    ranks = _ranks({word: number for word, number in vocabulary.items() if word not in added}, path)
+    numbers = set(added.values())
+    words = {w: rank for w, rank in vocabulary.items() if type(rank) is not int or rank not in numbers}
+    ranks = _ranks(words, path)
     if sorted(added.values()) != list(range(len(ranks), len(ranks) + len(added))):
         raise BadInput(
             f"{path}: ids of its special tokens do not follow the words' {len(ranks)}, each once"
         )
-    return ranks, sorted(added, key=added.__getitem__)
+    tokens = sorted(added, key=added.__getitem__)
+    tokens[: len(FIRST_TOKENS)] = FIRST_TOKENS[: len(tokens)]  # whatever a converter has called them
+    return ranks, tokens
 
 
 def _added(tokens: Any, path: Path) -> Iterator[tuple[str, int]]:

@@ -162,13 +162,14 @@ def find_roles(folder: Path, tokenizer: Any) -> tuple[Roles, str]:
     """The roles of a checkpoint's template, and which of its files says so.
 
     The original takes them from the script that calls it, and `sft_format` is "deepseek" for both kinds.
-    Here the first of these decides: a chat template, by whether it writes `<|User|>` (transformers'
-    repositories have one); `sft_format` "deepseek_old", whose roles are words; a tokenizer with one token
-    for each of the Pro roles; else words. What the hub's Janus-1.3B would be by this was not seen: the
-    presets `janus-1.3b` and `janus-pro` say it.
+    Here the first of these decides: a chat template that writes `<|User|>` (transformers' repositories have
+    one; a template without it may be that of the language model it was trained from); `sft_format`
+    "deepseek_old", whose roles are words; a tokenizer with one token for each of the Pro roles; else words.
+    What the hub's Janus-1.3B is by this was not seen: the presets `janus-1.3b` and `janus-pro` say it.
     """
     for path, text in _chat_templates(folder):
-        return (PRO_ROLES if PRO_ROLES.user in text else WORD_ROLES), f"the chat template in {path.name}"
+        if PRO_ROLES.user in text:
+            return PRO_ROLES, f"the chat template in {path.name}"
     if _table(folder / "processor_config.json").get("sft_format") == "deepseek_old":
         return WORD_ROLES, "sft_format in processor_config.json"
     if all(tokenizer.token_to_id(role) is not None for role in (PRO_ROLES.user, PRO_ROLES.assistant)):

@@ -78,6 +78,7 @@ def test_emu3_in_transformers_form_has_the_same_ids(parity: Path, tmp_path: Path
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
         "model": {"type": "BPE", "vocab": words | special, "merges": []},
     }
+    data["added_tokens"][3]["content"] = "<image>"  # as transformers' processor wants one
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     converted = read_emu3_prompts(tmp_path)
     assert converted.special == original.special

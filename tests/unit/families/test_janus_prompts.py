@@ -103,7 +103,7 @@ def test_a_protocol_that_cannot_be_drawn_has_no_preset() -> None:
         ({"processor_config": {"sft_format": "deepseek"}}, ROLES, PRO_ROLES, "the tokens"),
         ({"processor_config": {"sft_format": "deepseek_old"}}, ROLES, WORD_ROLES, "sft_format"),
         ({"chat_template": {"chat_template": "<|User|>: "}}, (), PRO_ROLES, "chat_template.json"),
-        ({"tokenizer_config": {"chat_template": "User: "}}, ROLES, WORD_ROLES, "tokenizer_config.json"),
+        ({"tokenizer_config": {"chat_template": "User: "}}, ROLES, PRO_ROLES, "the tokens"),
     ],
 )
 def test_roles_come_from_the_files(
