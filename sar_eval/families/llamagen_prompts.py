@@ -162,10 +162,9 @@ def _read_config(path: Path) -> Any:
     config = read_json(path)
     if not isinstance(config, dict) or config.get("model_type") != "t5":
         raise BadInput(f"{path} is no configuration of T5 (model_type t5)")
-    settings = {
-        key: value for key, value in config.items() if key not in ("torch_dtype", "dtype", "architectures")
-    }
-    return T5Config(**settings, attn_implementation="eager")  # as in the original's time
+    left_out = ("torch_dtype", "dtype", "architectures")
+    settings: dict[str, Any] = {key: value for key, value in config.items() if key not in left_out}
+    return T5Config(**settings | {"attn_implementation": "eager"})  # as in the original's time
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
