@@ -88,7 +88,7 @@ class CaptionEncoder:
             BadInput: the caption has a lone surrogate, or markup that no one can read.
             MissingExtra: ftfy is not installed.
         """
-        # A surrogate is refused first: percent decoding would make question marks of it.
+        # A surrogate is refused first: the cleaning would make another sign of it.
         text_ids(self.tokenizer, caption)
         return [*text_ids(self.tokenizer, clean_caption(caption))[: PLACES - 1], self.end]
 
