@@ -216,6 +216,30 @@ class Summary:
         return self.expected > 0 and self.failed == 0 and self.generated == self.expected
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What an engine's `find` says of a checkpoint that is no folder of `families`.
+
+    Attributes:
+        name: what the run calls it; the engine is made with it.
+        digest: of what the images depend on beside the protocol, 16 hex digits.
+        native_resolution: side in pixels, where neither recipe nor command line says another.
+        downsample: the least resolution.
+        protocol_keys: fields of the protocol that the engine draws by. A recipe's others are of other
+            checkpoints and are left out; on the command line they are refused.
+        recipe_keys: those among them that a recipe may set.
+        notes: what was assumed, for the user.
+    """
+
+    name: str
+    digest: str
+    native_resolution: int
+    downsample: int = 1
+    protocol_keys: tuple[str, ...]
+    recipe_keys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One of `of` shares of a run, counted from 1: every block belongs to exactly one of them."""

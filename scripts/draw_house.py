@@ -48,6 +48,7 @@ ROWS = (
     ),
     (
         ("tensors", "weight files"),
+        ("clients", "HTTP servers"),
         ("images", "image files, grids"),
         ("storage", "run folder, Parquet"),
         ("spec.py", "what a run is"),

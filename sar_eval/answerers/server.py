@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sar_eval.answers import Asked, Listed
+from sar_eval.clients.endpoint import get_path
+from sar_eval.clients.json_client import JsonClient, RequestError
 from sar_eval.errors import BadInput
 from sar_eval.images.files import encode_png
-from sar_eval.networks.chat_client import ChatClient, RequestError
 from sar_eval.networks.chat_server import (
     SERVER_OPTIONS,
     SPEED_OPTIONS,
@@ -27,7 +28,6 @@ from sar_eval.networks.chat_server import (
     ServerOptions,
     chat_messages,
     data_url,
-    get_path,
     reply_text,
 )
 from sar_eval.options import check_names, check_whole_number
@@ -185,7 +185,7 @@ def _request_words(options: Options) -> str:
     return words if options.top_logprobs == TOP_LOGPROBS else f"{words}\0{options.top_logprobs}"
 
 
-def parse_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
+def parse_response(response: Json, client: JsonClient, asked: Asked) -> Answer:
     """The answer in a chat response, or an error with what is wrong with it; without the client's key."""
     if asked.expect:
         return _listed_response(response, client, asked)
@@ -199,7 +199,7 @@ def parse_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
     return chat_answer(text, first_token_soft(top_logprobs))
 
 
-def _listed_response(response: Json, client: ChatClient, asked: Asked) -> Answer:
+def _listed_response(response: Json, client: JsonClient, asked: Asked) -> Answer:
     """The text may be anything, or nothing: only the first token's probabilities are needed."""
     text = get_path(response, "choices", 0, "message", "content")
     first = get_path(response, "choices", 0, "logprobs", "content", 0)

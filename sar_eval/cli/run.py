@@ -66,7 +66,7 @@ def run(
     from sar_eval.recipe import load_recipe, with_suite
     from sar_eval.stages.generate import generate as generate_stage
     from sar_eval.stages.judge import judge as judge_stage
-    from sar_eval.stages.resolve import gpus_of_a_worker, resolve
+    from sar_eval.stages.resolve import resolve
 
     by_slurm = slurm.is_asked(where, on_slurm)
     if rounds.sequential:
@@ -89,7 +89,7 @@ def run(
     if by_slurm:
         slurm.submit_run(context, spec, where, on_slurm)
         return
-    drawing, judges = session.runtime(where, gpus_of_a_worker(spec)), session.runtime(where)
+    drawing, judges = session.drawing_runtime(spec, where), session.runtime(where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)
@@ -116,7 +116,7 @@ def generate(
     """Draw the prompts of a file into a run folder, without judging."""
     from sar_eval.recipe import free_recipe
     from sar_eval.stages.generate import generate as generate_stage
-    from sar_eval.stages.resolve import gpus_of_a_worker, resolve
+    from sar_eval.stages.resolve import resolve
 
     notes: list[str] = []
     by_slurm = slurm.is_asked(where, on_slurm)
@@ -125,7 +125,7 @@ def generate(
     if by_slurm:
         slurm.submit_run(context, spec, where, on_slurm)
         return
-    shard, runtime = parse_shard(where.shard), session.runtime(where, gpus_of_a_worker(spec))
+    shard, runtime = parse_shard(where.shard), session.drawing_runtime(spec, where)
     folder = session.new_folder(where.out, spec, shard)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, shard)

@@ -74,14 +74,13 @@ def run_sequentially(
         GateFailed: the gate did not pass.
         Incomplete: draws of a round have no result.
     """
-    from sar_eval.stages.resolve import gpus_of_a_worker
     from sar_eval.stages.sequential import Workers, answer, drawing_order, run_in_rounds, stop_here
 
     if gate.baseline is None:
         raise BadInput("--sequential needs a --baseline")
     headline = gate.baseline.measures[0]
     order = drawing_order(spec, headline)
-    drawing, judging = session.runtime(where, gpus_of_a_worker(spec)), session.runtime(where)
+    drawing, judging = session.drawing_runtime(spec, where), session.runtime(where)
     folder = session.new_folder(where.out, spec, sequential=True)
     with session.working(folder, output) as progress:
         spec = session.prepare(spec, folder, output, how.batch_size, order=order)

@@ -100,6 +100,21 @@ def runtime(where: WhereToRun, gpus_each: int = 1) -> Runtime:
     return LocalRuntime(slots)
 
 
+def drawing_runtime(spec: RunSpec, where: WhereToRun) -> Runtime:
+    """Where the workers of the spec's engine run; as many as are of use.
+
+    Raises:
+        BadInput: as `runtime`.
+    """
+    from dataclasses import replace
+
+    from sar_eval.stages.resolve import gpus_of_a_worker, most_workers
+
+    if (most := most_workers(spec)) is not None:
+        where = replace(where, workers=min(where.workers or most, most))
+    return runtime(where, gpus_of_a_worker(spec))
+
+
 def _ray_runtime(where: WhereToRun, gpus_each: int) -> Runtime:
     from sar_eval.runtime.ray import RayRuntime
 

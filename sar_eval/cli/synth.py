@@ -232,9 +232,7 @@ def _selection(selecting: WhatToKeep) -> Selection:
 
 def runtime_of(spec: SetSpec, where: WhereToRun) -> Runtime:
     """Where the workers of a set run."""
-    from sar_eval.stages.resolve import gpus_of_a_worker
-
-    return session.runtime(where, gpus_of_a_worker(spec.run))
+    return session.drawing_runtime(spec.run, where)
 
 
 @contextmanager

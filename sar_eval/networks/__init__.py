@@ -1,1 +1,1 @@
-"""Networks of judges and answerers, and the client of a server that runs one."""
+"""Networks of judges and answerers, and the chat server that runs one."""

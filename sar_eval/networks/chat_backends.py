@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from PIL import Image
 
+from sar_eval.clients.endpoint import get_path
+from sar_eval.clients.json_client import RequestError
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
-from sar_eval.networks.chat_client import RequestError
 from sar_eval.networks.chat_server import (
     SERVER_OPTIONS,
     SPEED_OPTIONS,
@@ -26,7 +27,6 @@ from sar_eval.networks.chat_server import (
     ServerOptions,
     chat_messages,
     data_url,
-    get_path,
     reply_text,
 )
 from sar_eval.options import check_dtype, check_names, check_whole_number

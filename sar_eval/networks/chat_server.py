@@ -7,22 +7,20 @@ after the server stopped are not asked about, and say so.
 from __future__ import annotations
 
 import base64
-import os
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
-from urllib.parse import urlsplit
 
+from sar_eval.clients.endpoint import check_api_key_env, check_timeout, check_url, get_path, key_hint
+from sar_eval.clients.json_client import JsonClient, RequestError
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, Incomplete
-from sar_eval.networks.chat_client import ChatClient, RequestError
 from sar_eval.options import check_whole_number
 from sar_eval.types import Json
 
 LISTED_MODELS = 10  # in an error message
-MAX_TIMEOUT_S = 86_400.0
+EXAMPLE = "--judge-option url=http://HOST:PORT/v1"
 WHOLE_NUMBERS = {"retries": (0, 100), "concurrency": (1, 1024)}  # with range
 # They change where and how fast a request is answered, not the answer.
 SPEED_OPTIONS = ("url", "api_key_env", "timeout_s", "retries", "concurrency")
@@ -54,18 +52,13 @@ class ServerOptions:
         Raises:
             BadInput: an option that is missing or out of range, or a key that is not set.
         """
-        _check_url(self.url, label)
+        check_url(self.url, label, EXAMPLE)
         if not self.model or not isinstance(self.model, str):
             raise BadInput(f"{label} needs the model's name: --judge-option model=NAME")
-        _check_api_key_env(self.api_key_env, label)
+        check_api_key_env(self.api_key_env, label)
         for name, (least, most) in WHOLE_NUMBERS.items():
             check_whole_number(name, getattr(self, name), label, least, most)
-        seconds = self.timeout_s
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 < seconds <= MAX_TIMEOUT_S:
-            raise BadInput(
-                f"timeout_s {shorten(seconds)} of {label}: seconds above 0 and at most {MAX_TIMEOUT_S:,.0f}"
-            )
+        check_timeout(self.timeout_s, label)
 
 
 SERVER_OPTIONS = tuple(field.name for field in fields(ServerOptions))
@@ -87,7 +80,7 @@ class ChatServer:
         """
         options.check(label)
         self.options, self._label = options, label
-        self.client = ChatClient(
+        self.client = JsonClient(
             options.url,
             api_key_env=options.api_key_env,
             timeout_s=options.timeout_s,
@@ -120,7 +113,7 @@ class ChatServer:
         if self.failure is not None:
             raise RequestError(f"not asked: {self.failure}", 0)
         try:
-            return self.client.complete({"model": self.options.model, **payload})
+            return self.client.post("/chat/completions", {"model": self.options.model, **payload})
         except RequestError as error:
             self._check_after(error)
             raise
@@ -179,7 +172,7 @@ def chat_messages(url: str, text: str, *, system: str = "", text_first: bool = F
     return [{"role": "system", "content": system}, user] if system else [user]
 
 
-def reply_text(response: Json, client: ChatClient) -> str:
+def reply_text(response: Json, client: JsonClient) -> str:
     """The text in a chat response, with the client's key in it if the server quotes it.
 
     Raises:
@@ -196,45 +189,8 @@ def reply_text(response: Json, client: ChatClient) -> str:
     return text
 
 
-def get_path(data: Json, *path: str | int) -> Json:
-    """The value at a path of keys and indices; None if a step is missing or of another type."""
-    for step in path:
-        if isinstance(step, int):
-            data = data[step] if isinstance(data, list) and len(data) > step else None
-        else:
-            data = data.get(step) if isinstance(data, Mapping) else None
-    return data
-
-
 def _models_error(error: RequestError, url: str, api_key_env: str) -> str:
-    key_hint = f"is the key in {api_key_env} right?" if api_key_env else "set api_key_env to its variable"
-    hints = {401: key_hint, 403: key_hint, 404: "is the address right? It usually ends in /v1"}
+    key = key_hint(api_key_env)
+    hints = {401: key, 403: key, 404: "is the address right? It usually ends in /v1"}
     hint = f" ({hints[error.status]})" if error.status in hints else ""
     return f"{url}/models: {error}{hint}"
-
-
-def _check_url(url: object, label: str) -> None:
-    """Raise BadInput unless it is an HTTP address with nothing secret in it; no message shows it."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and re.fullmatch("[!-~]+", url) else None
-        port = parts.port if parts else None  # ValueError: none of 0 to 65535
-    except ValueError:
-        parts = port = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise BadInput(f"{label} needs the server's address: --judge-option url=http://HOST:PORT/v1")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise BadInput(
-            f"{label}: nothing secret in the address, which is stored (no user, no ?query, no #fragment); "
-            "use api_key_env"
-        )
-
-
-def _check_api_key_env(name: object, label: str) -> None:
-    # The value may be the key itself, by mistake, so no message shows it.
-    if not isinstance(name, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", name):
-        raise BadInput(f"api_key_env of {label} is the name of an environment variable, never the key")
-    if name and not re.fullmatch(r"[!-~]+", os.environ.get(name, "")):
-        raise BadInput(
-            f"{label}: the environment variable that api_key_env names is not set or holds no key "
-            "(printable characters without spaces). api_key_env takes the variable's name, never the key"
-        )

@@ -17,7 +17,7 @@ from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
 from sar_eval.spec import RunSpec
 from sar_eval.suites.checks import check_classes
 from sar_eval.suites.locate import read_suite
-from sar_eval.types import DrawProtocol, Json, Prompt
+from sar_eval.types import CheckpointFacts, DrawProtocol, Json, Prompt
 
 
 def resolve(
@@ -73,10 +73,10 @@ def resolve_drawing(
 
 def _resolve_drawing(
     recipe: Recipe, suite: str, suite_digest: str, checkpoint: str, overrides: Mapping[str, Json]
-) -> tuple[RunSpec, Checkpoint]:
+) -> tuple[RunSpec, Checkpoint | CheckpointFacts]:
     """The spec of a checkpoint's draws, not yet checked."""
     options = {**recipe.engine_options, **overrides.get("engine_options", {})}
-    found = find_checkpoint(checkpoint, str(options.get("visual_tokenizer", "")))
+    found = _find(str(_settings(recipe, overrides).get("engine", "native")), checkpoint, options)
     spec = RunSpec(
         benchmark=recipe.name,
         suite=suite,
@@ -89,6 +89,16 @@ def _resolve_drawing(
         **_settings(recipe, overrides),
     )
     return spec, found
+
+
+def _find(engine: str, name: str, options: Mapping[str, Json]) -> Checkpoint | CheckpointFacts:
+    """The checkpoint, by the engine's own `find` if it has one."""
+    find = getattr(discover.load("engines", engine), "find", None)
+    if find is None:
+        return find_checkpoint(name, str(options.get("visual_tokenizer", "")))
+    with discover.guarded(f"engine {engine!r} cannot find checkpoint {name!r}"):
+        facts: CheckpointFacts = find(name, options)
+        return facts
 
 
 def resolve_images(
@@ -219,6 +229,12 @@ def gpus_of_a_worker(spec: RunSpec) -> int:
         return 1 if gpus is None else int(gpus(spec.engine_options))
 
 
+def most_workers(spec: RunSpec) -> int | None:
+    """How many workers of the spec's engine are of use; None for any number."""
+    most = getattr(discover.load("engines", spec.engine), "most_workers", None)
+    return None if most is None else int(most)
+
+
 def _check_values(spec: RunSpec) -> None:
     """Refuse values of the spec and its protocol that are out of their options' ranges."""
     for name in names_of("spec"):
@@ -258,19 +274,35 @@ def named_judge_options(judge: str, overrides: Mapping[str, Json]) -> dict[str, 
     return merged(overrides.get("judge_options", {}), scorers)
 
 
-def _protocol(recipe: Recipe, found: Checkpoint, overrides: Mapping[str, Json]) -> DrawProtocol:
+def _protocol(
+    recipe: Recipe, found: Checkpoint | CheckpointFacts, overrides: Mapping[str, Json]
+) -> DrawProtocol:
     """The recipe's protocol with the command line's changes, which its name then shows."""
     start = {"name": "custom", "resolution": found.native_resolution}
     name = overrides.get("protocol")
     if name is not None and name not in PRESETS:
         raise discover.unknown("protocol", name, list(PRESETS))
     base = recipe.protocol if name is None else {**PRESETS[name], "name": name}
+    asked = {key: value for key, value in overrides.items() if key in PROTOCOL_KEYS}
+    if isinstance(found, CheckpointFacts):
+        base = _own_keys(base, asked, found, found.recipe_keys if name is None else found.protocol_keys)
     preset = DrawProtocol(**{**start, **base})
-    changed = replace(preset, **{key: value for key, value in overrides.items() if key in PROTOCOL_KEYS})
+    changed = replace(preset, **asked)
     return preset if changed == preset else replace(changed, name=f"{preset.name}+")
 
 
-def _checked(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
+def _own_keys(
+    base: Mapping[str, Json], asked: Mapping[str, Json], found: CheckpointFacts, kept: Iterable[str]
+) -> dict[str, Json]:
+    """What is kept of a recipe or preset; its name stays if all of it does."""
+    if other := sorted(asked.keys() - set(found.protocol_keys)):
+        flag = f"--{other[0].replace('_', '-')}"
+        raise BadInput(f"{flag} is of no use for {found.name}: its engine draws without it")
+    own = {key: value for key, value in base.items() if key in kept}
+    return own | ({"name": base["name"]} if len(own) == len(base) - 1 and "name" in base else {})
+
+
+def _checked(spec: RunSpec, checkpoint: Checkpoint | CheckpointFacts) -> RunSpec:
     """The spec with what its engine and judge say of themselves; loads nothing.
 
     Raises:

@@ -18,8 +18,8 @@ from zlib import crc32
 
 from sar_eval import discover
 from sar_eval.checkpoint_steps import step_in
+from sar_eval.clients.redact import redactor
 from sar_eval.errors import BadInput, Incomplete, TrackerFailed
-from sar_eval.networks.redact import redactor
 from sar_eval.options import check_kinds
 from sar_eval.protocols import Tracker
 from sar_eval.spec import RunSpec

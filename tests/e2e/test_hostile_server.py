@@ -12,14 +12,14 @@ from fake_chat_server import FakeChatServer, ask, serving
 from hostile_replies import AT_ONCE, ENDLESS, PLACES, SPELLINGS
 
 from sar_eval.answerers.server import ServerAnswerer
+from sar_eval.clients import json_client
+from sar_eval.clients.redact import redactor
 from sar_eval.errors import BadInput
-from sar_eval.networks import chat_client
-from sar_eval.networks.redact import redactor
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(chat_client, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(json_client, "BACKOFF_S", 0.01)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def chat():
 def test_every_retry_after_is_a_number_of_seconds_or_none(value: str, seconds: float | None) -> None:
     headers = Message()
     headers["Retry-After"] = value
-    assert chat_client._retry_after_s(headers) == seconds
+    assert json_client._retry_after_s(headers) == seconds
 
 
 def test_a_date_far_away_is_not_waited_for(chat: FakeChatServer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rubric_server import encoded, picture, serving
 
-from sar_eval.networks import chat_client
+from sar_eval.clients import json_client
 from sar_eval.storage.run_folder import RunFolder
 from sar_eval.storage.schemas import verdict_from_row
 from sar_eval.suites.rubric.readers import compile_pattern
@@ -23,7 +23,7 @@ ASKED = {poster["id"]: f"The poster was ordered as: {poster['text']}" for poster
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(chat_client, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(json_client, "BACKOFF_S", 0.01)
 
 
 def score(sar_eval_here, server, recipe: Path, images: Path, out: Path, **options) -> tuple[int, str, dict]:

@@ -15,9 +15,9 @@ from rubric_server import (
     serving,
 )
 
+from sar_eval.clients import json_client
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.judges.rubric import RubricJudge
-from sar_eval.networks import chat_client
 from sar_eval.networks.chat_backends import MAX_REPLY
 from sar_eval.recipe import load_recipe
 from sar_eval.types import Generation, Prompt
@@ -25,7 +25,7 @@ from sar_eval.types import Generation, Prompt
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(chat_client, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(json_client, "BACKOFF_S", 0.01)
 
 
 @pytest.fixture

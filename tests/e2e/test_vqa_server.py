@@ -15,9 +15,9 @@ from hostile_replies import SPELLINGS
 from PIL import Image
 
 from sar_eval.answerers.server import ServerAnswerer, first_token_soft
+from sar_eval.clients import json_client
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.images.files import decode_image
-from sar_eval.networks import chat_client
 from sar_eval.spec import RunSpec
 from sar_eval.stages.resolve import with_judge
 from sar_eval.stages.resume import prepare
@@ -29,7 +29,7 @@ from sar_eval.types import Generation, Prompt
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(chat_client, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(json_client, "BACKOFF_S", 0.01)
 
 
 @pytest.fixture
@@ -104,21 +104,21 @@ def test_transient_failures_are_retried(chat: FakeChatServer) -> None:
 
 def test_backoff_is_exponential_or_retry_after(monkeypatch) -> None:
     waits: list[float] = []
-    client = chat_client.ChatClient("http://127.0.0.1:9/v1", api_key_env="", timeout_s=1.0, retries=5)
+    client = json_client.JsonClient("http://127.0.0.1:9/v1", api_key_env="", timeout_s=1.0, retries=5)
     monkeypatch.setattr(client.stop_retrying, "wait", lambda seconds: waits.append(seconds) or False)
     retry_after = iter([None, None, 7.0, 100.0, None])
 
     def refuse(path: str, payload: object) -> None:
-        raise chat_client.RequestError("busy", 429, next(retry_after, None))
+        raise json_client.RequestError("busy", 429, next(retry_after, None))
 
     monkeypatch.setattr(client, "_request", refuse)
-    with pytest.raises(chat_client.RequestError):
-        client.complete({})
+    with pytest.raises(json_client.RequestError):
+        client.post("/chat/completions", {})
     assert waits == [0.01, 0.02, 7.0, 60.0, 0.16]
     waits.clear()
     retry_after = iter([1.0, 1e9])  # nobody waits for so long: no further attempt
-    with pytest.raises(chat_client.RequestError):
-        client.complete({})
+    with pytest.raises(json_client.RequestError):
+        client.post("/chat/completions", {})
     assert waits == [1.0]
 
 

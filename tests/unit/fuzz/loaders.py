@@ -22,13 +22,13 @@ from PIL import Image
 from sar_eval.answerers.server import parse_response
 from sar_eval.answers import Asked
 from sar_eval.cli.options import named_options
+from sar_eval.clients.json_client import JsonClient, RequestError
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.demo import build_text_tokenizer
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.families.tensor_names import decoder_shapes
 from sar_eval.images.folder import HowToRead, find_images
-from sar_eval.networks.chat_client import ChatClient, RequestError
 from sar_eval.networks.mplug.check import read_table
 from sar_eval.networks.mplug.shape import read_shape
 from sar_eval.recipe import load_recipe
@@ -131,7 +131,7 @@ REPLY = {
         }
     ]
 }
-CLIENT = ChatClient("http://127.0.0.1:9/v1")
+CLIENT = JsonClient("http://127.0.0.1:9/v1")
 
 
 def parquet(rows: list[dict[str, Any]], schema: pa.Schema | None = None) -> bytes:
