@@ -117,6 +117,9 @@ NOT_RUN = {
     r"sar-eval (prompts )?fetch (geneval|dpg|scorers (?!--dry-run).*)": (
         "needs a network; tests/e2e/test_fetch.py serves some"
     ),
+    r"sar-eval (run|generate) .* --engine server .*": (
+        "needs a server of pictures; tests/e2e/test_server_runs.py has one"
+    ),
     r"sar-eval (run|score) geneval .*": "needs GenEval's weights; tests/e2e/test_score.py has small ones",
     r"sar-eval (run|score) (dsg|hpsv2|imagereward) .*|sar-eval prompts fetch (dsg|hpsv2)": (
         "needs suites and weights; tests/e2e/test_reward_benchmarks.py has small ones"

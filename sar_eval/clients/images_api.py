@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urljoin
 
 from sar_eval.clients.endpoint import get_path
 from sar_eval.clients.json_client import JsonClient, RequestError
@@ -60,7 +59,7 @@ def request_image(client: JsonClient, payload: Mapping[str, Json], max_bytes: in
     response = client.post(PATH, {**payload, "n": 1})
     found = get_path(response, "data")
     if not isinstance(found, list) or not found:
-        raise RequestError(f"the response has no picture: {client.excerpt(str(response)[:2000])}", 200)
+        raise RequestError(f"the response has no picture: {client.excerpt(str(response))}", 200)
     if len(found) != 1:
         raise RequestError(f"the server sent {len(found)} pictures where 1 was asked for", 200)
     revised = get_path(found[0], "revised_prompt")
@@ -83,7 +82,7 @@ def _file(client: JsonClient, entry: Json, max_bytes: int) -> bytes:
     if isinstance(text, str) and text:
         return _decoded(text, max_bytes)
     if isinstance(url, str) and url:
-        return client.fetch(urljoin(f"{client.url}/", url), max_bytes)
+        return client.fetch(url, max_bytes)
     raise RequestError("the response's picture has neither b64_json nor url", 200)
 
 

@@ -20,7 +20,7 @@ from json import JSONDecodeError
 from typing import Any, TypeVar
 from urllib import request
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from sar_eval.clients.pace import Pace
 from sar_eval.clients.redact import MAX_SPELLING, redactor
@@ -128,12 +128,15 @@ class JsonClient:
         return self._retrying(lambda: self._request(path, payload))
 
     def fetch(self, url: str, max_bytes: int) -> bytes:
-        """The file at an address that a response names; the key goes to the server itself alone.
+        """The file at an address that a response names, perhaps a path at the server.
+
+        The key goes to the server itself alone.
 
         Raises:
             RequestError: as of `post`; or the address is neither the server's own nor https.
         """
         try:
+            url = urljoin(f"{self.url}/", url)
             own, parts = urlsplit(self.url), urlsplit(url)
             is_own = (parts.scheme, parts.netloc) == (own.scheme, own.netloc)
             usable = is_own or (
@@ -179,7 +182,8 @@ class JsonClient:
         data = None if payload is None else json.dumps(payload).encode()
         # The caller checks the scheme of the URL.
         http_request = request.Request(f"{self.url}{path}", data, self._headers())  # noqa: S310
-        self._pace.wait(self.stop_retrying)
+        if self._pace.wait(self.stop_retrying):
+            raise RequestError("not asked: another request showed that it is of no use", 0)
         return self._parse(self._exchange(http_request, self._max_bytes))
 
     def _exchange(self, http_request: request.Request, max_bytes: int) -> bytes:

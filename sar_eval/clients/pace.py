@@ -15,15 +15,14 @@ class Pace:
         self._next = 0.0  # when the next request may go, on the monotonic clock
         self._lock = threading.Lock()
 
-    def wait(self, stop: threading.Event) -> None:
-        """Wait for this request's turn, or until `stop` is set."""
+    def wait(self, stop: threading.Event) -> bool:
+        """Wait for this request's turn, or until `stop` is set, which it returns."""
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next)
             if self._interval_s or self._next > now:
                 self._next = turn + self._interval_s
-        if turn > now:
-            stop.wait(turn - now)
+        return turn > now and stop.wait(turn - now)
 
     def pause(self, seconds: float) -> None:
         """Let no request go for so long: the server asked for it, and would refuse the others as well."""

@@ -204,11 +204,11 @@ class ServerEngine:
         if is_refusal(error):
             why = f"refused for its content: {error}"
             return [Generation(draw.key, draw.seed, error=why, provenance={"device": "server"})]
+        if self.failure is not None:
+            return []  # it waited for what is of no use any more
         if (stop := self._reason_to_stop(error)) is not None:
             self._stop(stop)
             return []
-        if self.failure is not None:
-            return []  # it waited for a retry that is of no use any more
         return [Generation(draw.key, draw.seed, error=str(error), provenance={"device": "server"})]
 
     def _reason_to_stop(self, error: RequestError) -> SarEvalError | None:

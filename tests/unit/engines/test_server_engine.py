@@ -210,7 +210,7 @@ def test_at_most_so_many_requests_a_minute_retries_included(server: FakeImagesSe
 def test_requests_are_spaced_and_pause_together(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, waits, stop = [100.0], [], threading.Event()
     monkeypatch.setattr("sar_eval.clients.pace.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(stop, "wait", lambda seconds: waits.append(round(seconds, 6)))
+    monkeypatch.setattr(stop, "wait", lambda seconds: bool(waits.append(round(seconds, 6))))
     pace = Pace(600)
     for _ in range(3):
         pace.wait(stop)
