@@ -95,7 +95,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path.startswith("/files/"):
             server.keys.append(self.headers.get("Authorization"))
-            self.respond(server.files[self.path.removeprefix("/files/")])
+            data = server.files.get(self.path.removeprefix("/files/"))
+            self.respond(data or {"error": "expired"}, 200 if data else 403)
         elif server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
             self.respond({"error": {"message": f"bad key {self.headers.get('Authorization')}"}}, 401)
         elif self.path == "/v1/models" and server.models_status != 200:
@@ -204,6 +205,8 @@ class Handler(BaseHTTPRequestHandler):
             self.respond({"data": [{"url": "http://localhost:9/x.png"}]})
         elif name == "file-url":
             self.respond({"data": [{"url": "file:///etc/passwd"}]})
+        elif name == "expired":
+            self.respond({"data": [{"url": f"{self.server.url}/files/gone.png"}]})
         elif name == "big-file":
             self.server.files["big.png"] = bytes(3_000_000)
             self.respond({"data": [{"url": f"{self.server.url}/files/big.png"}]})

@@ -82,7 +82,11 @@ def _file(client: JsonClient, entry: Json, max_bytes: int) -> bytes:
     if isinstance(text, str) and text:
         return _decoded(text, max_bytes)
     if isinstance(url, str) and url:
-        return client.fetch(url, max_bytes)
+        try:
+            return client.fetch(url, max_bytes)
+        except RequestError as error:  # a refusal is of this address alone, perhaps at another host
+            status = error.status if error.retryable else 200
+            raise RequestError(f"the picture's file: {error}", status) from None
     raise RequestError("the response's picture has neither b64_json nor url", 200)
 
 

@@ -146,7 +146,7 @@ class JsonClient:
             is_own = usable = False
         if not usable:
             raise RequestError(
-                f"the picture's address is neither the server's own nor https: {self.excerpt(url)}", 200
+                f"its address is neither the server's own nor https: {self.excerpt(url)}", 200
             )
         headers = self._headers() if is_own else {}
         asked = request.Request(url, headers=headers | {"Accept": "image/*"})  # noqa: S310

@@ -34,6 +34,7 @@ RECIPE_KEYS = ("resolution",)  # a recipe's texts are for the checkpoints that i
 CHECK_TIMEOUT_S = 30.0  # of the requests before anything is drawn
 SEED_BITS = 31  # servers take seeds of 32 or 64 bits, signed or not; all take these
 LISTED_MODELS = 10  # in an error message
+AGAIN = "Pictures up to here are stored: mend this and run the same command again to continue"
 
 
 class ServerEngine:
@@ -192,12 +193,7 @@ class ServerEngine:
             "revised_prompt": reply.revised_prompt or None,
         }
         found = {name: value for name, value in known.items() if value is not None}
-        return {
-            "device": "server",
-            "server": self.options.address,
-            "spent": spent,
-            **found,
-        }
+        return {"device": "server", "server": self.options.address, "spent": spent, **found}
 
     def _failed(self, draw: Draw, error: RequestError) -> list[Generation]:
         """The draw's error; or nothing, and no further request, if none can succeed."""
@@ -212,15 +208,15 @@ class ServerEngine:
         return [Generation(draw.key, draw.seed, error=str(error), provenance={"device": "server"})]
 
     def _reason_to_stop(self, error: RequestError) -> SarEvalError | None:
-        where, resume = self.options.address, "Pictures up to here are stored"
+        where = self.options.address
         if error.status in (401, 403):
             return BadInput(f"{LABEL}: {where}: {error} ({key_hint(self.options.api_key_env)})")
         if error.status in (404, 405):
             return BadInput(f"{LABEL}: {where}: {error} (is the address right, and the model's name?)")
         if error.no_credit:
-            return Incomplete(f"{LABEL}: {where} draws for nothing no more: {error}. {resume}: {AGAIN}")
+            return Incomplete(f"{LABEL}: {where} draws for nothing no more: {error}. {AGAIN}")
         if error.status == 0 and (silence := _silence(self.options)):
-            return Incomplete(f"{LABEL}: {where} stopped responding: {silence}. {resume}: {AGAIN}")
+            return Incomplete(f"{LABEL}: {where} stopped responding: {silence}. {AGAIN}")
         return None
 
     def _stop(self, failure: SarEvalError) -> None:
@@ -228,9 +224,6 @@ class ServerEngine:
             if self.failure is None:
                 self.failure = failure
                 self.client.stop_retrying.set()
-
-
-AGAIN = "mend this and run the same command again to continue"
 
 
 def seed_sent(draw: Draw) -> int:

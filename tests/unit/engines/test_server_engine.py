@@ -117,9 +117,18 @@ def test_an_address_may_end_in_v1(server: FakeImagesServer) -> None:
         ("cut", "the server's picture cannot be used: unreadable image", 1),
         ("small", "the server sent a picture of 64x32 pixels where 64x64 were asked for", 1),
         ("huge", "the response is longer than 2 MiB", 1),
-        ("big-file", "the response is longer than 1 MiB", 1),
-        ("elsewhere", "the picture's address is neither the server's own nor https: http://localhost:9", 1),
-        ("file-url", "the picture's address is neither the server's own nor https: file:///etc/passwd", 1),
+        ("big-file", "the picture's file: the response is longer than 1 MiB", 1),
+        ("expired", "the picture's file: the server returned 403: expired", 1),
+        (
+            "elsewhere",
+            "the picture's file: its address is neither the server's own nor https: http://localhost:9",
+            1,
+        ),
+        (
+            "file-url",
+            "the picture's file: its address is neither the server's own nor https: file:///etc/passwd",
+            1,
+        ),
     ],
 )
 def test_each_fault_is_an_error_of_its_draw_alone(
