@@ -1,4 +1,4 @@
-"""The checkpoint of the engine `server`: a model's name at an address, and the runs that are made with it."""
+"""The checkpoint of the engine `server`, a model's name at an address, and the specs that it is in."""
 
 import hashlib
 import json
