@@ -184,7 +184,7 @@ class ServerEngine:
         if self.options.price is not None:
             counts["cost"] = self.options.price
         with self._lock:
-            self._spent.update(counts)  # type: ignore[arg-type]
+            self._spent.update(counts)
             spent = {name: round(value, 9) for name, value in self._spent.items()}
         known = {
             "seed_sent": seed_sent(draw) if self.options.send_seed else None,
