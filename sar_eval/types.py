@@ -227,7 +227,8 @@ class CheckpointFacts:
         downsample: the least resolution.
         protocol_keys: fields of the protocol that the engine draws by. A recipe's others are of other
             checkpoints and are left out; on the command line they are refused.
-        recipe_keys: those among them that a recipe may set.
+        recipe_keys: those among them that a recipe for another engine may set.
+        protocol: its own protocol: fields by name where nobody says another value, and `name`.
         notes: what was assumed, for the user.
     """
 
@@ -237,6 +238,7 @@ class CheckpointFacts:
     downsample: int = 1
     protocol_keys: tuple[str, ...]
     recipe_keys: tuple[str, ...]
+    protocol: Mapping[str, Json] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

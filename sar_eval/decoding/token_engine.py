@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
-from sar_eval.errors import BadInput, DeviceLost
+from sar_eval.decoding.waves import none_if_out_of_memory, waves
+from sar_eval.errors import BadInput
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Generation
@@ -219,18 +220,9 @@ class TokenEngine:
         Waves are of equal size, which is halved when memory runs out.
         """
         limit = self.wave_limit(waiting)
-        while waiting:
-            size = -(-len(waiting) // -(-len(waiting) // limit))
-            wave = [waiting.popleft() for _ in range(size)]
-            started = time.perf_counter()
-            output = self._none_if_out_of_memory(partial(decode, wave))
-            if output is not None:
-                yield wave, output, (time.perf_counter() - started) / size
-            elif size > 1:
-                waiting.extendleft(reversed(wave))
-                limit = size // 2
-            else:
-                yield wave, f"out of memory for a single image on {self.device}", 0.0
+        return waves(
+            waiting, limit, lambda wave: self._none_if_out_of_memory(partial(decode, wave)), self.device
+        )
 
     def _none_if_out_of_memory(self, function: Callable[[], Result]) -> Result | None:
         """The function's result, or None if it ran out of memory.
@@ -238,19 +230,7 @@ class TokenEngine:
         Raises:
             DeviceLost: the GPU failed.
         """
-        import torch
-
-        from sar_eval.tensors.out_of_memory import is_out_of_memory
-
-        try:
-            return function()
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                self.release_buffers()
-                return None
-            if self.device != "cpu" and isinstance(error, torch.AcceleratorError):
-                raise DeviceLost(f"{self.device}: {str(error).splitlines()[0]}") from error
-            raise
+        return none_if_out_of_memory(function, self.device, self.release_buffers)
 
     def release_buffers(self) -> None:
         """Release buffers that a smaller wave does not need."""

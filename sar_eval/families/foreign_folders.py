@@ -35,7 +35,11 @@ _KINDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "a GGUF file of llama.cpp, which is quantised and has no visual tokens",
         "use the checkpoint that it was made from",
     ),
-    (("model_index.json",), "a pipeline of diffusers", f"it is no decoder of tokens; {_NO_WAY}"),
+    (
+        ("model_index.json",),
+        "a pipeline of diffusers",
+        "it is no decoder of tokens; draw with --engine diffusers, naming the folder with model_index.json",
+    ),
     (("*.onnx",), "an ONNX model", _NO_WAY),
     (("tf_model.h5", "*.ckpt.index", "saved_model.pb"), "a TensorFlow model", _NO_WAY),
     (("flax_model.msgpack", "flax_model-*.msgpack"), "a Flax model", _NO_WAY),

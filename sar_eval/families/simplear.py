@@ -11,7 +11,6 @@ of the tensors are in the headers of safetensors files.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +26,7 @@ from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, 
 from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
 from sar_eval.families.weight_files import WeightFiles, find_weight_files
 from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.hub import check_published
 from sar_eval.tensors.safetensors_header import TensorEntry, read_header
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Checkpoint:
         for path in paths:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
-            _check_published(path, digest.hexdigest())
+            check_published(path, digest.hexdigest())
             total.update(digest.digest())
         return total.hexdigest()[:16]
 
@@ -348,16 +348,6 @@ def _rows(checkpoint: Checkpoint) -> int:
     if checkpoint.tensor_names is None or checkpoint.headers is None:
         return rows
     return max(rows, checkpoint.headers[checkpoint.tensor_names.stored[EMBEDDING]][1].shape[0])
-
-
-def _check_published(path: Path, sha256: str) -> None:
-    """Check a file of the hub's cache, which names large files by their published SHA-256."""
-    published = path.resolve().name
-    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", published) and published != sha256:
-        raise BadInput(
-            f"{path} is not what the hub published (SHA-256 {sha256[:16]}..., expected "
-            f"{published[:16]}...): remove {path.resolve()} and run the command again"
-        )
 
 
 def _positive_int(data: dict[str, Any], key: str, path: Path) -> int:

@@ -5,21 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from sar_eval.errors import BadInput
+from sar_eval.families.diffusers_folder import find_pipeline, is_pipeline
 from sar_eval.families.simplear import ITEMSIZE, Checkpoint, find_checkpoint
 
 
 def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
     """Facts about a checkpoint; memory is that of the first GPU, or of this machine without one.
 
+    Of a pipeline of diffusers: its class, components, licence and size.
+
     Raises:
         BadInput: no such dtype, or a checkpoint whose files do not fit together.
     """
+    if dtype not in ITEMSIZE:
+        raise BadInput(f"unknown dtype {dtype!r}: {', '.join(ITEMSIZE)}")
+    if is_pipeline(name):
+        return _pipeline_facts(name, dtype)
     import torch
 
     from sar_eval.decoding.memory import TYPICAL_PROMPT_TOKENS, draw_bytes, free_bytes, kv_bytes, max_draws
 
-    if dtype not in ITEMSIZE:
-        raise BadInput(f"unknown dtype {dtype!r}: {', '.join(ITEMSIZE)}")
     found = find_checkpoint(name, visual_tokenizer)
     config, size = found.decoder_config, ITEMSIZE[dtype]
     side = found.native_resolution // found.downsample
@@ -58,6 +63,26 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "free_bytes": free,
         "images_at_once": max_draws(max(0, free - parameters * size), one),
+    }
+
+
+def _pipeline_facts(name: str, dtype: str) -> dict[str, Any]:
+    """What a pipeline is, as its files say; diffusers need not be installed."""
+    found = find_pipeline(name)
+    parameters = found.parameters
+    return {
+        "checkpoint": found.name,
+        "kind": f"a pipeline of diffusers, {found.class_name}: drawn by the engine diffusers",
+        "notes": list(found.notes),
+        "digest": found.digest,
+        "licence": found.licence or "not stated",
+        "components": {name: ".".join(entry) for name, entry in found.components.items()},
+        "without": list(found.absent),
+        "parameters": sum(parameters.values()),
+        "parameters_of": parameters,
+        "resolution": {"pixels": found.native_resolution, "pixels_a_latent": found.downsample},
+        "dtype": dtype,
+        "weights_bytes": sum(parameters.values()) * ITEMSIZE[dtype],
     }
 
 

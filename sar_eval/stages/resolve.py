@@ -10,6 +10,7 @@ from typing import Any
 
 from sar_eval import discover
 from sar_eval.errors import BadInput
+from sar_eval.families.diffusers_folder import is_pipeline
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.options import check_kinds, check_value, declared, merged, names_of
@@ -18,6 +19,8 @@ from sar_eval.spec import RunSpec
 from sar_eval.suites.checks import check_classes
 from sar_eval.suites.locate import read_suite
 from sar_eval.types import CheckpointFacts, DrawProtocol, Json, Prompt
+
+DEFAULT_ENGINE = "native"
 
 
 def resolve(
@@ -76,23 +79,36 @@ def _resolve_drawing(
 ) -> tuple[RunSpec, Checkpoint | CheckpointFacts]:
     """The spec of a checkpoint's draws, not yet checked."""
     options = {**recipe.engine_options, **overrides.get("engine_options", {})}
-    found = _find(str(_settings(recipe, overrides).get("engine", "native")), checkpoint, options)
+    settings = _settings(recipe, overrides)
+    settings["engine"] = _engine(settings, overrides, checkpoint)
+    found = find_drawn(settings["engine"], checkpoint, options)
     spec = RunSpec(
         benchmark=recipe.name,
         suite=suite,
         suite_digest=suite_digest,
         checkpoint=found.name,
         checkpoint_digest=found.digest,
-        protocol=_protocol(recipe, found, overrides),
+        protocol=_protocol(recipe, found, settings["engine"], overrides),
         engine_options=options,
-        judge_options=_judge_options(recipe, _settings(recipe, overrides), overrides),
-        **_settings(recipe, overrides),
+        judge_options=_judge_options(recipe, settings, overrides),
+        **settings,
     )
     return spec, found
 
 
-def _find(engine: str, name: str, options: Mapping[str, Json]) -> Checkpoint | CheckpointFacts:
-    """The checkpoint, by the engine's own `find` if it has one."""
+def _engine(settings: Mapping[str, Json], overrides: Mapping[str, Json], checkpoint: str) -> str:
+    """The engine that is asked for; `diffusers` for a pipeline where none is but native."""
+    engine = str(settings.get("engine", DEFAULT_ENGINE))
+    asked = "engine" in overrides or engine != DEFAULT_ENGINE
+    return "diffusers" if not asked and is_pipeline(checkpoint) else engine
+
+
+def find_drawn(engine: str, name: str, options: Mapping[str, Json]) -> Checkpoint | CheckpointFacts:
+    """The checkpoint, by the engine's own `find` if it has one.
+
+    Raises:
+        BadInput, UnknownName: there is no such checkpoint, or no such engine.
+    """
     find = getattr(discover.load("engines", engine), "find", None)
     if find is None:
         return find_checkpoint(name, str(options.get("visual_tokenizer", "")))
@@ -275,17 +291,19 @@ def named_judge_options(judge: str, overrides: Mapping[str, Json]) -> dict[str, 
 
 
 def _protocol(
-    recipe: Recipe, found: Checkpoint | CheckpointFacts, overrides: Mapping[str, Json]
+    recipe: Recipe, found: Checkpoint | CheckpointFacts, engine: str, overrides: Mapping[str, Json]
 ) -> DrawProtocol:
     """The recipe's protocol with the command line's changes, which its name then shows."""
-    start = {"name": "custom", "resolution": found.native_resolution}
+    start: dict[str, Json] = {"name": "custom", "resolution": found.native_resolution}
     name = overrides.get("protocol")
     if name is not None and name not in PRESETS:
         raise discover.unknown("protocol", name, list(PRESETS))
     base = recipe.protocol if name is None else {**PRESETS[name], "name": name}
     asked = {key: value for key, value in overrides.items() if key in PROTOCOL_KEYS}
     if isinstance(found, CheckpointFacts):
-        base = _own_keys(base, asked, found, found.recipe_keys if name is None else found.protocol_keys)
+        start |= found.protocol
+        foreign = name is None and recipe.settings.get("engine") != engine
+        base = _own_keys(base, asked, found, found.recipe_keys if foreign else found.protocol_keys)
     preset = DrawProtocol(**{**start, **base})
     changed = replace(preset, **asked)
     return preset if changed == preset else replace(changed, name=f"{preset.name}+")

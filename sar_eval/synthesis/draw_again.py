@@ -9,11 +9,10 @@ from itertools import groupby
 
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput, SpecMismatch
-from sar_eval.families.simplear import find_checkpoint
 from sar_eval.images.files import decode_image
 from sar_eval.images.perceptual_hash import pixel_digest
 from sar_eval.spec import RunSpec
-from sar_eval.stages.resolve import build_engine
+from sar_eval.stages.resolve import build_engine, find_drawn
 from sar_eval.storage.image_set import ImageSet, digest_of
 from sar_eval.storage.set_objects import manifest_rows, read_manifest
 from sar_eval.storage.set_rows import ManifestRow
@@ -89,7 +88,7 @@ def same_files(spec: SetSpec, checkpoint: str = "") -> SetSpec:
         SpecMismatch: it has other bytes.
     """
     run = replace(spec.run, checkpoint=checkpoint) if checkpoint else spec.run
-    found = find_checkpoint(run.checkpoint, str(run.engine_options.get("visual_tokenizer", "")))
+    found = find_drawn(run.engine, run.checkpoint, run.engine_options)
     if found.digest != run.checkpoint_digest:
         raise SpecMismatch(
             f"the checkpoint {run.checkpoint} is not the one that the set was drawn with (digest "

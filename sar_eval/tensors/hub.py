@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,20 @@ def hub_name_of(folder: Path) -> str:
     """ORG/NAME@COMMIT of a folder in the hub's cache, with its subfolder; "" for any other folder."""
     found = re.search(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(/.+)?$", folder.as_posix())
     return f"{found[1]}/{found[2]}{found[4] or ''}@{found[3]}" if found else ""
+
+
+def check_published(path: Path, sha256: str) -> None:
+    """Check a file of the hub's cache, which names large files by their published SHA-256.
+
+    Raises:
+        BadInput: it is not what the hub published.
+    """
+    published = path.resolve().name
+    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", published) and published != sha256:
+        raise BadInput(
+            f"{path} is not what the hub published (SHA-256 {sha256[:16]}..., expected "
+            f"{published[:16]}...): remove {path.resolve()} and run the command again"
+        )
 
 
 def snapshot_with_weights(name: str, patterns: list[str]) -> Snapshot:
@@ -97,12 +111,14 @@ def _missing_weights(folder: Path) -> str:
     return "" if [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")] else "weights"
 
 
-def snapshot(name: str, patterns: list[str]) -> Snapshot:
+def snapshot(name: str, patterns: list[str], *, depth: int = 1, ignored: Sequence[str] = ()) -> Snapshot:
     """Download a folder of a hub repository into the hub's cache.
 
     Args:
         name: ORG/NAME, ORG/NAME@REVISION or ORG/NAME/SUBFOLDER@REVISION.
-        patterns: of the files to download, in that folder alone.
+        patterns: of the files to download.
+        depth: 1 for files in that folder alone, 2 for those in its folders, too.
+        ignored: patterns of files that are not downloaded though they fit.
 
     Raises:
         BadInput: the hub has no such repository, revision or folder, or requires a login; or offline and
@@ -116,7 +132,7 @@ def snapshot(name: str, patterns: list[str]) -> Snapshot:
         raise BadInput(f"{name!r} is no name of the hub: ORG/NAME, ORG/NAME@REVISION or ORG/NAME/SUBFOLDER")
     repository, below, revision = match[1], match[2].strip("/"), match[3]
     try:
-        root = _download(repository, revision, below, patterns)
+        root = _download(repository, revision, below, patterns, depth=depth, ignored=ignored)
     except LocalEntryNotFoundError as error:
         raise BadInput(f"cannot get {name!r}: it is no folder, and {_no_answer(error)}") from error
     except HFValidationError as error:
@@ -134,7 +150,13 @@ def snapshot(name: str, patterns: list[str]) -> Snapshot:
 
 
 def _download(
-    repository: str, revision: str | None, below: str, patterns: list[str], offline: bool = False
+    repository: str,
+    revision: str | None,
+    below: str,
+    patterns: list[str],
+    offline: bool = False,
+    depth: int = 1,
+    ignored: Sequence[str] = (),
 ) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -147,7 +169,8 @@ def _download(
             repository,
             revision=revision,
             allow_patterns=[prefix + pattern for pattern in patterns],
-            ignore_patterns=[f"{prefix}*/*"],  # a pattern's * stands for slashes, too
+            # A pattern's * stands for slashes, too.
+            ignore_patterns=[prefix + pattern for pattern in (f"{'*/' * depth}*", *ignored)],
             local_files_only=offline or is_offline(),
             cache_dir=cache_folder() / "hub" if without_home else None,
         )
