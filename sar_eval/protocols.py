@@ -43,8 +43,8 @@ class Engine(Resource, Protocol):
     - `begin(draws)`: yields one future of generations per wave, and decodes images in a thread
       (`decoding.token_engine`), so that the next block begins meanwhile. A subclass that overrides
       `generate` alone is called by `generate`.
-    - `find(checkpoint, options)`, static: the facts (`types.CheckpointFacts`) of a checkpoint that is no
-      checkpoint of the family `simplear`, such as a model's name at a server. The constructor gets their name.
+    - `find(checkpoint, options)`, static: the facts (`types.CheckpointFacts`) of a checkpoint that is none
+      of `families`, such as a model's name at a server. The constructor gets their name.
     - `gpus(options)`, static: how many GPUs one worker takes.
     - `most_workers`: how many workers are of use, on this machine or a Ray cluster.
     - `speed_options`: names of the options that no image depends on. They may change on a resume.

@@ -117,6 +117,9 @@ NOT_RUN = {
     r"sar-eval (prompts )?fetch (geneval|dpg|scorers (?!--dry-run).*)": (
         "needs a network; tests/e2e/test_fetch.py serves some"
     ),
+    r"sar-eval generate .* --ckpt path/to/pipeline .*": (
+        "needs a pipeline of diffusers; tests/e2e/test_diffusers_runs.py has a tiny one"
+    ),
     r"sar-eval (run|generate) .* --engine server .*": (
         "needs a server of pictures; tests/e2e/test_server_runs.py has one"
     ),

@@ -55,6 +55,7 @@ class DiffusersEngine:
     (docs/engines.md). `protocol.guidance` is the call's `guidance_scale`.
     """
 
+    version = ""
     speed_options: ClassVar[tuple[str, ...]] = ("image_format",)
 
     def __init__(
