@@ -146,10 +146,10 @@ def _no_text_to_image(cls: Any) -> str:
     reasons = (
         ("it draws videos ({})", (name for name in _VIDEO if name in parameters)),
         ("it wants {}", required),
-        ("its call takes no {}", (name for name in _NEEDED if name not in parameters)),
         ("it wants a picture ({})", (name for name in _IMAGE_INPUTS if name in parameters)),
         ("it is one of those called {}", (word for word in _WORDS_OF_OTHERS if word in cls.__name__)),
         ("it wants a picture ({})", image),
+        ("its call takes no {}", (name for name in _NEEDED if name not in parameters)),
     )
     return next((reason.format(name) for reason, names in reasons for name in names), "")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sar_eval.discover import unknown
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError
+from sar_eval.families.diffusers_folder import find_pipeline, is_pipeline
 from sar_eval.families.locate import demo_names
 from sar_eval.families.simplear import find_checkpoint
 from sar_eval.machine import cores
@@ -141,6 +142,8 @@ def _disk(folder: Path) -> Finding:
 
 def _checkpoint(name: str) -> Finding:
     try:
+        if is_pipeline(name):
+            return Finding(name, True, f"a pipeline of diffusers, {find_pipeline(name).class_name}")
         found = find_checkpoint(name)
         return Finding(name, True, f"{found.text_vocab_size} text ids + {found.codebook_size} visual codes")
     except SarEvalError as error:

@@ -15,7 +15,7 @@ pytest.importorskip("diffusers", reason="needs the extra diffusers")
 from tests.e2e.hub_server import COMMIT, Hub
 from tests.tiny_pipelines import save_sd3
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each process imports diffusers
 
 ASKED = ("-n", 1, "--workers", 1, "--batch-size", 6, "--json", "--engine-option", "steps=2")
 

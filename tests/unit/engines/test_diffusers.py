@@ -145,6 +145,8 @@ def test_pixels_that_are_no_numbers_are_an_error(sd3: Path) -> None:
     assert (found.image, found.error) == (None, "the pipeline gave NaN or infinite pixels")
 
 
+# Of transformers' image processor and numpy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_blackened_picture_is_an_error_that_names_the_safety_checker(tmp_path: Path) -> None:
     folder = save_checked_sd(tmp_path / "sd")
     with make(folder, steps=1) as engine:
