@@ -135,12 +135,18 @@ class DiffusersEngine:
         """
         from sar_eval.families.diffusers_class import check_call, component_class
 
-        name, protocol = self.cls.__name__, self.protocol
         check_call(self.cls, self.facts, self.call)
         for component in self.folder.components:
             component_class(self.folder, component)
         if self.scheduler:
             _scheduler_class(self.scheduler)
+            if "scheduler" not in self.folder.components:
+                name = self.cls.__name__
+                raise BadInput(f"scheduler {self.scheduler!r}: {name} has no component of that name")
+        self._check_protocol()
+
+    def _check_protocol(self) -> None:
+        name, protocol = self.cls.__name__, self.protocol
         for field, unused in TOKEN_FIELDS.items():
             if getattr(protocol, field) != unused:
                 raise BadInput(f"{field} {getattr(protocol, field)}: {name} samples no tokens")
@@ -294,7 +300,7 @@ class DiffusersEngine:
         return {
             "device": device,
             "pipeline": self.cls.__name__,
-            "scheduler": type(self.pipeline.scheduler).__name__,
+            "scheduler": self.scheduler or self.folder.components.get("scheduler", ("", ""))[1],
             "num_inference_steps": self.steps,
             **said,
         }
