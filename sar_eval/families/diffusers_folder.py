@@ -162,8 +162,8 @@ class PipelineFolder:
         for component in ("transformer", "unet"):
             size = self.config(component).get("sample_size")
             size = max(size) if isinstance(size, list) and all(map(_is_side, size)) and size else size
-            if _is_side(size):
-                return int(size) * self.downsample
+            if isinstance(size, int) and _is_side(size):
+                return size * self.downsample
         return None
 
     @property

@@ -51,7 +51,8 @@ def load_pipeline(folder: PipelineFolder, cls: Any, device: str, dtype: str) -> 
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         raise _failed(folder, cls.__name__, error) from error
     pipeline.set_progress_bar_config(disable=True)
-    if hasattr(vae := getattr(pipeline, "vae", None), "enable_slicing"):
+    vae: Any = getattr(pipeline, "vae", None)
+    if hasattr(vae, "enable_slicing"):
         vae.enable_slicing()  # a picture at a time: the largest buffers are its, and nothing is slower
     return pipeline.to(device)
 
