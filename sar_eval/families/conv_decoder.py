@@ -72,8 +72,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`[B, width_in, h, w]` to `[B, width, h, w]`."""
-        changed = self.conv1(swish_(self.norm1(x, condition)))
-        changed: Tensor = self.conv2(swish_(self.norm2(changed, condition)))
+        changed: Tensor = self.conv1(swish_(self.norm1(x, condition)))
+        changed = self.conv2(swish_(self.norm2(changed, condition)))
         skipped: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
         return skipped + changed
 
