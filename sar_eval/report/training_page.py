@@ -127,13 +127,19 @@ def _tiles(steps: Sequence[StepRow], holdout: Sequence[HoldoutRow]) -> Iterator[
 
 
 def _tile(title: str, points: Points) -> Tile:
-    first, last = _ends(points)
-    return Tile(title, written(last), f"from {written(first)}" if len(points[1]) > 1 else "")
+    (first, last), number = _ends(points), _end_points(points)
+    mean = f"mean of {number} points, " if number > 1 else ""
+    return Tile(title, written(last), f"{mean}from {written(first)}" if len(points[1]) > 1 else "")
+
+
+def _end_points(points: Points) -> int:
+    """How many points an end has: at most half of all, so that none is in both."""
+    return min(ENDS, max(1, len(points[1]) // 2))
 
 
 def _ends(points: Points) -> tuple[float, float]:
-    """Means of the first and of the last steps, at most half of all: no step is in both."""
-    number = min(ENDS, max(1, len(points[1]) // 2))
+    """Means of the first and of the last points."""
+    number = _end_points(points)
     return float(np.mean(points[1][:number])), float(np.mean(points[1][-number:]))
 
 

@@ -33,7 +33,7 @@ def test_fits_its_window_and_follows_the_colour_scheme(watched, path, scheme, wi
     letters = page.locator(".plot svg text").evaluate_all(
         "texts => texts.map(text => text.getBoundingClientRect().height)"
     )
-    assert min(letters) >= 10
+    assert round(min(letters), 2) >= 10  # sums of places on the page are rounded
     assert page.locator("img").evaluate_all("images => images.every(image => image.naturalWidth > 0)")
 
 
