@@ -10,7 +10,7 @@ from sar_eval.train.trainer import training_arguments
 from sar_eval.train.training_advice import advice, enough_memory
 from sar_eval.train.training_options import TrainingOptions
 
-OPTIONS = TrainingOptions(steps=400, batch_size=8, learning_rate=1e-3, micro=4)
+OPTIONS = TrainingOptions(steps=400, batch_size=8, learning_rate=1e-3, micro=4, precision="float32")
 
 
 @pytest.fixture
