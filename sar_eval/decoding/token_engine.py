@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,8 +17,9 @@ from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
+from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
-from sar_eval.decoding.waves import none_if_out_of_memory, waves
+from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 # Makes of a wave's draws, their generations and their tokens (None if it has none) what a caller wants.
 Finish = Callable[[list[Draw], list[Generation], "DecodeOutput | None"], list[Result]]
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class TokenEngine:
@@ -61,10 +60,7 @@ class TokenEngine:
         Raises:
             BadInput: the resolution does not fit the checkpoint, or device, `dtype` or format is unknown.
         """
-        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
-            raise BadInput(f"unknown device {device!r}: cpu, cuda, or cuda:NUMBER")
-        if dtype not in DTYPES:
-            raise BadInput(f"unknown dtype {dtype!r}: {', '.join(DTYPES)}")
+        check_device(device, dtype)
         check_format(image_format)
         self.checkpoint: Checkpoint = find_checkpoint(checkpoint, visual_tokenizer)
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
@@ -92,7 +88,7 @@ class TokenEngine:
     def __enter__(self) -> Self:
         from sar_eval.families.cosmos import VisualTokenizer
 
-        self._check_card()
+        check_card(self.device)
         # Before the decoder, whose planning then sees the memory that is left.
         self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
         self.visual_tokenizer.load_decoder()
@@ -106,13 +102,6 @@ class TokenEngine:
         self.image_executor.shutdown()
         self.unload()
         del self.visual_tokenizer, self.image_executor
-
-    def _check_card(self) -> None:
-        import torch
-
-        number = self.device.partition(":")[2]
-        if number and int(number) >= torch.cuda.device_count():
-            raise BadInput(f"device {self.device}: torch finds {torch.cuda.device_count()} GPUs here")
 
     @cached_property
     def device_name(self) -> str:
@@ -163,13 +152,7 @@ class TokenEngine:
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """Draw in waves, in the given order; a draw that fails has an error instead of an image."""
-        previous: Future[list[Generation]] | None = None
-        for current in self.begin(draws):
-            if previous is not None:
-                yield from previous.result()
-            previous = current
-        if previous is not None:
-            yield from previous.result()
+        return one_ahead(self.begin(draws))
 
     def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
         """Yield a future of the generations of each wave, as soon as its tokens are decoded.

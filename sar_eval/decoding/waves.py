@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
 from sar_eval.errors import DeviceLost
@@ -38,6 +39,17 @@ def waves(
             limit = size // 2
         else:
             yield wave, f"out of memory for a single image on {device}", 0.0
+
+
+def one_ahead(begun: Iterator[Future[list[Result]]]) -> Iterator[Result]:
+    """The results of futures in their order; the next one is begun before a result is waited for."""
+    previous: Future[list[Result]] | None = None
+    for current in begun:
+        if previous is not None:
+            yield from previous.result()
+        previous = current
+    if previous is not None:
+        yield from previous.result()
 
 
 def none_if_out_of_memory(

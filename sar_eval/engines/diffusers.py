@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import check_format, encode
-from sar_eval.decoding.token_engine import DTYPES
-from sar_eval.decoding.waves import none_if_out_of_memory, waves
+from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
 from sar_eval.families.diffusers_folder import PipelineFolder, find_pipeline
@@ -93,10 +92,7 @@ class DiffusersEngine:
             BadInput: a pipeline that draws no image of a text, or a value that it does not take.
         """
         self.version = f"1 (diffusers {_installed().__version__})"
-        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
-            raise BadInput(f"unknown device {device!r}: cpu, cuda, or cuda:NUMBER")
-        if dtype not in DTYPES:
-            raise BadInput(f"unknown dtype {dtype!r}: {', '.join(DTYPES)}")
+        check_device(device, dtype)
         check_format(image_format)
         check_whole_number("steps", steps, OWNER, minimum=0, maximum=10_000)
         self.protocol, self.device, self.dtype, self.limit = protocol, device, dtype, batch_size
@@ -163,6 +159,7 @@ class DiffusersEngine:
     def __enter__(self) -> Self:
         from sar_eval.families.diffusers_load import load_pipeline
 
+        check_card(self.device)
         self.pipeline = load_pipeline(self.folder, self.cls, self.device, self.dtype)
         if self.scheduler:
             made = _scheduler_class(self.scheduler).from_config(self.pipeline.scheduler.config)
@@ -179,13 +176,7 @@ class DiffusersEngine:
 
     def generate(self, draws: Sequence[Draw]) -> Iterator[Generation]:
         """Draw in waves, in the given order; a draw that fails has an error instead of an image."""
-        previous: Future[list[Generation]] | None = None
-        for current in self.begin(draws):
-            if previous is not None:
-                yield from previous.result()
-            previous = current
-        if previous is not None:
-            yield from previous.result()
+        return one_ahead(self.begin(draws))
 
     def begin(self, draws: Sequence[Draw]) -> Iterator[Future[list[Generation]]]:
         """Yield a future of the generations of each wave; a thread encodes its images meanwhile."""

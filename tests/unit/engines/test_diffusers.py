@@ -135,6 +135,11 @@ def test_a_long_prompt_says_which_tokenizers_cut_it(sd3: Path) -> None:
     assert found.provenance["truncated_by"] == ["tokenizer", "tokenizer_2"]
 
 
+def test_a_card_that_is_not_there_is_refused_before_anything_is_loaded(sd3: Path) -> None:
+    with pytest.raises(BadInput, match="device cuda:99: torch finds"), make(sd3, device="cuda:99"):
+        pytest.fail("it was made for a card that is not there")
+
+
 def test_pixels_that_are_no_numbers_are_an_error(sd3: Path) -> None:
     import torch
 
