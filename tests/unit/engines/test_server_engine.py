@@ -191,7 +191,7 @@ def test_a_server_that_stops_is_not_asked_for_the_rest(server: FakeImagesServer)
     with engine_of(server, concurrency=2, retries=1) as engine:
         with pytest.raises(Incomplete, match="stopped responding: no response"):
             found.extend(engine.generate(draws))
-        assert [g.key for g in found if g.error is None] == ["p0/0", "p1/0", "p2/0"]
+        assert len([g for g in found if g.error is None]) == 3  # two at once: which three is not known
         assert len(server.requests) < 12
         server.stops_after = 0
     with engine:  # as a worker that is started again
