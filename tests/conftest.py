@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -14,6 +15,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.types import DrawProtocol
 from tests.browser import skipped_note
 from tests.parity_data import FULL, unpacked
+from tests.warm_command import WarmCommand, is_for_a_new_process
 
 ROOT = Path(__file__).parents[1]
 # How long a case takes says how busy the machine is, not whether the code is right.
@@ -74,11 +76,21 @@ def spec(suite: Path) -> RunSpec:
     )
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmCommand]:
+    """Starts commands in processes that have their imports behind them."""
+    with WarmCommand() as warm:
+        yield warm
+
+
 @pytest.fixture
-def sar_eval() -> Callable[..., subprocess.CompletedProcess[str]]:
+def sar_eval(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own."""
 
-    def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        if {"env", "cwd"} >= options.keys() and not is_for_a_new_process(options.get("env")):
+            warm: WarmCommand = request.getfixturevalue("warm")
+            return warm.completed(words, 240, **options)
         command = [sys.executable, "-m", "sar_eval", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, **options)
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -53,7 +53,8 @@ class Fault:
 class Proxy:
     """A running proxy: put faults into `faults`; `requests` has what came, as "METHOD path".
 
-    `ignored_headers` are not passed on.
+    `ignored_headers` are not passed on. Writes are passed on one by one: of S3's conditional writes of one
+    object one succeeds, which the server behind it does not see to.
     """
 
     url: str
@@ -61,6 +62,7 @@ class Proxy:
     requests: list[str] = field(default_factory=list)
     ignored_headers: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str) -> Fault | None:
         with self.lock:
@@ -138,6 +140,10 @@ class _Forwarder(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815 - names of http.server
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        with self.proxy.writing if self.command in ("PUT", "POST") else nullcontext():
+            return self._passed_on(body)
+
+    def _passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(*self.target)
         try:
             ignored = ["expect", *(name.lower() for name in self.proxy.ignored_headers)]

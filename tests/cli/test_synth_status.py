@@ -62,7 +62,7 @@ def test_watching_ends_when_the_set_is_complete(
     other.join()
     assert done.returncode == 0
     looks = done.stdout.splitlines()
-    assert len(looks) > 2
+    assert len(looks) > 1  # one at the beginning, one at the end, and as many as there was time for
     first, last = (json.loads(looks[n])["complete"] if as_json else looks[n][:10] for n in (0, -1))
     assert (first, last) == ((False, True) if as_json else ("1/2 blocks", "2/2 blocks"))
 

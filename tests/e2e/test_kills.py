@@ -1,4 +1,7 @@
-"""`kill -9` at a hundred random moments, over all stages: the result is that of a run nobody disturbed."""
+"""`kill -9` at random moments, over all stages: the result is that of a run nobody disturbed.
+
+`SAR_EVAL_KILLS=100` makes it the proof; the default is a look.
+"""
 
 import json
 import os
@@ -13,9 +16,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.warm_command import WarmCommand
+from tests.warm_command import WarmCommand
 
-KILLS, NEW = 100, 8  # in all, and of processes that start as from a shell
+KILLS = int(os.environ.get("SAR_EVAL_KILLS", "25"))
+NEW = max(1, KILLS // 12)  # of them of processes that start as from a shell
 RUN = (
     *("run", "shapes", "--ckpt", "demo:sft", "--resolution", "32", "-n", "2", "--batch-size", "4"),
     *("--workers", "2", "-q", "--suite"),
@@ -48,8 +52,8 @@ def _new_process(words: list[str], kill_after: float | None) -> int | None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_hundred_kills_change_nothing(suite: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(600 + 30 * KILLS)
+def test_kills_change_nothing(suite: Path, tmp_path: Path) -> None:
     """Most are of processes that have their imports behind them: those kills hit what draws and stores."""
     expected = _kill(_new_process, NEW, suite, tmp_path / "new")
     assert expected["complete"]

@@ -135,7 +135,7 @@ def test_a_reply_that_was_cut_says_so(chat: RubricServer) -> None:
 @pytest.mark.parametrize(
     ("prompt", "error", "requests"),
     [
-        ("hang", "no response within 0.5 s", 3),
+        ("hang", "no response within 1 s", 3),
         ("close", "no response: RemoteDisconnected", 3),
         ("500", "the server returned 500: refused with 500", 3),
         ("429", "the server returned 429: refused with 429", 3),
@@ -152,7 +152,7 @@ def test_a_reply_that_was_cut_says_so(chat: RubricServer) -> None:
 def test_each_failure_is_an_error_of_its_picture_alone(
     chat: RubricServer, prompt: str, error: str, requests: int
 ) -> None:
-    red, bad, blue = judge(chat, "red", prompt, "blue", timeout_s=0.5)
+    red, bad, blue = judge(chat, "red", prompt, "blue", timeout_s=1.0 if prompt == "hang" else 60.0)
     assert (red.score, blue.score, bad.score) == (1.0, 0.0, None)
     assert (bad.error or "").startswith(error)
     assert chat.counts[prompt] == requests

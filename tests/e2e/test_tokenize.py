@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests import s3_server
-from tests.e2e.warm_command import WarmCommand
 from tests.small_sets import png
 from tests.token_folders import small_tokenizer, tokenize
+from tests.warm_command import WarmCommand
 
 KILLS = int(os.environ.get("SAR_EVAL_KILLS", "2"))
 BLOCK = ("--block-pictures", "5", "--size", "16", "--crop", "random", "--workers", "2", "--devices", "cpu")
