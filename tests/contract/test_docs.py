@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,6 +26,7 @@ from tests.doc_commands import (
     tokens,
     why_not_run,
 )
+from tests.warm_command import WarmCommand
 
 COMMANDS = commands()
 RUN_PAGES = sorted({c.page for c in COMMANDS if not why_not_run(c)})
@@ -195,17 +194,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_documented_commands_run(page: Path, folder: Path) -> None:
+def test_documented_commands_run(page: Path, folder: Path, warm: WarmCommand) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
         "SAR_EVAL_CACHE": str(folder / "cache"),
         "SAR_EVAL_OFFLINE": "1",
     }
     for command in (c for c in COMMANDS if c.page == page and not why_not_run(c)):
-        words = [sys.executable, "-m", "sar_eval", *command.words[1:]]
-        done = subprocess.run(
-            words, cwd=folder / command.folder, env=environment, capture_output=True, text=True, check=False
-        )
+        done = warm.completed(command.words[1:], 240, environment, folder / command.folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert command.shown_in(done.stdout), f"{command} prints\n{done.stdout}"

@@ -16,6 +16,7 @@ import yaml
 
 from sar_eval.cli.compare import read_run
 from sar_eval.stages.save_baseline import save_baseline
+from tests.warm_command import WarmCommand
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -28,13 +29,13 @@ Cli = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory, warm: WarmCommand) -> Path:
     """A folder with a small suite, a run of it, and its baseline in `ci/`."""
     folder = tmp_path_factory.mktemp("drawn")
     lines = (ROOT / "prompts" / "shapes.jsonl").read_text().splitlines()
     (folder / "small.jsonl").write_text("\n".join(lines[::30]) + "\n")
     words = ("run", "shapes", "--ckpt", "demo:sft", "--suite", "small.jsonl", *FEW, "--out", "accepted")
-    subprocess.run([sys.executable, "-m", "sar_eval", *words], cwd=folder, check=True, capture_output=True)
+    assert warm.completed(words, 240, cwd=folder).returncode == 0
     (folder / "ci").mkdir()
     save_baseline(read_run(str(folder / "accepted")), folder / "ci" / "baseline.parquet")
     return folder

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sar_eval.storage.schemas import GENERATIONS, VERDICTS
+from tests.warm_command import WarmCommand
 
 
 def _words(suite: Path, out: Path, *more: object) -> list[str]:
@@ -49,14 +50,13 @@ def _contents(run: Path) -> tuple[list[dict], ...]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, warm: WarmCommand) -> tuple[Path, Path, dict]:
     """A suite of 12 prompts, a whole run of it with two workers, and what that printed."""
     root = tmp_path_factory.mktemp("whole")
     lines = (Path(__file__).parents[2] / "prompts" / "shapes.jsonl").read_text().splitlines()
     suite = root / "small.jsonl"
     suite.write_text("\n".join(line for line in lines if json.loads(line)["id"].endswith(("-000", "-001"))))
-    command = [sys.executable, "-m", "sar_eval", *_words(suite, root / "run", "--workers", 2, "--json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = warm.completed(_words(suite, root / "run", "--workers", 2, "--json"), 240)
     assert done.returncode == 0, done.stderr
     return suite, root / "run", json.loads(done.stdout)
 

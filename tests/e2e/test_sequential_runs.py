@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm_command import WarmCommand
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROMPTS = Path(__file__).parents[2] / "prompts"
@@ -40,11 +42,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(suite: Path, tmp_path_factory: pytest.TempPathFactory, warm: WarmCommand) -> Path:
     """A whole run of demo:sft, in the order of the suite."""
     out = tmp_path_factory.mktemp("plain") / "run"
-    command = [sys.executable, "-m", "sar_eval", *_words(suite, "demo:sft", out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = warm.completed(_words(suite, "demo:sft", out), 300)
     assert done.returncode == 0, done.stderr
     return out
 
