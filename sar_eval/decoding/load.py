@@ -77,6 +77,6 @@ def decoder_settings(config: DecoderConfig, stored: Mapping[str, Any]) -> dict[s
         stored: the file's contents, for the rotary embedding's key, which has two names.
     """
     settings = asdict(config)
-    theta = settings.pop("rope_theta")
+    theta, _ = settings.pop("rope_theta"), settings.pop("switches")  # Qwen2's: it has none of them
     rope = {name: stored[name] for name in ROPE if name in stored}
     return settings | (rope or {"rope_theta": theta})

@@ -60,7 +60,7 @@ class Vocabulary:
         whole = (0, decoder.config.vocab_size)
         first, end = whole if full_vocab else (visual_ids.start, visual_ids.stop)
         self.visual_ids, self.first_id, self.end_id = visual_ids, first, end
-        self.head = Linear(decoder.head[first:end])
+        self.head = Linear(*decoder.head_of(first, end))
         # Relative to the first visual id, so that a visual token's noise is the same with and without text.
         ids = torch.arange(first, end, device=decoder.head.device)
         self.noise_ids = (ids - visual_ids.start).to(torch.int32)
@@ -68,7 +68,7 @@ class Vocabulary:
     def load_weights(self, decoder: Decoder) -> None:
         """Take the rows of the head again, after the decoder has loaded other weights."""
         if self.head.packed:  # else they are the decoder's own memory
-            self.head.load(decoder.head[self.first_id : self.end_id])
+            self.head.load(*decoder.head_of(self.first_id, self.end_id))
 
     def to_codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of token ids `[B, N]`, clamped as the reference does, and how many were clamped `[B]`."""

@@ -1,7 +1,8 @@
-"""The Qwen2 decoder for inference, with a static KV cache.
+"""The decoder of all token families for inference, with a static KV cache.
 
-Written to be read beside the equations. Weights are the tensors of a Hugging Face checkpoint, under their
-names there; a test compares the logits with transformers.
+Written to be read beside the equations. It is Qwen2's; where other families differ, `Switches` says how.
+Weights are the tensors of a Hugging Face checkpoint of Qwen2, under their names there, and each family's
+are translated to them; tests compare the logits with transformers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sar_eval.decoding.linear import Linear
+from sar_eval.decoding.rotary import GridRotary, SlotRotary
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.tensor_names import EMBEDDING, HEAD, HEAD_BIAS, HEAD_PROJECTION
 
 
 class KVCache:
-    """Keys and values `[layers, rows, kv_heads, slots, head_dim]`; slot i holds a row's i-th token."""
+    """Keys and values `[layers, rows, kv_heads, slots, head_dim]`; slot i holds a row's i-th token.
+
+    `image_starts` int64 `[rows, 1]`, each row's slot of its first image token, has to be set where rotary
+    angles are of places in the picture, and is not read elsewhere.
+    """
 
     def __init__(self, config: DecoderConfig, rows: int, slots: int, like: Tensor) -> None:
         """Allocate the cache with the dtype and device of `like`."""
@@ -29,10 +36,19 @@ class KVCache:
         self.keys, self.values = like.new_zeros(size), like.new_zeros(size)
         self.row_indices = torch.arange(rows, device=like.device)[:, None]
         self.slot_indices = torch.arange(slots, device=like.device)
+        # Past all slots, so that angles of places are refused until it is set.
+        self.image_starts = torch.full((rows, 1), slots, device=like.device)
 
 
 class Decoder:
-    """A Qwen2 decoder on one device."""
+    """A decoder on one device.
+
+    Attributes:
+        config: its settings.
+        embedding: `[vocab_size, hidden]`.
+        head: `[head_rows, width]`, the rows of the ids from `switches.head_start` on.
+        head_bias: `[head_rows]`, None without one.
+    """
 
     def __init__(self, config: DecoderConfig, weights: Mapping[str, Tensor]) -> None:
         """Use weights by their Hugging Face names.
@@ -41,15 +57,32 @@ class Decoder:
             BadInput: a tensor is missing or has another shape than `config.json` says.
         """
         self.config, self.compiled = config, False
-        embedding = (config.vocab_size, config.hidden_size)
-        self.embedding = _weight(weights, "model.embed_tokens.weight", embedding)
-        tied = config.tie_word_embeddings
-        self.head = self.embedding if tied else _weight(weights, "lm_head.weight", embedding)
-        self.norm = _weight(weights, "model.norm.weight", (config.hidden_size,))
+        self.embedding, self.norm, rows, self.head_bias = self._outer(weights)
+        self.head = self.embedding if rows is None else rows
+        projection = self._projection(weights)
+        self.projection = None if projection is None else Linear(*projection)
         layers = range(config.num_hidden_layers)
         self.layers = [_Layer(config, weights, f"model.layers.{i}.") for i in layers]
-        exponents = torch.arange(0, config.head_dim, 2, device=self.norm.device).float() / config.head_dim
-        self.inverse_frequencies = 1.0 / config.rope_theta**exponents
+        grid = config.switches.grid
+        self.slot_rotary = SlotRotary(config, self.norm)
+        self.grid_rotary = None if grid is None else GridRotary(config, grid, self.norm)
+
+    def _outer(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Embedding, last norm, and where there are any of their own the head's rows and their bias."""
+        config, hidden = self.config, self.config.hidden_size
+        rows, inner = config.head_rows, config.switches.head_inner
+        embedding = _weight(weights, EMBEDDING, (config.vocab_size, hidden))
+        head = None if config.tie_word_embeddings else _weight(weights, HEAD, (rows, inner or hidden))
+        bias = _weight(weights, HEAD_BIAS, (rows,)) if inner else None
+        return embedding, _weight(weights, "model.norm.weight", (hidden,)), head, bias
+
+    def _projection(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of the first product of a head that is an MLP."""
+        inner, hidden = self.config.switches.head_inner, self.config.hidden_size
+        if not inner:
+            return None
+        weight = _weight(weights, f"{HEAD_PROJECTION}.weight", (inner, hidden))
+        return weight, _weight(weights, f"{HEAD_PROJECTION}.bias", (inner,))
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -61,12 +94,29 @@ class Decoder:
         Raises:
             BadInput: a tensor is missing or has another shape; some others have then been copied.
         """
-        self.embedding.copy_(_weight(weights, "model.embed_tokens.weight", self.embedding.shape))
-        if not self.config.tie_word_embeddings:
-            self.head.copy_(_weight(weights, "lm_head.weight", self.head.shape))
-        self.norm.copy_(_weight(weights, "model.norm.weight", self.norm.shape))
+        own = (self.embedding, self.norm, self.head, self.head_bias)
+        for tensor, weight in zip(own, self._outer(weights), strict=True):
+            if tensor is not None and weight is not None:
+                tensor.copy_(weight)
+        if self.projection is not None and (projection := self._projection(weights)):
+            self.projection.load(*projection)
         for layer in self.layers:
             layer.load_weights(weights)
+
+    def head_of(self, first: int, end: int) -> tuple[Tensor, Tensor | None]:
+        """Rows of the head for the ids from `first` to before `end`, and their bias; views, no copies.
+
+        Raises:
+            BadInput: the head does not predict all of these ids.
+        """
+        start = self.config.switches.head_start
+        if not start <= first < end <= self.config.vocab_size:
+            raise BadInput(
+                f"the ids {first} to {end - 1} are asked for, and this network predicts {start} to "
+                f"{self.config.vocab_size - 1}: its text cannot be sampled (full_vocab)"
+            )
+        rows = slice(first - start, end - start)
+        return self.head[rows], None if self.head_bias is None else self.head_bias[rows]
 
     def compile(self) -> None:
         """Compile everything but attention for steps of one token; one compilation serves all layers."""
@@ -80,27 +130,36 @@ class Decoder:
         """An empty cache on the weights' device."""
         return KVCache(self.config, rows, slots, self.norm)
 
-    def forward(self, tokens: Tensor, positions: Tensor, cache: KVCache, length: int) -> Tensor:
-        """Final hidden states `[R, T, hidden]`, after the last norm.
+    def forward(self, inputs: Tensor, positions: Tensor, cache: KVCache, length: int) -> Tensor:
+        """What the head's rows are multiplied with, `[R, T, width]`.
+
+        That is the hidden states after the last norm, and where the head is an MLP after its inner product
+        and GELU.
 
         Each row has its own positions, so prompts of different lengths share a batch without padding
         between prompt and image. A token attends to its row's slots up to its own.
 
         Args:
-            tokens: ids `[R, T]`; their keys and values are written to the slots `positions`.
-            positions: int64 `[R, T]`, both the rotary position and the slot.
+            inputs: ids int64 `[R, T]`, or embeddings `[R, T, hidden]` of any floating dtype, which are a
+                prefix; their keys and values are written to the slots `positions`.
+            positions: int64 `[R, T]`, the slot, and the rotary position where that is not a place.
             cache: of R rows.
             length: how many slots attention reads, at least the greatest position + 1.
         """
-        x = F.embedding(tokens, self.embedding)
-        angles = positions[..., None].float() * self.inverse_frequencies
-        angles = torch.cat([angles, angles], -1)[:, None]
-        rotary = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        prefix = inputs.is_floating_point()
+        x = inputs.to(self.embedding.dtype) if prefix else F.embedding(inputs, self.embedding)
+        if self.grid_rotary is None:
+            rotary = self.slot_rotary(positions, x.dtype)
+        elif prefix:
+            rotary = self.grid_rotary.prefix(positions)
+        else:
+            rotary = self.grid_rotary(positions, cache.image_starts)
         groups = self.config.num_attention_heads // self.config.num_key_value_heads
         mask = (cache.slot_indices[:length] <= positions[..., None]).repeat(1, groups, 1)[:, None]
         for index, layer in enumerate(self.layers):
             x = layer.forward(x, rotary, cache, index, positions, mask)
-        return F.rms_norm(x, (self.config.hidden_size,), self.norm, self.config.rms_norm_eps)
+        x = F.rms_norm(x, (self.config.hidden_size,), self.norm, self.config.rms_norm_eps)
+        return x if self.projection is None else F.gelu(self.projection(x))
 
 
 class _Layer:
@@ -129,7 +188,9 @@ class _Layer:
         qkv = [(f"self_attn.{n}_proj", size) for n, size in zip("qkv", self.qkv_sizes, strict=True)]
         yield (
             torch.cat([self._named(weights, f"{name}.weight", size, hidden) for name, size in qkv]),
-            torch.cat([self._named(weights, f"{name}.bias", size) for name, size in qkv]),
+            torch.cat([self._named(weights, f"{name}.bias", size) for name, size in qkv])
+            if self.config.switches.qkv_bias
+            else None,
         )
         yield self._named(weights, "self_attn.o_proj.weight", hidden, query), None
         gate_up = [self._named(weights, f"mlp.{n}_proj.weight", inner, hidden) for n in ("gate", "up")]
@@ -186,7 +247,7 @@ class _Layer:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding; Qwen2 pairs dimension i with i + head_dim / 2."""
+    """Rotary position embedding, dimension i paired with i + head_dim / 2."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin
 

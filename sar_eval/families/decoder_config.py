@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sar_eval.documents import shorten
@@ -12,11 +12,50 @@ from sar_eval.errors import BadInput
 
 MAX_SIZE = 1 << 30  # of a width, a vocabulary or a number of positions
 MAX_LAYERS = 10_000
+_REFUSED = {
+    "quantization_config": "quantised weights are",
+    "use_sliding_window": "sliding-window attention is",
+    "attention_bias": "attention with biases is",
+    "mlp_bias": "an MLP with biases is",
+}
+
+
+# What a `config.json` of Llama leaves out, which is its default (transformers' LlamaConfig).
+LLAMA_DEFAULTS: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Where a network differs from Qwen2's, which the defaults describe.
+
+    Attributes:
+        qkv_bias: queries, keys and values have a bias.
+        grid: rows and columns of the picture, where the rotary angles of an image token are those of its
+            place in it, and a prefix has none; None where angles are of the slot.
+        head_start: id of the head's first row; ids below it, of text, cannot be predicted.
+        head_inner: inner width of a head that is an MLP (Linear, GELU, rows, with biases); 0 where it is
+            rows alone.
+    """
+
+    qkv_bias: bool = True
+    grid: tuple[int, int] | None = None
+    head_start: int = 0
+    head_inner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The settings of a Qwen2 decoder that change its output, by their names in `config.json`."""
+    """The settings of a decoder that change its output, by their names in a `config.json` of Qwen2."""
 
     hidden_size: int
     intermediate_size: int
@@ -29,6 +68,7 @@ class DecoderConfig:
     rms_norm_eps: float
     tie_word_embeddings: bool
     max_position_embeddings: int
+    switches: Switches = Switches()
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> DecoderConfig:
@@ -38,25 +78,51 @@ class DecoderConfig:
             BadInput: a value is missing, no number or out of range, or the architecture is not supported.
         """
         _check_architecture(config)
+        return cls._read(config)
+
+    @classmethod
+    def from_llama(cls, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> DecoderConfig:
+        """Read the settings of a Llama: queries, keys and values without bias.
+
+        Args:
+            config: of the language model; `null` is as good as silence.
+            defaults: of what it leaves out, beside Llama's own.
+
+        Raises:
+            BadInput: a value is no number or out of range, or makes another network than a Llama.
+        """
+        given = {key: value for key, value in config.items() if value is not None}
+        settings = {**LLAMA_DEFAULTS, **defaults, **given}
+        _check_llama(settings)
+        settings.setdefault("num_key_value_heads", settings["num_attention_heads"])
+        return replace(cls._read(settings), switches=Switches(qkv_bias=False))
+
+    @classmethod
+    def _read(cls, config: Mapping[str, Any]) -> DecoderConfig:
         rope = config.get("rope_parameters") or {}
         _check_rope(config.get("rope_scaling") or {"type": "default"})
         _check_rope({"type": "default", **rope} if isinstance(rope, Mapping) else rope)
-        hidden, heads = _whole(config, "hidden_size"), _whole(config, "num_attention_heads")
+        hidden, heads = whole_number(config, "hidden_size"), whole_number(config, "num_attention_heads")
         decoder = cls(
             hidden_size=hidden,
-            intermediate_size=_whole(config, "intermediate_size"),
-            num_hidden_layers=_whole(config, "num_hidden_layers", MAX_LAYERS),
+            intermediate_size=whole_number(config, "intermediate_size"),
+            num_hidden_layers=whole_number(config, "num_hidden_layers", MAX_LAYERS),
             num_attention_heads=heads,
-            num_key_value_heads=_whole(config, "num_key_value_heads"),
-            head_dim=_whole(config, "head_dim") if config.get("head_dim") else hidden // heads,
-            vocab_size=_whole(config, "vocab_size"),
+            num_key_value_heads=whole_number(config, "num_key_value_heads"),
+            head_dim=whole_number(config, "head_dim") if config.get("head_dim") else hidden // heads,
+            vocab_size=whole_number(config, "vocab_size"),
             rope_theta=_positive(rope if rope.get("rope_theta") else config, "rope_theta"),
             rms_norm_eps=_positive(config, "rms_norm_eps"),
             tie_word_embeddings=_flag(config, "tie_word_embeddings"),
-            max_position_embeddings=_whole(config, "max_position_embeddings"),
+            max_position_embeddings=whole_number(config, "max_position_embeddings"),
         )
         decoder._check_heads()
         return decoder
+
+    @property
+    def head_rows(self) -> int:
+        """How many ids the head predicts."""
+        return self.vocab_size - self.switches.head_start
 
     def _check_heads(self) -> None:
         heads, key_heads, width = self.num_attention_heads, self.num_key_value_heads, self.head_dim
@@ -90,17 +156,30 @@ def _check_architecture(config: Mapping[str, Any]) -> None:
         raise BadInput(
             f"architectures is {', '.join(named)}: it has no head that predicts tokens (ForCausalLM)"
         )
-    for name in ("quantization_config", "use_sliding_window"):
-        if config.get(name):
-            what = (
-                "sliding-window attention is" if name == "use_sliding_window" else "quantised weights are"
-            )
-            raise BadInput(f"{what} not supported ({name})")
+    _refuse_set(config, ("quantization_config", "use_sliding_window"))
     if config.get("hidden_act", "silu") != "silu":
         raise BadInput(f"hidden_act is {shorten(config['hidden_act'])}: Qwen2's is 'silu'")
 
 
-def _whole(config: Mapping[str, Any], key: str, high: int = MAX_SIZE) -> int:
+def _check_llama(config: Mapping[str, Any]) -> None:
+    """Refuse what a Llama's config may say and this decoder does not compute."""
+    _refuse_set(config, ("quantization_config", "attention_bias", "mlp_bias"))
+    if config.get("hidden_act", "silu") != "silu":
+        raise BadInput(f"hidden_act is {shorten(config['hidden_act'])}: only 'silu' is supported")
+
+
+def _refuse_set(config: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if config.get(name):
+            raise BadInput(f"{_REFUSED[name]} not supported ({name})")
+
+
+def whole_number(config: Mapping[str, Any], key: str, high: int = MAX_SIZE) -> int:
+    """A whole number from 1 of a config.
+
+    Raises:
+        BadInput: it is missing, none or out of range.
+    """
     value = _number(config, key)
     if value != int(value) or not 1 <= value <= high:
         raise BadInput(f"{key} is {shorten(value)}: it must be a whole number from 1 to {high}")

@@ -13,9 +13,11 @@ from sar_eval.tensors.wrapped_names import INNER, common_prefix
 
 Shape = tuple[int, ...]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Of a head that is an MLP. No checkpoint has these names: each family's are translated to them.
+HEAD_BIAS, HEAD_PROJECTION = "lm_head.bias", "head_projection"
 FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 # Buffers that are computed, and that older versions of transformers stored.
-_HARMLESS = re.compile(r"(.*\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|masked_bias)")
+HARMLESS = re.compile(r"(.*\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|masked_bias)")
 _KINDS = (
     (
         r".*lora_.*|.*\.(modules_to_save|base_layer)\..*|base_model\.model\..*|(.*\.)?(ia3_.*|prompt_embeddings.*)",
@@ -66,10 +68,10 @@ def match_tensors(
     if len(names) < len(plain):
         raise BadInput(f"{where}: tensors are there twice, with and without what a trainer put into names")
     expected = dict(decoder_shapes(config))
-    if foreign := [n for n in names if n not in expected and n != HEAD and not _HARMLESS.fullmatch(n)]:
-        raise BadInput(f"{where}: {_describe_foreign(sorted(foreign))}")
+    if foreign := [n for n in names if n not in expected and n != HEAD and not HARMLESS.fullmatch(n)]:
+        raise BadInput(f"{where}: {describe_foreign(sorted(foreign))}")
     if empty := sorted(name for name in names if math.prod(shapes[names[name]]) == 0):
-        raise BadInput(f"{where}: {_describe_empty(empty)}")
+        raise BadInput(f"{where}: {describe_empty(empty)}")
     for name, size in expected.items():
         _check_shape(name, size, shapes.get(names.get(name, "")), padded, config, where)
     stored = {name: names[name] for name in (*expected, HEAD) if name in names}
@@ -78,25 +80,34 @@ def match_tensors(
 
 
 def decoder_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
-    """Name and shape of every tensor of a Qwen2 decoder."""
+    """Name and shape of every tensor of a decoder; a Qwen2's are those of its checkpoints."""
     hidden, inner = config.hidden_size, config.intermediate_size
     query = config.num_attention_heads * config.head_dim
     key = config.num_key_value_heads * config.head_dim
     yield EMBEDDING, (config.vocab_size, hidden)
-    if not config.tie_word_embeddings:
-        yield HEAD, (config.vocab_size, hidden)
+    yield from _head_shapes(config)
     yield "model.norm.weight", (hidden,)
     for layer in range(config.num_hidden_layers):
         prefix = f"model.layers.{layer}."
         for name, size in (("q", query), ("k", key), ("v", key)):
             yield f"{prefix}self_attn.{name}_proj.weight", (size, hidden)
-            yield f"{prefix}self_attn.{name}_proj.bias", (size,)
+            if config.switches.qkv_bias:
+                yield f"{prefix}self_attn.{name}_proj.bias", (size,)
         yield f"{prefix}self_attn.o_proj.weight", (hidden, query)
         yield f"{prefix}mlp.gate_proj.weight", (inner, hidden)
         yield f"{prefix}mlp.up_proj.weight", (inner, hidden)
         yield f"{prefix}mlp.down_proj.weight", (hidden, inner)
         yield f"{prefix}input_layernorm.weight", (hidden,)
         yield f"{prefix}post_attention_layernorm.weight", (hidden,)
+
+
+def _head_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
+    if inner := config.switches.head_inner:
+        yield f"{HEAD_PROJECTION}.weight", (inner, config.hidden_size)
+        yield f"{HEAD_PROJECTION}.bias", (inner,)
+        yield HEAD_BIAS, (config.head_rows,)
+    if not config.tie_word_embeddings:
+        yield HEAD, (config.head_rows, inner or config.hidden_size)
 
 
 def refuse_types(types: Mapping[str, str], where: str) -> None:
@@ -129,19 +140,20 @@ def _check_shape(
         raise BadInput(f"{where}: tensor {name!r} is {shape}, config.json says {size}")
 
 
-def _describe_foreign(names: list[str]) -> str:
-    """What tensors are that no decoder has."""
+def describe_foreign(names: list[str], whole: str = "the decoder that config.json describes") -> str:
+    """What tensors are that no decoder has, or not the one that is called `whole`."""
     for pattern, kind in _KINDS:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             return f"{len(found)} tensors are {kind} ({found[0]}, ...)"
     return (
-        f"{len(names)} tensors are no part of the decoder that config.json describes "
+        f"{len(names)} tensors are no part of {whole} "
         f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): they are of another model, or "
         "config.json is"
     )
 
 
-def _describe_empty(names: list[str]) -> str:
+def describe_empty(names: list[str]) -> str:
+    """Where tensors without numbers come from."""
     return (
         f"{len(names)} tensors are empty ({names[0]}, ...): saved by one process of ZeRO-3, which had not "
         "gathered them. In the training's folder run `python zero_to_fp32.py . OUT --safe_serialization`, "
