@@ -16,6 +16,7 @@ from torch import Tensor
 from sar_eval.decoding.linear import Linear
 from sar_eval.decoding.sampling import sample, sample_and_score
 from sar_eval.decoding.transformer import Decoder, KVCache
+from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
 GRAPH_LENGTH_MULTIPLE = 256  # a captured step attends to a multiple of so many slots
@@ -117,7 +118,7 @@ class BatchDecoder:
         protocol: DrawProtocol,
         batch_size: int,
         max_prompt_length: int,
-        image_tokens: int,
+        plan: ImagePlan,
         scored: bool = False,
     ) -> None:
         """Allocate the buffers.
@@ -128,25 +129,25 @@ class BatchDecoder:
             protocol: guidance, temperature, top-k and top-p are used.
             batch_size: B, in draws; with guidance there are 2B rows.
             max_prompt_length: tokens of the longest prompt.
-            image_tokens: N, tokens of an image.
+            plan: of the images, of N tokens each.
             scored: also compute the log-probabilities of the tokens.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
-        self.image_tokens, self.scored = image_tokens, scored
+        self.plan, self.image_tokens, self.scored = plan, plan.codes, scored
         self.branches = 1 if protocol.guidance == 1 else 2
         device, rows = decoder.norm.device, batch_size * self.branches
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
-        self.cache = decoder.new_cache(rows, max_prompt_length + image_tokens - 1)
-        self.keys = torch.zeros((image_tokens, batch_size, 2), dtype=torch.int32, device=device)
+        self.cache = decoder.new_cache(rows, max_prompt_length + plan.codes - 1)
+        self.keys = torch.zeros((plan.codes, batch_size, 2), dtype=torch.int32, device=device)
         self.step, self.failed_at = zeros(1), zeros(batch_size)
-        self.sampled_ids = zeros(batch_size, image_tokens)
+        self.sampled_ids = zeros(batch_size, plan.codes)
         self.input_ids, self.positions = zeros(rows, 1), zeros(rows, 1)
         # Of the log-probabilities under what was sampled from, and of the conditional ones.
-        self.log_probs = torch.zeros((2, batch_size, image_tokens if scored else 0), device=device)
+        self.log_probs = torch.zeros((2, batch_size, plan.codes if scored else 0), device=device)
         self.sample, self.sample_and_score = sample, sample_and_score
         if decoder.compiled:
             self.sample = torch.compile(sample, dynamic=False)

@@ -20,6 +20,7 @@ from torch import Tensor
 from sar_eval.decoding.loop import DecodeOutput, Vocabulary, prefill
 from sar_eval.decoding.sampling import sample
 from sar_eval.decoding.transformer import Decoder
+from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
 
@@ -31,6 +32,7 @@ class SpeculativeDecoder:
         decoder: Decoder,
         vocabulary: Vocabulary,
         protocol: DrawProtocol,
+        plan: ImagePlan,
         prompts: Sequence[Sequence[int]],
         keys: Tensor,
         window: int,
@@ -41,14 +43,14 @@ class SpeculativeDecoder:
             decoder: the weights.
             vocabulary: the tokens to sample from.
             protocol: guidance, temperature, top-k and top-p are used.
+            plan: of the images, of N tokens each.
             prompts: token ids of B prompted rows, then (with guidance) of their B negative rows.
-            keys: noise keys int32 `[N, B, 2]` of an image of N tokens, a square number.
+            keys: noise keys int32 `[N, B, 2]`.
             window: positions sampled by one forward.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
-        self.image_tokens, self.batch_size = keys.shape[:2]
-        self.grid_side = round(self.image_tokens**0.5)
-        self.window = min(window, self.grid_side)
+        self.plan, self.image_tokens, self.batch_size = plan, plan.codes, keys.shape[1]
+        self.window = min(window, plan.width)  # a guess is the token above, which must be there
         # Two windows of padding past the last token; what is sampled there is discarded.
         self.keys = F.pad(keys, (0, 0, 0, 0, 0, 2 * self.window))
         device, batch_size = keys.device, self.batch_size
@@ -101,7 +103,7 @@ class SpeculativeDecoder:
     def _guess(self, indices: Tensor) -> None:
         """Set first guesses: the token above, often the same in images; in the first row the last one."""
         previous = indices[:, :1] - 1
-        source = torch.where(indices >= self.grid_side, indices - self.grid_side, previous)
+        source = torch.where(indices >= self.plan.width, indices - self.plan.width, previous)
         self.sampled_ids.scatter_(1, indices, self.sampled_ids.gather(1, source))
 
     def _accept(self, number: Tensor, finite: Tensor) -> None:

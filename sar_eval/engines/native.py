@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
+from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class NativeEngine(TokenEngine):
         if not isinstance(window, int) or window < 1:
             raise BadInput(f"window is {window!r}: a whole number of at least 1")
         self.speculate, self.window, self.compile = bool(speculate), window, bool(compile)
+
+    @property
+    def plan(self) -> ImagePlan:
+        """Of the images: their grid of visual tokens."""
+        return ImagePlan(self.grid_side, self.grid_side)
 
     def load(self) -> None:
         """Load the decoder; batch buffers are allocated for the first wave."""
@@ -122,10 +128,10 @@ class NativeEngine(TokenEngine):
         common = (self.decoder, self.vocabulary, self.protocol)
         with torch.inference_mode():
             if self.speculate:
-                return SpeculativeDecoder(*common, prompts, keys, self.window).run()
+                return SpeculativeDecoder(*common, self.plan, prompts, keys, self.window).run()
             if self.batch is None or not self.batch.fits(len(draws), length, scored):
                 self.batch = None  # release the old buffers before new ones are allocated
-                self.batch = BatchDecoder(*common, len(draws), length, self.image_tokens, scored)
+                self.batch = BatchDecoder(*common, len(draws), length, self.plan, scored)
             return self.batch.run(prompts, keys)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:

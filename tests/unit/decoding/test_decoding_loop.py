@@ -1,0 +1,127 @@
+"""The decoding loop on tiny random weights draws what plain decoding, token by token, draws."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Vocabulary
+from sar_eval.decoding.noise import gumbel, noise_keys
+from sar_eval.decoding.speculation import SpeculativeDecoder
+from sar_eval.decoding.transformer import Decoder
+from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.image_plan import ImagePlan
+from sar_eval.types import DrawProtocol
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TEXT, CODES = 20, 48
+CONFIG = DecoderConfig(32, 48, 2, 4, 2, 8, TEXT + CODES, 1e4, 1e-6, False, 256)
+VISUAL_IDS = range(TEXT, TEXT + CODES)
+PROTOCOL = DrawProtocol("test", 0, guidance=3.0)
+SEEDS = (5, 2**40 + 1, 77)
+PROMPTS = [[[1, 2, 3], [4, 5]], [[6], [4, 5]], [[7, 8, 9, 10, 11], [12]]]  # of each draw its branches
+Row = Sequence[int]
+Draws = Sequence[Sequence[Row]]
+
+
+@cache
+def _decoder() -> Decoder:
+    torch.manual_seed(3)
+    hidden, key, inner = CONFIG.hidden_size, 2 * CONFIG.head_dim, CONFIG.intermediate_size
+    sizes = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (key, hidden),
+        "self_attn.v_proj": (key, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    table = (CONFIG.vocab_size, hidden)
+    weights = {"model.embed_tokens.weight": torch.randn(table), "lm_head.weight": torch.randn(table)}
+    weights["model.norm.weight"] = torch.ones(hidden)
+    for layer in (f"model.layers.{n}." for n in range(CONFIG.num_hidden_layers)):
+        weights |= {f"{layer}{name}.weight": torch.randn(size) / 4 for name, size in sizes.items()}
+        weights |= {
+            f"{layer}self_attn.{n}_proj.bias": torch.randn(sizes[f"self_attn.{n}_proj"][0]) for n in "qkv"
+        }
+        names = ("input_layernorm", "post_attention_layernorm")
+        weights |= {f"{layer}{name}.weight": torch.ones(hidden) for name in names}
+    return Decoder(CONFIG, weights)
+
+
+def _reference(rows: Sequence[Row], plan: ImagePlan, protocol: DrawProtocol, seed: int) -> list[int]:
+    """Codes of one draw; each token takes one forward of the whole sequence in each branch."""
+    keys, ids = noise_keys([seed], plan.codes, torch.device("cpu")), torch.arange(CODES, dtype=torch.int32)
+    after: list[int] = []
+    for code in range(plan.codes):
+        logits = [_logits(row, after) for row in rows]
+        scores = logits[-1] + protocol.guidance * (logits[0] - logits[-1])
+        if protocol.temperature:
+            scores = scores / protocol.temperature + gumbel(keys[code], ids)[0]
+        after.append(int(scores.argmax()) + TEXT)
+    return [token - TEXT for token in after]
+
+
+@torch.inference_mode()
+def _logits(row: Row, after: list[int]) -> Tensor:
+    """Of the token after a whole sequence, computed without what was computed before."""
+    decoder, ids = _decoder(), torch.tensor([[*row, *after]])
+    length = ids.shape[1]
+    hidden = decoder.forward(ids, torch.arange(length)[None], decoder.new_cache(1, length), length)
+    return (hidden[0, -1] @ decoder.head.T)[TEXT:]
+
+
+@torch.inference_mode()
+def _decode(
+    draws: Draws, plan: ImagePlan, protocol: DrawProtocol, seeds: Sequence[int], window: int = 0
+) -> DecodeOutput:
+    decoder = _decoder()
+    vocabulary = Vocabulary(decoder, VISUAL_IDS, full_vocab=False)
+    rows = [row for branch in zip(*draws, strict=True) for row in branch]
+    keys = noise_keys(list(seeds), plan.codes, torch.device("cpu"))
+    if window:
+        return SpeculativeDecoder(decoder, vocabulary, protocol, plan, rows, keys, window).run()
+    length = max(map(len, rows)) + 3  # more than there is, as the engine rounds it up
+    return BatchDecoder(decoder, vocabulary, protocol, len(draws), length, plan).run(rows, keys)
+
+
+def _check(draws: Draws, plan: ImagePlan, protocol: DrawProtocol = PROTOCOL) -> list[list[int]]:
+    """The tokens of a batch, which are those of each draw alone, speculated or not, and the reference's."""
+    found = zip(draws, SEEDS, strict=True)
+    expected = [_reference(rows, plan, protocol, seed) for rows, seed in found]
+    for window in (0, 1, 3, 16):
+        output = _decode(draws, plan, protocol, SEEDS, window)
+        assert output.codes.tolist() == expected
+        assert output.failed_at.tolist() == [-1] * len(draws)
+        for n, rows in enumerate(draws):
+            alone = _decode([rows], plan, protocol, SEEDS[n : n + 1], window)
+            assert alone.codes.tolist() == [expected[n]]
+    assert len({tuple(codes) for codes in expected}) == len(draws)
+    return expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (3, 5), (6, 2), (1, 9), (7, 1)])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_grid_of_any_shape_has_the_tokens_of_plain_decoding(
+    height: int, width: int, temperature: float
+) -> None:
+    protocol = dataclasses.replace(PROTOCOL, temperature=temperature)
+    _check(PROMPTS, ImagePlan(height, width), protocol)
+
+
+def test_a_guess_is_the_token_above() -> None:
+    decoder = _decoder()
+    vocabulary = Vocabulary(decoder, VISUAL_IDS, full_vocab=False)
+    keys = noise_keys([1], 15, torch.device("cpu"))
+    with torch.inference_mode():
+        speculation = SpeculativeDecoder(
+            decoder, vocabulary, PROTOCOL, ImagePlan(3, 5), [[1], [2]], keys, window=4
+        )
+        speculation.sampled_ids.copy_(torch.arange(100, 100 + speculation.sampled_ids.shape[1]))
+        speculation._guess(torch.tensor([[3, 4, 5, 6]]))
+    # The last two places of the first row repeat the last token; the second row repeats the first.
+    assert speculation.sampled_ids[0, :8].tolist() == [100, 101, 102, 102, 102, 100, 101, 107]
