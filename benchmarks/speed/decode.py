@@ -34,6 +34,7 @@ from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
@@ -190,6 +191,7 @@ class Bench:
     def __init__(self, checkpoint: RandomCheckpoint, device: str, dtype: str, grid_side: int) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.tokens = grid_side**2
+        self.plan = ImagePlan(grid_side, grid_side, guidance_weights(PROTOCOL.guidance))
         self.itemsize = 4 if dtype == "float32" else 2
 
     def prompts(self, images: int) -> list[list[int]]:
@@ -260,11 +262,13 @@ class Bench:
         """Measure the engine `native`, with speculation where there is a window."""
         vocabulary = Vocabulary(decoder, self.checkpoint.visual_ids, full_vocab=False)
         prompts, keys = self.prompts(images), self.keys(images)
-        batch = BatchDecoder(decoder, vocabulary, PROTOCOL, images, NEGATIVE_LENGTH, self.tokens)
+        batch = BatchDecoder(decoder, vocabulary, PROTOCOL, images, NEGATIVE_LENGTH, self.plan)
 
         def run() -> DecodeOutput:
             if window:
-                return SpeculativeDecoder(decoder, vocabulary, PROTOCOL, prompts, keys, window).run()
+                return SpeculativeDecoder(
+                    decoder, vocabulary, PROTOCOL, self.plan, prompts, keys, window
+                ).run()
             return batch.run(prompts, keys)
 
         variant = "native --speculate" if window else "native"

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from sar_eval.decoding.guidance import weight_table
 from sar_eval.decoding.linear import Linear
-from sar_eval.decoding.sampling import sample, sample_and_score
+from sar_eval.decoding.sampling import Weights, sample, sample_and_score
 from sar_eval.decoding.transformer import Decoder, KVCache
+from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
+Row = Sequence[int] | Tensor  # what stands before an image: token ids, or embeddings `[length, hidden]`
+Step = Callable[..., None]  # of whole numbers: slots to attend to, and forced tokens
 GRAPH_LENGTH_MULTIPLE = 256  # a captured step attends to a multiple of so many slots
 
 
@@ -78,33 +84,47 @@ class Vocabulary:
 
 
 def prefill(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], cache: KVCache, device: torch.device
+    decoder: Decoder, prompts: Sequence[Row], cache: KVCache, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Compute the prompts' keys and values; equal prompts are computed once.
 
     Args:
         decoder: the weights.
-        prompts: token ids of R rows.
+        prompts: R rows of any length from 1. Embeddings count as equal where they are one tensor.
         cache: filled here; of R rows, with a slot for every prompt token.
         device: of the cache.
 
     Returns:
         Hidden states `[R, hidden]` of the prompts' last tokens, and their lengths int64 `[R, 1]`.
     """
-    unique = list(dict.fromkeys(map(tuple, prompts)))
-    index_of = {prompt: index for index, prompt in enumerate(unique)}
-    length = max(map(len, unique))
-    # Padded on the right: the slots of the padding are overwritten by the image before they are read.
-    tokens = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in unique], device=device)
+    keys = [id(prompt) if isinstance(prompt, Tensor) else tuple(prompt) for prompt in prompts]
+    unique = dict(zip(keys, prompts, strict=True))
+    index_of = {key: index for index, key in enumerate(unique)}
+    tokens = _padded(list(unique.values()), decoder)
+    length = tokens.shape[1]
     positions = torch.arange(length, device=device).expand(len(unique), -1)
     unique_cache = decoder.new_cache(len(unique), length)
     hidden = decoder.forward(tokens, positions, unique_cache, length)
-    lengths = torch.tensor([len(prompt) for prompt in unique], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in unique.values()], device=device)
     last = hidden[torch.arange(len(unique), device=device), lengths - 1]
-    indices = torch.tensor([index_of[tuple(prompt)] for prompt in prompts], device=device)
+    indices = torch.tensor([index_of[key] for key in keys], device=device)
     cache.keys[:, :, :, :length] = unique_cache.keys[:, indices]
     cache.values[:, :, :, :length] = unique_cache.values[:, indices]
+    cache.image_starts.copy_(lengths[indices, None])
     return last[indices], lengths[indices, None]
+
+
+def _padded(rows: Sequence[Row], decoder: Decoder) -> Tensor:
+    """Ids `[R, T]`, or if a row is given as embeddings, the embeddings of all `[R, T, hidden]`.
+
+    Padded on the right: the slots of the padding are overwritten by the image before they are read.
+    """
+    table = decoder.embedding
+    if any(isinstance(row, Tensor) for row in rows):
+        embedded = [row.to(table) if isinstance(row, Tensor) else table[list(row)] for row in rows]
+        return pad_sequence(embedded, batch_first=True)
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], device=table.device)
 
 
 class BatchDecoder:
@@ -117,7 +137,7 @@ class BatchDecoder:
         protocol: DrawProtocol,
         batch_size: int,
         max_prompt_length: int,
-        image_tokens: int,
+        plan: ImagePlan,
         scored: bool = False,
     ) -> None:
         """Allocate the buffers.
@@ -125,34 +145,36 @@ class BatchDecoder:
         Args:
             decoder: the weights.
             vocabulary: the tokens to sample from.
-            protocol: guidance, temperature, top-k and top-p are used.
-            batch_size: B, in draws; with guidance there are 2B rows.
+            protocol: temperature, top-k, top-p and min-p are used.
+            batch_size: B, in draws; of K branches each, so there are K * B rows.
             max_prompt_length: tokens of the longest prompt.
-            image_tokens: N, tokens of an image.
+            plan: of the images, of N codes each, of their forced tokens and their guidance.
             scored: also compute the log-probabilities of the tokens.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
-        self.image_tokens, self.scored = image_tokens, scored
-        self.branches = 1 if protocol.guidance == 1 else 2
-        device, rows = decoder.norm.device, batch_size * self.branches
+        self.plan, self.image_tokens, self.scored = plan, plan.codes, scored
+        self.slots = max_prompt_length + plan.slots - 1  # of the cache
+        device, rows = decoder.norm.device, batch_size * plan.branches
+        self.weights = weight_table(plan.weights, device)
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
-        self.cache = decoder.new_cache(rows, max_prompt_length + image_tokens - 1)
-        self.keys = torch.zeros((image_tokens, batch_size, 2), dtype=torch.int32, device=device)
+        self.cache = decoder.new_cache(rows, self.slots)
+        self.forced = ForcedTokens(plan, device)
+        self.keys = torch.zeros((plan.codes, batch_size, 2), dtype=torch.int32, device=device)
         self.step, self.failed_at = zeros(1), zeros(batch_size)
-        self.sampled_ids = zeros(batch_size, image_tokens)
+        self.sampled_ids = zeros(batch_size, plan.codes)
         self.input_ids, self.positions = zeros(rows, 1), zeros(rows, 1)
         # Of the log-probabilities under what was sampled from, and of the conditional ones.
-        self.log_probs = torch.zeros((2, batch_size, image_tokens if scored else 0), device=device)
+        self.log_probs = torch.zeros((2, batch_size, plan.codes if scored else 0), device=device)
         self.sample, self.sample_and_score = sample, sample_and_score
         if decoder.compiled:
             self.sample = torch.compile(sample, dynamic=False)
             self.sample_and_score = torch.compile(sample_and_score, dynamic=False)
         on_gpu = device.type == "cuda"
-        self.advance: Callable[[int], None] = CudaGraphStep(self._step, device) if on_gpu else self._step
+        self.advance: Step = CudaGraphStep(self._step, device) if on_gpu else self._step
 
     @property
     def cache_bytes(self) -> int:
@@ -168,11 +190,11 @@ class BatchDecoder:
         enough = max_prompt_length <= self.max_prompt_length and scored <= self.scored
         return batch_size == self.batch_size and enough
 
-    def run(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> DecodeOutput:
+    def run(self, prompts: Sequence[Row], keys: Tensor) -> DecodeOutput:
         """Decode B draws.
 
         Args:
-            prompts: token ids of B prompted rows, then (with guidance) of their B negative rows.
+            prompts: B prompted rows, then the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
         """
         hidden, lengths = prefill(self.decoder, prompts, self.cache, self.keys.device)
@@ -182,8 +204,8 @@ class BatchDecoder:
         self.positions.copy_(lengths - 1)
         self._sample_next(hidden)
         longest = max(map(len, prompts))
-        for step in range(1, self.image_tokens):
-            self.advance(self._attended_length(longest + step))
+        for slot, forced in zip(self.plan.code_slots[1:], self.forced.numbers[1:], strict=True):
+            self.advance(self._attended_length(longest + slot), forced)
         codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids)
         steps = [self.image_tokens - 1] * self.batch_size
         output = DecodeOutput(codes, self.failed_at.cpu(), out_of_range, steps)
@@ -197,18 +219,30 @@ class BatchDecoder:
         if self.keys.device.type == "cpu":
             return filled
         rounded = -(-filled // GRAPH_LENGTH_MULTIPLE) * GRAPH_LENGTH_MULTIPLE
-        return min(rounded, self.max_prompt_length + self.image_tokens - 1)
+        return min(rounded, self.slots)
 
-    def _step(self, length: int) -> None:
-        """Decode one more token of every draw, without a transfer to the host."""
-        hidden = self.decoder.forward(self.input_ids, self.positions, self.cache, length)
+    def _step(self, length: int, forced: int) -> None:
+        """Decode one more code of every draw, without a transfer to the host.
+
+        Args:
+            length: slots that attention reads.
+            forced: number of forced tokens between the last code and this one. They go through the decoder
+                behind the last code, in the same forward.
+        """
+        input_ids, positions = self.input_ids, self.positions
+        if forced:
+            ids, offsets = self.forced.before(self.step, forced)
+            input_ids = torch.cat([input_ids, ids.expand(len(input_ids), -1)], 1)
+            positions = positions + offsets
+            self.positions.add_(forced)
+        hidden = self.decoder.forward(input_ids, positions, self.cache, length)
         self._sample_next(hidden[:, -1])
 
     def _sample_next(self, hidden: Tensor) -> None:
         """Sample from hidden states `[rows, hidden]` and update the state of the batch."""
         logits = self.vocabulary.head(hidden)
         keys = self.keys.index_select(0, self.step)[0]
-        arguments = (logits, keys, self.vocabulary.noise_ids, self.protocol)
+        arguments = (logits, keys, self.vocabulary.noise_ids, self.protocol, self._weights())
         if self.scored:
             indices, finite, *log_probs = self.sample_and_score(*arguments)
             self.log_probs.index_copy_(2, self.step, torch.stack(log_probs)[..., None])
@@ -218,33 +252,62 @@ class BatchDecoder:
         self.sampled_ids.index_copy_(1, self.step, ids[:, None])
         first_failure = ~finite & (self.failed_at < 0)
         self.failed_at.copy_(torch.where(first_failure, self.step, self.failed_at))
-        self.input_ids.copy_(ids.repeat(self.branches)[:, None])
+        self.input_ids.copy_(ids.repeat(self.plan.branches)[:, None])
         self.positions.add_(1)
         self.step.add_(1)
 
+    def _weights(self) -> Weights:
+        """Guidance weights of this step's token."""
+        if self.weights is None:
+            return self.plan.weights[0]
+        # Looked up on the device, so that one captured step serves all tokens.
+        return self.weights.index_select(0, self.step).expand(self.batch_size, -1)
+
+
+class ForcedTokens:
+    """The forced tokens of a plan, on the device, where a step finds its own.
+
+    Attributes:
+        numbers: how many lie between each code and the one before it.
+    """
+
+    def __init__(self, plan: ImagePlan, device: torch.device) -> None:
+        slots = plan.code_slots
+        self.numbers = [0, *(slot - before - 1 for before, slot in pairwise(slots))]
+        self.ids = torch.tensor([plan.forced.get(slot, 0) for slot in range(plan.slots)], device=device)
+        self.code_slots = torch.tensor(slots, device=device)
+        self.offsets = torch.arange(max(self.numbers) + 1, device=device)
+
+    def before(self, step: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Ids `[number]` of the tokens before the code of `step` `[1]`, and 0, 1 .. number."""
+        offsets = self.offsets[: number + 1]
+        slots = self.code_slots.index_select(0, step) - number + offsets[:-1]
+        return self.ids.index_select(0, slots), offsets
+
 
 class CudaGraphStep:
-    """A step as CUDA graphs, one per length, captured when the length is first used."""
+    """A step as CUDA graphs, one for each of its arguments, captured when they are first used."""
 
-    def __init__(self, step: Callable[[int], None], device: torch.device) -> None:
-        self.step, self.graphs = step, dict[int, torch.cuda.CUDAGraph]()
-        self.device, self.stream, self.warmed_up = device, torch.cuda.Stream(device), False
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self.step, self.graphs = step, dict[tuple[int, ...], torch.cuda.CUDAGraph]()
+        self.device, self.stream, self.warmed_up = device, torch.cuda.Stream(device), set[tuple[int, ...]]()
 
-    def __call__(self, length: int) -> None:
+    def __call__(self, *arguments: int) -> None:
         """Run the step."""
-        if not self.warmed_up:  # the first run loads kernels, which is not allowed during a capture
-            self.step(length)
-            self.warmed_up = True
+        widths = arguments[1:]
+        if widths not in self.warmed_up:  # the first run loads kernels, not allowed during a capture
+            self.step(*arguments)
+            self.warmed_up.add(widths)
             return
-        if length not in self.graphs:
-            self.graphs[length] = self._capture(length)
-        self.graphs[length].replay()
+        if arguments not in self.graphs:
+            self.graphs[arguments] = self._capture(arguments)
+        self.graphs[arguments].replay()
 
-    def _capture(self, length: int) -> torch.cuda.CUDAGraph:
+    def _capture(self, arguments: tuple[int, ...]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         # Another thread encodes images meanwhile; its CUDA calls must not invalidate the capture.
         capture = torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local")
         with torch.cuda.device(self.device), capture:
-            self.step(length)
+            self.step(*arguments)
         return graph

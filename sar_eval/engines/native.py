@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class NativeEngine(TokenEngine):
             raise BadInput(f"window is {window!r}: a whole number of at least 1")
         self.speculate, self.window, self.compile = bool(speculate), window, bool(compile)
 
+    @property
+    def plan(self) -> ImagePlan:
+        """Of the images: their grid of visual tokens, and the weights of guidance."""
+        return ImagePlan(self.grid_side, self.grid_side, guidance_weights(self.protocol.guidance))
+
     def load(self) -> None:
         """Load the decoder; batch buffers are allocated for the first wave."""
         from sar_eval.decoding.load import load_decoder
@@ -80,10 +86,9 @@ class NativeEngine(TokenEngine):
         limit = min(self.batch_size, MAX_SPECULATIVE_WAVE if self.speculate else MAX_WAVE)
         if not draws:
             return limit
-        branches = 1 if self.protocol.guidance == 1 else 2
-        length = max(map(len, self.prompt_ids(list(draws)))) + self.image_tokens
+        length = max(map(len, self.prompt_ids(list(draws)))) + self.plan.slots
         itemsize, vocab_size = self.decoder.norm.element_size(), len(self.vocabulary.noise_ids)
-        per_draw = draw_bytes(self.decoder.config, itemsize, branches, length, vocab_size)
+        per_draw = draw_bytes(self.decoder.config, itemsize, self.plan.branches, length, vocab_size)
         allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released
         return min(limit, max_draws(free_bytes(self.device) + allocated, per_draw))
 
@@ -122,10 +127,10 @@ class NativeEngine(TokenEngine):
         common = (self.decoder, self.vocabulary, self.protocol)
         with torch.inference_mode():
             if self.speculate:
-                return SpeculativeDecoder(*common, prompts, keys, self.window).run()
+                return SpeculativeDecoder(*common, self.plan, prompts, keys, self.window).run()
             if self.batch is None or not self.batch.fits(len(draws), length, scored):
                 self.batch = None  # release the old buffers before new ones are allocated
-                self.batch = BatchDecoder(*common, len(draws), length, self.image_tokens, scored)
+                self.batch = BatchDecoder(*common, len(draws), length, self.plan, scored)
             return self.batch.run(prompts, keys)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:

@@ -15,6 +15,7 @@ from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
@@ -34,17 +35,19 @@ def _decoder_inputs(
     decoder = Decoder(config, load_file(folder / "model.safetensors"))
     visual_ids = range(data["text_vocab"], data["text_vocab"] + data["visual_vocab"])
     vocabulary = Vocabulary(decoder, visual_ids, protocol.full_vocab)
-    keys = noise_keys([0] * len(cases), cases[0]["grid"] ** 2, torch.device("cpu"))
-    return decoder, vocabulary, _prompts(cases), keys
+    side, weights = cases[0]["grid"], guidance_weights(protocol.guidance)
+    plan = ImagePlan(side, side, weights)
+    keys = noise_keys([0] * len(cases), plan.codes, torch.device("cpu"))
+    return decoder, vocabulary, plan, _prompts(cases), keys
 
 
 def native(
     folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
 ) -> list[list[int]]:
-    decoder, vocabulary, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
+    decoder, vocabulary, plan, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
     length = max(map(len, prompts))
     with torch.inference_mode():
-        batch = BatchDecoder(decoder, vocabulary, protocol, len(cases), length, len(keys))
+        batch = BatchDecoder(decoder, vocabulary, protocol, len(cases), length, plan)
         batch.run(prompts, keys)
     return batch.sampled_ids.tolist()
 
@@ -52,9 +55,9 @@ def native(
 def speculative(
     folder: Path, data: dict[str, Any], protocol: DrawProtocol, cases: list[dict[str, Any]]
 ) -> list[list[int]]:
-    decoder, vocabulary, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
+    decoder, vocabulary, plan, prompts, keys = _decoder_inputs(folder, data, protocol, cases)
     with torch.inference_mode():
-        speculation = SpeculativeDecoder(decoder, vocabulary, protocol, prompts, keys, window=8)
+        speculation = SpeculativeDecoder(decoder, vocabulary, protocol, plan, prompts, keys, window=8)
         speculation.run()
     return speculation.sampled_ids[:, : len(keys)].tolist()
 

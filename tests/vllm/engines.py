@@ -1,5 +1,6 @@
 """Engines on vLLM, and the tokens of plain PyTorch to compare with."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from sar_eval.decoding.load import load_decoder
 from sar_eval.decoding.loop import BatchDecoder, Vocabulary
 from sar_eval.decoding.noise import noise_keys
 from sar_eval.engines.vllm import VllmEngine
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided.driver import ImageOutput, ImageRequest
@@ -96,7 +98,9 @@ def native_codes(requests: Sequence[ImageRequest], image_tokens: int = 64) -> li
             top_p=request.top_p,
         )
         length = max(map(len, request.prompts))
-        batch = BatchDecoder(decoder, vocabulary, protocol, 1, length, image_tokens)
+        side = math.isqrt(image_tokens)
+        plan = ImagePlan(side, side, guidance_weights(request.guidance))
+        batch = BatchDecoder(decoder, vocabulary, protocol, 1, length, plan)
         keys = noise_keys([request.seed], image_tokens, torch.device("cpu"))
         output = batch.run([list(prompt) for prompt in request.prompts], keys)
         codes_of_images.append(output.codes[0].tolist())
