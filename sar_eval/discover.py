@@ -1,11 +1,11 @@
-"""Find an engine, judge, answerer, scorer, benchmark or tracker by its name, importing nothing else.
+"""Find an engine, judge, family, scorer and so on by its name, importing nothing else.
 
 `judges/clipscore.py` is the judge `clipscore`: its file name is the name, the first line of its
 docstring the listing, `JUDGE` in it the class. `shapes_soft.py` is listed as `shapes-soft`, as words of
 the command line are written; `-` and `_` find the same, whatever the kind. Third-party packages come
 through the entry-point groups `sar_eval.engines`, `sar_eval.judges`, `sar_eval.answerers`,
-`sar_eval.scorers`, `sar_eval.benchmarks` and `sar_eval.trackers`; `path/to/file.py:NAME` names an object
-in any file.
+`sar_eval.scorers`, `sar_eval.benchmarks`, `sar_eval.trackers` and `sar_eval.families`;
+`path/to/file.py:NAME` names an object in any file.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ KINDS = {
     "scorers": "SCORER",
     "benchmarks": "BENCHMARK",
     "trackers": "TRACKER",
+    "families": "FAMILY",
 }
 PACKAGE = Path(__file__).parent
 FILE_PREFIX = "sar_eval file "  # of the module's name of a `path.py:NAME`
@@ -85,9 +86,9 @@ def load(kind: str, name: str) -> Any:
     spelt = listed(kind, name)
     for entry in _entries(kind):
         if entry.name == spelt:
-            with guarded(f"{kind.removesuffix('s')} {name!r} ({entry.value}) cannot be imported"):
+            with guarded(f"{singular(kind)} {name!r} ({entry.value}) cannot be imported"):
                 return entry.load()
-    raise unknown(kind.removesuffix("s"), name, list(names(kind)))
+    raise unknown(singular(kind), name, list(names(kind)))
 
 
 def is_file(name: str) -> bool:
@@ -114,6 +115,11 @@ def guarded(failure: str) -> Iterator[None]:
         raise BadInput(f"{failure}: {why}") from error
 
 
+def singular(kind: str) -> str:
+    """One of a kind, for messages."""
+    return "family" if kind == "families" else kind.removesuffix("s")
+
+
 def unknown(what: str, name: str, known: list[str]) -> UnknownName:
     """The error for a name that is not known, with the nearest that is."""
     near = difflib.get_close_matches(name, known, 1)
@@ -125,7 +131,8 @@ def unknown(what: str, name: str, known: list[str]) -> UnknownName:
 def _built_in(kind: str) -> dict[str, str]:
     """Headlines by name, read once in a process: parsing all files of a kind takes a tenth of a second."""
     paths = [path for path in sorted((PACKAGE / kind).glob("*.py")) if not path.stem.startswith("_")]
-    modules = {_dashed(path.stem): ast.parse(path.read_text()) for path in paths}
+    texts = {_dashed(path.stem): path.read_text() for path in paths}
+    modules = {name: ast.parse(text) for name, text in texts.items() if KINDS[kind] in text}
     return {name: _headline(module) for name, module in modules.items() if _defines(module, KINDS[kind])}
 
 
@@ -143,8 +150,15 @@ def _headline(module: ast.Module) -> str:
 
 
 def _defines(module: ast.Module, name: str) -> bool:
-    targets = [t for node in module.body if isinstance(node, ast.Assign) for t in node.targets]
+    targets = [t for node in module.body for t in _targets(node)]
     return any(isinstance(t, ast.Name) and t.id == name for t in targets)
+
+
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    """What an assignment, with a type or without, assigns to."""
+    if isinstance(node, ast.AnnAssign):
+        return [node.target]
+    return node.targets if isinstance(node, ast.Assign) else []
 
 
 def _from_file(name: str) -> Any:

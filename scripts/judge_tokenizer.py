@@ -49,7 +49,9 @@ def encode(visual: VisualTokenizer, images: Tensor) -> Tensor:
 
 def count_right(visual: VisualTokenizer, scenes: list[Scene]) -> int:
     """Scenes that are judged right after encoding and decoding."""
-    decoded = [visual.decode(codes, 8).pixels for codes in encode(visual, pictures(scenes)).split(100)]
+    decoded = [
+        visual.decode(codes.view(-1, 8, 8)).pixels for codes in encode(visual, pictures(scenes)).split(100)
+    ]
     verdicts = [
         decide_verdict(scene.checks, detect(image.numpy()), Thresholds(0.6, 0.6)).correct
         for scene, image in zip(scenes, torch.cat(decoded), strict=True)

@@ -27,6 +27,7 @@ def list_all(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON
     found = {
         "benchmarks": recipe_names(),
         "checkpoints": dict.fromkeys(demo_names(), "ships with sar-eval"),
+        "families": discover.names("families"),
         "engines": discover.names("engines"),
         "judges": discover.names("judges"),
         "answerers": discover.names("answerers"),

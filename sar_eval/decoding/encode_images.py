@@ -15,7 +15,7 @@ from sar_eval.errors import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sar_eval.families.cosmos import VisualTokenizer
+    from sar_eval.families.family import ImageDecoder
 
 FORMATS = ("png", "webp")
 UNCOMPRESSED = "uncompressed"  # PNG as it is, for pictures of which most are thrown away
@@ -47,26 +47,21 @@ def check_format(image_format: str) -> None:
 
 
 def images_from_codes(
-    visual_tokenizer: VisualTokenizer,
+    decoder: ImageDecoder,
     codes: Tensor,
-    grid_side: int,
     image_format: str,
     threads: int,
     batch_size: int = DECODE_BATCH,
 ) -> list[bytes | None]:
-    """Decode codes `[B, grid_side * grid_side]` and encode the images as files, in order.
+    """Decode codes `[B, h, w]` and encode the images as files, in order.
 
     An image with values that are NaN or infinite is None. Files are compressed in threads, which is enough
-    because compression releases the GIL. `batch_size` images are decoded by one forward of the visual
-    tokenizer.
+    because compression releases the GIL. `batch_size` images are decoded at once.
     """
 
     def encode_finite(image: Tensor, finite: Tensor) -> bytes | None:
         return encode(image.numpy(), image_format) if finite else None
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        pending = [
-            pool.map(encode_finite, *visual_tokenizer.decode(batch, grid_side))
-            for batch in codes.split(batch_size)
-        ]
+        pending = [pool.map(encode_finite, *decoder.decode(batch)) for batch in codes.split(batch_size)]
         return [file for files in pending for file in files]

@@ -12,13 +12,14 @@ from torch import Tensor
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.families.tensor_names import EMBEDDING, HEAD
 
 ROPE = ("rope_parameters", "rope_theta")  # the newer and the older key of transformers
 
 
-def load_decoder(checkpoint: Checkpoint, device: str, dtype: str) -> Decoder:
+def load_decoder(checkpoint: TokenCheckpoint, device: str, dtype: str) -> Decoder:
     """Load the weights into our decoder.
 
     Raises:

@@ -21,8 +21,9 @@ from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.errors import BadInput
+from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.prompting import prompt_texts
-from sar_eval.families.simplear import Checkpoint, find_checkpoint
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Generation
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class TokenEngine:
     """Base of the engines for checkpoints of `families`."""
 
     version = ""
+    # Families whose checkpoints it draws with; empty for all.
+    families: ClassVar[tuple[str, ...]] = ()
     # Options that do not change an image: they change how it is stored, or name files whose bytes are part
     # of the checkpoint's digest.
     speed_options: ClassVar[tuple[str, ...]] = ("image_format", "visual_tokenizer")
@@ -58,11 +61,17 @@ class TokenEngine:
         """Find and check the checkpoint; weights are loaded by `__enter__`.
 
         Raises:
-            BadInput: the resolution does not fit the checkpoint, or device, `dtype` or format is unknown.
+            BadInput: the resolution does not fit the checkpoint; device, `dtype` or format is unknown; or
+                it is of a family that this engine does not draw with.
         """
         check_device(device, dtype)
         check_format(image_format)
-        self.checkpoint: Checkpoint = find_checkpoint(checkpoint, visual_tokenizer)
+        self.checkpoint: TokenCheckpoint = find_checkpoint(checkpoint, visual_tokenizer)
+        if self.families and self.checkpoint.family not in self.families:
+            raise BadInput(
+                f"{type(self).__name__} draws with checkpoints of {' and '.join(self.families)}, and "
+                f"{self.checkpoint.name} is of {self.checkpoint.family}: use --engine native"
+            )
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
         self.image_format = image_format
         self.grid_side, rest = divmod(protocol.resolution, self.checkpoint.downsample)
@@ -86,12 +95,9 @@ class TokenEngine:
         return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
     def __enter__(self) -> Self:
-        from sar_eval.families.cosmos import VisualTokenizer
-
         check_card(self.device)
         # Before the decoder, whose planning then sees the memory that is left.
-        self.visual_tokenizer = VisualTokenizer(self.checkpoint.visual_folder, self.device)
-        self.visual_tokenizer.load_decoder()
+        self.image_decoder = self.checkpoint.load_image_decoder(self.device)
         self.load()
         self.image_executor = ThreadPoolExecutor(1)
         return self
@@ -101,7 +107,7 @@ class TokenEngine:
     ) -> None:
         self.image_executor.shutdown()
         self.unload()
-        del self.visual_tokenizer, self.image_executor
+        del self.image_decoder, self.image_executor
 
     @cached_property
     def device_name(self) -> str:
@@ -236,12 +242,9 @@ class TokenEngine:
         """Encoded images, decoded one by one if memory runs out; None if that does not fit either."""
         import torch
 
-        threads = torch.get_num_threads()
+        threads, grids = torch.get_num_threads(), codes.view(len(codes), self.grid_side, -1)
         for batch_size in (DECODE_BATCH, 1):
-            arguments = (
-                *(self.visual_tokenizer, codes, self.grid_side),
-                *(self.image_format, threads, batch_size),
-            )
+            arguments = (self.image_decoder, grids, self.image_format, threads, batch_size)
             files = self._none_if_out_of_memory(partial(images_from_codes, *arguments))
             if files is not None:
                 return files

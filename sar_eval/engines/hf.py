@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.discover import need
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sar_eval.decoding.loop import DecodeOutput
+    from sar_eval.families.simplear import Checkpoint
 
 
 class HfEngine(TokenEngine):
@@ -23,6 +24,7 @@ class HfEngine(TokenEngine):
     """
 
     version = "1"
+    families = ("simplear",)
 
     def load(self) -> None:
         """Load the model from `config.json` and the weights; no remote code.
@@ -33,7 +35,7 @@ class HfEngine(TokenEngine):
         need("transformers", extra="hf", what="engine 'hf'")
         from sar_eval.decoding.load import load_transformers
 
-        self.model = load_transformers(self.checkpoint, self.device, self.dtype)
+        self.model = load_transformers(cast("Checkpoint", self.checkpoint), self.device, self.dtype)
 
     def unload(self) -> None:
         """Release the weights."""

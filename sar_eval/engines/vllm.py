@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
@@ -40,6 +40,7 @@ class VllmEngine(TokenEngine):
     the two rows of an image stay in sync.
     """
 
+    families = ("simplear",)
     speed_options = (
         *TokenEngine.speed_options,
         *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
@@ -75,7 +76,7 @@ class VllmEngine(TokenEngine):
         """
         common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
         super().__init__(checkpoint, protocol, **common)
-        _refuse_stray_files(self.checkpoint)
+        _refuse_stray_files(cast(Checkpoint, self.checkpoint))
         if reserved := set(options) & set(RESERVED_OPTIONS):
             raise BadInput(
                 f"engine 'vllm' reserves the option {min(reserved)}: it sets it itself, or cannot use it"

@@ -98,10 +98,9 @@ class VisualTokenizer:
         return indices.flatten(1).cpu()
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, grid_height: int) -> DecodedImages:
-        """Decode codes `[B, h * w]` in raster order; `grid_height` is h."""
-        grid = codes.to(self.device).view(len(codes), 1, grid_height, -1)
-        pixels = self._pixels(grid).float()
+    def decode(self, codes: Tensor) -> DecodedImages:
+        """Decode codes `[B, h, w]` to images on the CPU."""
+        pixels = self._pixels(codes.to(self.device).unsqueeze(1)).float()
         finite = pixels.isfinite().flatten(1).all(1)
         # Rounding as in torchvision's save_image: scale to 255, add one half, truncate.
         scaled = ((pixels + 1) / 2).clamp(0, 1).mul(255).add(0.5).clamp(0, 255)

@@ -17,13 +17,13 @@ from typing import Any
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput, Incomplete, UnknownName
 from sar_eval.families.locate import locate_folder
+from sar_eval.families.model_card import CARD, licence
 from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.hub import HUB_NAME, check_published, snapshot
 from sar_eval.tensors.safetensors_header import read_header
 
 INDEX = "model_index.json"
-CARD = "README.md"
 # Of a component, what may decide pixels beside the weights; never a Python file, never a pickle.
 COMPONENT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 _DEFAULT_RESOLUTION = 1024
@@ -186,11 +186,7 @@ class PipelineFolder:
     @property
     def licence(self) -> str:
         """What the model card says; "" if it says nothing."""
-        path = self.folder / CARD
-        card = path.read_text(errors="replace") if path.is_file() else ""
-        header = card.split("\n---", 1)[0] if card.startswith("---") else ""
-        lines = dict(re.findall(r"^(license|license_name):[ \t]*['\"]?([^'\"\n#]+)", header, re.MULTILINE))
-        return str(lines.get("license_name") or lines.get("license") or "").strip()
+        return licence(self.folder)
 
     @property
     def parameters(self) -> dict[str, int]:

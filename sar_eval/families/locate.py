@@ -15,12 +15,13 @@ from typing import Any
 
 from sar_eval.documents import check_text, read_json, shorten
 from sar_eval.errors import BadInput, Incomplete, UnknownName
+from sar_eval.families.model_card import CARD
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.hub import HUB_NAME, snapshot, snapshot_with_weights
 
 DEMO = Path(__file__).parents[1] / "demo"
 COSMOS_REPO = "nvidia/Cosmos-1.0-Tokenizer-DV8x16x16"
-CHECKPOINT_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+CHECKPOINT_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", CARD]
 VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
 
 
@@ -46,7 +47,15 @@ def locate(name: str, visual_tokenizer: str = "") -> Location:
             not cached.
         Incomplete: the download was interrupted; the same command resumes it.
     """
-    pinned, folder = locate_folder(name)
+    return with_visual_tokenizer(*locate_folder(name), visual_tokenizer)
+
+
+def with_visual_tokenizer(pinned: str, folder: Path, visual_tokenizer: str = "") -> Location:
+    """The location of a checkpoint that `locate_folder` found.
+
+    Raises:
+        BadInput, Incomplete: see `locate`.
+    """
     visual_folder, visual_name = _visual_folder(folder, visual_tokenizer)
     return Location(pinned, folder, visual_folder, visual_name)
 
@@ -135,7 +144,7 @@ def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
     path = folder / "sar_eval.json"
     if requested or not path.is_file():
         try:
-            found = snapshot(requested or COSMOS_REPO, VISUAL_TOKENIZER_FILES)
+            found = snapshot(requested or COSMOS_REPO, [*VISUAL_TOKENIZER_FILES, CARD])
         except (BadInput, Incomplete) as error:
             hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
@@ -146,7 +155,7 @@ def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
     if not isinstance(name, str):
         raise BadInput(f"{path} names no visual_tokenizer (a folder or a name of the hub, as text)")
     if HUB_NAME.fullmatch(name) and not _is_folder(str(folder / name)):
-        found = snapshot(name, VISUAL_TOKENIZER_FILES)
+        found = snapshot(name, [*VISUAL_TOKENIZER_FILES, CARD])
         return found.folder, found.name
     return _resolved(folder / name, str(path)), ""
 

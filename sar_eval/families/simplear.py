@@ -1,4 +1,4 @@
-"""Checkpoints of the SimpleAR family: finding, checking and reading their files.
+"""Checkpoints of SimpleAR: a Qwen2 decoder of text and visual ids, and a visual tokenizer.
 
 A checkpoint is a folder in Hugging Face format (`config.json`, weights, a text tokenizer) whose
 vocabulary is the text tokenizer's ids followed by one id for each visual code, and a visual
@@ -11,27 +11,37 @@ of the tensors are in the headers of safetensors files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.families import foreign_folders
 from sar_eval.families.decoder_config import MAX_SIZE, DecoderConfig
-from sar_eval.families.locate import locate
+from sar_eval.families.family import CheckpointFiles, Family
+from sar_eval.families.locate import DEMO, locate_folder, with_visual_tokenizer
+from sar_eval.families.model_card import NOT_STATED, licence
+from sar_eval.families.prompting import PRESETS
+from sar_eval.families.recognise import refuse_other
+from sar_eval.families.simplear_notes import notes
 from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors, refuse_types
 from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
+from sar_eval.families.tied_head import check_tie, same_bytes
 from sar_eval.families.weight_files import WeightFiles, find_weight_files
+from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.hub import check_published
 from sar_eval.tensors.safetensors_header import TensorEntry, read_header
+from sar_eval.types import Json
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from sar_eval.families.cosmos import VisualTokenizer
 
 # Of Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json with these keys.
 COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16, "columns": 16}
@@ -43,6 +53,9 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one value
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint's files, found and checked, not yet loaded."""
+
+    family: ClassVar[str] = "simplear"
+    presets: ClassVar[Mapping[str, Mapping[str, Json]]] = PRESETS
 
     name: str
     folder: Path
@@ -136,6 +149,17 @@ class Checkpoint:
         return found
 
     @cached_property
+    def parameters(self) -> int:
+        """Numbers in the weight files, from their headers where they have one."""
+        if self.headers is not None:
+            return sum(entry.size for _, entry in self.headers.values())
+        from sar_eval.tensors.weight_files import read_tensors
+
+        return sum(
+            tensor.numel() for path in self.weight_files.paths for tensor in read_tensors(path).values()
+        )
+
+    @cached_property
     def tensor_names(self) -> TensorNames | None:
         """The decoder's tensors by their names in the files; None for torch files, which must be loaded.
 
@@ -158,7 +182,12 @@ class Checkpoint:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What was accepted though it is not the plain form, one line each."""
-        return tuple(_notes(self))
+        return tuple(notes(self))
+
+    @cached_property
+    def licences(self) -> Mapping[str, str]:
+        """What the model cards say of the decoder and the visual tokenizer."""
+        return {"decoder": _licence(self.folder), "visual tokenizer": _licence(self.visual_folder)}
 
     @cached_property
     def test_prompts(self) -> int:
@@ -189,6 +218,11 @@ class Checkpoint:
             check_published(path, digest.hexdigest())
             total.update(digest.digest())
         return total.hexdigest()[:16]
+
+    @cached_property
+    def encoder_digest(self) -> str:
+        """SHA-256 of `encoder.jit`, 16 hex digits."""
+        return file_digest(self.visual_folder / "encoder.jit")[:16]
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of `<|t2i|>` + text + `<|soi|>`; special tokens in the text are read as text."""
@@ -225,11 +259,23 @@ class Checkpoint:
         weights = {name: stored[theirs] for name, theirs in matched.stored.items()}
         refuse_types({name: str(tensor.dtype) for name, tensor in weights.items()}, where)
         if matched.has_head:
-            _check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), where)
+            check_tie(weights[EMBEDDING].equal(weights.pop(HEAD)), where)
         rows = self.decoder_config.vocab_size
         for name in {EMBEDDING, HEAD} & weights.keys():
             weights[name] = weights[name][:rows]
         return weights
+
+    def load_image_decoder(self, device: str) -> VisualTokenizer:
+        """Load the visual tokenizer's decoder.
+
+        Raises:
+            BadInput: `decoder.jit` is damaged, or its program is not allowed.
+        """
+        from sar_eval.families.cosmos import VisualTokenizer
+
+        visual_tokenizer = VisualTokenizer(self.visual_folder, device)
+        visual_tokenizer.load_decoder()
+        return visual_tokenizer
 
 
 def visual_setting(folder: Path, key: str) -> int:
@@ -250,9 +296,11 @@ def find_checkpoint(name: str, visual_tokenizer: str = "") -> Checkpoint:
 
     Raises:
         UnknownName: there is no such checkpoint.
-        BadInput: its files are missing or do not fit together.
+        BadInput: its files are missing or do not fit together, or it is a checkpoint of another family.
     """
-    location = locate(name, visual_tokenizer)
+    pinned, folder = locate_folder(name)
+    refuse_other(folder, Checkpoint.family)  # which may have no such visual tokenizer
+    location = with_visual_tokenizer(pinned, folder, visual_tokenizer)
     checkpoint = Checkpoint(location.name, location.folder, location.visual_folder)
     _check(checkpoint)
     return checkpoint
@@ -274,7 +322,8 @@ def _check(checkpoint: Checkpoint) -> None:
     _check_vocabulary(checkpoint)
     names = checkpoint.tensor_names
     if names is not None and names.has_head:
-        _check_tie(_same_bytes(checkpoint, names.stored[EMBEDDING], names.stored[HEAD]), str(folder))
+        stored = names.stored
+        check_tie(same_bytes(checkpoint.headers or {}, stored[EMBEDDING], stored[HEAD]), str(folder))
 
 
 def _check_vocabulary(checkpoint: Checkpoint) -> None:
@@ -296,58 +345,10 @@ def _padded_sizes(used: int) -> set[int]:
     return {used, *(-(-used // multiple) * multiple for multiple in PADDING)}
 
 
-def _check_tie(equal: bool, where: str) -> None:
-    if not equal:
-        raise BadInput(
-            f"{where}: config.json says tie_word_embeddings true, but {HEAD} differs from {EMBEDDING} and "
-            "would be ignored. Set it to false if the head was trained, or save the checkpoint again"
-        )
-
-
-def _same_bytes(checkpoint: Checkpoint, *names: str) -> bool:
-    """Whether two tensors of safetensors files are equal, type included."""
-    headers = checkpoint.headers or {}
-    (first, one), (second, other) = (headers[name] for name in names)
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    with first.open("rb") as file, second.open("rb") as other_file:
-        file.seek(one.begin)
-        other_file.seek(other.begin)
-        for start in range(one.begin, one.end, 1 << 24):
-            number = min(1 << 24, one.end - start)
-            if file.read(number) != other_file.read(number):
-                return False
-    return True
-
-
-def _notes(checkpoint: Checkpoint) -> Iterator[str]:
-    files, names = checkpoint.weight_files, checkpoint.tensor_names
-    if files.unused:
-        loaded = ", ".join(path.name for path in files.paths[:3]) + (
-            ", ..." if len(files.paths) > 3 else ""
-        )
-        yield f"{checkpoint.folder}: {loaded} is loaded, and not {', '.join(files.unused[:5])}"
-    if names is not None and names.prefix:
-        yield f"{checkpoint.folder}: the prefix {names.prefix} of all tensors' names is left out"
-    if tested := checkpoint.test_prompts:
-        yield (
-            f"{checkpoint.folder} was trained on {tested} prompts of a test suite: its scores there mean "
-            "little"
-        )
-    used, rows = checkpoint.decoder_config.vocab_size, _rows(checkpoint)
-    if rows > used:
-        yield f"{checkpoint.folder}: {used} of {rows} rows of the vocabulary are used, the rest is padding"
-    if (tokenizer := tokenizer_files(checkpoint.folder))[0].name != "tokenizer.json":
-        made_of = ", ".join(path.name for path in tokenizer)
-        yield f"{checkpoint.folder}: the text tokenizer is made of {made_of}"
-
-
-def _rows(checkpoint: Checkpoint) -> int:
-    """Rows of the vocabulary, padding included, as the configuration or the embedding says."""
-    rows = int(checkpoint.config["vocab_size"])
-    if checkpoint.tensor_names is None or checkpoint.headers is None:
-        return rows
-    return max(rows, checkpoint.headers[checkpoint.tensor_names.stored[EMBEDDING]][1].shape[0])
+def _licence(folder: Path) -> str:
+    if folder.resolve().is_relative_to(DEMO):
+        return "Apache-2.0"
+    return licence(folder) or NOT_STATED
 
 
 def _positive_int(data: dict[str, Any], key: str, path: Path) -> int:
@@ -363,3 +364,20 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadInput(f"{path} must hold a JSON object")
     return data
+
+
+class SimpleAr:
+    """Checkpoints of `families.simplear`, told by their decoder's type."""
+
+    name = Checkpoint.family
+
+    def recognises(self, files: CheckpointFiles) -> bool:
+        """Whether `config.json` is that of a Qwen2 decoder."""
+        return files.config.get("model_type") == "qwen2"
+
+    def find(self, name: str, visual_tokenizer: str = "") -> Checkpoint:
+        """See `find_checkpoint`."""
+        return find_checkpoint(name, visual_tokenizer)
+
+
+FAMILY: Family = SimpleAr()

@@ -6,7 +6,9 @@ from typing import Any
 
 from sar_eval.errors import BadInput
 from sar_eval.families.diffusers_folder import find_pipeline, is_pipeline
-from sar_eval.families.simplear import ITEMSIZE, Checkpoint, find_checkpoint
+from sar_eval.families.family import TokenCheckpoint
+from sar_eval.families.recognise import find_checkpoint
+from sar_eval.families.simplear import ITEMSIZE
 
 
 def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
@@ -29,14 +31,17 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
     config, size = found.decoder_config, ITEMSIZE[dtype]
     side = found.native_resolution // found.downsample
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parameters = _parameters(found)
+    parameters = found.parameters
     one = draw_bytes(config, size, 2, TYPICAL_PROMPT_TOKENS + side**2, found.codebook_size)
     free = free_bytes(device)
     return {
         "checkpoint": found.name,
+        "family": found.family,
         "visual_tokenizer": str(found.visual_folder),
         "notes": list(found.notes),
         "digest": found.digest,
+        "licences": dict(found.licences),
+        "protocols": list(found.presets),
         "parameters": parameters,
         "decoder": {
             "layers": config.num_hidden_layers,
@@ -48,8 +53,8 @@ def describe(name: str, visual_tokenizer: str, dtype: str) -> dict[str, Any]:
             "positions": config.max_position_embeddings,
             "tied": config.tie_word_embeddings,
         },
-        "text_ids": f"0 to {found.text_vocab_size - 1}",
-        "visual_ids": f"{found.text_vocab_size} to {config.vocab_size - 1}",
+        "text_ids": _in_words(_text_ids(found)),
+        "visual_ids": _in_words(found.visual_ids),
         "visual_codes": found.codebook_size,
         "resolution": {
             "pixels": found.native_resolution,
@@ -86,12 +91,11 @@ def _pipeline_facts(name: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def _parameters(found: Checkpoint) -> int:
-    """Numbers in the weight files, from their headers where they have one."""
-    from sar_eval.tensors.weight_files import read_tensors
+def _text_ids(found: TokenCheckpoint) -> range:
+    """The ids beside the visual ones, which come last or first."""
+    start = 0 if found.visual_ids.start else found.visual_ids.stop
+    return range(start, start + found.text_vocab_size)
 
-    if found.headers is not None:
-        return sum(entry.size for _, entry in found.headers.values())
-    return sum(
-        tensor.numel() for path in found.weight_files.paths for tensor in read_tensors(path).values()
-    )
+
+def _in_words(ids: range) -> str:
+    return f"{ids.start} to {ids.stop - 1}"

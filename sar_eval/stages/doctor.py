@@ -13,7 +13,7 @@ from sar_eval.discover import unknown
 from sar_eval.errors import BadInput, MissingExtra, SarEvalError
 from sar_eval.families.diffusers_folder import find_pipeline, is_pipeline
 from sar_eval.families.locate import demo_names
-from sar_eval.families.simplear import find_checkpoint
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.machine import cores
 from sar_eval.recipe import load_recipe, recipe_names
 from sar_eval.runtime.devices import HIDDEN, gpus, hidden_cards, torch_sees_gpus

@@ -11,8 +11,9 @@ from typing import Any
 from sar_eval import discover
 from sar_eval.errors import BadInput
 from sar_eval.families.diffusers_folder import is_pipeline
+from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
-from sar_eval.families.simplear import Checkpoint, find_checkpoint
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.options import check_kinds, check_value, declared, merged, names_of
 from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
 from sar_eval.spec import RunSpec
@@ -76,7 +77,7 @@ def resolve_drawing(
 
 def _resolve_drawing(
     recipe: Recipe, suite: str, suite_digest: str, checkpoint: str, overrides: Mapping[str, Json]
-) -> tuple[RunSpec, Checkpoint | CheckpointFacts]:
+) -> tuple[RunSpec, TokenCheckpoint | CheckpointFacts]:
     """The spec of a checkpoint's draws, not yet checked."""
     options = {**recipe.engine_options, **overrides.get("engine_options", {})}
     settings = _settings(recipe, overrides)
@@ -103,7 +104,7 @@ def _engine(settings: Mapping[str, Json], overrides: Mapping[str, Json], checkpo
     return "diffusers" if not asked and is_pipeline(checkpoint) else engine
 
 
-def find_drawn(engine: str, name: str, options: Mapping[str, Json]) -> Checkpoint | CheckpointFacts:
+def find_drawn(engine: str, name: str, options: Mapping[str, Json]) -> TokenCheckpoint | CheckpointFacts:
     """The checkpoint, by the engine's own `find` if it has one.
 
     Raises:
@@ -291,14 +292,12 @@ def named_judge_options(judge: str, overrides: Mapping[str, Json]) -> dict[str, 
 
 
 def _protocol(
-    recipe: Recipe, found: Checkpoint | CheckpointFacts, engine: str, overrides: Mapping[str, Json]
+    recipe: Recipe, found: TokenCheckpoint | CheckpointFacts, engine: str, overrides: Mapping[str, Json]
 ) -> DrawProtocol:
     """The recipe's protocol with the command line's changes, which its name then shows."""
     start: dict[str, Json] = {"name": "custom", "resolution": found.native_resolution}
     name = overrides.get("protocol")
-    if name is not None and name not in PRESETS:
-        raise discover.unknown("protocol", name, list(PRESETS))
-    base = recipe.protocol if name is None else {**PRESETS[name], "name": name}
+    base = _base_protocol(recipe, name, PRESETS if isinstance(found, CheckpointFacts) else found.presets)
     asked = {key: value for key, value in overrides.items() if key in PROTOCOL_KEYS}
     if isinstance(found, CheckpointFacts):
         start |= found.protocol
@@ -307,6 +306,23 @@ def _protocol(
     preset = DrawProtocol(**{**start, **base})
     changed = replace(preset, **asked)
     return preset if changed == preset else replace(changed, name=f"{preset.name}+")
+
+
+def _base_protocol(
+    recipe: Recipe, name: str | None, presets: Mapping[str, Mapping[str, Json]]
+) -> Mapping[str, Json]:
+    """The preset that is asked for, else the recipe's protocol.
+
+    A recipe that pins a preset of SimpleAR means it for SimpleAR: a checkpoint of another family is drawn
+    with its family's first.
+    """
+    pinned = recipe.protocol.get("name")
+    if name is None and (pinned not in PRESETS or pinned in presets):
+        return recipe.protocol
+    chosen = next(iter(presets)) if name is None else name
+    if chosen not in presets:
+        raise discover.unknown("protocol", chosen, list(presets))
+    return {**presets[chosen], "name": chosen}
 
 
 def _own_keys(
@@ -320,7 +336,7 @@ def _own_keys(
     return own | ({"name": base["name"]} if len(own) == len(base) - 1 and "name" in base else {})
 
 
-def _checked(spec: RunSpec, checkpoint: Checkpoint | CheckpointFacts) -> RunSpec:
+def _checked(spec: RunSpec, checkpoint: TokenCheckpoint | CheckpointFacts) -> RunSpec:
     """The spec with what its engine and judge say of themselves; loads nothing.
 
     Raises:

@@ -11,7 +11,7 @@ from sar_eval.decoding.encode_images import encode
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import prompt_texts
-from sar_eval.families.simplear import find_checkpoint
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.storage.image_set import object_name
 from sar_eval.storage.set_objects import data_object, manifest_object
 from sar_eval.storage.set_rows import BlockRecord, DataRow, ManifestRow
@@ -69,12 +69,10 @@ class BlockEncoder:
         found = {"sar_eval_spec": self.spec.digest}
         if self.spec.keep == "pixels":
             return found
-        from sar_eval.families.cosmos import VisualTokenizer  # loads torch
-
         run = self.spec.run
         checkpoint = find_checkpoint(run.checkpoint, str(run.engine_options.get("visual_tokenizer", "")))
-        visual = VisualTokenizer(checkpoint.visual_folder)
-        return found | {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
+        size = str(checkpoint.codebook_size)
+        return found | {"codebook_size": size, "encoder": checkpoint.encoder_digest}
 
     def _data_row(self, outcome: Outcome, ids: Mapping[int, str]) -> DataRow:
         drawn, keep = outcome.drawn, self.spec.keep

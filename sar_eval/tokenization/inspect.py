@@ -98,7 +98,7 @@ def _decode(rows: TokenRows, numbers: NDArray[np.int64], visual: VisualTokenizer
         if int(codes.max()) >= visual.codebook_size:
             raise BadInput(f"{key} has code {codes.max()}, the tokenizer has {visual.codebook_size}")
         height, width = int(rows.heights[number]), int(rows.widths[number])
-        decoded = visual.decode(torch.from_numpy(codes)[None], height)
+        decoded = visual.decode(torch.from_numpy(codes).view(1, height, width))
         image = encode_png(decoded.pixels[0].numpy()) if bool(decoded.finite[0]) else None
         yield TokenPicture(key, rows.all_captions(number), height, width, image)
 

@@ -15,6 +15,7 @@ def test_list_names_everything(sar_eval) -> None:
     assert set(found) == {
         "benchmarks",
         "checkpoints",
+        "families",
         "engines",
         "judges",
         "answerers",

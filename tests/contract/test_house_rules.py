@@ -155,6 +155,7 @@ def test_every_module_has_a_listing_and_keeps_its_seam(kind: str) -> None:
         "scorers": ("score", "__enter__"),
         "benchmarks": ("fold",),
         "trackers": ("log",),
+        "families": ("recognises", "find"),
     }
     for name, headline in discover.names(kind).items():
         assert headline, name

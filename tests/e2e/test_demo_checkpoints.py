@@ -42,7 +42,9 @@ def test_reconstructions_are_judged_correct() -> None:
     scenes = _scenes(1200)
     visual = VisualTokenizer(DEMO / "tokenizer")
     pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
-    reconstructions = [visual.decode(visual.encode(batch), 8).pixels for batch in pixels.split(100)]
+    reconstructions = [
+        visual.decode(visual.encode(batch).view(-1, 8, 8)).pixels for batch in pixels.split(100)
+    ]
     correct = [
         decide_verdict(scene.checks, detect(image.numpy()), Thresholds(0.6, 0.6)).correct
         for scene, image in zip(scenes, torch.cat(reconstructions), strict=True)

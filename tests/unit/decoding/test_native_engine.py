@@ -62,7 +62,9 @@ def test_greedy_tokens_equal_those_of_transformers(tiny_checkpoint: Path) -> Non
 def test_images_are_the_decoded_tokens(tiny_checkpoint: Path) -> None:
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:
         [generation] = engine.generate(_draws(1))
-        pixels = engine.visual_tokenizer.decode(torch.tensor([generation.tokens]), 4).pixels[0].numpy()
+        pixels = (
+            engine.image_decoder.decode(torch.tensor(generation.tokens).view(1, 4, 4)).pixels[0].numpy()
+        )
     assert generation.image is not None
     with Image.open(io.BytesIO(generation.image)) as image:
         assert image.size == (32, 32)

@@ -268,10 +268,10 @@ def test_images_are_decoded_one_by_one_where_memory_is_short(
 ) -> None:
     original = VisualTokenizer.decode
 
-    def decode(self: VisualTokenizer, codes: torch.Tensor, grid_height: int) -> torch.Tensor:
+    def decode(self: VisualTokenizer, codes: torch.Tensor) -> torch.Tensor:
         if len(codes) > max_images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return original(self, codes, grid_height)
+        return original(self, codes)
 
     monkeypatch.setattr(VisualTokenizer, "decode", decode)
     with NativeEngine(str(tiny_checkpoint), PROTOCOL) as engine:

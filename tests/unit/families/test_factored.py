@@ -145,7 +145,7 @@ def test_exported_files_give_what_the_model_gives(tmp_path: Path) -> None:
     pixels = ((picture + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     codes = visual.encode(pixels)
     assert codes.shape == (1, 64)
-    decoded = visual.decode(codes, 8).pixels.float() / 127.5 - 1
+    decoded = visual.decode(codes.view(-1, 8, 8)).pixels.float() / 127.5 - 1
     with torch.inference_mode():
         expected = model(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).clamp(-1, 1)
     torch.testing.assert_close(decoded.permute(0, 3, 1, 2), expected, rtol=0, atol=1 / 127.5)

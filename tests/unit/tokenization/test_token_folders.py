@@ -257,8 +257,8 @@ def test_a_sample_becomes_a_page(visual: Path, tmp_path: Path) -> None:
     assert [picture.key for picture in look_at(str(tmp_path / "out"), visual, 3, seed=1).pictures] == [
         picture.key for picture in look_at(str(tmp_path / "out"), visual, 3, seed=1).pictures
     ]
-    codes = torch.tensor([rows_of(tmp_path / "out")[0]["tokens"]])
-    decoded = VisualTokenizer(visual).decode(codes, 2).pixels[0].numpy()
+    codes = torch.tensor(rows_of(tmp_path / "out")[0]["tokens"]).view(1, 2, 2)
+    decoded = VisualTokenizer(visual).decode(codes).pixels[0].numpy()
     np.testing.assert_array_equal(decode_image(page.pictures[0].image or b""), decoded)
     write_token_page(tmp_path / "page.html", page)
     html = (tmp_path / "page.html").read_text()
