@@ -34,8 +34,8 @@ def apply_guidance(logits: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
     if len(branches) == 1:
         return torch.lerp(last, branches[0], by_branch[0])
     scores = last
-    for weight, branch in zip(by_branch, branches, strict=True):
-        scores = scores + weight * (branch - last)
+    for k, branch in enumerate(branches):
+        scores = scores + by_branch[k] * (branch - last)
     return scores
 
 
