@@ -34,7 +34,7 @@ from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.families.image_plan import ImagePlan
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
@@ -190,7 +190,8 @@ class Bench:
 
     def __init__(self, checkpoint: RandomCheckpoint, device: str, dtype: str, grid_side: int) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self.tokens, self.plan = grid_side**2, ImagePlan(grid_side, grid_side)
+        self.tokens = grid_side**2
+        self.plan = ImagePlan(grid_side, grid_side, guidance_weights(PROTOCOL.guidance))
         self.itemsize = 4 if dtype == "float32" else 2
 
     def prompts(self, images: int) -> list[list[int]]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sar_eval.decoding.guidance import weight_table
 from sar_eval.decoding.linear import Linear
-from sar_eval.decoding.sampling import sample, sample_and_score
+from sar_eval.decoding.sampling import Weights, sample, sample_and_score
 from sar_eval.decoding.transformer import Decoder, KVCache
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
@@ -126,17 +127,17 @@ class BatchDecoder:
         Args:
             decoder: the weights.
             vocabulary: the tokens to sample from.
-            protocol: guidance, temperature, top-k and top-p are used.
-            batch_size: B, in draws; with guidance there are 2B rows.
+            protocol: temperature, top-k and top-p are used.
+            batch_size: B, in draws; of K branches each, so there are K * B rows.
             max_prompt_length: tokens of the longest prompt.
-            plan: of the images, of N tokens each.
+            plan: of the images, of N tokens each, and of their guidance.
             scored: also compute the log-probabilities of the tokens.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
         self.plan, self.image_tokens, self.scored = plan, plan.codes, scored
-        self.branches = 1 if protocol.guidance == 1 else 2
-        device, rows = decoder.norm.device, batch_size * self.branches
+        device, rows = decoder.norm.device, batch_size * plan.branches
+        self.weights = weight_table(plan.weights, device)
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
@@ -173,7 +174,7 @@ class BatchDecoder:
         """Decode B draws.
 
         Args:
-            prompts: token ids of B prompted rows, then (with guidance) of their B negative rows.
+            prompts: token ids of B prompted rows, then of the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
         """
         hidden, lengths = prefill(self.decoder, prompts, self.cache, self.keys.device)
@@ -209,7 +210,7 @@ class BatchDecoder:
         """Sample from hidden states `[rows, hidden]` and update the state of the batch."""
         logits = self.vocabulary.head(hidden)
         keys = self.keys.index_select(0, self.step)[0]
-        arguments = (logits, keys, self.vocabulary.noise_ids, self.protocol)
+        arguments = (logits, keys, self.vocabulary.noise_ids, self.protocol, self._weights())
         if self.scored:
             indices, finite, *log_probs = self.sample_and_score(*arguments)
             self.log_probs.index_copy_(2, self.step, torch.stack(log_probs)[..., None])
@@ -219,9 +220,16 @@ class BatchDecoder:
         self.sampled_ids.index_copy_(1, self.step, ids[:, None])
         first_failure = ~finite & (self.failed_at < 0)
         self.failed_at.copy_(torch.where(first_failure, self.step, self.failed_at))
-        self.input_ids.copy_(ids.repeat(self.branches)[:, None])
+        self.input_ids.copy_(ids.repeat(self.plan.branches)[:, None])
         self.positions.add_(1)
         self.step.add_(1)
+
+    def _weights(self) -> Weights:
+        """Guidance weights of this step's token."""
+        if self.weights is None:
+            return self.plan.weights[0]
+        # Looked up on the device, so that one captured step serves all tokens.
+        return self.weights.index_select(0, self.step).expand(self.batch_size, -1)
 
 
 class CudaGraphStep:

@@ -25,7 +25,7 @@ def draw_bytes(config: DecoderConfig, itemsize: int, branches: int, length: int,
     Args:
         config: of the decoder.
         itemsize: bytes of one value in the weights' dtype.
-        branches: 2 with guidance, else 1.
+        branches: K, sequences of one draw: 2 with guidance, else 1.
         length: tokens of prompt and image.
         vocab_size: number of tokens sampled from.
     """

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from sar_eval.decoding.guidance import apply_guidance
 from sar_eval.decoding.noise import gumbel
+from sar_eval.families.image_plan import guidance_weights
 from sar_eval.types import DrawProtocol
 
+Weights = Sequence[float] | Tensor  # of guidance, as `apply_guidance` takes them
 CHUNK_SCORES = 2**18  # scores sampled at once on the CPU: 1 MB a tensor (`benchmarks/speed/sampling.py`)
 
 
@@ -47,32 +49,44 @@ class Scored(NamedTuple):
 
 
 def sample(
-    logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol
+    logits: Tensor,
+    keys: Tensor,
+    noise_ids: Tensor,
+    protocol: DrawProtocol,
+    weights: Weights | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample one token for each of B draws by the Gumbel-max trick.
 
     Args:
-        logits: `[2B, V]` (prompted rows, then negative rows), or `[B, V]` where guidance is 1.
+        logits: `[K * B, V]`, the rows of the K branches one after the other, the prompted one first.
         keys: noise keys int32 `[B, 2]` of this position (see `noise.noise_keys`).
         noise_ids: the ids under which the noise of the V tokens is computed, int32 `[V]`.
-        protocol: guidance, temperature, top-k and top-p are used.
+        protocol: temperature, top-k and top-p are used, and guidance where there are no weights.
+        weights: of guidance (see `apply_guidance`); None for two branches combined by
+            `protocol.guidance`, or one where it is 1.
 
     Returns:
         Indices into V int64 `[B]`, and whether the scores were finite, boolean `[B]`.
     """
     chunks = [
-        _choose(process_logits(rows, protocol), chunk_keys, noise_ids, protocol)
-        for rows, chunk_keys in _chunks(logits, keys)
+        _choose(process_logits(rows, protocol, chunk_weights), chunk_keys, noise_ids, protocol)
+        for rows, chunk_keys, chunk_weights in _chunks(logits, keys, weights)
     ]
     indices, finite = _joined(chunks)
     return indices, finite
 
 
-def sample_and_score(logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: DrawProtocol) -> Scored:
+def sample_and_score(
+    logits: Tensor,
+    keys: Tensor,
+    noise_ids: Tensor,
+    protocol: DrawProtocol,
+    weights: Weights | None = None,
+) -> Scored:
     """`sample`, with the log-probabilities of the tokens; at temperature 0, those of temperature 1."""
     chunks: list[tuple[Tensor, ...]] = []
-    for rows, chunk_keys in _chunks(logits, keys):
-        scores = process_logits(rows, protocol)
+    for rows, chunk_keys, chunk_weights in _chunks(logits, keys, weights):
+        scores = process_logits(rows, protocol, chunk_weights)
         indices, finite = _choose(scores, chunk_keys, noise_ids, protocol)
         prompted = rows[: len(indices)].float() / (protocol.temperature or 1)
         log_probs = log_probabilities(scores, indices), log_probabilities(prompted, indices)
@@ -80,17 +94,19 @@ def sample_and_score(logits: Tensor, keys: Tensor, noise_ids: Tensor, protocol: 
     return Scored(*_joined(chunks))
 
 
-def process_logits(logits: Tensor, protocol: DrawProtocol) -> Tensor:
+def process_logits(logits: Tensor, protocol: DrawProtocol, weights: Weights | None = None) -> Tensor:
     """Apply guidance, temperature, top-k and top-p; at temperature 0 guidance alone.
 
     Args:
-        logits: as for `sample`.
+        logits, weights: as for `sample`.
         protocol: how to sample.
 
     Returns:
         Scores float32 `[B, V]`: unnormalised log-probabilities of the distribution that is sampled from.
     """
-    scores = apply_guidance(logits, protocol.guidance) if protocol.guidance != 1 else logits.float()
+    if weights is None:
+        [weights] = guidance_weights(protocol.guidance)
+    scores = apply_guidance(logits, weights)
     if protocol.temperature == 0:
         return scores
     return apply_top_k_top_p(scores / protocol.temperature, protocol.top_k, protocol.top_p)
@@ -101,19 +117,23 @@ def log_probabilities(scores: Tensor, indices: Tensor) -> Tensor:
     return scores.gather(-1, indices[:, None])[:, 0] - scores.logsumexp(-1)
 
 
-def _chunks(logits: Tensor, keys: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and keys of some draws at a time: on the CPU as many as fit its cache, on a GPU all.
+def _chunks(
+    logits: Tensor, keys: Tensor, weights: Weights | None
+) -> Iterator[tuple[Tensor, Tensor, Weights | None]]:
+    """Logits, keys and weights of some draws at a time: on the CPU as many as fit its cache, on a GPU all.
 
     A draw's sums are over its own row alone, so its token is the same in a chunk of any size.
     """
     number, vocab_size = len(keys), logits.shape[-1]
     if logits.device.type != "cpu" or number * vocab_size <= CHUNK_SCORES:
-        yield logits, keys
+        yield logits, keys, weights
         return
     size = max(1, CHUNK_SCORES // vocab_size)
     by_branch = logits.unflatten(0, (-1, number))
     for start in range(0, number, size):
-        yield by_branch[:, start : start + size].flatten(0, 1), keys[start : start + size]
+        part = slice(start, start + size)
+        own = weights[part] if isinstance(weights, Tensor) else weights
+        yield by_branch[:, part].flatten(0, 1), keys[part], own
 
 
 def _joined(chunks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

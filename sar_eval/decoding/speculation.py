@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sar_eval.decoding.guidance import weight_table
 from sar_eval.decoding.loop import DecodeOutput, Vocabulary, prefill
 from sar_eval.decoding.sampling import sample
 from sar_eval.decoding.transformer import Decoder
@@ -42,9 +43,9 @@ class SpeculativeDecoder:
         Args:
             decoder: the weights.
             vocabulary: the tokens to sample from.
-            protocol: guidance, temperature, top-k and top-p are used.
-            plan: of the images, of N tokens each.
-            prompts: token ids of B prompted rows, then (with guidance) of their B negative rows.
+            protocol: temperature, top-k and top-p are used.
+            plan: of the images, of N tokens each, and of their guidance.
+            prompts: token ids of B prompted rows, then of the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
             window: positions sampled by one forward.
         """
@@ -54,6 +55,8 @@ class SpeculativeDecoder:
         # Two windows of padding past the last token; what is sampled there is discarded.
         self.keys = F.pad(keys, (0, 0, 0, 0, 0, 2 * self.window))
         device, batch_size = keys.device, self.batch_size
+        weights = weight_table(plan.weights, device)
+        self.weights = None if weights is None else F.pad(weights, (0, 0, 0, 2 * self.window))
         self.offsets = torch.arange(self.window, device=device)
         self.draw_indices = torch.arange(batch_size, device=device)[:, None]
         padded = self.image_tokens + 2 * self.window
@@ -64,9 +67,10 @@ class SpeculativeDecoder:
         self.forwards = torch.zeros_like(self.accepted)
         self.failed_at = torch.full((batch_size,), -1, device=device)
         hidden, self.lengths = prefill(decoder, prompts, self.cache, device)
-        ids, finite = self._sample(hidden, self.keys[0])
-        self.sampled_ids[:, : self.window + 1] = ids[:, None]
-        self._accept(torch.ones_like(self.accepted), finite[:, None])
+        first = torch.zeros((batch_size, 1), dtype=torch.int64, device=device)
+        ids, finite = self._sample(hidden, first)
+        self.sampled_ids[:, : self.window + 1] = ids
+        self._accept(torch.ones_like(self.accepted), finite)
 
     def run(self) -> DecodeOutput:
         """Decode until all draws have their tokens."""
@@ -81,24 +85,30 @@ class SpeculativeDecoder:
         # A finished draw computes a window past its end, which is discarded.
         indices = self.accepted.clamp(max=self.image_tokens)[:, None] + self.offsets
         inputs = self.sampled_ids.gather(1, indices - 1)
-        branches = len(self.lengths) // self.batch_size
+        branches = self.plan.branches
         positions = self.lengths + (indices - 1).repeat(branches, 1)
         length = int(positions.max()) + 1
         hidden = self.decoder.forward(inputs.repeat(branches, 1), positions, self.cache, length)
-        keys = self.keys[indices, self.draw_indices].flatten(0, 1)
-        ids, finite = self._sample(hidden.flatten(0, 1), keys)
-        ids, finite = ids.view_as(indices), finite.view_as(indices)
+        ids, finite = self._sample(hidden.flatten(0, 1), indices)
         matches = (ids == self.sampled_ids.gather(1, indices))[:, :-1]
         number = 1 + matches.long().cumprod(1).sum(1)
         self.sampled_ids.scatter_(1, indices, ids)
         self._guess(indices + self.window)
         self._accept(torch.minimum(number, self.image_tokens - self.accepted), finite)
 
-    def _sample(self, hidden: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids sampled from hidden states, and whether their scores were finite."""
-        logits = self.vocabulary.head(hidden)
-        indices, finite = sample(logits, keys, self.vocabulary.noise_ids, self.protocol)
-        return indices + self.vocabulary.first_id, finite
+    def _sample(self, hidden: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids of the tokens at `indices` `[B, W]` of the images, and whether their scores were finite.
+
+        Args:
+            hidden: `[K * B * W, hidden]`, branch by branch.
+            indices: in which place of its image a token is.
+        """
+        keys = self.keys[indices, self.draw_indices].flatten(0, 1)
+        table = self.weights
+        weights = self.plan.weights[0] if table is None else table[indices].flatten(0, 1)
+        arguments = (self.vocabulary.noise_ids, self.protocol, weights)
+        columns, finite = sample(self.vocabulary.head(hidden), keys, *arguments)
+        return columns.view_as(indices) + self.vocabulary.first_id, finite.view_as(indices)
 
     def _guess(self, indices: Tensor) -> None:
         """Set first guesses: the token above, often the same in images; in the first row the last one."""

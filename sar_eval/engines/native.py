@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
-from sar_eval.families.image_plan import ImagePlan
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class NativeEngine(TokenEngine):
 
     @property
     def plan(self) -> ImagePlan:
-        """Of the images: their grid of visual tokens."""
-        return ImagePlan(self.grid_side, self.grid_side)
+        """Of the images: their grid of visual tokens, and the weights of guidance."""
+        return ImagePlan(self.grid_side, self.grid_side, guidance_weights(self.protocol.guidance))
 
     def load(self) -> None:
         """Load the decoder; batch buffers are allocated for the first wave."""
@@ -86,10 +86,9 @@ class NativeEngine(TokenEngine):
         limit = min(self.batch_size, MAX_SPECULATIVE_WAVE if self.speculate else MAX_WAVE)
         if not draws:
             return limit
-        branches = 1 if self.protocol.guidance == 1 else 2
         length = max(map(len, self.prompt_ids(list(draws)))) + self.image_tokens
         itemsize, vocab_size = self.decoder.norm.element_size(), len(self.vocabulary.noise_ids)
-        per_draw = draw_bytes(self.decoder.config, itemsize, branches, length, vocab_size)
+        per_draw = draw_bytes(self.decoder.config, itemsize, self.plan.branches, length, vocab_size)
         allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released
         return min(limit, max_draws(free_bytes(self.device) + allocated, per_draw))
 

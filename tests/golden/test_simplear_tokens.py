@@ -15,7 +15,7 @@ from sar_eval.decoding.speculation import SpeculativeDecoder
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.engines.hf import HfEngine
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.families.image_plan import ImagePlan
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import DrawProtocol
 
@@ -35,7 +35,8 @@ def _decoder_inputs(
     decoder = Decoder(config, load_file(folder / "model.safetensors"))
     visual_ids = range(data["text_vocab"], data["text_vocab"] + data["visual_vocab"])
     vocabulary = Vocabulary(decoder, visual_ids, protocol.full_vocab)
-    plan = ImagePlan(cases[0]["grid"], cases[0]["grid"])
+    side, weights = cases[0]["grid"], guidance_weights(protocol.guidance)
+    plan = ImagePlan(side, side, weights)
     keys = noise_keys([0] * len(cases), plan.codes, torch.device("cpu"))
     return decoder, vocabulary, plan, _prompts(cases), keys
 

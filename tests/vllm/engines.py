@@ -12,7 +12,7 @@ from sar_eval.decoding.load import load_decoder
 from sar_eval.decoding.loop import BatchDecoder, Vocabulary
 from sar_eval.decoding.noise import noise_keys
 from sar_eval.engines.vllm import VllmEngine
-from sar_eval.families.image_plan import ImagePlan
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.simplear import Checkpoint, find_checkpoint
 from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided.driver import ImageOutput, ImageRequest
@@ -99,7 +99,8 @@ def native_codes(requests: Sequence[ImageRequest], image_tokens: int = 64) -> li
         )
         length = max(map(len, request.prompts))
         side = math.isqrt(image_tokens)
-        batch = BatchDecoder(decoder, vocabulary, protocol, 1, length, ImagePlan(side, side))
+        plan = ImagePlan(side, side, guidance_weights(request.guidance))
+        batch = BatchDecoder(decoder, vocabulary, protocol, 1, length, plan)
         keys = noise_keys([request.seed], image_tokens, torch.device("cpu"))
         output = batch.run([list(prompt) for prompt in request.prompts], keys)
         codes_of_images.append(output.codes[0].tolist())

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT, CODES = 20, 48
 CONFIG = DecoderConfig(32, 48, 2, 4, 2, 8, TEXT + CODES, 1e4, 1e-6, False, 256)
 VISUAL_IDS = range(TEXT, TEXT + CODES)
-PROTOCOL = DrawProtocol("test", 0, guidance=3.0)
+PROTOCOL = DrawProtocol("test", 0)
+GUIDED = ((3.0,),)
 SEEDS = (5, 2**40 + 1, 77)
 PROMPTS = [[[1, 2, 3], [4, 5]], [[6], [4, 5]], [[7, 8, 9, 10, 11], [12]]]  # of each draw its branches
 Row = Sequence[int]
@@ -59,7 +60,9 @@ def _reference(rows: Sequence[Row], plan: ImagePlan, protocol: DrawProtocol, see
     after: list[int] = []
     for code in range(plan.codes):
         logits = [_logits(row, after) for row in rows]
-        scores = logits[-1] + protocol.guidance * (logits[0] - logits[-1])
+        weights = plan.weights[code if len(plan.weights) > 1 else 0]
+        pairs = zip(weights, logits[:-1], strict=True)
+        scores = logits[-1] + sum(weight * (each - logits[-1]) for weight, each in pairs)
         if protocol.temperature:
             scores = scores / protocol.temperature + gumbel(keys[code], ids)[0]
         after.append(int(scores.argmax()) + TEXT)
@@ -110,7 +113,25 @@ def test_a_grid_of_any_shape_has_the_tokens_of_plain_decoding(
     height: int, width: int, temperature: float
 ) -> None:
     protocol = dataclasses.replace(PROTOCOL, temperature=temperature)
-    _check(PROMPTS, ImagePlan(height, width), protocol)
+    _check(PROMPTS, ImagePlan(height, width, GUIDED), protocol)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("by_token", [False, True], ids=["constant", "by_token"])
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_branches_are_combined_by_their_weights(branches: int, by_token: bool, temperature: float) -> None:
+    draws = [[*rows, [13]][:branches] for rows in PROMPTS]
+    weights = tuple((2 + n % 3, 1.5 - n / 8)[: branches - 1] for n in range(12))
+    plan = ImagePlan(3, 4, weights if by_token else weights[:1])
+    _check(draws, plan, dataclasses.replace(PROTOCOL, temperature=temperature))
+
+
+def test_weights_of_single_tokens_count() -> None:
+    """Guidance that ends after the first half, as LlamaGen's `cfg_interval` does it."""
+    whole = _decode(PROMPTS, ImagePlan(3, 4, GUIDED), PROTOCOL, SEEDS).codes
+    half = _decode(PROMPTS, ImagePlan(3, 4, ((3.0,),) * 6 + ((1.0,),) * 6), PROTOCOL, SEEDS).codes
+    assert whole[:, :6].tolist() == half[:, :6].tolist()
+    assert (whole[:, 6:] != half[:, 6:]).any(1).all()
 
 
 def test_a_guess_is_the_token_above() -> None:
@@ -119,7 +140,7 @@ def test_a_guess_is_the_token_above() -> None:
     keys = noise_keys([1], 15, torch.device("cpu"))
     with torch.inference_mode():
         speculation = SpeculativeDecoder(
-            decoder, vocabulary, PROTOCOL, ImagePlan(3, 5), [[1], [2]], keys, window=4
+            decoder, vocabulary, PROTOCOL, ImagePlan(3, 5), [[1]], keys, window=4
         )
         speculation.sampled_ids.copy_(torch.arange(100, 100 + speculation.sampled_ids.shape[1]))
         speculation._guess(torch.tensor([[3, 4, 5, 6]]))

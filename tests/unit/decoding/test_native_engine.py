@@ -146,8 +146,37 @@ def test_guidance_is_the_published_formula() -> None:
     prompted, negative = logits[:2].log_softmax(-1), logits[2:].log_softmax(-1)
     for guidance in (0.5, 3.0, 6.0):
         published = negative + guidance * (prompted - negative)
-        scores = apply_guidance(logits, guidance)
+        scores = apply_guidance(logits, [guidance])
         torch.testing.assert_close(scores.log_softmax(-1), published.log_softmax(-1))
+
+
+def test_one_weight_for_all_tokens_is_lerp_bit_for_bit() -> None:
+    logits = torch.randn(6, 301).to(torch.bfloat16)
+    expected = torch.lerp(logits[3:].float(), logits[:3].float(), 6.0)
+    assert torch.equal(apply_guidance(logits, [6.0]), expected)
+    assert torch.equal(process_logits(logits, dataclasses.replace(PROTOCOL, guidance=6.0)), expected)
+    assert torch.equal(apply_guidance(logits, []), logits.float())
+
+
+def test_three_branches_are_their_weighted_sum() -> None:
+    both, image, none = torch.randn(3, 2, 9)
+    expected = none + 3.0 * (both - none) + 1.2 * (image - none)
+    torch.testing.assert_close(apply_guidance(torch.cat([both, image, none]), [3.0, 1.2]), expected)
+
+
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_weights_of_each_draw_do_not_depend_on_the_batch(
+    monkeypatch: pytest.MonkeyPatch, branches: int
+) -> None:
+    logits, weights = 3 * torch.randn(branches, 5, 40), 1 + 2 * torch.rand(5, branches - 1)
+    ids, keys = torch.arange(40, dtype=torch.int32), noise_keys(list(range(5)), 1, torch.device("cpu"))[0]
+    alone = [
+        sample(logits[:, n], keys[n : n + 1], ids, PROTOCOL, weights[n : n + 1])[0].item() for n in range(5)
+    ]
+    for chunk in (1, 2, 5):
+        monkeypatch.setattr(sampling, "CHUNK_SCORES", chunk * 40)
+        for sampler in SAMPLERS:
+            assert sampler(logits.flatten(0, 1), keys, ids, PROTOCOL, weights)[0].tolist() == alone
 
 
 def test_top_k_and_top_p_keep_the_most_likely_tokens() -> None:
