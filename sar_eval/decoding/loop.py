@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from sar_eval.decoding.transformer import Decoder, KVCache
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
+Step = Callable[..., None]  # of whole numbers: slots to attend to, and forced tokens
 GRAPH_LENGTH_MULTIPLE = 256  # a captured step attends to a multiple of so many slots
 
 
@@ -130,19 +132,21 @@ class BatchDecoder:
             protocol: temperature, top-k and top-p are used.
             batch_size: B, in draws; of K branches each, so there are K * B rows.
             max_prompt_length: tokens of the longest prompt.
-            plan: of the images, of N tokens each, and of their guidance.
+            plan: of the images, of N codes each, of their forced tokens and their guidance.
             scored: also compute the log-probabilities of the tokens.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
         self.batch_size, self.max_prompt_length = batch_size, max_prompt_length
         self.plan, self.image_tokens, self.scored = plan, plan.codes, scored
+        self.slots = max_prompt_length + plan.slots - 1  # of the cache
         device, rows = decoder.norm.device, batch_size * plan.branches
         self.weights = weight_table(plan.weights, device)
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int64, device=device)
 
-        self.cache = decoder.new_cache(rows, max_prompt_length + plan.codes - 1)
+        self.cache = decoder.new_cache(rows, self.slots)
+        self.forced = ForcedTokens(plan, device)
         self.keys = torch.zeros((plan.codes, batch_size, 2), dtype=torch.int32, device=device)
         self.step, self.failed_at = zeros(1), zeros(batch_size)
         self.sampled_ids = zeros(batch_size, plan.codes)
@@ -154,7 +158,7 @@ class BatchDecoder:
             self.sample = torch.compile(sample, dynamic=False)
             self.sample_and_score = torch.compile(sample_and_score, dynamic=False)
         on_gpu = device.type == "cuda"
-        self.advance: Callable[[int], None] = CudaGraphStep(self._step, device) if on_gpu else self._step
+        self.advance: Step = CudaGraphStep(self._step, device) if on_gpu else self._step
 
     @property
     def cache_bytes(self) -> int:
@@ -184,8 +188,8 @@ class BatchDecoder:
         self.positions.copy_(lengths - 1)
         self._sample_next(hidden)
         longest = max(map(len, prompts))
-        for step in range(1, self.image_tokens):
-            self.advance(self._attended_length(longest + step))
+        for slot, forced in zip(self.plan.code_slots[1:], self.forced.numbers[1:], strict=True):
+            self.advance(self._attended_length(longest + slot), forced)
         codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids)
         steps = [self.image_tokens - 1] * self.batch_size
         output = DecodeOutput(codes, self.failed_at.cpu(), out_of_range, steps)
@@ -199,11 +203,23 @@ class BatchDecoder:
         if self.keys.device.type == "cpu":
             return filled
         rounded = -(-filled // GRAPH_LENGTH_MULTIPLE) * GRAPH_LENGTH_MULTIPLE
-        return min(rounded, self.max_prompt_length + self.image_tokens - 1)
+        return min(rounded, self.slots)
 
-    def _step(self, length: int) -> None:
-        """Decode one more token of every draw, without a transfer to the host."""
-        hidden = self.decoder.forward(self.input_ids, self.positions, self.cache, length)
+    def _step(self, length: int, forced: int) -> None:
+        """Decode one more code of every draw, without a transfer to the host.
+
+        Args:
+            length: slots that attention reads.
+            forced: number of forced tokens between the last code and this one. They go through the decoder
+                behind the last code, in the same forward.
+        """
+        input_ids, positions = self.input_ids, self.positions
+        if forced:
+            ids, offsets = self.forced.before(self.step, forced)
+            input_ids = torch.cat([input_ids, ids.expand(len(input_ids), -1)], 1)
+            positions = positions + offsets
+            self.positions.add_(forced)
+        hidden = self.decoder.forward(input_ids, positions, self.cache, length)
         self._sample_next(hidden[:, -1])
 
     def _sample_next(self, hidden: Tensor) -> None:
@@ -232,28 +248,50 @@ class BatchDecoder:
         return self.weights.index_select(0, self.step).expand(self.batch_size, -1)
 
 
+class ForcedTokens:
+    """The forced tokens of a plan, on the device, where a step finds its own.
+
+    Attributes:
+        numbers: how many lie between each code and the one before it.
+    """
+
+    def __init__(self, plan: ImagePlan, device: torch.device) -> None:
+        slots = plan.code_slots
+        self.numbers = [0, *(slot - before - 1 for before, slot in pairwise(slots))]
+        self.ids = torch.tensor([plan.forced.get(slot, 0) for slot in range(plan.slots)], device=device)
+        self.code_slots = torch.tensor(slots, device=device)
+        self.offsets = torch.arange(max(self.numbers) + 1, device=device)
+
+    def before(self, step: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Ids `[number]` of the tokens before the code of `step` `[1]`, and 0, 1 .. number."""
+        offsets = self.offsets[: number + 1]
+        slots = self.code_slots.index_select(0, step) - number + offsets[:-1]
+        return self.ids.index_select(0, slots), offsets
+
+
 class CudaGraphStep:
-    """A step as CUDA graphs, one per length, captured when the length is first used."""
+    """A step as CUDA graphs, one for each of its arguments, captured when they are first used."""
 
-    def __init__(self, step: Callable[[int], None], device: torch.device) -> None:
-        self.step, self.graphs = step, dict[int, torch.cuda.CUDAGraph]()
-        self.device, self.stream, self.warmed_up = device, torch.cuda.Stream(device), False
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self.step, self.graphs = step, dict[tuple[int, ...], torch.cuda.CUDAGraph]()
+        self.device, self.stream, self.warmed_up = device, torch.cuda.Stream(device), set[tuple[int, ...]]()
 
-    def __call__(self, length: int) -> None:
+    def __call__(self, *arguments: int) -> None:
         """Run the step."""
-        if not self.warmed_up:  # the first run loads kernels, which is not allowed during a capture
-            self.step(length)
-            self.warmed_up = True
+        widths = arguments[1:]
+        if widths not in self.warmed_up:  # the first run loads kernels, not allowed during a capture
+            self.step(*arguments)
+            self.warmed_up.add(widths)
             return
-        if length not in self.graphs:
-            self.graphs[length] = self._capture(length)
-        self.graphs[length].replay()
+        if arguments not in self.graphs:
+            self.graphs[arguments] = self._capture(arguments)
+        self.graphs[arguments].replay()
 
-    def _capture(self, length: int) -> torch.cuda.CUDAGraph:
+    def _capture(self, arguments: tuple[int, ...]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         # Another thread encodes images meanwhile; its CUDA calls must not invalidate the capture.
         capture = torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local")
         with torch.cuda.device(self.device), capture:
-            self.step(length)
+            self.step(*arguments)
         return graph

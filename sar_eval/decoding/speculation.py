@@ -4,7 +4,8 @@ A window of guessed tokens goes through the decoder in one forward, and every po
 with the noise of its own (seed, position, token). The first sample is conditioned on true tokens only, so
 it is the one that decoding token by token samples; each guess that equals its sample makes the next sample
 true as well. All true samples are accepted, and the others become the next guesses: because the noise of a
-position is fixed, they converge as their context does.
+position is fixed, they converge as their context does. A forced token (see `ImagePlan`) is a guess that
+always holds.
 
 Sources: speculative Jacobi decoding (arXiv 2410.01699), coupling by shared noise (arXiv 2510.24211).
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sar_eval.decoding.guidance import weight_table
@@ -44,24 +44,25 @@ class SpeculativeDecoder:
             decoder: the weights.
             vocabulary: the tokens to sample from.
             protocol: temperature, top-k and top-p are used.
-            plan: of the images, of N tokens each, and of their guidance.
+            plan: of the images, of N codes each, of their forced tokens and their guidance.
             prompts: token ids of B prompted rows, then of the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
-            window: positions sampled by one forward.
+            window: slots sampled by one forward.
         """
         self.decoder, self.vocabulary, self.protocol = decoder, vocabulary, protocol
-        self.plan, self.image_tokens, self.batch_size = plan, plan.codes, keys.shape[1]
+        self.plan, self.slots, self.batch_size = plan, plan.slots, keys.shape[1]
         self.window = min(window, plan.width)  # a guess is the token above, which must be there
-        # Two windows of padding past the last token; what is sampled there is discarded.
-        self.keys = F.pad(keys, (0, 0, 0, 0, 0, 2 * self.window))
         device, batch_size = keys.device, self.batch_size
-        weights = weight_table(plan.weights, device)
-        self.weights = None if weights is None else F.pad(weights, (0, 0, 0, 2 * self.window))
+        # Two windows of padding past the last slot; what is sampled there is discarded.
+        padded = self.slots + 2 * self.window
+        self.keys, self.weights = keys, weight_table(plan.weights, device)
+        self.code_indices, self.sources, self.forced_ids = (
+            torch.tensor(each, device=device) for each in slot_tables(plan, padded)
+        )
         self.offsets = torch.arange(self.window, device=device)
         self.draw_indices = torch.arange(batch_size, device=device)[:, None]
-        padded = self.image_tokens + 2 * self.window
         self.sampled_ids = torch.zeros((batch_size, padded), dtype=torch.int64, device=device)
-        slots = max(map(len, prompts)) + self.image_tokens + self.window
+        slots = max(map(len, prompts)) + self.slots + self.window
         self.cache = decoder.new_cache(len(prompts), slots)
         self.accepted = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.forwards = torch.zeros_like(self.accepted)
@@ -69,21 +70,22 @@ class SpeculativeDecoder:
         hidden, self.lengths = prefill(decoder, prompts, self.cache, device)
         first = torch.zeros((batch_size, 1), dtype=torch.int64, device=device)
         ids, finite = self._sample(hidden, first)
-        self.sampled_ids[:, : self.window + 1] = ids
+        forced_ids = self.forced_ids[: self.window + 1]
+        self.sampled_ids[:, : self.window + 1] = torch.where(forced_ids < 0, ids, forced_ids)
         self._accept(torch.ones_like(self.accepted), finite)
 
     def run(self) -> DecodeOutput:
         """Decode until all draws have their tokens."""
-        while bool((self.accepted < self.image_tokens).any()):
+        while bool((self.accepted < self.slots).any()):
             self._advance()
-        codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids[:, : self.image_tokens])
+        codes, out_of_range = self.vocabulary.to_codes(self.sampled_ids[:, self.plan.code_slots])
         return DecodeOutput(codes, self.failed_at.cpu(), out_of_range, self.forwards.tolist())
 
     def _advance(self) -> None:
         """One forward over every draw's window."""
-        self.forwards += self.accepted < self.image_tokens
+        self.forwards += self.accepted < self.slots
         # A finished draw computes a window past its end, which is discarded.
-        indices = self.accepted.clamp(max=self.image_tokens)[:, None] + self.offsets
+        indices = self.accepted.clamp(max=self.slots)[:, None] + self.offsets
         inputs = self.sampled_ids.gather(1, indices - 1)
         branches = self.plan.branches
         positions = self.lengths + (indices - 1).repeat(branches, 1)
@@ -94,32 +96,56 @@ class SpeculativeDecoder:
         number = 1 + matches.long().cumprod(1).sum(1)
         self.sampled_ids.scatter_(1, indices, ids)
         self._guess(indices + self.window)
-        self._accept(torch.minimum(number, self.image_tokens - self.accepted), finite)
+        self._accept(torch.minimum(number, self.slots - self.accepted), finite)
 
     def _sample(self, hidden: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids of the tokens at `indices` `[B, W]` of the images, and whether their scores were finite.
+        """Ids of the tokens in the slots `indices` `[B, W]`, and whether their scores were finite.
 
         Args:
             hidden: `[K * B * W, hidden]`, branch by branch.
-            indices: in which place of its image a token is.
+            indices: slots of the images.
         """
-        keys = self.keys[indices, self.draw_indices].flatten(0, 1)
+        codes = self.code_indices[indices]
+        keys = self.keys[codes, self.draw_indices].flatten(0, 1)
         table = self.weights
-        weights = self.plan.weights[0] if table is None else table[indices].flatten(0, 1)
+        weights = self.plan.weights[0] if table is None else table[codes].flatten(0, 1)
         arguments = (self.vocabulary.noise_ids, self.protocol, weights)
         columns, finite = sample(self.vocabulary.head(hidden), keys, *arguments)
-        return columns.view_as(indices) + self.vocabulary.first_id, finite.view_as(indices)
+        ids, forced_ids = columns.view_as(indices) + self.vocabulary.first_id, self.forced_ids[indices]
+        forced = forced_ids >= 0
+        return torch.where(forced, forced_ids, ids), finite.view_as(indices) | forced
 
     def _guess(self, indices: Tensor) -> None:
         """Set first guesses: the token above, often the same in images; in the first row the last one."""
-        previous = indices[:, :1] - 1
-        source = torch.where(indices >= self.plan.width, indices - self.plan.width, previous)
-        self.sampled_ids.scatter_(1, indices, self.sampled_ids.gather(1, source))
+        above, forced_ids = self.sources[indices], self.forced_ids[indices]
+        source = torch.where(above >= 0, above, indices[:, :1] - 1)
+        guesses = self.sampled_ids.gather(1, source)
+        self.sampled_ids.scatter_(1, indices, torch.where(forced_ids >= 0, forced_ids, guesses))
 
     def _accept(self, number: Tensor, finite: Tensor) -> None:
         """Accept the first `number` `[B]` samples of each window; `finite` is boolean `[B, W]`."""
         offsets = self.offsets[: finite.shape[1]]
         failed = ~finite & (offsets < number[:, None])
-        first = self.accepted + failed.int().argmax(1)
+        first = self.code_indices[self.accepted + failed.int().argmax(1)]
         self.failed_at = torch.where(failed.any(1) & (self.failed_at < 0), first, self.failed_at)
         self.accepted = self.accepted + number
+
+
+def slot_tables(plan: ImagePlan, padded: int) -> tuple[list[int], list[int], list[int]]:
+    """What the slots of a plan are, the padding behind them included.
+
+    Returns:
+        Of each slot the number of its code (of the last one in a slot that has none); the slot above it, or
+        -1 in the first row and where nothing is sampled; and the id that is forced there, or -1.
+    """
+    slot_of_code, slots = plan.code_slots, range(plan.slots)
+    code_of_slot = {slot: code for code, slot in enumerate(slot_of_code)}
+    above = {
+        slot: slot_of_code[code - plan.width] for slot, code in code_of_slot.items() if code >= plan.width
+    }
+    rest = padded - plan.slots
+    return (
+        [code_of_slot.get(slot, plan.codes - 1) for slot in slots] + [plan.codes - 1] * rest,
+        [above.get(slot, -1) for slot in slots] + [-1] * rest,
+        [plan.forced.get(slot, -1) for slot in slots] + [-1] * rest,
+    )

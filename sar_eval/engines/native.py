@@ -86,7 +86,7 @@ class NativeEngine(TokenEngine):
         limit = min(self.batch_size, MAX_SPECULATIVE_WAVE if self.speculate else MAX_WAVE)
         if not draws:
             return limit
-        length = max(map(len, self.prompt_ids(list(draws)))) + self.image_tokens
+        length = max(map(len, self.prompt_ids(list(draws)))) + self.plan.slots
         itemsize, vocab_size = self.decoder.norm.element_size(), len(self.vocabulary.noise_ids)
         per_draw = draw_bytes(self.decoder.config, itemsize, self.plan.branches, length, vocab_size)
         allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released

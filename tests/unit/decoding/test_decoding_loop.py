@@ -3,16 +3,19 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sar_eval.decoding.linear import Linear
 from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Vocabulary
 from sar_eval.decoding.noise import gumbel, noise_keys
-from sar_eval.decoding.speculation import SpeculativeDecoder
+from sar_eval.decoding.speculation import SpeculativeDecoder, slot_tables
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.families.decoder_config import DecoderConfig
+from sar_eval.families.emu3_prompts import SpecialIds, forced_tokens
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
@@ -30,6 +33,10 @@ Draws = Sequence[Sequence[Row]]
 
 @cache
 def _decoder() -> Decoder:
+    return Decoder(CONFIG, _weights())
+
+
+def _weights() -> dict[str, Tensor]:
     torch.manual_seed(3)
     hidden, key, inner = CONFIG.hidden_size, 2 * CONFIG.head_dim, CONFIG.intermediate_size
     sizes = {
@@ -51,22 +58,28 @@ def _decoder() -> Decoder:
         }
         names = ("input_layernorm", "post_attention_layernorm")
         weights |= {f"{layer}{name}.weight": torch.ones(hidden) for name in names}
-    return Decoder(CONFIG, weights)
+    return weights
 
 
 def _reference(rows: Sequence[Row], plan: ImagePlan, protocol: DrawProtocol, seed: int) -> list[int]:
     """Codes of one draw; each token takes one forward of the whole sequence in each branch."""
     keys, ids = noise_keys([seed], plan.codes, torch.device("cpu")), torch.arange(CODES, dtype=torch.int32)
     after: list[int] = []
-    for code in range(plan.codes):
+    codes: list[int] = []
+    for slot in range(plan.slots):
+        if slot in plan.forced:
+            after.append(plan.forced[slot])
+            continue
+        code = len(codes)
         logits = [_logits(row, after) for row in rows]
         weights = plan.weights[code if len(plan.weights) > 1 else 0]
         pairs = zip(weights, logits[:-1], strict=True)
         scores = logits[-1] + sum(weight * (each - logits[-1]) for weight, each in pairs)
         if protocol.temperature:
             scores = scores / protocol.temperature + gumbel(keys[code], ids)[0]
-        after.append(int(scores.argmax()) + TEXT)
-    return [token - TEXT for token in after]
+        codes.append(int(scores.argmax()))
+        after.append(codes[-1] + TEXT)
+    return codes
 
 
 @torch.inference_mode()
@@ -80,9 +93,14 @@ def _logits(row: Row, after: list[int]) -> Tensor:
 
 @torch.inference_mode()
 def _decode(
-    draws: Draws, plan: ImagePlan, protocol: DrawProtocol, seeds: Sequence[int], window: int = 0
+    draws: Draws,
+    plan: ImagePlan,
+    protocol: DrawProtocol,
+    seeds: Sequence[int],
+    window: int = 0,
+    decoder: Decoder | None = None,
 ) -> DecodeOutput:
-    decoder = _decoder()
+    decoder = decoder or _decoder()
     vocabulary = Vocabulary(decoder, VISUAL_IDS, full_vocab=False)
     rows = [row for branch in zip(*draws, strict=True) for row in branch]
     keys = noise_keys(list(seeds), plan.codes, torch.device("cpu"))
@@ -134,6 +152,76 @@ def test_weights_of_single_tokens_count() -> None:
     assert (whole[:, 6:] != half[:, 6:]).any(1).all()
 
 
+EMU3 = forced_tokens(3, 4, SpecialIds(1, 2, 3, 4, 5, 6, eol=14, eof=15))
+FORCED = {
+    "emu3": (3, 4, EMU3),
+    "emu3_one_column": (4, 1, forced_tokens(4, 1, SpecialIds(1, 2, 3, 4, 5, 6, eol=14, eof=15))),
+    "one_row": (1, 5, forced_tokens(1, 5, SpecialIds(1, 2, 3, 4, 5, 6, eol=14, eof=15))),
+    "runs": (2, 5, {1: 14, 2: 15, 6: 16, 7: 14, 8: 15, 10: 17}),
+}
+
+
+@pytest.mark.parametrize("branches", [1, 2, 3])
+@pytest.mark.parametrize("name", FORCED)
+def test_forced_tokens_lie_between_the_codes(name: str, branches: int) -> None:
+    height, width, forced = FORCED[name]
+    draws = [[*rows, [13]][:branches] for rows in PROMPTS]
+    weights = ((2.0, 0.75)[: branches - 1],)
+    expected = _check(draws, ImagePlan(height, width, weights, forced))
+    without = [
+        _reference(rows, ImagePlan(height, width, weights), PROTOCOL, SEEDS[n])
+        for n, rows in enumerate(draws)
+    ]
+    assert (without == expected) == (name == "one_row")  # where all of them follow the last code
+
+
+def test_weights_belong_to_codes_not_to_slots() -> None:
+    weights = tuple((1.5 + n % 3,) for n in range(12))
+    _check(PROMPTS, ImagePlan(3, 4, weights, EMU3))
+
+
+def test_a_forced_token_takes_no_forward_and_no_product_with_the_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widths: list[int] = []
+    products: list[int] = []
+    forward, product = Decoder.forward, Linear.__call__
+
+    def recorded(self: Decoder, inputs: Tensor, *arguments: Any) -> Tensor:
+        widths.append(inputs.shape[1])
+        return forward(self, inputs, *arguments)
+
+    def counted(self: Linear, x: Tensor) -> Tensor:
+        if self.weight.shape[0] == CODES and x.ndim == 2:
+            products.append(len(x))
+        return product(self, x)
+
+    monkeypatch.setattr(Decoder, "forward", recorded)
+    monkeypatch.setattr(Linear, "__call__", counted)
+    output = _decode(PROMPTS, ImagePlan(3, 4, GUIDED, EMU3), PROTOCOL, SEEDS)
+    assert widths == [5, *[1, 1, 1], *[2, 1, 1, 1], *[2, 1, 1, 1]]
+    assert products == [6] * 12
+    assert output.steps == [11] * 3
+
+
+def test_speculation_pays_no_forward_for_a_forced_token() -> None:
+    greedy = dataclasses.replace(PROTOCOL, temperature=0)
+    output = _decode(PROMPTS, ImagePlan(3, 4, GUIDED, EMU3), greedy, SEEDS, window=2)
+    assert max(output.steps) <= 11
+
+
+@pytest.mark.parametrize("window", [0, 1, 4])
+def test_scores_that_are_not_finite_are_named_by_their_code(window: int) -> None:
+    weights = _weights()
+    weights["model.embed_tokens.weight"][14] = torch.nan  # every end of line
+    decoder = Decoder(CONFIG, weights)
+    output = _decode(PROMPTS, ImagePlan(3, 4, GUIDED, EMU3), PROTOCOL, SEEDS, window, decoder)
+    if window < 2:
+        assert output.failed_at.tolist() == [4, 4, 4]
+    else:  # a value that is NaN behind a token in its window spreads to it: masked, it is 0 times NaN
+        assert all(0 < code <= 4 for code in output.failed_at.tolist())
+
+
 def test_a_guess_is_the_token_above() -> None:
     decoder = _decoder()
     vocabulary = Vocabulary(decoder, VISUAL_IDS, full_vocab=False)
@@ -146,3 +234,10 @@ def test_a_guess_is_the_token_above() -> None:
         speculation._guess(torch.tensor([[3, 4, 5, 6]]))
     # The last two places of the first row repeat the last token; the second row repeats the first.
     assert speculation.sampled_ids[0, :8].tolist() == [100, 101, 102, 102, 102, 100, 101, 107]
+
+
+def test_a_guess_above_skips_the_ends_of_lines() -> None:
+    codes, above, forced = slot_tables(ImagePlan(2, 3, forced={3: 14}), 9)
+    assert codes == [0, 1, 2, 5, 3, 4, 5, 5, 5]
+    assert above == [-1, -1, -1, -1, 0, 1, 2, -1, -1]
+    assert forced == [-1, -1, -1, 14, -1, -1, -1, -1, -1]
