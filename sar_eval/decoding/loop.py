@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sar_eval.decoding.guidance import weight_table
 from sar_eval.decoding.linear import Linear
@@ -21,6 +22,7 @@ from sar_eval.decoding.transformer import Decoder, KVCache
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.types import DrawProtocol
 
+Row = Sequence[int] | Tensor  # what stands before an image: token ids, or embeddings `[length, hidden]`
 Step = Callable[..., None]  # of whole numbers: slots to attend to, and forced tokens
 GRAPH_LENGTH_MULTIPLE = 256  # a captured step attends to a multiple of so many slots
 
@@ -82,33 +84,46 @@ class Vocabulary:
 
 
 def prefill(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], cache: KVCache, device: torch.device
+    decoder: Decoder, prompts: Sequence[Row], cache: KVCache, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Compute the prompts' keys and values; equal prompts are computed once.
 
     Args:
         decoder: the weights.
-        prompts: token ids of R rows.
+        prompts: R rows of any length from 1. Embeddings count as equal where they are one tensor.
         cache: filled here; of R rows, with a slot for every prompt token.
         device: of the cache.
 
     Returns:
         Hidden states `[R, hidden]` of the prompts' last tokens, and their lengths int64 `[R, 1]`.
     """
-    unique = list(dict.fromkeys(map(tuple, prompts)))
-    index_of = {prompt: index for index, prompt in enumerate(unique)}
-    length = max(map(len, unique))
-    # Padded on the right: the slots of the padding are overwritten by the image before they are read.
-    tokens = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in unique], device=device)
+    keys = [id(prompt) if isinstance(prompt, Tensor) else tuple(prompt) for prompt in prompts]
+    unique = dict(zip(keys, prompts, strict=True))
+    index_of = {key: index for index, key in enumerate(unique)}
+    tokens = _padded(list(unique.values()), decoder)
+    length = tokens.shape[1]
     positions = torch.arange(length, device=device).expand(len(unique), -1)
     unique_cache = decoder.new_cache(len(unique), length)
     hidden = decoder.forward(tokens, positions, unique_cache, length)
-    lengths = torch.tensor([len(prompt) for prompt in unique], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in unique.values()], device=device)
     last = hidden[torch.arange(len(unique), device=device), lengths - 1]
-    indices = torch.tensor([index_of[tuple(prompt)] for prompt in prompts], device=device)
+    indices = torch.tensor([index_of[key] for key in keys], device=device)
     cache.keys[:, :, :, :length] = unique_cache.keys[:, indices]
     cache.values[:, :, :, :length] = unique_cache.values[:, indices]
     return last[indices], lengths[indices, None]
+
+
+def _padded(rows: Sequence[Row], decoder: Decoder) -> Tensor:
+    """Ids `[R, T]`, or if a row is given as embeddings, the embeddings of all `[R, T, hidden]`.
+
+    Padded on the right: the slots of the padding are overwritten by the image before they are read.
+    """
+    table = decoder.embedding
+    if any(isinstance(row, Tensor) for row in rows):
+        embedded = [row.to(table) if isinstance(row, Tensor) else table[list(row)] for row in rows]
+        return pad_sequence(embedded, batch_first=True)
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], device=table.device)
 
 
 class BatchDecoder:
@@ -174,11 +189,11 @@ class BatchDecoder:
         enough = max_prompt_length <= self.max_prompt_length and scored <= self.scored
         return batch_size == self.batch_size and enough
 
-    def run(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> DecodeOutput:
+    def run(self, prompts: Sequence[Row], keys: Tensor) -> DecodeOutput:
         """Decode B draws.
 
         Args:
-            prompts: token ids of B prompted rows, then of the B rows of each other branch.
+            prompts: B prompted rows, then the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
         """
         hidden, lengths = prefill(self.decoder, prompts, self.cache, self.keys.device)

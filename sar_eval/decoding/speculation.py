@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sar_eval.decoding.guidance import weight_table
-from sar_eval.decoding.loop import DecodeOutput, Vocabulary, prefill
+from sar_eval.decoding.loop import DecodeOutput, Row, Vocabulary, prefill
 from sar_eval.decoding.sampling import sample
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.families.image_plan import ImagePlan
@@ -34,7 +34,7 @@ class SpeculativeDecoder:
         vocabulary: Vocabulary,
         protocol: DrawProtocol,
         plan: ImagePlan,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Row],
         keys: Tensor,
         window: int,
     ) -> None:
@@ -45,7 +45,7 @@ class SpeculativeDecoder:
             vocabulary: the tokens to sample from.
             protocol: temperature, top-k and top-p are used.
             plan: of the images, of N codes each, of their forced tokens and their guidance.
-            prompts: token ids of B prompted rows, then of the B rows of each other branch.
+            prompts: B prompted rows, then the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.
             window: slots sampled by one forward.
         """

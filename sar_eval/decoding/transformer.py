@@ -87,12 +87,13 @@ class Decoder:
         between prompt and image. A token attends to its row's slots up to its own.
 
         Args:
-            tokens: ids `[R, T]`; their keys and values are written to the slots `positions`.
+            tokens: ids `[R, T]`, or embeddings `[R, T, hidden]` in their place; their keys and values are
+                written to the slots `positions`.
             positions: int64 `[R, T]`, both the rotary position and the slot.
             cache: of R rows.
             length: how many slots attention reads, at least the greatest position + 1.
         """
-        x = F.embedding(tokens, self.embedding)
+        x = tokens if tokens.is_floating_point() else F.embedding(tokens, self.embedding)
         angles = positions[..., None].float() * self.inverse_frequencies
         angles = torch.cat([angles, angles], -1)[:, None]
         rotary = angles.cos().to(x.dtype), angles.sin().to(x.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sar_eval.decoding.linear import Linear
-from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Vocabulary
+from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Row, Vocabulary, prefill
 from sar_eval.decoding.noise import gumbel, noise_keys
 from sar_eval.decoding.speculation import SpeculativeDecoder, slot_tables
 from sar_eval.decoding.transformer import Decoder
@@ -27,7 +27,6 @@ PROTOCOL = DrawProtocol("test", 0)
 GUIDED = ((3.0,),)
 SEEDS = (5, 2**40 + 1, 77)
 PROMPTS = [[[1, 2, 3], [4, 5]], [[6], [4, 5]], [[7, 8, 9, 10, 11], [12]]]  # of each draw its branches
-Row = Sequence[int]
 Draws = Sequence[Sequence[Row]]
 
 
@@ -85,9 +84,11 @@ def _reference(rows: Sequence[Row], plan: ImagePlan, protocol: DrawProtocol, see
 @torch.inference_mode()
 def _logits(row: Row, after: list[int]) -> Tensor:
     """Of the token after a whole sequence, computed without what was computed before."""
-    decoder, ids = _decoder(), torch.tensor([[*row, *after]])
-    length = ids.shape[1]
-    hidden = decoder.forward(ids, torch.arange(length)[None], decoder.new_cache(1, length), length)
+    decoder = _decoder()
+    before = row if isinstance(row, Tensor) else decoder.embedding[list(row)]
+    inputs = torch.cat([before, decoder.embedding[after]])[None]
+    length = inputs.shape[1]
+    hidden = decoder.forward(inputs, torch.arange(length)[None], decoder.new_cache(1, length), length)
     return (hidden[0, -1] @ decoder.head.T)[TEXT:]
 
 
@@ -220,6 +221,48 @@ def test_scores_that_are_not_finite_are_named_by_their_code(window: int) -> None
         assert output.failed_at.tolist() == [4, 4, 4]
     else:  # a value that is NaN behind a token in its window spreads to it: masked, it is 0 times NaN
         assert all(0 < code <= 4 for code in output.failed_at.tolist())
+
+
+def _as_embeddings(draws: Draws, branches: Sequence[int]) -> Draws:
+    table = _decoder().embedding
+    return [
+        [table[list(row)].clone() if n in branches else row for n, row in enumerate(rows)] for rows in draws
+    ]
+
+
+@pytest.mark.parametrize("branches", [(0,), (1,), (0, 1)], ids=str)
+def test_ids_and_their_embeddings_are_the_same_prompt(branches: Sequence[int]) -> None:
+    plan = ImagePlan(3, 4, GUIDED, EMU3)
+    assert _check(_as_embeddings(PROMPTS, branches), plan) == _check(PROMPTS, plan)
+
+
+def test_embeddings_of_any_length_that_are_no_tokens_are_a_prompt() -> None:
+    """As LlamaGen's text features, of which the negative rows are one tensor's beginning."""
+    generator = torch.Generator().manual_seed(1)
+    features, learned = torch.randn(3, 6, 32, generator=generator), torch.randn(6, 32, generator=generator)
+    draws = [[features[n, :length], learned[:length]] for n, length in enumerate((6, 1, 3))]
+    _check(draws, ImagePlan(3, 4, GUIDED))
+
+
+def test_equal_prompts_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    forward = Decoder.forward
+
+    def recorded(self: Decoder, inputs: Tensor, *arguments: Any) -> Tensor:
+        rows.append(len(inputs))
+        return forward(self, inputs, *arguments)
+
+    monkeypatch.setattr(Decoder, "forward", recorded)
+    decoder, negative = _decoder(), torch.randn(2, 32)
+    for prompts in ([[1, 2], [3], [1, 2], [1, 2]], [[1, 2], negative, [1, 2], negative]):
+        cache = decoder.new_cache(4, 2)
+        with torch.inference_mode():
+            hidden, lengths = prefill(decoder, prompts, cache, torch.device("cpu"))
+        assert lengths.tolist() == [[len(prompt)] for prompt in prompts]
+        assert hidden[0].equal(hidden[2])
+        assert cache.keys[:, 0].equal(cache.keys[:, 2])
+        assert not hidden[0].equal(hidden[1])
+    assert rows == [2, 2]
 
 
 def test_a_guess_is_the_token_above() -> None:
