@@ -121,6 +121,13 @@ class HowToDraw:
     )
     top_k: int | None = option("0 keeps all.", "protocol", panel=PROTOCOL, low=0, high=1_000_000)
     top_p: float | None = option("1 keeps all.", "protocol", panel=PROTOCOL, above=0, high=1)
+    min_p: float | None = option(
+        "Share of the likeliest token's probability that the others must have; 0 keeps all.",
+        "protocol",
+        panel=PROTOCOL,
+        low=0,
+        high=1,
+    )
     resolution: int | None = option("Side in pixels.", "protocol", panel=PROTOCOL, high=8192)
     negative_prompt: str | None = option("Text of the negative branch.", "protocol", panel=PROTOCOL)
     full_vocab: bool | None = option(

@@ -72,7 +72,7 @@ class RunSpec:
     @property
     def digest(self) -> str:
         """Hash of what decides the images: not the judge, the batch size, names, or paths."""
-        parts = asdict(self)
+        parts = asdict(self) | {"protocol": self.protocol.to_json()}
         del parts["protocol"]["name"]
         for name in NOT_IN_DIGEST:
             del parts[name]
@@ -100,7 +100,7 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Json]:
         """As `run.json` stores it."""
-        data = asdict(self)
+        data = asdict(self) | {"protocol": self.protocol.to_json()}
         del data["beside"]  # the run's own is not
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any
@@ -337,6 +337,7 @@ class DrawProtocol:
         temperature: 0 takes the likeliest token.
         top_k: only the k likeliest visual tokens; 0 keeps all.
         top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
+        min_p: only tokens of at least this share of the likeliest one's probability; 0 keeps all.
         resolution: side of the square image in pixels.
         prefixes: a set of prefixes (see `families.prompting`), of which each branch of each draw gets one
             by the draw's seed, in place of `prefix`; "" for none.
@@ -355,3 +356,9 @@ class DrawProtocol:
     prefixes: str = ""
     full_vocab: bool = False
     truncate: bool = False
+    min_p: float = 0.0
+
+    def to_json(self) -> dict[str, Json]:
+        """As it is stored and hashed: `min_p` only where it is set, so that older digests stay."""
+        data = asdict(self)
+        return data if self.min_p else {name: data[name] for name in data if name != "min_p"}

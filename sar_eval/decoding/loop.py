@@ -144,7 +144,7 @@ class BatchDecoder:
         Args:
             decoder: the weights.
             vocabulary: the tokens to sample from.
-            protocol: temperature, top-k and top-p are used.
+            protocol: temperature, top-k, top-p and min-p are used.
             batch_size: B, in draws; of K branches each, so there are K * B rows.
             max_prompt_length: tokens of the longest prompt.
             plan: of the images, of N codes each, of their forced tokens and their guidance.

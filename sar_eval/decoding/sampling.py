@@ -1,7 +1,8 @@
-"""From logits to the next visual token: guidance, temperature, top-k, top-p, Gumbel noise."""
+"""From logits to the next visual token: guidance, temperature, top-k, top-p, min-p, Gumbel noise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,17 @@ def apply_top_k_top_p(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     return scores
 
 
+def apply_min_p(scores: Tensor, min_p: float) -> Tensor:
+    """Set `[B, V]` scores of tokens less probable than `min_p` times the likeliest one to -inf.
+
+    Min-p sampling (Nguyen et al., arXiv 2407.01082). With p the softmax of the scores, p >= min_p * max p
+    is score >= max score + log min_p. It comes after top-k and top-p, as in transformers.
+    """
+    if min_p == 0:
+        return scores
+    return scores.masked_fill(scores < scores.amax(-1, keepdim=True) + math.log(min_p), -torch.inf)
+
+
 class Scored(NamedTuple):
     """One sampled token of each of B draws, with its log-probabilities.
 
@@ -38,8 +50,8 @@ class Scored(NamedTuple):
         indices: into the vocabulary, int64 `[B]`.
         finite: whether the scores were finite, boolean `[B]`.
         log_probs: float32 `[B]`, under the distribution that was sampled from.
-        conditional: float32 `[B]`, under the prompted branch alone, at the same temperature, without top-k
-            and top-p.
+        conditional: float32 `[B]`, under the prompted branch alone, at the same temperature, without top-k,
+            top-p and min-p.
     """
 
     indices: Tensor
@@ -61,7 +73,7 @@ def sample(
         logits: `[K * B, V]`, the rows of the K branches one after the other, the prompted one first.
         keys: noise keys int32 `[B, 2]` of this position (see `noise.noise_keys`).
         noise_ids: the ids under which the noise of the V tokens is computed, int32 `[V]`.
-        protocol: temperature, top-k and top-p are used, and guidance where there are no weights.
+        protocol: temperature, top-k, top-p and min-p are used, and guidance where there are no weights.
         weights: of guidance (see `apply_guidance`); None for two branches combined by
             `protocol.guidance`, or one where it is 1.
 
@@ -95,7 +107,7 @@ def sample_and_score(
 
 
 def process_logits(logits: Tensor, protocol: DrawProtocol, weights: Weights | None = None) -> Tensor:
-    """Apply guidance, temperature, top-k and top-p; at temperature 0 guidance alone.
+    """Apply guidance, temperature, top-k, top-p and min-p; at temperature 0 guidance alone.
 
     Args:
         logits, weights: as for `sample`.
@@ -109,7 +121,8 @@ def process_logits(logits: Tensor, protocol: DrawProtocol, weights: Weights | No
     scores = apply_guidance(logits, weights)
     if protocol.temperature == 0:
         return scores
-    return apply_top_k_top_p(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+    scores = apply_top_k_top_p(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+    return apply_min_p(scores, protocol.min_p)
 
 
 def log_probabilities(scores: Tensor, indices: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class SpeculativeDecoder:
         Args:
             decoder: the weights.
             vocabulary: the tokens to sample from.
-            protocol: temperature, top-k and top-p are used.
+            protocol: temperature, top-k, top-p and min-p are used.
             plan: of the images, of N codes each, of their forced tokens and their guidance.
             prompts: B prompted rows, then the B rows of each other branch.
             keys: noise keys int32 `[N, B, 2]`.

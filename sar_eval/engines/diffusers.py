@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 OWNER = "engine 'diffusers'"
 _UNCHECKED = "--engine-option without=safety_checker"
 # Fields of a protocol that belong to sampling tokens, and what they are where none are sampled.
-TOKEN_FIELDS: Mapping[str, Json] = {"temperature": 1, "top_k": 0, "top_p": 1, "full_vocab": False}
+TOKEN_FIELDS: Mapping[str, Json] = {
+    "temperature": 1,
+    "top_k": 0,
+    "top_p": 1,
+    "min_p": 0,
+    "full_vocab": False,
+}
 
 
 @dataclass(frozen=True, slots=True)

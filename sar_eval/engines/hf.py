@@ -89,7 +89,7 @@ class HfEngine(TokenEngine):
         import torch
 
         from sar_eval.decoding.noise import gumbel
-        from sar_eval.decoding.sampling import apply_top_k_top_p
+        from sar_eval.decoding.sampling import apply_min_p, apply_top_k_top_p
 
         protocol, first_visual = self.protocol, self.checkpoint.text_vocab_size
         first = 0 if protocol.full_vocab else first_visual
@@ -99,6 +99,7 @@ class HfEngine(TokenEngine):
         start = first - first_visual
         noise_ids = torch.arange(start, start + scores.shape[1], dtype=torch.int32)
         scores = apply_top_k_top_p(scores / protocol.temperature, protocol.top_k, protocol.top_p)
+        scores = apply_min_p(scores, protocol.min_p)
         return (scores + gumbel(keys, noise_ids.to(keys.device))).argmax(-1) + first
 
 

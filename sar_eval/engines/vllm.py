@@ -229,6 +229,7 @@ class VllmEngine(TokenEngine):
                 p.top_k,
                 float(p.top_p),
                 return_log_probabilities,
+                float(p.min_p),
             )
             for n, draw in enumerate(draws)
         ]
@@ -241,11 +242,12 @@ class VllmEngine(TokenEngine):
         """Decode the visual codes of a wave and their log-probabilities.
 
         A request of vLLM returns one number per token, so with guidance off there are no conditional ones
-        unless they are the same, that is without top-k and top-p.
+        unless they are the same, that is without top-k, top-p and min-p.
         """
         outputs = self.driver.generate(self.requests(draws, return_log_probabilities=True))
         last = 0 if self._branches == 1 else 1
-        same = last == 0 and not self.protocol.top_k and self.protocol.top_p == 1
+        p = self.protocol
+        same = last == 0 and not p.top_k and p.top_p == 1 and not p.min_p
         return replace(
             self._decode_output(outputs),
             log_probs=self._log_probs(outputs, 0),

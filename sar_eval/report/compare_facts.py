@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sar_eval.comparisons import Comparison, RunFacts, Side
 from sar_eval.types import Json, Metric
@@ -66,7 +66,7 @@ def _settings(side: Side) -> dict[str, dict[str, Json]]:
 
 
 def _protocol(facts: RunFacts) -> dict[str, Json]:
-    protocol: dict[str, Json] = asdict(facts.protocol)
+    protocol = facts.protocol.to_json()
     if facts.is_imported:
         return {name: protocol[name] if name == "name" else NOT_KNOWN for name in protocol}
     return protocol

@@ -138,7 +138,7 @@ def dpo(
     facts = {
         "options": asdict(options),
         "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest},
-        "protocol": asdict(protocol),
+        "protocol": protocol.to_json(),
         "runs": [run.facts() for run in runs],
         "pairs": len(pairs),
         "pairs_digest": _digest(pairs),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sar_eval.decoding.sampling import apply_top_k_top_p
+from sar_eval.decoding.sampling import apply_min_p, apply_top_k_top_p
 from sar_eval.errors import BadInput
 from sar_eval.types import DrawProtocol
 
@@ -50,6 +50,7 @@ class _Sampling:
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
 
 
 class GuidedPolicy(nn.Module):
@@ -71,7 +72,7 @@ class GuidedPolicy(nn.Module):
         Args:
             model: with `.model`, which gives `last_hidden_state`, and `.lm_head` without a bias.
             visual_ids: ids of the visual tokens, the rows of the head that count.
-            protocol: guidance, temperature, top-k and top-p that pictures are drawn with.
+            protocol: guidance, temperature, top-k, top-p and min-p that pictures are drawn with.
             mode: one of `MODES`.
 
         Raises:
@@ -86,6 +87,7 @@ class GuidedPolicy(nn.Module):
             protocol.temperature,
             protocol.top_k if narrow else 0,
             protocol.top_p if narrow else 1.0,
+            protocol.min_p if narrow else 0.0,
         )
 
     def forward(self, prompts: Prompts, codes: Tensor, entropy: bool = True) -> TokenScores:
@@ -164,15 +166,17 @@ class GuidedPolicy(nn.Module):
         return torch.lerp(negative.float(), prompted, scale) @ head.T
 
     def _narrowed(self, scores: Tensor, codes: Tensor) -> Tensor:
-        """Top-k and top-p as the engine applies them; the sampled token always stays.
+        """Top-k, top-p and min-p as the engine applies them; the sampled token always stays.
 
         After an update it may have left the set; it then keeps its score, so that the ratio is small
         instead of zero and the gradient finite.
         """
-        if not self.sampling.top_k and self.sampling.top_p == 1:
+        sampling = self.sampling
+        if not sampling.top_k and sampling.top_p == 1 and not sampling.min_p:
             return scores
         with torch.no_grad():
-            kept = apply_top_k_top_p(scores, self.sampling.top_k, self.sampling.top_p).isfinite()
+            narrowed = apply_top_k_top_p(scores, sampling.top_k, sampling.top_p)
+            kept = apply_min_p(narrowed, sampling.min_p).isfinite()
             kept.scatter_(1, codes[:, None], value=True)
         return scores if bool(kept.all()) else scores.masked_fill(~kept, -torch.inf)
 

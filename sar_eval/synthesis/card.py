@@ -174,7 +174,7 @@ def _making(summary: SetSummary, words: CardWords) -> str:
         ("Their licence", _plain(words.prompts_licence or NOT_STATED)),
         ("Licence of this set", _plain(words.licence or NOT_STATED)),
         ("Engine", f"{code(run.engine)} {_plain(run.engine_version)}, {code(run.dtype)}"),
-        ("Sampling", code(json.dumps(asdict(run.protocol), sort_keys=True))),
+        ("Sampling", code(json.dumps(run.protocol.to_json(), sort_keys=True))),
         *measures,
         ("Digest of the spec", code(spec.digest)),
     ]

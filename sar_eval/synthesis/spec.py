@@ -96,7 +96,7 @@ class SetSpec:
         selection = self.selection
         return {
             "the checkpoint's weights": self.run.checkpoint_digest,
-            "the protocol": {**asdict(self.run.protocol), "name": ""},
+            "the protocol": {**self.run.protocol.to_json(), "name": ""},
             "the engine": [self.run.engine, self.run.engine_version, self.run.dtype],
             "seed": self.run.seed,
             "best-of": self.best_of,

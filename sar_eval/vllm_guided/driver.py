@@ -33,7 +33,7 @@ class ImageRequest:
     Attributes:
         prompts: the checkpoint's token ids of the prompt and, with guidance, of the negative prompt.
         seed: of the draw.
-        guidance, temperature, top_k, top_p: how to sample.
+        guidance, temperature, top_k, top_p, min_p: how to sample.
         return_log_probabilities: also return log-probabilities.
     """
 
@@ -44,11 +44,12 @@ class ImageRequest:
     top_k: int = 0
     top_p: float = 1.0
     return_log_probabilities: bool = False
+    min_p: float = 0.0
 
     def branch(self, pair_id: str, is_negative: bool, start: int) -> Branch:
         """One of its branches, for the logits processor."""
         sampling = (self.guidance, self.temperature, self.top_k, self.top_p, self.return_log_probabilities)
-        return Branch(pair_id, is_negative, self.seed, start, *sampling)
+        return Branch(pair_id, is_negative, self.seed, start, *sampling, self.min_p)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def check_requests(
     Images with the same guidance share a temperature, so that an engine samples them together.
     """
     plain = [
-        replace(request, temperature=1.0, top_k=0, top_p=1.0, return_log_probabilities=True)
+        replace(request, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, return_log_probabilities=True)
         for request in requests
     ]
     strong = [

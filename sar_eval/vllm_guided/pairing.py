@@ -96,7 +96,7 @@ class Branch:
         is_negative: whether it is the negative branch.
         seed: of the draw.
         start: number of visual tokens that are already in its prompt.
-        guidance, temperature, top_k, top_p: how to sample (see `DrawProtocol`).
+        guidance, temperature, top_k, top_p, min_p: how to sample (see `DrawProtocol`).
         return_log_probabilities: also return log-probabilities.
     """
 
@@ -109,6 +109,7 @@ class Branch:
     top_k: int = 0
     top_p: float = 1.0
     return_log_probabilities: bool = False
+    min_p: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data."""
@@ -146,6 +147,7 @@ class Branch:
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
+            min_p=self.min_p,
         )
 
 
@@ -186,7 +188,7 @@ class PairSampler:
 
         That one becomes 0, or with `return_log_probabilities` the token's log-probability: in a prompted
         row under the distribution it was sampled from, in a negative row under the prompted branch alone
-        (with temperature, without top-k and top-p).
+        (with temperature, without top-k, top-p and min-p).
 
         Args:
             logits: float32 `[R, columns]`.

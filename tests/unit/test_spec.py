@@ -50,6 +50,7 @@ def test_the_digest_knows_what_decides_the_images(spec: RunSpec) -> None:
         {"engine_version": "2"},
         {"protocol": replace(spec.protocol, guidance=1.0)},
         {"protocol": replace(spec.protocol, full_vocab=True)},
+        {"protocol": replace(spec.protocol, min_p=0.1)},
         {"engine_options": {"quantization": "fp8"}},
     ]
     assert {replace(spec, **change).digest for change in same} == {spec.digest}
@@ -152,3 +153,12 @@ def test_an_unknown_set_of_prefixes_is_reported(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, "[protocol]\nprefixes = 'simplaer'\n")
     with pytest.raises(UnknownName, match="did you mean 'simplear'"):
         resolve(load_recipe(str(recipe)), "demo:sft", {})
+
+
+def test_min_p_is_stored_and_hashed_only_where_it_is_set(spec: RunSpec) -> None:
+    """Runs of earlier versions, which have no such key, keep their digest."""
+    assert "min_p" not in spec.to_json()["protocol"]
+    assert RunSpec.from_json(spec.to_json()) == spec
+    other = replace(spec, protocol=replace(spec.protocol, min_p=0.1))
+    assert other.to_json()["protocol"]["min_p"] == 0.1
+    assert RunSpec.from_json(other.to_json()) == other

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2ForCausalLM
+from transformers import MinPLogitsWarper, Qwen2ForCausalLM
 
 from sar_eval.decoding import sampling
 from sar_eval.decoding.guidance import apply_guidance
 from sar_eval.decoding.noise import gumbel, gumbel_from_bits, noise_keys
-from sar_eval.decoding.sampling import apply_top_k_top_p, process_logits, sample, sample_and_score
+from sar_eval.decoding.sampling import (
+    apply_min_p,
+    apply_top_k_top_p,
+    process_logits,
+    sample,
+    sample_and_score,
+)
 from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
@@ -99,6 +105,7 @@ def test_noise_is_finite_for_every_hash() -> None:
         {"top_k": 40, "temperature": 0.7},
         {"top_p": 0.6},
         {"top_k": 300, "top_p": 0.9, "guidance": 1.0},
+        {"min_p": 0.1},
     ],
     ids=str,
 )
@@ -177,6 +184,17 @@ def test_weights_of_each_draw_do_not_depend_on_the_batch(
         monkeypatch.setattr(sampling, "CHUNK_SCORES", chunk * 40)
         for sampler in SAMPLERS:
             assert sampler(logits.flatten(0, 1), keys, ids, PROTOCOL, weights)[0].tolist() == alone
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.01, 0.3, 1.0])
+def test_min_p_is_that_of_transformers(min_p: float) -> None:
+    scores = 2 * torch.randn(40, 300, generator=torch.Generator().manual_seed(1))
+    expected = MinPLogitsWarper(min_p)(None, scores) if min_p else scores
+    assert torch.equal(apply_min_p(scores, min_p), expected)
+    narrowed = apply_top_k_top_p(scores, 50, 0.9)
+    expected = MinPLogitsWarper(min_p)(None, narrowed) if min_p else narrowed
+    protocol = dataclasses.replace(PROTOCOL, guidance=1.0, top_k=50, top_p=0.9, min_p=min_p)
+    assert torch.equal(process_logits(scores, protocol), expected)
 
 
 def test_top_k_and_top_p_keep_the_most_likely_tokens() -> None:

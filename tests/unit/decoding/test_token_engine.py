@@ -47,6 +47,7 @@ def _tokens(engine: NativeEngine | HfEngine, number: int = 6) -> dict[str, tuple
         {"top_p": 0.7},
         {"temperature": 0.0},
         {"full_vocab": True},
+        {"min_p": 0.05, "guidance": 1.0},
     ],
     ids=str,
 )

@@ -44,15 +44,17 @@ def _expected(policy: GuidedPolicy, protocol: DrawProtocol, prompts, codes) -> t
     return found
 
 
-@pytest.mark.parametrize("protocol", [GUIDED, PLAIN, replace(GUIDED, top_k=40, top_p=0.95)])
+@pytest.mark.parametrize(
+    "protocol", [GUIDED, PLAIN, replace(GUIDED, top_k=40, top_p=0.95), replace(GUIDED, min_p=0.5)]
+)
 def test_log_probabilities_are_those_of_the_sampler(checkpoint, drawn, protocol) -> None:
     prompts, codes = drawn
     policy = load_policy(checkpoint, protocol)
     with torch.no_grad():
         found, expected = policy(prompts, codes).log_probs, _expected(policy, protocol, prompts, codes)
-    kept = expected.isfinite()  # a random code may be none of those that top-k and top-p keep
+    kept = expected.isfinite()  # a random code may be none of those that top-k, top-p or min-p keep
     assert kept.any()
-    if protocol.top_k:
+    if protocol.top_k or protocol.min_p:
         assert not kept.all()
         assert found.isfinite().all()
     else:

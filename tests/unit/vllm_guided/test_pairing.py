@@ -129,9 +129,10 @@ def test_log_probabilities_are_those_of_the_sampled_token() -> None:
 
 
 def test_a_branch_is_converted_to_plain_data_and_back() -> None:
-    branch = Branch("a", True, 2**62, 5, 3.0, 0.5, 10, 0.9, True)
+    branch = Branch("a", True, 2**62, 5, 3.0, 0.5, 10, 0.9, True, 0.1)
     assert Branch.from_dict(branch.to_dict()) == branch
-    assert branch.protocol == DrawProtocol("branch", 0, guidance=3.0, temperature=0.5, top_k=10, top_p=0.9)
+    sampling = {"guidance": 3.0, "temperature": 0.5, "top_k": 10, "top_p": 0.9, "min_p": 0.1}
+    assert branch.protocol == DrawProtocol("branch", 0, **sampling)
 
 
 @pytest.mark.parametrize("wrong", [{"pair_id": 3}, {"guidance": "6"}, {"unknown": 1}, {"is_negative": 0}])
