@@ -101,7 +101,9 @@ def match_network(
         raise BadInput(f"{where}: the weights have no tensor {prefix + lost[0]!r}{more}")
     left = sorted(prefix + name for name in found.keys() - names.values() if not _needless(naming, name))
     if left:
-        raise BadInput(f"{where}: {describe_foreign(left, 'the network that was expected here')}")
+        raise BadInput(
+            f"{where}: {describe_foreign(left, 'no part of the network that was expected here')}"
+        )
     if empty := [prefix + name for name in names.values() if math.prod(found[name]) == 0]:
         raise BadInput(f"{where}: {describe_empty(empty)}")
     for ours, name in names.items():

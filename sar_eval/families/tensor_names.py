@@ -140,13 +140,15 @@ def _check_shape(
         raise BadInput(f"{where}: tensor {name!r} is {shape}, config.json says {size}")
 
 
-def describe_foreign(names: list[str], whole: str = "the decoder that config.json describes") -> str:
-    """What tensors are that no decoder has, or not the one that is called `whole`."""
+def describe_foreign(
+    names: list[str], why: str = "no part of the decoder that config.json describes"
+) -> str:
+    """What tensors are that no decoder has, or, as `why` says, not this one."""
     for pattern, kind in _KINDS:
         if found := [name for name in names if re.fullmatch(pattern, name)]:
             return f"{len(found)} tensors are {kind} ({found[0]}, ...)"
     return (
-        f"{len(names)} tensors are no part of {whole} "
+        f"{len(names)} tensors are {why} "
         f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): they are of another model, or "
         "config.json is"
     )
