@@ -89,7 +89,9 @@ def test_the_image_is_sent_losslessly(chat: FakeChatServer) -> None:
 def test_each_failure_is_an_error_of_its_question_alone(
     chat: FakeChatServer, question: str, error: str, attempts: int
 ) -> None:
-    red, bad, blue = ask(chat, "red?", question, "blue?", timeout_s=1.0 if question == "hang" else 60.0)
+    red, bad, blue = ask(
+        chat, "red?", question, "blue?", timeout_s={"hang": 1.0, "drip": 0.5}.get(question, 60.0)
+    )
     assert (red.yes, red.error, blue.yes, blue.error) == (True, None, False, None)
     assert (bad.yes, bad.soft) == (None, None)
     assert (bad.error or "").startswith(error)
