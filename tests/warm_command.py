@@ -140,7 +140,7 @@ def main() -> None:
 
 def _command(request: Mapping[str, Any]) -> None:
     """In the child: be a new process that runs the command line."""
-    from sar_eval.__main__ import main as sar_eval
+    from sar_eval import __main__ as program
 
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -153,10 +153,11 @@ def _command(request: Mapping[str, Any]) -> None:
     context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: context(method and "fork")  # type: ignore
     os.register_at_fork(after_in_child=_default_signals)
-    sys.argv = ["sar-eval", *request["words"]]
+    sys.modules["__main__"] = program  # its name and package are in the usage that a bad flag prints
+    sys.argv = [str(program.__file__), *request["words"]]
     code = 70
     try:
-        code = _exit_code(sar_eval)
+        code = _exit_code(program.main)
     finally:
         with contextlib.suppress(OSError, ValueError):  # closed by whom the test made it so
             sys.stdout.flush()

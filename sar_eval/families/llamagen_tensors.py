@@ -22,10 +22,8 @@ from sar_eval.families.network_tensors import MatchedNetwork, Naming, match_netw
 from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, decoder_shapes
 
 PREFIX_PLACES = 120  # embeddings of the caption, with those that are masked
-ROPE_THETA, NORM_EPS = (
-    10000.0,
-    1e-5,
-)  # defaults of the authors' ModelArgs, which no script of theirs changes
+# Defaults of the authors' ModelArgs, which no script of theirs changes.
+ROPE_THETA, NORM_EPS = 10000.0, 1e-5
 # Layers and width to heads (GPT-B to GPT-7B in the authors' gpt.py).
 HEADS = {
     (12, 768): 12,
