@@ -110,9 +110,14 @@ class HowToDraw:
         is_name=True,
     )
     local_only: bool = option("Never ask the hub: folders and its cache.", "run", default=False, panel=WHAT)
-    protocol: str | None = option("A preset: simplear or simplear-paper.", "run", panel=PROTOCOL)
+    protocol: str | None = option(
+        "A preset of the checkpoint's family, as simplear, simplear-paper or janus-pro.",
+        "run",
+        panel=PROTOCOL,
+    )
     prefix: str | None = option("", "protocol")
     prefixes: str | None = option("", "protocol")
+    template: str | None = option("", "protocol")
     guidance: float | None = option(
         "Guidance scale; 1 is off.", "protocol", panel=PROTOCOL, low=0, high=1000
     )

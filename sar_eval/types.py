@@ -338,6 +338,8 @@ class DrawProtocol:
         top_k: only the k likeliest visual tokens; 0 keeps all.
         top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
         min_p: only tokens of at least this share of the likeliest one's probability; 0 keeps all.
+        template: name of a template of the checkpoint's family, which puts a prompt as the authors of a
+            checkpoint do; "" for what the checkpoint's own files say.
         resolution: side of the square image in pixels.
         prefixes: a set of prefixes (see `families.prompting`), of which each branch of each draw gets one
             by the draw's seed, in place of `prefix`; "" for none.
@@ -357,8 +359,9 @@ class DrawProtocol:
     full_vocab: bool = False
     truncate: bool = False
     min_p: float = 0.0
+    template: str = ""
 
     def to_json(self) -> dict[str, Json]:
-        """As it is stored and hashed: `min_p` only where it is set, so that older digests stay."""
+        """As it is stored and hashed: newer fields only where they are set, so that older digests stay."""
         data = asdict(self)
-        return data if self.min_p else {name: data[name] for name in data if name != "min_p"}
+        return {name: value for name, value in data.items() if value or name not in ("min_p", "template")}

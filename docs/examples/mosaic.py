@@ -16,8 +16,11 @@ import numpy as np
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.family import CheckpointFiles, Family
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.locate import locate_folder
+from sar_eval.families.prompting import refuse_fields
 from sar_eval.families.tensor_names import decoder_shapes, match_tensors
+from sar_eval.types import DrawProtocol
 
 if TYPE_CHECKING:
     import torch
@@ -101,11 +104,26 @@ class MosaicCheckpoint:
         """Numbers in the weights."""
         return sum(math.prod(shape) for _, shape in decoder_shapes(self.decoder_config))
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """Ids of the words, and of the beginning of a picture."""
+    def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
+        """Nothing beside it is to be known; it may not ask for what there is no rule for."""
+        refuse_fields(protocol, self.family, {"truncate": "prompts are not cut", "template": "it has none"})
+        return ()
+
+    def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:
+        """Every square is sampled, guided by a second branch unless guidance is 1."""
+        return ImagePlan(*grid, guidance_weights(protocol.guidance))
+
+    def branches(
+        self, prompt: str, negative: str, protocol: DrawProtocol, grid: tuple[int, int]
+    ) -> tuple[list[int], ...]:
+        """Ids of the words of both texts, each with the beginning of a picture."""
+        del grid
         first, words = self.codebook_size, self.settings["words"]
-        ids = [first + words.index(word) if word in words[:-1] else first for word in text.lower().split()]
-        return [*ids, first + len(words) - 1]
+        rows = []
+        for text in (prompt, negative)[: 1 if protocol.guidance == 1 else 2]:
+            known = [words.index(word) if word in words[:-1] else 0 for word in text.lower().split()]
+            rows.append([first + number for number in (*known, len(words) - 1)])
+        return tuple(rows)
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """Read the tensors, whose names have slashes and lack `model.`."""

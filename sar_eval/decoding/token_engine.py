@@ -22,6 +22,7 @@ from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_f
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.errors import BadInput
 from sar_eval.families.family import TokenCheckpoint
+from sar_eval.families.image_plan import ImagePlan
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Generation
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from sar_eval.decoding.loop import DecodeOutput
     from sar_eval.decoding.rollouts import Rollout
+    from sar_eval.families.family import Row
 
 Result = TypeVar("Result")
 # Makes of a wave's draws, their generations and their tokens (None if it has none) what a caller wants.
@@ -61,8 +63,8 @@ class TokenEngine:
         """Find and check the checkpoint; weights are loaded by `__enter__`.
 
         Raises:
-            BadInput: the resolution does not fit the checkpoint; device, `dtype` or format is unknown; or
-                it is of a family that this engine does not draw with.
+            BadInput: the resolution or another value of the protocol does not fit the checkpoint; device,
+                `dtype` or format is unknown; or it is of a family that this engine does not draw with.
         """
         check_device(device, dtype)
         check_format(image_format)
@@ -72,6 +74,7 @@ class TokenEngine:
                 f"{type(self).__name__} draws with checkpoints of {' and '.join(self.families)}, and "
                 f"{self.checkpoint.name} is of {self.checkpoint.family}: use --engine native"
             )
+        self.checkpoint.check_protocol(protocol)
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
         self.image_format = image_format
         self.grid_side, rest = divmod(protocol.resolution, self.checkpoint.downsample)
@@ -80,11 +83,13 @@ class TokenEngine:
                 f"resolution {protocol.resolution} is no multiple of {self.checkpoint.downsample}, "
                 f"the visual tokenizer's pixels per token"
             )
-        self.image_tokens = self.grid_side**2
+        self.grid = (self.grid_side, self.grid_side)
+        self.plan: ImagePlan = self.checkpoint.plan(protocol, self.grid)
+        self.image_tokens = self.plan.codes
         positions = self.checkpoint.decoder_config.max_position_embeddings
-        if self.image_tokens >= positions:
+        if self.plan.slots >= positions:
             raise BadInput(
-                f"resolution {protocol.resolution} takes {self.image_tokens} visual tokens; the checkpoint "
+                f"resolution {protocol.resolution} takes {self.plan.slots} visual tokens; the checkpoint "
                 f"has {positions} positions for prompt and image"
             )
 
@@ -271,35 +276,43 @@ class TokenEngine:
             steps=output.steps[n],
         )
 
+    def branch_rows(self, draws: Sequence[Draw]) -> list[Row]:
+        """What stands before the pictures: all draws' prompted rows, then those of each other branch."""
+        by_draw = [self._cached_branches(*prompt_texts(self.protocol, draw)) for draw in draws]
+        return [row for branch in zip(*by_draw, strict=True) for row in branch]
+
     def prompt_ids(self, draws: Sequence[Draw]) -> list[list[int]]:
-        """Token ids of the draws' prompts, then (with guidance) of their negative prompts."""
-        texts = [prompt_texts(self.protocol, draw) for draw in draws]
-        ids = [list(self._cached_ids(prompt)) for prompt, _ in texts]
-        if self.protocol.guidance != 1:
-            ids += [list(self._cached_ids(negative)) for _, negative in texts]
-        return ids
+        """Token ids of `branch_rows`.
+
+        Raises:
+            BadInput: the family's rows are embeddings.
+        """
+        rows = self.branch_rows(draws)
+        if not all(isinstance(row, Sequence) for row in rows):
+            raise BadInput(f"prompts of {self.checkpoint.family} are embeddings, which have no token ids")
+        return [list(map(int, row)) for row in rows]
 
     @property
     def max_prompt_length(self) -> int:
         """Tokens that a prompt may have beside the image."""
-        return self.checkpoint.decoder_config.max_position_embeddings - self.image_tokens
+        return self.checkpoint.decoder_config.max_position_embeddings - self.plan.slots
 
     @cached_property
-    def _cached_ids(self) -> Callable[[str], tuple[int, ...]]:
-        """`_tokenize` with a cache: a block's texts are tokenized once, however often waves are planned."""
-        return lru_cache(maxsize=2 * self.batch_size)(self._tokenize)
+    def _cached_branches(self) -> Callable[[str, str], tuple[Row, ...]]:
+        """Branches with a cache: a block's texts are tokenized once, however often waves are planned."""
 
-    def _tokenize(self, text: str) -> tuple[int, ...]:
-        ids, limit = self.checkpoint.prompt_ids(text), self.max_prompt_length
-        return (*ids[: limit - 1], ids[-1]) if len(ids) > limit and self.protocol.truncate else tuple(ids)
+        def branches(prompt: str, negative: str) -> tuple[Row, ...]:
+            return self.checkpoint.branches(prompt, negative, self.protocol, self.grid)
+
+        return lru_cache(maxsize=2 * self.batch_size)(branches)
 
     def _length_error(self, draw: Draw) -> str:
         """Why a draw's prompt cannot be used, "" if it can."""
-        longest, limit = max(map(len, self.prompt_ids([draw]))), self.max_prompt_length
+        longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
         if longest <= limit:
             return ""
         return (
-            f"the prompt takes {longest} tokens, and {limit} fit beside {self.image_tokens} visual tokens: "
+            f"the prompt takes {longest} tokens, and {limit} fit beside {self.plan.slots} visual tokens: "
             "shorten it, or cut it with --truncate"
         )
 

@@ -35,6 +35,7 @@ TOKEN_FIELDS: Mapping[str, Json] = {
     "top_p": 1,
     "min_p": 0,
     "full_vocab": False,
+    "template": "",
 }
 
 

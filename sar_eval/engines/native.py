@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.errors import BadInput
-from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.types import Draw, DrawProtocol
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ MAX_SPECULATIVE_WAVE = 4  # draws
 
 
 class NativeEngine(TokenEngine):
-    """Draws with a checkpoint of the SimpleAR family.
+    """Draws with a checkpoint of any family of tokens.
 
     Noise is a function of (seed, position, token id), so a draw's tokens do not depend on its batch, its
     worker or the order; in float32 they equal those of the engine `hf`. docs/engines.md explains the loop.
@@ -58,11 +57,6 @@ class NativeEngine(TokenEngine):
             raise BadInput(f"window is {window!r}: a whole number of at least 1")
         self.speculate, self.window, self.compile = bool(speculate), window, bool(compile)
 
-    @property
-    def plan(self) -> ImagePlan:
-        """Of the images: their grid of visual tokens, and the weights of guidance."""
-        return ImagePlan(self.grid_side, self.grid_side, guidance_weights(self.protocol.guidance))
-
     def load(self) -> None:
         """Load the decoder; batch buffers are allocated for the first wave."""
         from sar_eval.decoding.load import load_decoder
@@ -86,7 +80,7 @@ class NativeEngine(TokenEngine):
         limit = min(self.batch_size, MAX_SPECULATIVE_WAVE if self.speculate else MAX_WAVE)
         if not draws:
             return limit
-        length = max(map(len, self.prompt_ids(list(draws)))) + self.plan.slots
+        length = max(map(len, self.branch_rows(list(draws)))) + self.plan.slots
         itemsize, vocab_size = self.decoder.norm.element_size(), len(self.vocabulary.noise_ids)
         per_draw = draw_bytes(self.decoder.config, itemsize, self.plan.branches, length, vocab_size)
         allocated = self.batch.cache_bytes if self.batch is not None else 0  # reused or released
@@ -121,7 +115,7 @@ class NativeEngine(TokenEngine):
         from sar_eval.decoding.noise import noise_keys
         from sar_eval.decoding.speculation import SpeculativeDecoder
 
-        prompts = self.prompt_ids(draws)
+        prompts = self.branch_rows(draws)
         length = -(-max(map(len, prompts)) // PROMPT_LENGTH_MULTIPLE) * PROMPT_LENGTH_MULTIPLE
         keys = noise_keys([draw.seed for draw in draws], self.image_tokens, torch.device(self.device))
         common = (self.decoder, self.vocabulary, self.protocol)

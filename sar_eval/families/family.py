@@ -7,7 +7,7 @@ and checking loads neither weights nor torch, so that bad input is told at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,16 @@ from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.types import Json
+from sar_eval.types import DrawProtocol, Json
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sar_eval.families.image_plan import ImagePlan
     from sar_eval.families.pixel_decoder import DecodedImages
+
+    Row = Sequence[int] | Tensor  # what stands before a picture: ids, or embeddings `[length, hidden]`
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,37 @@ class TokenCheckpoint(Protocol):
         """Numbers in the decoder's weights."""
         ...
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """Token ids of a text, up to the place where the first visual token is sampled."""
+    def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
+        """What is to be known of pictures drawn by a protocol, one line each.
+
+        Raises:
+            BadInput: it asks for what the family cannot do; the message names the option.
+        """
+        ...
+
+    def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:
+        """How a picture is sampled.
+
+        Args:
+            protocol: checked.
+            grid: its height and width in visual tokens.
+        """
+        ...
+
+    def branches(
+        self, prompt: str, negative: str, protocol: DrawProtocol, grid: tuple[int, int]
+    ) -> tuple[Row, ...]:
+        """What stands before the picture in each of a draw's K branches (see `plan`), the prompted first.
+
+        Args:
+            prompt: text, with the protocol's prefix.
+            negative: text of the negative branch, for families that take one.
+            protocol: checked. With `truncate` a family that knows how cuts what does not fit.
+            grid: the picture's height and width in visual tokens.
+
+        Raises:
+            BadInput: the text is no valid Unicode.
+        """
         ...
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from sar_eval.errors import BadInput
 from sar_eval.types import Draw, DrawProtocol, Json
 
 # Prepended to prompt and negative prompt by SimpleAR's training and benchmark scripts, one at random each
@@ -67,3 +68,22 @@ def prompt_texts(protocol: DrawProtocol, draw: Draw) -> tuple[str, str]:
         numbers = int.from_bytes(noise[:8], "big"), int.from_bytes(noise[8:], "big")
         prefix, negative_prefix = (choices[number % len(choices)] for number in numbers)
     return prefix + draw.prompt.text, negative_prefix + protocol.negative_prompt
+
+
+def refuse_fields(protocol: DrawProtocol, family: str, reasons: Mapping[str, str]) -> None:
+    """Raise for a protocol with a value in a field that a family draws without.
+
+    Args:
+        protocol: how to draw.
+        family: for the message.
+        reasons: why it has no use for a field, by the field's name.
+
+    Raises:
+        BadInput: naming the field.
+    """
+    for name, reason in reasons.items():
+        if value := getattr(protocol, name):
+            raise BadInput(
+                f"{name} is {value!r} in the protocol, and checkpoints of {family} are drawn without: "
+                f"{reason}"
+            )

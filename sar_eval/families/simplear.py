@@ -10,10 +10,9 @@ of the tensors are in the headers of safetensors files.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,20 +21,25 @@ from sar_eval.errors import BadInput
 from sar_eval.families import foreign_folders
 from sar_eval.families.decoder_config import MAX_SIZE, DecoderConfig
 from sar_eval.families.family import CheckpointFiles, Family
+from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.locate import DEMO, locate_folder, with_visual_tokenizer
 from sar_eval.families.model_card import NOT_STATED, licence
-from sar_eval.families.prompting import PRESETS
+from sar_eval.families.prompting import PRESETS, refuse_fields
 from sar_eval.families.recognise import refuse_other
 from sar_eval.families.simplear_notes import notes
 from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors, refuse_types
 from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
 from sar_eval.families.tied_head import check_tie, same_bytes
-from sar_eval.families.weight_files import WeightFiles, find_weight_files
+from sar_eval.families.weight_files import (
+    WeightFiles,
+    need_weight_files,
+    published_digest,
+    read_headers,
+)
 from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.tensors.hub import check_published
-from sar_eval.tensors.safetensors_header import TensorEntry, read_header
-from sar_eval.types import Json
+from sar_eval.tensors.safetensors_header import TensorEntry
+from sar_eval.types import DrawProtocol, Json
 
 if TYPE_CHECKING:
     import torch
@@ -116,11 +120,7 @@ class Checkpoint:
         Raises:
             BadInput: there are neither, or a file that the index names is missing.
         """
-        found = find_weight_files(self.folder)
-        if found is None:
-            reason = foreign_folders.describe(self.folder)
-            raise BadInput(reason or f"no *.safetensors and no pytorch_model*.bin in {self.folder}")
-        return found
+        return need_weight_files(self.folder)
 
     @cached_property
     def headers(self) -> Mapping[str, tuple[Path, TensorEntry]] | None:
@@ -129,24 +129,7 @@ class Checkpoint:
         Raises:
             BadInput: a header is damaged, a tensor is there twice, or the index does not fit.
         """
-        if any(path.suffix != ".safetensors" for path in self.weight_files.paths):
-            return None
-        index, found = self.weight_files.index, dict[str, tuple[Path, TensorEntry]]()
-        for path in self.weight_files.paths:
-            for name, entry in read_header(path).items():
-                if index is not None and index.get(name) != path.name:
-                    continue  # the index says what is loaded, and from where
-                if name in found:
-                    raise BadInput(
-                        f"tensor {name!r} is in {found[name][0].name} and in {path}: which counts?"
-                    )
-                found[name] = path, entry
-        if index is not None and (missing := index.keys() - found.keys()):
-            name = min(missing)
-            raise BadInput(
-                f"{self.folder / index[name]} has no tensor {name!r}, which the index says is in it"
-            )
-        return found
+        return read_headers(self.weight_files, self.folder)
 
     @cached_property
     def parameters(self) -> int:
@@ -211,13 +194,7 @@ class Checkpoint:
         ]
         visual = (self.visual_folder / n for n in ("config.json", "encoder.jit", "decoder.jit"))
         paths += [path for path in visual if path.is_file()]
-        total = hashlib.sha256()
-        for path in paths:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-            check_published(path, digest.hexdigest())
-            total.update(digest.digest())
-        return total.hexdigest()[:16]
+        return published_digest(paths)
 
     @cached_property
     def encoder_digest(self) -> str:
@@ -230,6 +207,39 @@ class Checkpoint:
         begin, image = tokenizer.token_to_id(BEGIN_TOKEN), tokenizer.token_to_id(IMAGE_TOKEN)
         tokenizer.encode_special_tokens = True
         return [begin, *tokenizer.encode(text, add_special_tokens=False).ids, image]
+
+    def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
+        """Nothing is to be known beside the protocol; see `TokenCheckpoint`.
+
+        Raises:
+            BadInput: it names a template, of which this family has none.
+        """
+        refuse_fields(protocol, self.family, {"template": "it has no templates, but prefixes"})
+        return ()
+
+    def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:
+        """Every token is sampled; the negative branch is left out where guidance is 1."""
+        return ImagePlan(*grid, guidance_weights(protocol.guidance))
+
+    def branches(
+        self, prompt: str, negative: str, protocol: DrawProtocol, grid: tuple[int, int]
+    ) -> tuple[Sequence[int], ...]:
+        """Ids of both texts; see `TokenCheckpoint`.
+
+        One that is too long is cut with `truncate` before its last id, which pictures follow.
+        """
+        limit = self.decoder_config.max_position_embeddings - grid[0] * grid[1]
+        rows = [tuple(self.prompt_ids(prompt))]
+        if protocol.guidance != 1:
+            rows.append(self._negative_ids(negative))
+        if protocol.truncate:
+            rows = [(*ids[: limit - 1], ids[-1]) if len(ids) > limit else ids for ids in rows]
+        return tuple(rows)
+
+    @cached_property
+    def _negative_ids(self) -> Callable[[str], tuple[int, ...]]:
+        """`prompt_ids` with a cache, as negative texts are few and return with every prompt."""
+        return lru_cache(maxsize=64)(lambda text: tuple(self.prompt_ids(text)))
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """Read the decoder's tensors, by Hugging Face name, without the rows that pad the vocabulary.

@@ -6,15 +6,19 @@ With an index the files that it names are read and nothing else; without one, `m
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
+from sar_eval.families import foreign_folders
 from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.hub import check_published
+from sar_eval.tensors.safetensors_header import TensorEntry, read_header
 
 FORMATS = (
     ("model.safetensors", "*.safetensors"),
@@ -63,6 +67,57 @@ def find_weight_files(folder: Path) -> WeightFiles | None:
             used = {path.name for path in chosen}
             return WeightFiles(tuple(chosen), tuple(name for name in everything if name not in used), index)
     return None
+
+
+def need_weight_files(folder: Path) -> WeightFiles:
+    """The weight files of a checkpoint's folder.
+
+    Raises:
+        BadInput: there are none, and the message says what the folder is instead; or as in
+            `find_weight_files`.
+    """
+    found = find_weight_files(folder)
+    if found is None:
+        reason = foreign_folders.describe(folder)
+        raise BadInput(reason or f"no *.safetensors and no pytorch_model*.bin in {folder}")
+    return found
+
+
+def read_headers(files: WeightFiles, folder: Path) -> Mapping[str, tuple[Path, TensorEntry]] | None:
+    """File and entry of each tensor, by its name in the files; None for torch files, which have no header.
+
+    Raises:
+        BadInput: a header is damaged, a tensor is there twice, or the index does not fit.
+    """
+    if any(path.suffix != ".safetensors" for path in files.paths):
+        return None
+    index, found = files.index, dict[str, tuple[Path, TensorEntry]]()
+    for path in files.paths:
+        for name, entry in read_header(path).items():
+            if index is not None and index.get(name) != path.name:
+                continue  # the index says what is loaded, and from where
+            if name in found:
+                raise BadInput(f"tensor {name!r} is in {found[name][0].name} and in {path}: which counts?")
+            found[name] = path, entry
+    if index is not None and (missing := index.keys() - found.keys()):
+        name = min(missing)
+        raise BadInput(f"{folder / index[name]} has no tensor {name!r}, which the index says is in it")
+    return found
+
+
+def published_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the SHA-256 of files, in their order, 16 hex digits.
+
+    Raises:
+        BadInput: a file from the hub is not the published one.
+    """
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        check_published(path, digest.hexdigest())
+        total.update(digest.digest())
+    return total.hexdigest()[:16]
 
 
 def _read_index(path: Path, present: list[Path]) -> dict[str, str] | None:

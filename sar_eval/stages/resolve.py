@@ -43,7 +43,7 @@ def resolve(
     suite = read_suite(recipe.suite)
     spec, found = _resolve_drawing(recipe, str(recipe.suite), suite.digest, checkpoint, overrides)
     if notes is not None:
-        notes += [*found.notes, *suite.notes]
+        notes += [*found.notes, *_protocol_notes(found, spec), *suite.notes]
     check_judgeable(spec, suite.prompts)
     return _checked(spec, found)
 
@@ -71,7 +71,7 @@ def resolve_drawing(
     recipe = Recipe("synth", None, {"images_per_prompt": 1}, {}, {})
     spec, found = _resolve_drawing(recipe, prompts, digest, checkpoint, overrides)
     if notes is not None:
-        notes += found.notes
+        notes += [*found.notes, *_protocol_notes(found, spec)]
     return _checked(spec, found)
 
 
@@ -95,6 +95,11 @@ def _resolve_drawing(
         **settings,
     )
     return spec, found
+
+
+def _protocol_notes(found: TokenCheckpoint | CheckpointFacts, spec: RunSpec) -> tuple[str, ...]:
+    """What a family says of a protocol."""
+    return () if isinstance(found, CheckpointFacts) else found.check_protocol(spec.protocol)
 
 
 def _engine(settings: Mapping[str, Json], overrides: Mapping[str, Json], checkpoint: str) -> str:

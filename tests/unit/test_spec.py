@@ -155,6 +155,14 @@ def test_an_unknown_set_of_prefixes_is_reported(tmp_path: Path) -> None:
         resolve(load_recipe(str(recipe)), "demo:sft", {})
 
 
+def test_a_template_is_stored_and_hashed_only_where_it_is_set(spec: RunSpec) -> None:
+    assert "template" not in spec.to_json()["protocol"]
+    other = replace(spec, protocol=replace(spec.protocol, template="janus-pro"))
+    assert other.to_json()["protocol"]["template"] == "janus-pro"
+    assert RunSpec.from_json(other.to_json()) == other
+    assert other.digest != spec.digest
+
+
 def test_min_p_is_stored_and_hashed_only_where_it_is_set(spec: RunSpec) -> None:
     """Runs of earlier versions, which have no such key, keep their digest."""
     assert "min_p" not in spec.to_json()["protocol"]

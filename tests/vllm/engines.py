@@ -40,6 +40,8 @@ def reference_engine(folder: Path, grid_side: int, **options: Any) -> Iterator[V
     engine.checkpoint = ReferenceFiles(folder.name, folder, folder)
     engine.protocol, engine.device, engine.dtype, engine.batch_size = protocol, "cpu", "float32", 16
     engine.image_tokens, engine.waves, engine.rounding, engine.options = grid_side**2, True, 0.0, options
+    engine.grid = (grid_side, grid_side)
+    engine.plan = engine.checkpoint.plan(protocol, engine.grid)
     engine.load()
     try:
         yield engine

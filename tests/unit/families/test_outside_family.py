@@ -94,7 +94,7 @@ def test_it_draws_what_transformers_does(mosaic: Path, model: Qwen2ForCausalLM) 
     with NativeEngine(str(mosaic), protocol, batch_size=2) as engine:
         drawn = {generation.key: generation for generation in engine.generate(_draws())}
     for draw in _draws():
-        rows = [found.prompt_ids(draw.prompt.text), found.prompt_ids("a ring")]
+        rows = found.branches(draw.prompt.text, "a ring", protocol, (4, 4))
         codes = []
         for _ in range(16):
             with torch.inference_mode():
@@ -137,6 +137,14 @@ def test_it_is_described(mosaic: Path) -> None:
     assert (facts["family"], facts["licences"]) == ("mosaic", {"decoder": "CC0-1.0"})
     assert facts["protocols"] == ["mosaic"]
     assert (facts["visual_ids"], facts["text_ids"]) == ("0 to 5", "6 to 13")
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_its_protocol_cannot_ask_for_is_named(mosaic: Path) -> None:
+    with pytest.raises(
+        BadInput, match=r"truncate is True in the protocol, .*of mosaic.*prompts are not cut"
+    ):
+        NativeEngine(str(mosaic), DrawProtocol("x", 16, truncate=True))
 
 
 @pytest.mark.usefixtures("installed")
