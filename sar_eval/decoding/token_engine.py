@@ -288,9 +288,10 @@ class TokenEngine:
             BadInput: the family's rows are embeddings.
         """
         rows = self.branch_rows(draws)
-        if not all(isinstance(row, Sequence) for row in rows):
+        ids = [list(row) for row in rows if isinstance(row, Sequence)]
+        if len(ids) < len(rows):
             raise BadInput(f"prompts of {self.checkpoint.family} are embeddings, which have no token ids")
-        return [list(map(int, row)) for row in rows]
+        return ids
 
     @property
     def max_prompt_length(self) -> int:
@@ -313,8 +314,16 @@ class TokenEngine:
             return ""
         return (
             f"the prompt takes {longest} tokens, and {limit} fit beside {self.plan.slots} visual tokens: "
-            "shorten it, or cut it with --truncate"
+            f"shorten it{', or cut it with --truncate' if self._can_truncate() else ''}"
         )
+
+    def _can_truncate(self) -> bool:
+        """Whether the family knows how to cut a prompt."""
+        try:
+            self.checkpoint.check_protocol(replace(self.protocol, truncate=True))
+        except BadInput:
+            return False
+        return True
 
 
 def _completed(results: list[Result]) -> Future[list[Result]]:

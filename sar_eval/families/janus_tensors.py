@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-
-import torch.nn.functional as F
-from torch import Tensor, cat
+from typing import TYPE_CHECKING, Any
 
 from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig, Switches, whole_number
 from sar_eval.families.network_tensors import MatchedNetwork, Naming, match_network
 from sar_eval.families.tensor_names import EMBEDDING, Shape, decoder_shapes
-from sar_eval.families.vq16 import CODE_WIDTH
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODE_WIDTH = 8  # numbers in a row of VQ-16's codebook
 CODES, ALIGNER = "gen_embed.weight", ("gen_aligner.layers.0", "gen_aligner.layers.2")
 ORIGINAL = Naming(
     (
@@ -86,6 +86,15 @@ def match_janus(shapes: Mapping[str, Shape], config: DecoderConfig, where: str) 
     Raises:
         BadInput: a tensor is missing, empty, foreign or misshapen.
     """
+    stored = match_network(shapes, janus_shapes(config), (ORIGINAL, TRANSFORMERS), where)
+    return MatchedNetwork(config, stored, _with_codes, where)
+
+
+def janus_shapes(config: DecoderConfig) -> dict[str, Shape]:
+    """Name and shape of every tensor of the network as files have it: codes apart from text.
+
+    Names are the decoder's own and DeepSeek's for the input of codes.
+    """
     hidden = config.hidden_size
     expected = {
         **dict(decoder_shapes(config)),
@@ -94,12 +103,14 @@ def match_janus(shapes: Mapping[str, Shape], config: DecoderConfig, where: str) 
     }
     for layer, width in zip(ALIGNER, (CODE_WIDTH, hidden), strict=True):
         expected |= {f"{layer}.weight": (hidden, width), f"{layer}.bias": (hidden,)}
-    stored = match_network(shapes, expected, (ORIGINAL, TRANSFORMERS), where)
-    return MatchedNetwork(config, stored, _with_codes, where)
+    return expected
 
 
 def _with_codes(config: DecoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The decoder's tensors: the codes' vectors, folded in float32, come behind those of the text."""
+    import torch.nn.functional as F
+    from torch import cat
+
     inner, outer = ((tensors[f"{n}.weight"].float(), tensors[f"{n}.bias"].float()) for n in ALIGNER)
     codes = F.linear(F.gelu(F.linear(tensors[CODES].float(), *inner)), *outer)
     text = tensors[EMBEDDING]

@@ -9,6 +9,7 @@ never a Python file. The visual tokenizer is specified by `visual_tokenizer` in 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,16 @@ def demo_names() -> list[str]:
     return sorted(f"demo:{path.parent.name}" for path in DEMO.glob("*/model.safetensors"))
 
 
-def locate_folder(name: str, what: str = "checkpoint", files: list[str] | None = None) -> tuple[str, Path]:
+def locate_folder(
+    name: str, what: str = "checkpoint", files: list[str] | None = None, more: Sequence[str] = ()
+) -> tuple[str, Path]:
     """What `Location` calls a folder, and the folder itself.
 
     Args:
         name: `demo:NAME`, a folder or a hub name.
         what: it is, for messages.
         files: patterns of what is downloaded from the hub; a checkpoint's files by default.
+        more: patterns beside a checkpoint's files.
 
     Raises:
         UnknownName, BadInput, Incomplete: see `locate`.
@@ -98,7 +102,8 @@ def locate_folder(name: str, what: str = "checkpoint", files: list[str] | None =
         return str(Path(name).resolve()), Path(name)
     if not HUB_NAME.fullmatch(name) or _is_path(name):
         raise UnknownName(_unknown(name, what))
-    found = snapshot_with_weights(name, CHECKPOINT_FILES) if files is None else snapshot(name, files)
+    whole = [*CHECKPOINT_FILES, *more]
+    found = snapshot_with_weights(name, whole) if files is None else snapshot(name, files)
     return found.name, found.folder
 
 

@@ -6,8 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
@@ -19,6 +18,9 @@ from sar_eval.families.tensor_names import (
     refuse_types,
 )
 from sar_eval.tensors.wrapped_names import common_prefix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from sar_eval.families.conv_decoder import ConvDecoder, DecoderShape, GroupNorm
 from sar_eval.families.decoder_tensors import DecoderKind, MatchedDecoder, Naming, match_decoder
+from sar_eval.families.janus_tensors import CODE_WIDTH
 from sar_eval.families.tensor_names import Shape
 
-CODE_WIDTH = 8  # numbers in a row of the codebook
 # LlamaGen's own names, which Janus has behind `gen_vision_model.`.
 ORIGINAL = Naming(
     level=r"decoder\.conv_blocks\.",
