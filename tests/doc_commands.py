@@ -159,6 +159,9 @@ NOT_RUN = {
         "draws for half an hour; tests/e2e/test_synth_demo.py draws a few"
     ),
     r"sar-eval synth (status )?.*s3://.*": "needs a bucket; tests/unit/storage/test_set_on_s3.py has one",
+    r"sar-eval (ckpt info|generate .*--ckpt) deepseek-ai/.*": (
+        "needs a network and real weights; tests/unit/families/test_janus.py has tiny ones"
+    ),
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 
