@@ -98,8 +98,15 @@ def _resolve_drawing(
 
 
 def _protocol_notes(found: TokenCheckpoint | CheckpointFacts, spec: RunSpec) -> tuple[str, ...]:
-    """What a family says of a protocol."""
-    return () if isinstance(found, CheckpointFacts) else found.check_protocol(spec.protocol)
+    """What a family says of a protocol.
+
+    Raises:
+        BadInput: the family cannot draw by it.
+    """
+    if isinstance(found, CheckpointFacts):
+        return ()
+    with discover.guarded(f"family {found.family!r} cannot check the protocol {spec.protocol.name!r}"):
+        return found.check_protocol(spec.protocol)
 
 
 def _engine(settings: Mapping[str, Json], overrides: Mapping[str, Json], checkpoint: str) -> str:
