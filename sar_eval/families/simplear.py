@@ -229,17 +229,17 @@ class Checkpoint:
         One that is too long is cut with `truncate` before its last id, which pictures follow.
         """
         limit = self.decoder_config.max_position_embeddings - grid[0] * grid[1]
-        rows = [tuple(self.prompt_ids(prompt))]
+        rows = [self._cached_ids(prompt)]
         if protocol.guidance != 1:
-            rows.append(self._negative_ids(negative))
+            rows.append(self._cached_ids(negative))
         if protocol.truncate:
             rows = [(*ids[: limit - 1], ids[-1]) if len(ids) > limit else ids for ids in rows]
         return tuple(rows)
 
     @cached_property
-    def _negative_ids(self) -> Callable[[str], tuple[int, ...]]:
-        """`prompt_ids` with a cache, as negative texts are few and return with every prompt."""
-        return lru_cache(maxsize=64)(lambda text: tuple(self.prompt_ids(text)))
+    def _cached_ids(self) -> Callable[[str], tuple[int, ...]]:
+        """`prompt_ids` with a cache, as a negative text returns with every prompt."""
+        return lru_cache(maxsize=256)(lambda text: tuple(self.prompt_ids(text)))
 
     def read_weights(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """Read the decoder's tensors, by Hugging Face name, without the rows that pad the vocabulary.
