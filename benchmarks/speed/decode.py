@@ -128,6 +128,7 @@ class Measurement:
     tokens: int
     step_bytes: float
     peak: float
+    picture: int = 4096  # tokens of a whole one, of which fewer may have been measured
 
     def table_row(self, base: float, bandwidth: float) -> list[str]:
         """A table row; `base` is the tokens/s of the first variant."""
@@ -138,7 +139,7 @@ class Measurement:
             self.variant,
             f"{rate:.1f}",
             f"{rate / base:.2f}x",
-            f"{1 / (self.seconds / self.images / self.tokens * 4096):.4f}",
+            f"{rate / self.picture:.4f}",
             f"{self.steps / self.tokens:.2f}",
             f"{self.step_bytes / 1e9:.2f}",
             f"{achieved:.1f} ({achieved / bandwidth:.0%})",

@@ -9,18 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+MIN_PACKED = 1 << 20  # numbers of a float32 weight; for smaller ones the packed product takes longer
+
+
 class Linear:
     """`x @ weight.T + bias` for one weight `[out, in]`.
 
     In half precision on the CPU, PyTorch reorders the weight into the processor's own layout in every
     product, which for a few rows costs more than the product. Here that is done once: 22 instead of
-    13 GB/s of weights on two cores, the same numbers (`benchmarks/speed/decode.py`).
+    13 GB/s of weights on two cores, the same numbers. In float32 PyTorch multiplies by another library,
+    which for a few rows is two to four times as slow as the packed product on a processor without AVX-512
+    (`reports/speed/decode.md`).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.bias = bias
-        half = weight.dtype in (torch.bfloat16, torch.float16)
-        self.packed = half and weight.device.type == "cpu" and can_pack(weight.dtype)
+        worth = weight.dtype in (torch.bfloat16, torch.float16) or (
+            weight.dtype == torch.float32 and weight.numel() >= MIN_PACKED
+        )
+        self.packed = worth and weight.device.type == "cpu" and can_pack(weight.dtype)
         self.dtype = weight.dtype
         self.weight = _pack(weight) if self.packed else weight
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sar_eval.decoding.linear import Linear
+from sar_eval.decoding.linear import Linear, can_pack
 from sar_eval.decoding.loop import BatchDecoder, CudaGraphStep, DecodeOutput
 from sar_eval.decoding.memory import draw_bytes, free_bytes, kv_bytes, max_draws
 from sar_eval.engines.hf import HfEngine
@@ -137,6 +137,20 @@ def test_packed_weights_give_the_same_product(dtype: torch.dtype) -> None:
             product, plain = Linear(weight, bias)(x), F.linear(x, weight, bias)
         torch.testing.assert_close(product, plain, rtol=0.02, atol=0.02)
     assert not Linear(weight.float()).packed
+
+
+def test_large_float32_weights_are_packed_and_give_the_same_product() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(2 * 1024, 513), torch.randn(2 * 1024)
+    linear = Linear(weight, bias.clone())
+    other, other_bias = torch.randn_like(weight), torch.randn(2 * 1024)
+    assert linear.packed == can_pack(torch.float32)
+    with torch.inference_mode():
+        for rows in (1, 2, 8, 50):
+            x = torch.randn(rows, 2, 513)
+            torch.testing.assert_close(linear(x), F.linear(x, weight, bias), rtol=1e-5, atol=3e-4)
+        linear.load(other, other_bias)
+        torch.testing.assert_close(linear(x), F.linear(x, other, other_bias), rtol=1e-5, atol=3e-4)
 
 
 def test_text_tokens_are_counted_and_become_code_0(tiny_checkpoint: Path) -> None:
