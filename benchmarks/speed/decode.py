@@ -243,12 +243,12 @@ class Bench:
             self.device,
             self.dtype,
         )
-        engine.image_tokens = self.tokens
+        engine.plan = self.plan
         engine.load()
         prompts, keys = self.prompts(images), self.keys(images)
 
         def run() -> DecodeOutput:
-            ids, failed_at = engine.decode_ids(prompts[:images], prompts[images:], keys)
+            ids, failed_at = engine.decode_ids([prompts[:images], prompts[images:]], keys)
             return DecodeOutput(ids, failed_at, failed_at, [self.tokens - 1])
 
         return self.measure(images, "hf", run, TEXT_VOCAB_SIZE + CODEBOOK_SIZE, 2)

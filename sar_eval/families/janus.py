@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sar_eval.families.decoder_tensors import MatchedDecoder
+    from sar_eval.families.janus_transformers import JanusNetwork
     from sar_eval.families.pixel_decoder import PixelDecoder
 
 MODEL_TYPES = ("multi_modality", "janus")  # of DeepSeek and of transformers
@@ -220,11 +221,21 @@ class JanusCheckpoint:
         Raises:
             BadInput: a file is unreadable, or the tensors are not those of the network.
         """
+        matched, own = self._own_tensors(device, dtype)
+        return matched.translate(matched.config, own)
+
+    def load_transformers(self, device: str, dtype: torch.dtype) -> JanusNetwork:
+        """Load the weights into transformers' own parts; see `transformers_network`."""
+        from sar_eval.families.janus_transformers import JanusNetwork
+
+        return JanusNetwork(self.decoder_config, self._own_tensors(device, dtype)[1], str(self.folder))
+
+    def _own_tensors(self, device: str, dtype: torch.dtype) -> tuple[MatchedNetwork, dict[str, Tensor]]:
+        """The network's tensors by the names of `janus_shapes`, where and as they are computed with."""
         found = self.network
         stored = self._tensors(None if found is None else found.stored.values())
         matched = found or self._match(_shapes(stored), str(self.folder))
-        own = {name: tensor.to(device, dtype) for name, tensor in matched.own(stored).items()}
-        return matched.translate(matched.config, own)
+        return matched, {name: tensor.to(device, dtype) for name, tensor in matched.own(stored).items()}
 
     def checked_weights(self, stored: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """The network's tensors, of tensors under the names of the files."""

@@ -149,7 +149,7 @@ def test_what_its_protocol_cannot_ask_for_is_named(mosaic: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_what_knows_simplear_alone_says_so(mosaic: Path) -> None:
-    with pytest.raises(BadInput, match=r"HfEngine draws with checkpoints of simplear, .* is of mosaic"):
+    with pytest.raises(BadInput, match=r"own class of a network, and the family 'mosaic' of .* names none"):
         HfEngine(str(mosaic), DrawProtocol("x", 16))
     with pytest.raises(
         BadInput, match="is a checkpoint of the family 'mosaic', and this needs one of 'simp"
