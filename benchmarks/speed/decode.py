@@ -309,6 +309,7 @@ def serve(bench: Bench, variant: str, images: int) -> None:
     engine.checkpoint, engine.device, engine.dtype = bench.checkpoint, bench.device, bench.dtype
     engine.protocol = dataclasses.replace(PROTOCOL, full_vocab=full_head)
     engine.batch_size, engine.image_tokens, engine.waves, engine.rounding = images, bench.tokens, True, 0.0
+    engine.plan = bench.plan
     engine.options = {"max_num_batched_tokens": 2048} | options
     engine.load()
     for line in sys.stdin:

@@ -142,7 +142,7 @@ def assign(kind: Any, config: Any, weights: Mapping[str, Tensor], where: str) ->
 
 
 def decoder_settings(config: DecoderConfig, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a `config.json` makes the decoder, as configs of transformers take it; the rest may be anything.
+    """What of a `config.json` makes the decoder, as transformers takes it; the rest may be anything.
 
     Args:
         config: as it was read and checked.
