@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sar_eval.decoding.token_engine import TokenEngine
 from sar_eval.engines._vllm_config import refuse_checkpoint, write_config
 from sar_eval.errors import BadInput
+from sar_eval.families.image_plan import guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import Draw, DrawProtocol
 from sar_eval.vllm_guided.start import installed_version
@@ -245,19 +246,19 @@ class VllmEngine(TokenEngine):
         from sar_eval.vllm_guided.driver import ImageRequest
 
         prompts, number, p, plan = self.prompt_ids(draws), len(draws), self.protocol, self.plan
-        # One weight that all codes share is the request's `guidance`, which the checks know best.
-        shared = len(plan.weights) == 1 and plan.branches <= 2
+        guidance = float(plan.weights[0][0]) if plan.weights[0] else 1.0
+        weights = () if plan.weights == guidance_weights(guidance) else plan.weights
         return [
             ImageRequest(
                 tuple(tuple(ids) for ids in prompts[n::number]),
                 draw.seed,
-                float(plan.weights[0][0]) if shared and plan.weights[0] else 1.0,
+                guidance,
                 float(p.temperature),
                 p.top_k,
                 float(p.top_p),
                 return_log_probabilities,
                 float(p.min_p),
-                () if shared else plan.weights,
+                weights,
                 plan.forced,
             )
             for n, draw in enumerate(draws)

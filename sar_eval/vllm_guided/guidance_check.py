@@ -104,12 +104,13 @@ def check_guidance(
         rounding: nats.
 
     Raises:
-        GuidanceCheckFailed: the engine deviates more, or an image has no tokens.
+        GuidanceCheckFailed: the engine deviates more, an image has no tokens, or a forced slot another.
     """
     for output in outputs:
         if output.error or output.failed_at >= 0 or not output.tokens:
             reason = output.error or "its scores are NaN or infinite"
             raise GuidanceCheckFailed(f"the engine could not draw the tokens of its self-check: {reason}")
+    _check_forced(vocabulary, requests, outputs)
     measured: list[float] = []
     wrong: dict[str, list[float]] = defaultdict(list)
     shortest = min(len(output.tokens) for output in outputs)
@@ -139,6 +140,18 @@ def check_guidance(
             "allowed; nothing was drawn"
         )
     return deviation
+
+
+def _check_forced(
+    vocabulary: Vocabulary, requests: Sequence[ImageRequest], outputs: Sequence[ImageOutput]
+) -> None:
+    for request, output in zip(requests, outputs, strict=True):
+        for slot, token_id in request.forced.items():
+            if slot < len(output.tokens) and output.tokens[slot] + vocabulary.first_id != token_id:
+                raise GuidanceCheckFailed(
+                    f"the engine drew a token of its own in slot {slot}, where the id {token_id} is "
+                    "forced; nothing was drawn"
+                )
 
 
 def _deviation(
