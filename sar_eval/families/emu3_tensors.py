@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.network_tensors import MatchedNetwork, Naming, match_network
 from sar_eval.families.tensor_names import Shape, decoder_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What configs of transformers leave out (Emu3TextConfig); BAAI's say everything.
 DEFAULTS: Mapping[str, Any] = {
