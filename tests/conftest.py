@@ -139,25 +139,9 @@ def sar_eval_here(
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of the real shape with random weights, small enough to decode at once."""
-    import torch
-    from transformers import Qwen2ForCausalLM
+    from tests.tiny_simplear import write_simplear
 
-    from sar_eval.families.demo import build_config, build_text_tokenizer
-    from sar_eval.families.fsq import FsqAutoencoder
-    from sar_eval.suites.shapes.vocabulary import all_words
-    from sar_eval.train.checkpoint_writer import save_checkpoint
-    from sar_eval.train.tokenizer import TokenizerOptions, export
-
-    torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("checkpoint")
-    options = TokenizerOptions(levels=(4, 4, 4), width=16)
-    (root / "tokenizer").mkdir()
-    export(FsqAutoencoder([4, 4, 4], 16).eval(), root / "tokenizer", options)
-    tokenizer = build_text_tokenizer(all_words())
-    model = Qwen2ForCausalLM(build_config(len(tokenizer), 64))
-    (root / "decoder").mkdir()
-    save_checkpoint(model, tokenizer, root / "tokenizer", {(4, 4)}, root / "decoder")
-    return root / "decoder"
+    return write_simplear(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

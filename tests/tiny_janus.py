@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,19 @@ NAMINGS = {
 }
 
 
-def janus_tensors_of(naming: str) -> dict[str, Tensor]:
+# Its heads are 32 wide, the narrowest that vLLM's attention on a CPU computes.
+WIDE_LLAMA = LLAMA | {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+
+
+def janus_config_of(naming: str, llama: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
+    """The contents of `config.json`, for another Llama."""
+    key = "language_config" if naming == "original" else "text_config"
+    return CONFIGS[naming] | {key: dict(llama)}
+
+
+def janus_tensors_of(naming: str, config: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """All that a file needs; the same numbers in both namings."""
+    shapes = janus_tensors.janus_shapes(janus_tensors.janus_config(config or CONFIGS[naming]))
     generator = torch.Generator().manual_seed(4)
 
     def values(shape: tuple[int, ...], scale: float) -> Tensor:
@@ -57,7 +69,7 @@ def janus_tensors_of(naming: str) -> dict[str, Tensor]:
     network, pixels, prefix = NAMINGS[naming]
     tensors = {
         network.renamed(name): values(shape, 0.3) + (1 if "norm" in name else 0)
-        for name, shape in janus_tensors.janus_shapes(janus_tensors.janus_config(CONFIGS[naming])).items()
+        for name, shape in shapes.items()
     }
     decoder = vq16.KIND.build(DecoderShape(CODES, 32, (32,) * 5, 1)).state_dict()
     for name, tensor in decoder.items():
@@ -66,17 +78,23 @@ def janus_tensors_of(naming: str) -> dict[str, Tensor]:
     return tensors
 
 
-def write_janus(folder: Path, naming: str = "original", layout: str = "safetensors") -> Path:
+def write_janus(
+    folder: Path,
+    naming: str = "original",
+    layout: str = "safetensors",
+    llama: Mapping[str, Any] = LLAMA,
+) -> Path:
     """A folder with all files of a checkpoint; `layout` is "safetensors" or "bin"."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIGS[naming]))
+    config = janus_config_of(naming, llama)
+    (folder / "config.json").write_text(json.dumps(config))
     letters = {letter: n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
-    tensors = janus_tensors_of(naming)
+    tensors = janus_tensors_of(naming, config)
     if layout == "bin":
         torch.save(tensors, folder / "pytorch_model.bin")
     else:

@@ -244,12 +244,12 @@ class Bench:
             self.device,
             self.dtype,
         )
-        engine.image_tokens = self.tokens
+        engine.plan = self.plan
         engine.load()
         prompts, keys = self.prompts(images), self.keys(images)
 
         def run() -> DecodeOutput:
-            ids, failed_at = engine.decode_ids(prompts[:images], prompts[images:], keys)
+            ids, failed_at = engine.decode_ids([prompts[:images], prompts[images:]], keys)
             return DecodeOutput(ids, failed_at, failed_at, [self.tokens - 1])
 
         return self.measure(images, "hf", run, TEXT_VOCAB_SIZE + CODEBOOK_SIZE, 2)
@@ -310,6 +310,7 @@ def serve(bench: Bench, variant: str, images: int) -> None:
     engine.checkpoint, engine.device, engine.dtype = bench.checkpoint, bench.device, bench.dtype
     engine.protocol = dataclasses.replace(PROTOCOL, full_vocab=full_head)
     engine.batch_size, engine.image_tokens, engine.waves, engine.rounding = images, bench.tokens, True, 0.0
+    engine.plan = bench.plan
     engine.options = {"max_num_batched_tokens": 2048} | options
     engine.load()
     for line in sys.stdin:

@@ -43,8 +43,6 @@ class TokenEngine:
     """Base of the engines for checkpoints of `families`."""
 
     version = ""
-    # Families whose checkpoints it draws with; empty for all.
-    families: ClassVar[tuple[str, ...]] = ()
     # Options that do not change an image: they change how it is stored, or name files whose bytes are part
     # of the checkpoint's digest.
     speed_options: ClassVar[tuple[str, ...]] = ("image_format", "visual_tokenizer")
@@ -69,11 +67,7 @@ class TokenEngine:
         check_device(device, dtype)
         check_format(image_format)
         self.checkpoint: TokenCheckpoint = find_checkpoint(checkpoint, visual_tokenizer)
-        if self.families and self.checkpoint.family not in self.families:
-            raise BadInput(
-                f"{type(self).__name__} draws with checkpoints of {' and '.join(self.families)}, and "
-                f"{self.checkpoint.name} is of {self.checkpoint.family}: use --engine native"
-            )
+        self.check_checkpoint()
         self.checkpoint.check_protocol(protocol)
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
         self.image_format = image_format
@@ -92,6 +86,13 @@ class TokenEngine:
                 f"resolution {protocol.resolution} takes {self.plan.slots} visual tokens; the checkpoint "
                 f"has {positions} positions for prompt and image"
             )
+
+    def check_checkpoint(self) -> None:
+        """Refuse, once it is found, a checkpoint that this engine does not draw with.
+
+        Raises:
+            BadInput: it does not, and the message says why.
+        """
 
     @staticmethod
     def option_names() -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sar_eval.decoding.token_engine import TokenEngine
+from sar_eval.engines._vllm_config import refuse_checkpoint, write_config
 from sar_eval.errors import BadInput
+from sar_eval.families.image_plan import guidance_weights
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.types import Draw, DrawProtocol
 from sar_eval.vllm_guided.start import installed_version
@@ -29,18 +33,19 @@ RESERVED_OPTIONS = (  # vLLM's options that this engine sets itself, or that pai
     *("model", "hf_overrides", "logits_processors", "logprobs_mode", "skip_tokenizer_init", "dtype"),
     *("max_model_len", "speculative_config", "data_parallel_size", "prefill_context_parallel_size"),
     *("enable_batch_sharded_sampling", "distributed_executor_backend", "max_num_scheduled_tokens"),
-    *("max_num_active_seqs", "long_prefill_token_threshold"),
+    *("max_num_active_seqs", "long_prefill_token_threshold", "hf_config_path"),
 )
+OWN_LOADER_OPTIONS = ("load_format", "model_loader_extra_config")  # where the family reads the weights
 
 
 class VllmEngine(TokenEngine):
-    """Draws with a checkpoint of the SimpleAR family on vLLM.
+    """Draws with a checkpoint of a token family on vLLM.
 
     The noise is that of the other engines, so in float32 the tokens are equal. docs/engines.md explains how
-    the two rows of an image stay in sync.
+    the two rows of an image stay in sync. SimpleAR's files are read by vLLM; those of other families by the
+    family, and vLLM gets a config alone.
     """
 
-    families = ("simplear",)
     speed_options = (
         *TokenEngine.speed_options,
         *("waves", "rounding", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization"),
@@ -76,8 +81,13 @@ class VllmEngine(TokenEngine):
         """
         common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
         super().__init__(checkpoint, protocol, **common)
-        _refuse_stray_files(cast(Checkpoint, self.checkpoint))
-        if reserved := set(options) & set(RESERVED_OPTIONS):
+        self.visual_tokenizer = str(common.get("visual_tokenizer", ""))
+        reserved_options = RESERVED_OPTIONS
+        if isinstance(self.checkpoint, Checkpoint):
+            _refuse_stray_files(self.checkpoint)
+        else:
+            reserved_options += OWN_LOADER_OPTIONS
+        if reserved := set(options) & set(reserved_options):
             raise BadInput(
                 f"engine 'vllm' reserves the option {min(reserved)}: it sets it itself, or cannot use it"
             )
@@ -102,13 +112,22 @@ class VllmEngine(TokenEngine):
             )
         return int(sizes[0] * sizes[1])
 
+    def check_checkpoint(self) -> None:
+        """Refuse what our model classes for vLLM do not compute.
+
+        Raises:
+            BadInput: it is that.
+        """
+        refuse_checkpoint(self.checkpoint)
+
     @property
     def layout(self) -> TokenLayout:
         """The numbering of token ids inside vLLM."""
         from sar_eval.vllm_guided.pairing import TokenLayout
 
-        checkpoint = self.checkpoint
-        return TokenLayout(checkpoint.codebook_size, checkpoint.text_vocab_size, self.protocol.full_vocab)
+        codes, text = self.checkpoint.codebook_size, self.checkpoint.text_vocab_size
+        forced = {i for slot, i in self.plan.forced.items() if i < text and slot < self.plan.slots}
+        return TokenLayout(codes, text, self.protocol.full_vocab, tuple(sorted(forced)))
 
     def load(self) -> None:
         """Start vLLM with the checkpoint and check that guidance is applied.
@@ -120,8 +139,14 @@ class VllmEngine(TokenEngine):
         from sar_eval.vllm_guided.driver import VllmDriver
         from sar_eval.vllm_guided.start import start_engine
 
-        engine = start_engine(self.engine_args(), self.device.partition(":")[0])
-        self.driver: VllmDriver = VllmDriver(engine, self.layout, self.image_tokens, self.waves)
+        # What vLLM takes for the model's folder, where the family reads the weights.
+        with tempfile.TemporaryDirectory(prefix="sar-eval-vllm-") as folder:
+            arguments = self.engine_args()
+            if not isinstance(self.checkpoint, Checkpoint):
+                write_config(Path(folder), self.checkpoint.decoder_config, self.layout)
+                arguments["model"] = folder
+            engine = start_engine(arguments, self.device.partition(":")[0])
+        self.driver: VllmDriver = VllmDriver(engine, self.layout, self.plan.slots, self.waves)
         try:
             self.deviation = self.check_guidance()
         except BaseException:
@@ -135,9 +160,7 @@ class VllmEngine(TokenEngine):
 
     def engine_args(self) -> dict[str, Any]:
         """Arguments of `vllm.EngineArgs`: defaults, then the user's options, then what is fixed."""
-        from sar_eval.vllm_guided.plugin import ARCHITECTURE
-
-        rows = min(self.batch_size, MAX_WAVE) * self._branches
+        rows = min(self.batch_size, MAX_WAVE) * self.plan.branches
         positions = self.checkpoint.decoder_config.max_position_embeddings
         defaults = {
             "max_num_seqs": rows,
@@ -153,25 +176,26 @@ class VllmEngine(TokenEngine):
             defaults |= {"gpu_memory_utilization": GPU_MEMORY_UTILIZATION}
         if number := self.device.partition(":")[2]:
             defaults |= {"device_ids": [int(number) + n for n in range(self.gpus(self.options))]}
-        layout = self.layout
         fixed = {
-            "model": str(self.checkpoint.folder),
             "max_model_len": positions,
             "dtype": self.dtype,
             "skip_tokenizer_init": True,
-            "hf_overrides": {
-                "architectures": [ARCHITECTURE],
-                "vocab_size": layout.vocab_size,
-                "sar_eval": asdict(layout),
-            },
             "logits_processors": ["sar_eval.vllm_guided.logits_processor:GuidanceLogitsProcessor"],
             "logprobs_mode": "processed_logits",  # where the logits processor writes log-probabilities
         }
-        return {**defaults, **self.options, **fixed}
+        return {**defaults, **self.options, **fixed, **self._model_args()}
 
-    @property
-    def _branches(self) -> int:
-        return 1 if self.protocol.guidance == 1 else 2
+    def _model_args(self) -> dict[str, Any]:
+        """Which model vLLM loads, and how it reads the weights."""
+        from sar_eval.vllm_guided.plugin import ARCHITECTURE, CONFIG_KEY, LOAD_FORMAT
+
+        layout = self.layout
+        if isinstance(self.checkpoint, Checkpoint):
+            overrides = {"architectures": [ARCHITECTURE], "vocab_size": layout.vocab_size}
+            model = str(self.checkpoint.folder)
+            return {"model": model, "hf_overrides": overrides | {CONFIG_KEY: asdict(layout)}}
+        named = {"checkpoint": self.checkpoint.name, "visual_tokenizer": self.visual_tokenizer}
+        return {"load_format": LOAD_FORMAT, "model_loader_extra_config": named}
 
     def _cache_bytes(self, rows: int) -> int:
         """Size of the KV cache on the CPU for so many rows, limited by the free memory."""
@@ -180,7 +204,7 @@ class VllmEngine(TokenEngine):
 
         config, block = self.checkpoint.decoder_config, CPU_BLOCK_SIZE
         # vLLM also requires space for one sequence of full length, and reserves one block.
-        tokens = config.max_position_embeddings + rows * (self.image_tokens + block) + 2 * block
+        tokens = config.max_position_embeddings + rows * (self.plan.slots + block) + 2 * block
         # Half of the memory: weights, logits and other workers need some as well.
         limit = int(free_bytes("cpu") * MEMORY_UTILIZATION / 2)
         return min(tokens * kv_bytes(config, ITEMSIZE[self.dtype]), limit)
@@ -199,7 +223,8 @@ class VllmEngine(TokenEngine):
         decoder = load_decoder(self.checkpoint, "cpu", "float32")
         vocabulary = Vocabulary(decoder, self.checkpoint.visual_ids, self.protocol.full_vocab)
         requests = check_requests(decoder, vocabulary, self.requests(_check_draws()))
-        check_driver = VllmDriver(self.driver.engine, self.layout, min(2, self.image_tokens), self.waves)
+        slots = self.plan.code_slots[:2][-1] + 1
+        check_driver = VllmDriver(self.driver.engine, self.layout, slots, self.waves)
         outputs = check_driver.generate(requests)
         for output in outputs:
             ids = self.layout.to_checkpoint_ids(output.tokens)
@@ -213,24 +238,28 @@ class VllmEngine(TokenEngine):
         if not draws or not self.waves:
             return limit
         longest = max(map(len, self.prompt_ids(list(draws))))
-        capacity = self.driver.capacity.max_images(longest, self._branches, self.image_tokens)
+        capacity = self.driver.capacity.max_images(longest, self.plan.branches, self.plan.slots)
         return max(1, min(limit, capacity))
 
     def requests(self, draws: Sequence[Draw], return_log_probabilities: bool = False) -> list[ImageRequest]:
         """The draws as requests to the driver."""
         from sar_eval.vllm_guided.driver import ImageRequest
 
-        prompts, number, p = self.prompt_ids(draws), len(draws), self.protocol
+        prompts, number, p, plan = self.prompt_ids(draws), len(draws), self.protocol, self.plan
+        guidance = float(plan.weights[0][0]) if plan.weights[0] else 1.0
+        weights = () if plan.weights == guidance_weights(guidance) else plan.weights
         return [
             ImageRequest(
                 tuple(tuple(ids) for ids in prompts[n::number]),
                 draw.seed,
-                float(p.guidance),
+                guidance,
                 float(p.temperature),
                 p.top_k,
                 float(p.top_p),
                 return_log_probabilities,
                 float(p.min_p),
+                weights,
+                plan.forced,
             )
             for n, draw in enumerate(draws)
         ]
@@ -246,7 +275,7 @@ class VllmEngine(TokenEngine):
         unless they are the same, that is without top-k, top-p and min-p.
         """
         outputs = self.driver.generate(self.requests(draws, return_log_probabilities=True))
-        last = 0 if self._branches == 1 else 1
+        last = 0 if self.plan.branches == 1 else 1
         p = self.protocol
         same = last == 0 and not p.top_k and p.top_p == 1 and not p.min_p
         return replace(
@@ -285,18 +314,23 @@ class VllmEngine(TokenEngine):
         codes = [self._codes(output) for output in outputs]
         return DecodeOutput(
             torch.tensor([image_codes for image_codes, _ in codes]),
-            torch.tensor([output.failed_at for output in outputs]),
+            torch.tensor([self._failed_code(output) for output in outputs]),
             torch.tensor([out_of_range for _, out_of_range in codes]),
-            [self.image_tokens - 1] * len(outputs),
+            [self.plan.slots - 1] * len(outputs),
             [output.error for output in outputs],
         )
 
     def _codes(self, output: ImageOutput) -> tuple[list[int], int]:
         """Codes with text tokens as code 0, padded with 0 if unfinished; and the number of text tokens."""
-        codebook_size = self.layout.codebook_size
-        codes = [token if token < codebook_size else 0 for token in output.tokens]
-        out_of_range = sum(token >= codebook_size for token in output.tokens)
+        codebook_size, slots = self.layout.codebook_size, self.plan.code_slots
+        sampled = [output.tokens[slot] for slot in slots if slot < len(output.tokens)]
+        codes = [token if token < codebook_size else 0 for token in sampled]
+        out_of_range = sum(token >= codebook_size for token in sampled)
         return codes + [0] * (self.image_tokens - len(codes)), out_of_range
+
+    def _failed_code(self, output: ImageOutput) -> int:
+        """Number of the code whose scores were not finite, -1 for none."""
+        return -1 if output.failed_at < 0 else self.plan.code_slots.index(output.failed_at)
 
     def _log_probs(self, outputs: Sequence[ImageOutput], row: int) -> Tensor:
         """Log-probabilities `[B, N]` of one row of each image, NaN where it is unfinished."""
@@ -304,7 +338,8 @@ class VllmEngine(TokenEngine):
 
         table = torch.full((len(outputs), self.image_tokens), torch.nan)
         for n, output in enumerate(outputs):
-            values = output.log_probabilities[row] if row < len(output.log_probabilities) else []
+            every = output.log_probabilities[row] if row < len(output.log_probabilities) else []
+            values = [every[slot] for slot in self.plan.code_slots if slot < len(every)]
             table[n, : len(values)] = torch.tensor(values)
         return table
 

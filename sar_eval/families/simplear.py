@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sar_eval.families.cosmos import VisualTokenizer
+    from sar_eval.families.transformers_network import CausalNetwork
 
 # Of Cosmos-1.0-Tokenizer-DV8x16x16, whose folder has no config.json with these keys.
 COSMOS_CONFIG = {"codebook_size": 64_000, "downsample": 16, "columns": 16}
@@ -274,6 +275,12 @@ class Checkpoint:
         for name in {EMBEDDING, HEAD} & weights.keys():
             weights[name] = weights[name][:rows]
         return weights
+
+    def load_transformers(self, device: str, dtype: torch.dtype) -> CausalNetwork:
+        """Load the weights into transformers' own class; see `transformers_network`."""
+        from sar_eval.families.transformers_network import load_qwen2
+
+        return load_qwen2(self, device, dtype)
 
     def load_image_decoder(self, device: str) -> VisualTokenizer:
         """Load the visual tokenizer's decoder.

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sar_eval.decoding.load import load_transformers
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.rl.policy import GuidedPolicy
 from sar_eval.storage.files import storage_errors
@@ -30,7 +29,7 @@ def load_policy(
     Raises:
         BadInput: the weights do not fit `config.json`, or see `policy.check_protocol`.
     """
-    model = load_transformers(checkpoint, device, "float32")
+    model = checkpoint.load_transformers(device, torch.float32).model
     if model.config.tie_word_embeddings:  # one parameter: two of one storage would both be updated
         model.lm_head.weight = model.model.embed_tokens.weight
     for parameter in model.parameters():

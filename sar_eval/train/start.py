@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config
 
-from sar_eval.decoding.load import assemble, decoder_settings
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.demo import build_config, build_text_tokenizer
@@ -27,6 +26,7 @@ from sar_eval.families.language_model import (
 )
 from sar_eval.families.simplear import IMAGE_TOKEN, Checkpoint, find_checkpoint, visual_setting
 from sar_eval.families.tensor_names import EMBEDDING, HEAD
+from sar_eval.families.transformers_network import assemble, decoder_settings
 from sar_eval.suites.shapes.vocabulary import all_words
 from sar_eval.train.model import TrainedDecoder
 from sar_eval.train.text_tokenizer import add_special_tokens, find_text_tokenizer, load_text_tokenizer

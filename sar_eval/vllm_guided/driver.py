@@ -9,7 +9,7 @@ paused while a wave is submitted. If a pair gets out of sync all the same, its r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sar_eval.errors import DeviceLost
 from sar_eval.tensors.out_of_memory import is_out_of_memory
 from sar_eval.vllm_guided.pairing import Branch, TokenLayout
+from sar_eval.vllm_guided.plugin import CONFIG_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +32,14 @@ class ImageRequest:
     """An image to draw.
 
     Attributes:
-        prompts: the checkpoint's token ids of the prompt and, with guidance, of the negative prompt.
+        prompts: the checkpoint's token ids of the prompt and, with guidance, of the negative prompt; or of
+            the K branches that `weights` combine.
         seed: of the draw.
         guidance, temperature, top_k, top_p, min_p: how to sample.
         return_log_probabilities: also return log-probabilities.
+        weights: how guidance combines K branches, for all codes or for each (see `ImagePlan`); empty for
+            `guidance` of one or two.
+        forced: the checkpoint's ids of the tokens that are not sampled, by slot of the image.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -45,11 +50,20 @@ class ImageRequest:
     top_p: float = 1.0
     return_log_probabilities: bool = False
     min_p: float = 0.0
+    weights: tuple[tuple[float, ...], ...] = ()
+    forced: Mapping[int, int] = field(default_factory=dict)
 
-    def branch(self, pair_id: str, is_negative: bool, start: int) -> Branch:
-        """One of its branches, for the logits processor."""
+    def branch(self, pair_id: str, index: int, start: int, layout: TokenLayout | None = None) -> Branch:
+        """One of its branches, for the logits processor.
+
+        Args:
+            pair_id, index, start: see `Branch`.
+            layout: the engine's numbering; None for the checkpoint's.
+        """
         sampling = (self.guidance, self.temperature, self.top_k, self.top_p, self.return_log_probabilities)
-        return Branch(pair_id, is_negative, self.seed, start, *sampling, self.min_p)
+        slots, ids = sorted(self.forced), [self.forced[slot] for slot in sorted(self.forced)]
+        forced = tuple(zip(slots, ids if layout is None else layout.to_engine_ids(ids), strict=True))
+        return Branch(pair_id, index, self.seed, start, *sampling, self.min_p, self.weights, forced)
 
 
 @dataclass(slots=True)
@@ -57,7 +71,7 @@ class ImageOutput:
     """The tokens of an image, updated from wave to wave.
 
     Attributes:
-        tokens: in the engine's numbering (`TokenLayout`), without markers.
+        tokens: in the engine's numbering (`TokenLayout`), without markers; what is forced included.
         log_probabilities: of the tokens, for each row (see `PairSampler`).
         failed_at: the token whose scores were NaN or infinite; -1 for none.
         error: why it cannot be drawn.
@@ -130,7 +144,7 @@ class VllmDriver:
         Args:
             engine: a `vllm.v1.engine.llm_engine.LLMEngine`.
             layout: the numbering of its token ids.
-            image_tokens: tokens of an image.
+            image_tokens: tokens of an image, forced ones included.
             waves: submit only what is certain to stay in sync; if false, everything at once.
         """
         self.engine, self.layout, self.image_tokens, self.waves = engine, layout, image_tokens, waves
@@ -266,7 +280,7 @@ class VllmDriver:
                 self.engine.abort_request(request_ids)
                 return []
             request_id = f"{self._pair_count}/{number}"
-            branch = request.branch(str(self._pair_count), number > 0, len(output.tokens))
+            branch = request.branch(str(self._pair_count), number, len(output.tokens), self.layout)
             tokens = tokens_input([*self.layout.to_engine_ids(prompt), *output.tokens])
             try:
                 self.engine.add_request(request_id, tokens, self._sampling_params(branch))
@@ -280,8 +294,6 @@ class VllmDriver:
     def _sampling_params(self, branch: Branch) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
-
-        from sar_eval.vllm_guided.logits_processor import CONFIG_KEY
 
         return SamplingParams(
             temperature=0,
@@ -301,7 +313,8 @@ class VllmDriver:
         common = common_prefix_length(tokens, {self.layout.out_of_sync_id, self.layout.not_finite_id})
         output.tokens = output.tokens + tokens[0][:common]
         new = [list(row.logprobs.logprobs[:common]) if row.logprobs else [] for row in rows]
-        pairs = zip(output.log_probabilities, new, strict=False)
+        before_of_rows = [*output.log_probabilities, *([] for _ in rows)][: len(rows)]
+        pairs = zip(before_of_rows, new, strict=True)
         output.log_probabilities = tuple([*before, *added] for before, added in pairs)
         if all(row[common : common + 1] == [self.layout.not_finite_id] for row in tokens):
             output.failed_at = len(output.tokens)

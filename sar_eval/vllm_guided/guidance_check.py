@@ -24,7 +24,6 @@ from sar_eval.decoding.noise import gumbel, noise_keys_at
 from sar_eval.decoding.sampling import log_probabilities, process_logits
 from sar_eval.decoding.transformer import Decoder
 from sar_eval.errors import SarEvalError
-from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided.driver import ImageOutput, ImageRequest
 
 BEST_ABOVE_MEAN = 6.0  # nats; the best of thousands of tokens is then likely, but not certain
@@ -63,18 +62,26 @@ def check_requests(
         replace(request, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, return_log_probabilities=True)
         for request in requests
     ]
-    strong = [
-        replace(r, guidance=max(r.guidance, STRONG_GUIDANCE)) if n % 2 and r.guidance != 1 else r
-        for n, r in enumerate(plain)
-    ]
-    temperatures: dict[float, float] = {}
+    strong = [_stronger(request) if n % 2 else request for n, request in enumerate(plain)]
+    temperatures: dict[object, float] = {}
     logits = _next_token_logits(decoder, vocabulary, [request.prompts for request in strong])
     for request, rows in zip(strong, logits, strict=True):
-        scores = process_logits(rows, _protocol(request))
+        scores = _scores(rows, request, 0)
         temperature = float(scores.max() - scores.mean()) / BEST_ABOVE_MEAN
-        guidance = request.guidance
+        guidance = request.guidance, request.weights
         temperatures[guidance] = max(temperatures.get(guidance, 1e-3), temperature)
-    return [replace(request, temperature=temperatures[request.guidance]) for request in strong]
+    return [replace(r, temperature=temperatures[r.guidance, r.weights]) for r in strong]
+
+
+def _stronger(request: ImageRequest) -> ImageRequest:
+    """The same image with a guidance of at least `STRONG_GUIDANCE`, where there is one."""
+    if not request.weights:
+        strong = request.guidance if request.guidance == 1 else max(request.guidance, STRONG_GUIDANCE)
+        return replace(request, guidance=strong)
+    greatest = max((abs(weight) for weights in request.weights for weight in weights), default=0.0)
+    factor = STRONG_GUIDANCE / greatest if 0 < greatest < STRONG_GUIDANCE else 1.0
+    weights = tuple(tuple(factor * weight for weight in weights) for weights in request.weights)
+    return replace(request, weights=weights)
 
 
 def check_guidance(
@@ -92,31 +99,35 @@ def check_guidance(
     Args:
         decoder, vocabulary: the checkpoint in plain PyTorch, on the CPU.
         requests: at least two images (see `check_requests`).
-        outputs: their first tokens, as indices into the vocabulary, with log-probabilities.
+        outputs: their first tokens, as indices into the vocabulary (what is forced may lie before it),
+            with log-probabilities. Forced slots are the same in all.
         rounding: nats.
 
     Raises:
-        GuidanceCheckFailed: the engine deviates more, or an image has no tokens.
+        GuidanceCheckFailed: the engine deviates more, an image has no tokens, or a forced slot another.
     """
     for output in outputs:
         if output.error or output.failed_at >= 0 or not output.tokens:
             reason = output.error or "its scores are NaN or infinite"
             raise GuidanceCheckFailed(f"the engine could not draw the tokens of its self-check: {reason}")
+    _check_forced(vocabulary, requests, outputs)
     measured: list[float] = []
     wrong: dict[str, list[float]] = defaultdict(list)
-    for step in range(min(len(output.tokens) for output in outputs)):
-        previous = [[token + vocabulary.first_id for token in output.tokens[:step]] for output in outputs]
+    shortest = min(len(output.tokens) for output in outputs)
+    slots = [slot for slot in range(shortest) if slot not in requests[0].forced]
+    for code, slot in enumerate(slots):
+        previous = [[token + vocabulary.first_id for token in output.tokens[:slot]] for output in outputs]
         sequences = [
             [[*prompt, *ids] for prompt in request.prompts]
             for request, ids in zip(requests, previous, strict=True)
         ]
         logits = _next_token_logits(decoder, vocabulary, sequences)
         for n, (request, output) in enumerate(zip(requests, outputs, strict=True)):
-            measured.append(_deviation(logits[n], request, output, vocabulary, step))
+            measured.append(_deviation(logits[n], request, output, vocabulary, code, slot))
             # At the first token alone: the later ones of another image follow other tokens.
-            other = None if step else logits[(n + 1) % len(logits)]
-            token = torch.tensor([output.tokens[step]])
-            for name, difference in _wrong_engines(logits[n], other, request, token).items():
+            other = None if code else logits[(n + 1) % len(logits)]
+            token = torch.tensor([output.tokens[slot]])
+            for name, difference in _wrong_engines(logits[n], other, request, token, code).items():
                 wrong[name].append(difference)
     deviation = Deviation(
         sum(measured) / len(measured), min(sum(each) / len(each) for each in wrong.values())
@@ -131,36 +142,56 @@ def check_guidance(
     return deviation
 
 
+def _check_forced(
+    vocabulary: Vocabulary, requests: Sequence[ImageRequest], outputs: Sequence[ImageOutput]
+) -> None:
+    for request, output in zip(requests, outputs, strict=True):
+        for slot, token_id in request.forced.items():
+            if slot < len(output.tokens) and output.tokens[slot] + vocabulary.first_id != token_id:
+                raise GuidanceCheckFailed(
+                    f"the engine drew a token of its own in slot {slot}, where the id {token_id} is "
+                    "forced; nothing was drawn"
+                )
+
+
 def _deviation(
-    logits: Tensor, request: ImageRequest, output: ImageOutput, vocabulary: Vocabulary, step: int
+    logits: Tensor,
+    request: ImageRequest,
+    output: ImageOutput,
+    vocabulary: Vocabulary,
+    code: int,
+    slot: int,
 ) -> float:
     """How far the sampled token is from the best one, plus the errors of its log-probabilities."""
-    token = torch.tensor([output.tokens[step]])
-    scores = process_logits(logits, _protocol(request))
-    noisy = scores + gumbel(noise_keys_at([request.seed], [step]), vocabulary.noise_ids)
+    token = torch.tensor([output.tokens[slot]])
+    scores = _scores(logits, request, code)
+    noisy = scores + gumbel(noise_keys_at([request.seed], [code]), vocabulary.noise_ids)
     expected = [log_probabilities(scores, token)]
     if len(request.prompts) > 1:
         expected.append(log_probabilities(logits[:1] / request.temperature, token))
-    returned = [row[step] for row in output.log_probabilities[: len(request.prompts)]]
+    # Of further branches none are returned.
+    returned = [row[slot] for row in output.log_probabilities[: len(expected)]]
     error = sum(abs(float(e) - r) for e, r in zip(expected, returned, strict=True))
     return float(noisy.max() - noisy[0, token]) + error
 
 
 def _wrong_engines(
-    logits: Tensor, other_logits: Tensor | None, request: ImageRequest, token: Tensor
+    logits: Tensor, other_logits: Tensor | None, request: ImageRequest, token: Tensor, code: int
 ) -> dict[str, float]:
     """How far the log-probabilities of wrong engines are from the right one, by kind of error."""
     wrong: dict[str, Tensor] = {}
     if len(logits) > 1:
         wrong |= {f"branch {n} alone": row[None] / request.temperature for n, row in enumerate(logits)}
     if other_logits is not None:
-        wrong["another image's prompts"] = process_logits(other_logits, _protocol(request))
-    right = log_probabilities(process_logits(logits, _protocol(request)), token)
+        wrong["another image's prompts"] = _scores(other_logits, request, code)
+    right = log_probabilities(_scores(logits, request, code), token)
     return {name: float(abs(log_probabilities(scores, token) - right)) for name, scores in wrong.items()}
 
 
-def _protocol(request: ImageRequest) -> DrawProtocol:
-    return request.branch("", False, 0).protocol
+def _scores(logits: Tensor, request: ImageRequest, code: int) -> Tensor:
+    """Scores `[1, V]` of one of its codes, of the logits `[K, V]` of its branches."""
+    branch = request.branch("", 0, 0)
+    return process_logits(logits, branch.protocol, branch.weights_of(code))
 
 
 def _next_token_logits(

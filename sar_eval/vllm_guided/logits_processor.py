@@ -15,8 +15,7 @@ from vllm.v1.sample.logits_processor.interface import LogitsProcessor as BatchPr
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as SlotProcessor
 
 from sar_eval.vllm_guided.pairing import Branch, LogitsRow, PairSampler, TokenLayout
-
-CONFIG_KEY = "sar_eval"  # our key in a request's `extra_args` and in the model's configuration
+from sar_eval.vllm_guided.plugin import CONFIG_KEY
 
 
 def branch_from_params(params: Any) -> Branch | None:
@@ -108,4 +107,5 @@ class GuidanceLogitsProcessor(BatchProcessor, SlotProcessor):
 
 def layout_from_config(vllm_config: Any) -> TokenLayout:
     """The token layout that the engine stored in the model's configuration."""
-    return TokenLayout(**getattr(vllm_config.model_config.hf_config, CONFIG_KEY))
+    stored = getattr(vllm_config.model_config.hf_config, CONFIG_KEY)
+    return TokenLayout(**stored | {"forced_ids": tuple(stored.get("forced_ids", ()))})

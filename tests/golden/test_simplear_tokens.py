@@ -80,12 +80,14 @@ def hf(
         "cpu",
         "float32",
     )
-    engine.image_tokens = cases[0]["grid"] ** 2
-    prompts = _prompts(cases)
-    keys = noise_keys([0] * len(cases), engine.image_tokens, torch.device("cpu"))
+    side = cases[0]["grid"]
+    engine.plan = ImagePlan(side, side, guidance_weights(protocol.guidance))
+    prompts, number = _prompts(cases), len(cases)
+    keys = noise_keys([0] * number, engine.plan.codes, torch.device("cpu"))
     engine.load()
     with torch.inference_mode():
-        return engine.decode_ids(prompts[: len(cases)], prompts[len(cases) :], keys)[0].tolist()
+        branches = [prompts[start : start + number] for start in range(0, len(prompts), number)]
+        return engine.decode_ids(branches, keys)[0].tolist()
 
 
 @pytest.mark.parametrize("vocabulary", ["visual_only", "full_vocab"])

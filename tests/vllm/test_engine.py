@@ -30,8 +30,9 @@ from tests.vllm.engines import codes, demo_engine, demo_requests, native_codes
 def test_an_engine_without_guidance_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = PairSampler._sample
 
-    def unguided(self: PairSampler, logits: Any, group: Any, protocol: Any, scored: bool) -> Any:
-        return sample(self, logits, group, DrawProtocol("off", 0, guidance=1.0 + 1e-9), scored)
+    def unguided(self: PairSampler, logits: Any, group: Any, parameters: Any) -> Any:
+        off = DrawProtocol("off", 0, guidance=1.0 + 1e-9)
+        return sample(self, logits, group, replace(parameters, protocol=off))
 
     monkeypatch.setattr(PairSampler, "_sample", unguided)
     with pytest.raises(GuidanceCheckFailed, match="nothing was drawn"), demo_engine():
@@ -165,8 +166,9 @@ def test_the_newer_runner_gives_the_same_tokens() -> None:
     """With real tensors, and stand-ins for its states and its context of a step."""
     import numpy as np
 
-    from sar_eval.vllm_guided.logits_processor import CONFIG_KEY, GuidanceLogitsProcessor
+    from sar_eval.vllm_guided.logits_processor import GuidanceLogitsProcessor
     from sar_eval.vllm_guided.pairing import Branch, TokenLayout
+    from sar_eval.vllm_guided.plugin import CONFIG_KEY
 
     layout = TokenLayout(50, 9)
     hf_config = SimpleNamespace(**{CONFIG_KEY: asdict(layout)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.decoding.load import load_decoder, load_transformers
+from sar_eval.decoding.load import load_decoder
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 
@@ -122,9 +122,10 @@ def test_weights_of_another_width_are_refused_by_both_loaders(copy: Path) -> Non
         find_checkpoint(str(copy))  # told by the header, before anything is loaded
     _as_torch_files(copy)
     checkpoint = find_checkpoint(str(copy))
-    for load in (load_decoder, load_transformers):
-        with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
-            load(checkpoint, "cpu", "float32")
+    with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
+        load_decoder(checkpoint, "cpu", "float32")
+    with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
+        checkpoint.load_transformers("cpu", torch.float32)
 
 
 def test_a_visual_tokenizer_can_be_named(copy: Path, tiny_checkpoint: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sar_eval.decoding.load import load_decoder, load_transformers
+from sar_eval.decoding.load import load_decoder
 from sar_eval.errors import BadInput
 from sar_eval.families.simplear import find_checkpoint
 
@@ -313,7 +313,7 @@ def test_padded_vocabularies_keep_their_visual_rows(
     decoder = load_decoder(found, "cpu", "float32")
     assert torch.equal(decoder.embedding, plain.float())
     assert torch.equal(decoder.head, plain.float())
-    assert load_transformers(found, "cpu", "float32").lm_head.weight.shape == plain.shape
+    assert found.load_transformers("cpu", torch.float32).model.lm_head.weight.shape == plain.shape
 
 
 @pytest.mark.parametrize("more", [1, 200])

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from sar_eval.decoding.load import load_decoder
 from sar_eval.engines.hf import HfEngine
 from sar_eval.engines.native import NativeEngine
-from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.families.janus import FAMILY, JanusCheckpoint
 from sar_eval.families.recognise import find_checkpoint
@@ -169,12 +168,18 @@ def test_a_prompt_that_is_too_long_fails_alone(janus: Path) -> None:
     }
 
 
-def test_hf_and_vllm_refuse_it_by_name(janus: Path) -> None:
-    for engine in (HfEngine, VllmEngine):
-        with pytest.raises(
-            BadInput, match=rf"{engine.__name__} draws with .* simplear, .* is of janus: use"
-        ):
-            engine(str(janus), SAMPLED)
+@pytest.mark.parametrize(("naming", "layout"), [("transformers", "safetensors"), ("original", "bin")])
+def test_transformers_own_network_draws_the_same_tokens(
+    tmp_path: Path, sampled: dict[str, tuple[int, ...]], naming: str, layout: str
+) -> None:
+    folder = write_janus(tmp_path / "c", naming, layout)
+    with HfEngine(str(folder), SAMPLED, batch_size=3) as engine:
+        drawn = {g.key: g for g in engine.generate(_draws())}
+    assert {key: g.tokens for key, g in drawn.items()} == sampled
+    assert {g.steps for g in drawn.values()} == {15}
+
+
+def test_another_picture_decoder_is_refused(janus: Path) -> None:
     with pytest.raises(BadInput, match="has its own picture decoder: leave out --visual-tokenizer"):
         find_checkpoint(str(janus), "somewhere")
 

@@ -16,6 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from sar_eval import discover
 from sar_eval.engines.hf import HfEngine
 from sar_eval.engines.native import NativeEngine
+from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.families import simplear
 from sar_eval.families.recognise import find_checkpoint
@@ -148,9 +149,11 @@ def test_what_its_protocol_cannot_ask_for_is_named(mosaic: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_what_knows_simplear_alone_says_so(mosaic: Path) -> None:
-    with pytest.raises(BadInput, match=r"HfEngine draws with checkpoints of simplear, .* is of mosaic"):
+def test_what_does_not_draw_with_it_says_why(mosaic: Path) -> None:
+    with pytest.raises(BadInput, match=r"own class of a network, and the family 'mosaic' of .* names none"):
         HfEngine(str(mosaic), DrawProtocol("x", 16))
+    with pytest.raises(BadInput, match=r"of the family 'mosaic': its visual ids do not follow"):
+        VllmEngine(str(mosaic), DrawProtocol("x", 16))
     with pytest.raises(
         BadInput, match="is a checkpoint of the family 'mosaic', and this needs one of 'simp"
     ):

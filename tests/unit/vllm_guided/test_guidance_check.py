@@ -42,11 +42,20 @@ def _check_requests(name: str, guidance: float) -> list[ImageRequest]:
     return check_requests(*_load(name, "float32"), requests)
 
 
+def _append(output: ImageOutput, sampled_from: float, conditional: float) -> None:
+    for row, value in zip(output.log_probabilities, (sampled_from, conditional), strict=True):
+        row.append(value)
+
+
 @torch.inference_mode()
 def _generate(decoder: Decoder, vocabulary: Vocabulary, request: ImageRequest) -> ImageOutput:
-    """Two tokens as an engine would sample them."""
-    output = ImageOutput()
-    for step in range(2):
+    """Two codes as an engine would sample them, and what is forced between them."""
+    output, branch, code = ImageOutput(), request.branch("", 0, 0), 0
+    while code < 2:
+        if (forced := request.forced.get(len(output.tokens))) is not None:
+            output.tokens.append(forced - vocabulary.first_id)
+            _append(output, 0.0, 0.0)
+            continue
         logits = []
         for prompt in request.prompts:
             ids = [*prompt, *(token + vocabulary.first_id for token in output.tokens)]
@@ -54,13 +63,13 @@ def _generate(decoder: Decoder, vocabulary: Vocabulary, request: ImageRequest) -
             positions = torch.arange(len(ids))[None]
             hidden = decoder.forward(torch.tensor([ids]), positions, cache, len(ids))
             logits.append(vocabulary.head(hidden[:, -1]).float())
-        scores = process_logits(torch.cat(logits), request.branch("", False, 0).protocol)
-        noise = gumbel(noise_keys_at([request.seed], [step]), vocabulary.noise_ids)
+        scores = process_logits(torch.cat(logits), branch.protocol, branch.weights_of(code))
+        noise = gumbel(noise_keys_at([request.seed], [code]), vocabulary.noise_ids)
         token = (scores + noise).argmax(-1)
         output.tokens.append(int(token))
-        sampled_from, conditional = output.log_probabilities
-        sampled_from.append(float(log_probabilities(scores, token)))
-        conditional.append(float(log_probabilities(logits[0] / request.temperature, token)))
+        conditional = log_probabilities(logits[0] / request.temperature, token)
+        _append(output, float(log_probabilities(scores, token)), float(conditional))
+        code += 1
     return output
 
 
@@ -109,3 +118,29 @@ def test_other_weights_and_failed_images_are_refused() -> None:
     outputs[2].error = "vLLM refused it"
     with pytest.raises(GuidanceCheckFailed, match="vLLM refused it"):
         check_guidance(decoder, vocabulary, requests, outputs, 1.0)
+
+
+PLANNED: dict[str, Callable[[Requests], Requests]] = {
+    "the third branch ignored": lambda o: [replace(x, prompts=(*x.prompts[:2], x.prompts[1])) for x in o],
+    "weights swapped": lambda o: [replace(x, weights=tuple(w[::-1] for w in x.weights)) for x in o],
+    "nothing forced": lambda o: [replace(x, forced={}) for x in o],
+    "another token forced": lambda o: [replace(x, forced={1: 7}) for x in o],
+}
+
+
+def test_a_plan_with_three_branches_and_forced_tokens_is_checked() -> None:
+    decoder, vocabulary = _load("demo:sft", "float32")
+    requests = [
+        replace(
+            r, prompts=(*r.prompts, r.prompts[0][-2:]), weights=((3.0, -1.0), (2.0, 1.0)), forced={1: 5}
+        )
+        for r in _check_requests("demo:sft", 3.0)
+    ]
+    requests = check_requests(decoder, vocabulary, requests)
+    assert {request.weights[0] for request in requests} == {(3.0, -1.0), (6.0, -2.0)}
+    outputs = [_generate(decoder, vocabulary, request) for request in requests]
+    assert check_guidance(decoder, vocabulary, requests, outputs, 0.001).measured < 1e-4
+    for wrong in PLANNED.values():
+        outputs = [_generate(decoder, vocabulary, request) for request in wrong(requests)]
+        with pytest.raises(GuidanceCheckFailed, match="nothing was drawn"):
+            check_guidance(decoder, vocabulary, requests, outputs, 0.001)

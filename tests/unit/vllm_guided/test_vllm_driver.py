@@ -32,6 +32,21 @@ def _requests(lengths: list[tuple[int, int]]) -> list[ImageRequest]:
     return [ImageRequest(((0,) * a, (0,) * b), n, 3.0) for n, (a, b) in enumerate(lengths)]
 
 
+def test_a_branch_has_the_engines_ids_of_what_is_forced() -> None:
+    request = ImageRequest(((1,),) * 3, 7, weights=((2.0, 0.5),), forced={9: 3, 4: 1})
+    layout = TokenLayout(10, 5, forced_ids=(1, 3))
+    branch = request.branch("a", 2, 6, layout)
+    assert (branch.index, branch.start, branch.branches) == (2, 6, 3)
+    assert branch.forced == ((4, 12), (9, 13))
+    assert [branch.place(slot) for slot in (3, 4, 5, 9, 10)] == [
+        (3, None),
+        (4, 12),
+        (4, None),
+        (8, 13),
+        (8, None),
+    ]
+
+
 def test_the_capacity_is_that_of_vllms_configuration() -> None:
     scheduler = SimpleNamespace(max_num_seqs=7, max_num_batched_tokens=64, watermark=0.1)
     cache = SimpleNamespace(num_gpu_blocks=100, block_size=16)

@@ -1,13 +1,20 @@
 """Which versions and options of vLLM the engine accepts, checked before anything is loaded."""
 
+import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
+from sar_eval.engines._vllm_config import write_config
 from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, MissingExtra
+from sar_eval.families.janus import JanusCheckpoint
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided import start as vllm_start
+from tests.tiny_janus import CODES, ROWS, SIDE, write_janus
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
@@ -56,6 +63,43 @@ def test_options_that_the_engine_sets_itself_are_refused(
     _install(monkeypatch, {"vllm": "0.32.0"})
     with pytest.raises(BadInput, match=message):
         VllmEngine("demo:sft", DrawProtocol("test", 64), **options)
+
+
+@pytest.fixture
+def janus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    _install(monkeypatch, {"vllm": "0.32.0"})
+    return str(write_janus(tmp_path / "janus"))
+
+
+def test_of_another_family_vllm_gets_a_config_and_our_loader(janus: str, tmp_path: Path) -> None:
+    engine = VllmEngine(janus, DrawProtocol("test", SIDE, guidance=5.0))
+    arguments = engine.engine_args()
+    assert (arguments["load_format"], arguments.get("model")) == ("sar_eval", None)
+    named = {"checkpoint": janus, "visual_tokenizer": ""}
+    assert arguments["model_loader_extra_config"] == named
+    write_config(tmp_path, engine.checkpoint.decoder_config, engine.layout)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("llama", ["SarEvalVisualLlama"])
+    assert (config["vocab_size"], config["sar_eval_head_inner"]) == (ROWS + CODES + 2, 40)
+    assert config["rope_parameters"] == {"rope_type": "default", "rope_theta": 10000.0}
+    layout = {"codebook_size": CODES, "text_vocab_size": ROWS, "full_vocab": False, "forced_ids": []}
+    assert config["sar_eval"] == layout
+    assert "switches" not in config
+
+
+def test_how_weights_are_read_is_then_the_engines(janus: str) -> None:
+    with pytest.raises(BadInput, match="reserves the option load_format"):
+        VllmEngine(janus, DrawProtocol("test", SIDE, guidance=5.0), load_format="dummy")
+
+
+def test_a_network_that_vllm_does_not_compute_is_refused(
+    janus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = find_checkpoint(janus).decoder_config
+    of_places = replace(config, switches=replace(config.switches, grid=(4, 4)))
+    monkeypatch.setattr(JanusCheckpoint, "decoder_config", of_places)
+    with pytest.raises(BadInput, match=r"of the family 'janus': its rotary angles are of places"):
+        VllmEngine(janus, DrawProtocol("test", SIDE, guidance=5.0))
 
 
 def test_the_number_of_gpus_follows_from_the_options() -> None:
