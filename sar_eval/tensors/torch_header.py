@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from sar_eval.errors import BadInput
 from sar_eval.tensors.git_lfs import refuse_pointer
@@ -33,7 +33,14 @@ _TYPES = {
     "BoolStorage": "bool",
 }
 # Of trainers, beside the tensors: what `weight_files` lets pass.
-_IGNORED = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy", "numpy.dtypes", "argparse", "_codecs")
+_IGNORED = (
+    "numpy.core.multiarray",
+    "numpy._core.multiarray",
+    "numpy",
+    "numpy.dtypes",
+    "argparse",
+    "_codecs",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,8 @@ def read_torch_header(path: Path) -> dict[str, TorchTensor]:
 def _content(path: Path) -> Any:
     """What the pickle describes, with `TorchTensor` in place of tensors."""
     try:
-        with ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
-            if len(members) != 1 or members[0].file_size > MAX_PICKLE_BYTES:
-                raise BadInput(f"{path} is no torch file: it has no table of tensors")
-            with archive.open(members[0]) as file:
-                return _Header(file).load()
-    except BadInput:
-        raise
+        with ZipFile(path) as archive, archive.open(_member(archive)) as file:
+            return _Header(file).load()
     except BadZipFile as error:
         raise BadInput(
             f"{path} is no torch file as torch has written them since 1.6, or is cut off ({error}): get it "
@@ -84,6 +85,13 @@ def _content(path: Path) -> Any:
     except Exception as error:
         # On invalid data the unpickler may raise any exception.
         raise BadInput(f"{path} is no torch file of tensors alone: {error}") from error
+
+
+def _member(archive: ZipFile) -> ZipInfo:
+    found = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
+    if len(found) != 1 or found[0].file_size > MAX_PICKLE_BYTES:
+        raise ValueError("it has no table of tensors")
+    return found[0]
 
 
 def _tensors(table: Any) -> dict[str, TorchTensor] | None:
