@@ -95,8 +95,8 @@ def locate_place(name: str, what: str = "checkpoint", files: Sequence[str] = ("*
     """
     check_text(name, what)
     if is_weight_file(name):
-        path = Path(name)
-        return Place(str(path.parent.resolve() / path.name), path.parent, path.name)
+        folder, file = Path(name).parent, Path(name).name
+        return Place(str(folder.resolve() / file), folder, file)
     if not HUB_NAME.fullmatch(name) or _is_folder(name) or _is_path(name):
         return Place(*locate_folder(name, what))
     path, at, revision = name.partition("@")
