@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
-from sar_eval.errors import BadInput
+from sar_eval.errors import BadInput, MissingExtra
 from sar_eval.families.family import EncodesPrompts, TokenCheckpoint
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.families.prompting import prompt_texts
@@ -313,7 +313,14 @@ class TokenEngine:
 
     def _length_error(self, draw: Draw) -> str:
         """Why a draw's prompt cannot be used, "" if it can."""
-        longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
+        try:
+            longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
+        except MissingExtra:
+            raise
+        except (
+            BadInput
+        ) as error:  # of a text that its family cannot read, which is no reason to stop others
+            return str(error)
         if longest <= limit:
             return ""
         return (

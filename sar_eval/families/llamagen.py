@@ -314,11 +314,15 @@ class LlamaGen:
     def recognises(self, files: CheckpointFiles) -> bool:
         """Whether a folder without `config.json` has a `t2i_*.pt`, or the file that is asked for is one.
 
-        Of torch files the names of the tensors are read without torch.
+        Of torch files the names of the tensors are read without torch. A file that cannot be read is one by
+        the authors' names, and `find` says what is wrong with it.
         """
-        if files.file:
+        if not files.file:
+            return "config.json" not in files.names and any(map(NETWORK.fullmatch, files.names))
+        try:
             return is_network(read_header_of(files.folder / files.file))
-        return "config.json" not in files.names and any(map(NETWORK.fullmatch, files.names))
+        except BadInput:
+            return NETWORK.fullmatch(files.file) is not None
 
     def find(self, name: str, visual_tokenizer: str = "") -> LlamaGenCheckpoint:
         """Find a checkpoint by its folder or file, here or on the hub; see `Family`."""

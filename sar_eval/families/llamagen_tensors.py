@@ -103,10 +103,14 @@ def llamagen_config(
 
 
 def is_network(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a network of LlamaGen's, whole or damaged, behind any wrapper."""
+    """Whether tensors of these names are a network of LlamaGen's for text, behind any wrapper.
+
+    Half of those that tell it are enough, so that of a damaged one the missing tensor can be named.
+    """
     found = set(names)
     prefix = common_prefix(found)
-    return {prefix + UNPROMPTED, f"{prefix}tok_embeddings.weight"} <= found
+    telling = {prefix + name for name in (UNPROMPTED, *CAPTION, "tok_embeddings.weight")}
+    return 2 * len(telling & found) >= len(telling)
 
 
 def _without_prefix(shapes: Mapping[str, Shape]) -> Mapping[str, Shape]:

@@ -81,7 +81,7 @@ def _of_no_family(files: CheckpointFiles) -> str:
     if files.file:
         return (
             f"{files.folder / files.file} is a checkpoint of no family that is known ({known}): its "
-            "tensors are none of theirs, and no config.json beside it says more"
+            "tensors are none of theirs or cannot be read, and no config.json beside it says more"
         )
     return f"{files.folder} is a checkpoint of no family that is known ({known}): it has {_seen(files)}"
 

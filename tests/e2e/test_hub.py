@@ -191,6 +191,10 @@ def test_a_repository_with_one_checkpoint_as_a_file_needs_no_choice(
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["spec"]["checkpoint"] == f"org/one/sub@{COMMIT}"
+    file = f"org/one/sub/{NETWORK}.pt@{COMMIT}"
+    named = sar_eval("ckpt", "info", "--json", file, "--local-only", env=env)
+    facts = json.loads(named.stdout)
+    assert (facts["checkpoint"], facts["digest"]) == (file, run["spec"]["checkpoint_digest"])
 
 
 @pytest.mark.slow

@@ -105,6 +105,13 @@ def test_captions_of_one_length_share_the_unprompted_row(folder: Path) -> None:
     assert not torch.equal(rows[0][0], rows[1][0])
 
 
+def test_it_draws_in_bfloat16_with_the_same_prompts(folder: Path, sampled: Tokens) -> None:
+    """The prefix is computed in float32 and cast; codes differ, as the network's products do."""
+    drawn = _tokens(folder, dtype="bfloat16")
+    assert drawn.keys() == sampled.keys()
+    assert {len(tokens) for tokens in drawn.values()} == {16}
+
+
 def test_pixels_are_the_picture_decoders(folder: Path) -> None:
     with NativeEngine(str(folder), SAMPLED) as engine:
         [generation] = engine.generate(_draws()[:1])
@@ -179,6 +186,14 @@ def test_a_caption_that_is_too_long_fails_alone_or_is_cut(folder: Path) -> None:
     with NativeEngine(str(folder), SAMPLED) as engine:
         assert [len(row) for row in engine.branch_rows(draws)[::2]] == [120, 120]
         assert {g.error for g in engine.generate(draws)} == {None}
+
+
+def test_a_caption_that_nobody_can_read_fails_alone(folder: Path) -> None:
+    draws = [make_draw(Prompt("odd", "a <![odd thing]> b"), 0, 7), *_draws()[:1]]
+    with NativeEngine(str(folder), SAMPLED) as engine:
+        errors = {g.key: g.error or "" for g in engine.generate(draws)}
+    assert "neither LlamaGen's own cleaning nor this one can read" in errors["odd/0"]
+    assert not errors["p0/0"]
 
 
 def test_other_engines_and_training_refuse_it_by_name(folder: Path) -> None:

@@ -126,8 +126,9 @@ def test_a_missing_foreign_or_quantised_tensor_is_named(tmp_path: Path, suffix: 
     for change, message in changes:
         left = {name: t for name, t in (tensors | change).items() if t is not None}
         save(left, folder / f"{NETWORK}{suffix}")
-        with pytest.raises(BadInput, match=message):
-            find_checkpoint(str(folder))
+        for name in (folder, folder / f"{NETWORK}{suffix}"):
+            with pytest.raises(BadInput, match=message):
+                find_checkpoint(str(name))
 
 
 def test_a_damaged_or_unfetched_file_is_named(folder: Path) -> None:
@@ -138,9 +139,13 @@ def test_a_damaged_or_unfetched_file_is_named(folder: Path) -> None:
         with pytest.raises(BadInput, match=rf"{name} is a git-lfs pointer"):
             find_checkpoint(str(folder))
         (folder / name).write_bytes(whole)
-    (folder / f"{NETWORK}.pt").write_bytes((folder / f"{NETWORK}.pt").read_bytes()[:1000])
-    with pytest.raises(BadInput, match=rf"{NETWORK}\.pt is no torch file"):
-        find_checkpoint(str(folder))
+    file = folder / f"{NETWORK}.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    for name in (folder, file):
+        with pytest.raises(BadInput, match=rf"{NETWORK}\.pt is no torch file"):
+            find_checkpoint(str(name))
+    with pytest.raises(BadInput, match=r"x\.pt is a checkpoint of no family .* or cannot be read"):
+        find_checkpoint(str(file.rename(folder / "x.pt")))
 
 
 def test_a_picture_decoder_that_does_not_fit_is_named_before_drawing(folder: Path) -> None:
