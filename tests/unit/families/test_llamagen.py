@@ -242,4 +242,3 @@ def test_the_command_draws_with_a_file(sar_eval, folder: Path, tmp_path: Path) -
     run = json.loads((out / "run.json").read_text())
     assert run["spec"]["checkpoint"] == str(folder / f"{NETWORK}.pt")
     assert sar_eval("verify", out).returncode == 0
-    assert sar_eval("doctor", "--ckpt", folder).stdout.count(f"{CODES} visual codes") == 1

@@ -115,3 +115,20 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         read_torch_header(path)
     with pytest.raises(BadInput, match=r"none\.pt"):
         read_torch_header(tmp_path / "none.pt")
+
+
+def test_any_change_of_a_byte_is_read_or_refused(tmp_path: Path) -> None:
+    path, source = tmp_path / "x.pt", tmp_path / "y.pt"
+    torch.save({"model": {"a": torch.zeros(2, 3), "b": torch.zeros(4)}, "steps": 3}, source)
+    with zipfile.ZipFile(source) as archive:
+        data = archive.read("y/data.pkl")
+    generator, refused = np.random.default_rng(3), 0
+    for _ in range(400):
+        changed = bytearray(data)
+        changed[generator.integers(len(data))] = generator.integers(256)
+        _zip(path, bytes(changed))
+        try:
+            read_torch_header(path)
+        except BadInput:
+            refused += 1
+    assert refused > 100
