@@ -52,7 +52,6 @@ REFUSED = {
     "full_vocab": "the network predicts no text",
     "template": "the caption stands alone",
 }
-EXTRA, PACKAGES = "llamagen", ("transformers", "ftfy")
 
 
 @dataclass(frozen=True)
@@ -180,9 +179,11 @@ class LlamaGenCheckpoint:
                 f"guidance is {protocol.guidance} in the protocol: LlamaGen's authors do not guide at 1 or "
                 "less, so say 1"
             )
-        for package in PACKAGES:
-            if find_spec(package) is None:
-                need(package, extra=EXTRA, what="LlamaGen's captions")
+        # Looked for, not imported: that takes seconds.
+        if find_spec("transformers") is None:
+            need("transformers", extra="llamagen", what="LlamaGen's T5 encoder")
+        if find_spec("ftfy") is None:
+            need("ftfy", extra="llamagen", what="LlamaGen's caption cleaning")
         return ()
 
     def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:

@@ -212,9 +212,7 @@ def test_a_missing_package_is_told_before_anything_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        MissingExtra, match=r"LlamaGen's captions needs: pip install 'sar-eval\[llamagen\]'"
-    ):
+    with pytest.raises(MissingExtra, match=r"LlamaGen's .* needs: pip install 'sar-eval\[llamagen\]'"):
         llamagen.FAMILY.find(str(folder)).check_protocol(SAMPLED)
 
 
