@@ -24,7 +24,10 @@ def group() -> None:
 def info(
     ckpt: Annotated[
         str,
-        typer.Argument(help="demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION."),
+        typer.Argument(
+            help="demo:NAME, a folder or file, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER or FILE, "
+            "@REVISION."
+        ),
     ],
     visual_tokenizer: VisualTokenizer = None,
     local_only: LocalOnly = False,

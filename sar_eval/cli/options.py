@@ -33,7 +33,8 @@ Ckpt = Annotated[
     str,
     typer.Option(
         "--ckpt",
-        help="Checkpoint: demo:NAME, a folder, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER, @REVISION.",
+        help="Checkpoint: demo:NAME, a folder or file, or of the hub ORG/NAME, ORG/NAME/SUBFOLDER or FILE, "
+        "@REVISION.",
         rich_help_panel="What",
         callback=_name,
     ),

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 MIN_PACKED = 1 << 20  # numbers of a float32 weight; for smaller ones the packed product takes longer
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
-from sar_eval.errors import BadInput
-from sar_eval.families.family import TokenCheckpoint
+from sar_eval.errors import BadInput, MissingExtra
+from sar_eval.families.family import EncodesPrompts, TokenCheckpoint
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.families.prompting import prompt_texts
 from sar_eval.families.recognise import find_checkpoint
@@ -104,6 +104,8 @@ class TokenEngine:
         check_card(self.device)
         # Before the decoder, whose planning then sees the memory that is left.
         self.image_decoder = self.checkpoint.load_image_decoder(self.device)
+        if isinstance(self.checkpoint, EncodesPrompts):
+            self.checkpoint.load_text_encoder(self.device)
         self.load()
         self.image_executor = ThreadPoolExecutor(1)
         return self
@@ -113,6 +115,8 @@ class TokenEngine:
     ) -> None:
         self.image_executor.shutdown()
         self.unload()
+        if isinstance(self.checkpoint, EncodesPrompts):
+            self.checkpoint.unload_text_encoder()
         del self.image_decoder, self.image_executor
 
     @cached_property
@@ -310,7 +314,14 @@ class TokenEngine:
 
     def _length_error(self, draw: Draw) -> str:
         """Why a draw's prompt cannot be used, "" if it can."""
-        longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
+        try:
+            longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
+        except MissingExtra:
+            raise
+        except (
+            BadInput
+        ) as error:  # of a text that its family cannot read, which is no reason to stop others
+            return str(error)
         if longest <= limit:
             return ""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -99,6 +100,18 @@ class MatchedDecoder:
         }
         network.load_state_dict(state, assign=True)
         return network.requires_grad_(False).eval()
+
+    def digest(self, tensors: Mapping[str, Tensor]) -> str:
+        """SHA-256 over the decoder's tensors in float32, by our names, 16 hex digits.
+
+        Args:
+            tensors: by their names in the file; others may be there.
+        """
+        total = hashlib.sha256()
+        for ours, name in sorted(self.stored.items()):
+            total.update(ours.encode())
+            total.update(tensors[name].float().contiguous().numpy().tobytes())
+        return total.hexdigest()[:16]
 
 
 def match_decoder(shapes: Mapping[str, Shape], kind: DecoderKind, where: str) -> MatchedDecoder:

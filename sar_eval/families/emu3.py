@@ -190,7 +190,8 @@ class Emu3Checkpoint:
         Raises:
             BadInput: a tensor of it is missing or foreign.
         """
-        return self.visual_tensors.digest(self._matched_pixels().stored)
+        matched = self._matched_pixels()
+        return matched.digest(self.visual_tensors.read(matched.stored.values()))
 
     def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
         """Nothing is to be known beside the protocol; see `TokenCheckpoint`.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sar_eval.documents import read_json
 from sar_eval.errors import BadInput
@@ -33,15 +33,24 @@ if TYPE_CHECKING:
 class CheckpointFiles:
     """What a family recognises a checkpoint by: the folder's files.
 
-    Of a repository of the hub the JSON files have been downloaded, and no others for certain.
+    Of a repository of the hub the JSON files and the file that is meant have been downloaded, and no others
+    for certain.
+
+    Attributes:
+        folder: of the files; of the hub it need not be there if none was downloaded.
+        file: name of the one file that is asked for; "" for the folder.
+        listed: names of files that the folder has on the hub, where it has no `config.json`.
     """
 
     folder: Path
+    file: str = ""
+    listed: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the files in the folder itself, sorted."""
-        return tuple(sorted(path.name for path in self.folder.iterdir() if path.is_file()))
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return tuple(sorted({*self.listed, *(path.name for path in there if path.is_file())}))
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -220,6 +229,24 @@ class TokenCheckpoint(Protocol):
         ...
 
 
+@runtime_checkable
+class EncodesPrompts(Protocol):
+    """A checkpoint whose prompts go through a network of their own, which makes embeddings of them."""
+
+    def load_text_encoder(self, device: str) -> None:
+        """Load that network, so that `branches` can be asked.
+
+        Raises:
+            BadInput: a file of it is damaged or does not fit.
+            MissingExtra: a package that it needs is not installed.
+        """
+        ...
+
+    def unload_text_encoder(self) -> None:
+        """Release it."""
+        ...
+
+
 class Family(Protocol):
     """A kind of checkpoint."""
 
@@ -240,7 +267,8 @@ class Family(Protocol):
         """Find a checkpoint by name, and check its files.
 
         Args:
-            name: a folder, `demo:NAME`, or a name of the hub, whose files are downloaded.
+            name: a folder, `demo:NAME`, or a name of the hub, whose files are downloaded; or a file of
+                weights, for families that `recognise` one.
             visual_tokenizer: what turns codes into pixels, where it is not with the checkpoint; "" for what
                 the checkpoint names.
 

@@ -177,7 +177,8 @@ class JanusCheckpoint:
         Raises:
             BadInput: a tensor of it is missing or foreign.
         """
-        return self.tensors.digest(self._matched_pixels().stored)
+        matched = self._matched_pixels()
+        return matched.digest(self.tensors.read(matched.stored.values()))
 
     def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
         """What the authors of the template do besides; see `TokenCheckpoint`.

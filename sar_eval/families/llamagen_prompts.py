@@ -81,8 +81,12 @@ class CaptionEncoder:
     end: int
     pad: int
 
-    def caption_ids(self, caption: str) -> list[int]:
-        """Ids of a caption after its cleaning, the end id included, at most `PLACES`.
+    def caption_ids(self, caption: str, cut: bool = True) -> list[int]:
+        """Ids of a caption after its cleaning, the end id included.
+
+        Args:
+            caption: text.
+            cut: leave out what does not fit `PLACES`, as the original does.
 
         Raises:
             BadInput: the caption has a lone surrogate, or markup that no one can read.
@@ -90,7 +94,8 @@ class CaptionEncoder:
         """
         # A surrogate is refused first: the cleaning would make another sign of it.
         text_ids(self.tokenizer, caption)
-        return [*text_ids(self.tokenizer, clean_caption(caption))[: PLACES - 1], self.end]
+        ids = text_ids(self.tokenizer, clean_caption(caption))
+        return [*(ids[: PLACES - 1] if cut else ids), self.end]
 
     def embed(self, ids: Sequence[int]) -> CaptionRows:
         """Encode a caption's ids: it has the first places, the others hold what T5 makes of pads."""

@@ -9,17 +9,18 @@ two.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig, Switches
 from sar_eval.families.network_tensors import MatchedNetwork, Naming, match_network
 from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, decoder_shapes
+from sar_eval.tensors.wrapped_names import common_prefix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX_PLACES = 120  # embeddings of the caption, with those that are masked
 # Defaults of the authors' ModelArgs, which no script of theirs changes.
@@ -63,19 +64,28 @@ def llamagen_config(
         shapes: of the tensors in the file.
         side: codes along one side of the picture; 16 for 256 pixels, 32 for 512.
         where: the file, for messages.
-        heads: of attention; None for those of the authors' network of that size.
+        heads: of attention, which the tensors do not say; None for those of the authors' network of that
+            size.
 
     Raises:
         BadInput: there is no such network, or none of the authors' sizes.
     """
+    shapes = _without_prefix(shapes)
     for name in ("tok_embeddings.weight", "layers.0.feed_forward.w1.weight"):
         if len(shapes.get(name, ())) != 2:
             raise BadInput(f"{where} is no network of LlamaGen: it has no matrix {name!r}")
     codes, hidden = shapes["tok_embeddings.weight"]
     layers = len({match[1] for name in shapes if (match := re.match(r"layers\.(\d+)\.", name))})
     heads = HEADS.get((layers, hidden)) if heads is None else heads
-    if heads is None or not hidden or hidden % (4 * heads):
-        raise BadInput(f"{where}: {layers} layers of width {hidden} are no network of LlamaGen's authors")
+    if heads is None:
+        raise BadInput(
+            f"{where}: {layers} layers of width {hidden} are no network of LlamaGen's authors, and tensors "
+            'do not say how many heads they have: write {"heads": NUMBER} to sar_eval.json beside the file'
+        )
+    if not hidden or hidden % (4 * heads):
+        raise BadInput(
+            f"{where}: a width of {hidden} does not divide into {heads} heads with pairs in rows"
+        )
     return DecoderConfig(
         hidden_size=hidden,
         intermediate_size=shapes["layers.0.feed_forward.w1.weight"][0],
@@ -92,6 +102,22 @@ def llamagen_config(
     )
 
 
+def is_network(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a network of LlamaGen's for text, behind any wrapper.
+
+    Half of those that tell it are enough, so that of a damaged one the missing tensor can be named.
+    """
+    found = set(names)
+    prefix = common_prefix(found)
+    telling = {prefix + name for name in (UNPROMPTED, *CAPTION, "tok_embeddings.weight")}
+    return 2 * len(telling & found) >= len(telling)
+
+
+def _without_prefix(shapes: Mapping[str, Shape]) -> Mapping[str, Shape]:
+    prefix = common_prefix(shapes)
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+
+
 def match_llamagen(shapes: Mapping[str, Shape], config: DecoderConfig, where: str) -> MatchedNetwork:
     """Find the network among the tensors under `model` of the authors' file.
 
@@ -103,20 +129,32 @@ def match_llamagen(shapes: Mapping[str, Shape], config: DecoderConfig, where: st
     Raises:
         BadInput: a tensor is missing, empty, foreign or misshapen.
     """
+    width = (_without_prefix(shapes).get(UNPROMPTED) or (0, 0))[-1]
+    stored = match_network(shapes, llamagen_shapes(config, width), (ORIGINAL,), where)
+    return MatchedNetwork(config, stored, _unfused, where)
+
+
+def llamagen_shapes(config: DecoderConfig, width: int) -> dict[str, Shape]:
+    """Name and shape of every tensor of the network as files have it: queries, keys and values in one.
+
+    Names are the decoder's own and LlamaGen's for what makes the prefix.
+
+    Args:
+        config: of `llamagen_config`.
+        width: numbers in one of T5's embeddings.
+    """
     hidden = config.hidden_size
     expected = {
         name: size for name, size in decoder_shapes(config) if not re.search(r"\.[qkv]_proj\.", name)
     }
     for layer in range(config.num_hidden_layers):
         expected[f"model.layers.{layer}.self_attn.qkv_proj.weight"] = (3 * hidden, hidden)
-    width = (shapes.get(UNPROMPTED) or (0, 0))[-1]
     captions = {
         CAPTION[0]: (hidden, width),
         CAPTION[1]: (hidden, hidden),
         UNPROMPTED: (PREFIX_PLACES, width),
     }
-    stored = match_network(shapes, {**expected, **captions}, (ORIGINAL,), where)
-    return MatchedNetwork(config, stored, _unfused, where)
+    return {**expected, **captions}
 
 
 def _unfused(config: DecoderConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -156,13 +194,8 @@ class CaptionPrefix:
 
     @classmethod
     def of(cls, network: MatchedNetwork, tensors: Mapping[str, Tensor]) -> CaptionPrefix:
-        """Of the tensors of a file.
-
-        Raises:
-            BadInput: see `MatchedNetwork.own`.
-        """
-        own = network.own(tensors)
-        return cls(own[CAPTION[0]], own[CAPTION[1]], own[UNPROMPTED])
+        """Of the tensors of a file, of which those of the decoder are not needed."""
+        return cls(*(tensors[network.stored[name]] for name in (*CAPTION, UNPROMPTED)))
 
     def rows(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The prefixes `[n, hidden]` of the prompted and the unprompted row.
@@ -176,7 +209,10 @@ class CaptionPrefix:
         """
         return self._project(embeddings[mask]), self._project(self.unprompted[mask])
 
-    @torch.no_grad()
     def _project(self, embeddings: Tensor) -> Tensor:
-        inner = F.linear(embeddings.to(self.inner.dtype), self.inner)
-        return F.linear(F.gelu(inner, approximate="tanh"), self.outer)
+        import torch
+        import torch.nn.functional as F
+
+        with torch.no_grad():
+            inner = F.linear(embeddings.to(self.inner.dtype), self.inner)
+            return F.linear(F.gelu(inner, approximate="tanh"), self.outer)

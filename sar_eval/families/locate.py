@@ -2,8 +2,10 @@
 
 Names: `demo:NAME` ships with sar-eval; a folder; `ORG/NAME`, `ORG/NAME/SUBFOLDER`, either with
 `@REVISION` (a branch, tag or commit), is downloaded into the hub's own cache, tokenizers and weights only,
-never a Python file. The visual tokenizer is specified by `visual_tokenizer` in the folder's
-`sar_eval.json`, by `--visual-tokenizer`, or is the published Cosmos tokenizer.
+never a Python file. Where a folder holds several checkpoints as files, one is meant by its own name: the
+file's path, or `ORG/NAME/FILE` or `ORG/NAME/SUBFOLDER/FILE`. The visual tokenizer is specified by
+`visual_tokenizer` in the folder's `sar_eval.json`, by `--visual-tokenizer`, or is the published Cosmos
+tokenizer.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from sar_eval.documents import check_text, read_json, shorten
 from sar_eval.errors import BadInput, Incomplete, UnknownName
 from sar_eval.families.model_card import CARD
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.tensors.hub import HUB_NAME, snapshot, snapshot_with_weights
+from sar_eval.tensors.hub import HUB_NAME, list_folder, snapshot, snapshot_with_weights
 
 DEMO = Path(__file__).parents[1] / "demo"
 COSMOS_REPO = "nvidia/Cosmos-1.0-Tokenizer-DV8x16x16"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", CARD]
 VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
+WEIGHT_SUFFIXES = (
+    ".safetensors",
+    ".pt",
+    ".pth",
+    ".bin",
+)  # by which a file of the hub is told from a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,69 @@ class Location:
     folder: Path
     visual_folder: Path
     visual_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder, or one of the files in it, here or on the hub.
+
+    Attributes:
+        name: identifies the same files later (a hub name has its commit).
+        folder: of the files; of the hub it need not be there yet.
+        file: name of the one file that is meant; "" for the folder.
+        hub_folder: name of the folder on the hub, with its commit; "" where it is here.
+        listed: names of files that the folder has on the hub, downloaded or not.
+    """
+
+    name: str
+    folder: Path
+    file: str = ""
+    hub_folder: str = ""
+    listed: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files in the folder, on the hub or here, sorted."""
+        here = [p.name for p in self.folder.iterdir() if p.is_file()] if self.folder.is_dir() else []
+        return tuple(sorted({*here, *self.listed}))
+
+    def fetch(self, names: Sequence[str]) -> list[Path]:
+        """Paths of files, which are downloaded if they are only on the hub.
+
+        Raises:
+            BadInput, Incomplete: see `locate`.
+        """
+        if self.hub_folder and names:
+            snapshot(self.hub_folder, list(names))
+        return [self.folder / name for name in names]
+
+
+def locate_place(name: str, what: str = "checkpoint", files: Sequence[str] = ("*.json",)) -> Place:
+    """Find a folder or a file of weights; of the hub download small files, and the file that is meant.
+
+    Args:
+        name: `demo:NAME`, a folder, a file, or one of these on the hub.
+        what: it is, for messages.
+        files: patterns of what is downloaded beside that file.
+
+    Raises:
+        UnknownName, BadInput, Incomplete: see `locate`.
+    """
+    check_text(name, what)
+    if is_weight_file(name):
+        folder, file = Path(name).parent, Path(name).name
+        return Place(str(folder.resolve() / file), folder, file)
+    if not HUB_NAME.fullmatch(name) or _is_folder(name) or _is_path(name):
+        return Place(*locate_folder(name, what))
+    path, at, revision = name.partition("@")
+    parent, _, last = path.rpartition("/")
+    file = last if path.count("/") > 1 and last.endswith(WEIGHT_SUFFIXES) else ""
+    listing = list_folder((parent if file else path) + at + revision, [*files, *([file] if file else [])])
+    if file and file not in listing.files:
+        raise BadInput(f"the hub has no {file!r} in {parent}, but {', '.join(listing.files[:8])}")
+    parent, _, commit = listing.name.partition("@")
+    pinned = f"{parent}/{file}@{commit}" if file else listing.name
+    return Place(pinned, listing.folder, file, listing.name, listing.files)
 
 
 def locate(name: str, visual_tokenizer: str = "") -> Location:
@@ -120,6 +191,8 @@ def locate_folder(
         return name, DEMO / name.removeprefix("demo:")
     if name and _is_folder(name):
         return str(Path(name).resolve()), Path(name)
+    if is_weight_file(name):
+        raise BadInput(f"{name} is a file, and this {what} is a folder: name {Path(name).parent}")
     if not HUB_NAME.fullmatch(name) or _is_path(name):
         raise UnknownName(_unknown(name, what))
     whole = [*CHECKPOINT_FILES, *more]
@@ -136,6 +209,14 @@ def locate_visual_tokenizer(name: str) -> Path:
     if name.startswith("demo:"):
         return locate(name).visual_folder
     return locate_folder(name, "visual tokenizer", VISUAL_TOKENIZER_FILES)[1]
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a name is that of a file here which may hold weights."""
+    try:
+        return name.endswith(WEIGHT_SUFFIXES) and Path(name).is_file()
+    except OSError:  # longer than a file system allows, or not permitted
+        return False
 
 
 def _is_folder(name: str) -> bool:

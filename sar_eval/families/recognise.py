@@ -9,7 +9,7 @@ from sar_eval.documents import shorten
 from sar_eval.errors import BadInput
 from sar_eval.families import foreign_folders
 from sar_eval.families.family import CheckpointFiles, Family, TokenCheckpoint
-from sar_eval.families.locate import locate_folder
+from sar_eval.families.locate import locate_place
 from sar_eval.tensors.hub import HUB_NAME
 
 SEEN = 5  # names of files in a message
@@ -23,34 +23,36 @@ def find_checkpoint(name: str, visual_tokenizer: str = "") -> TokenCheckpoint:
         BadInput: it is of no family that is known, or its files are missing or do not fit together.
     """
     # Only what says the family: which other files are needed, the family knows.
-    pinned, folder = locate_folder(name, files=["*.json"])
-    family = recognise(folder)
+    place = locate_place(name)
+    family = recognise(CheckpointFiles(place.folder, place.file, place.listed))
     with discover.guarded(f"family {family.name!r} cannot find checkpoint {name!r}"):
-        return family.find(pinned if HUB_NAME.fullmatch(pinned) else name, visual_tokenizer)
+        return family.find(place.name if HUB_NAME.fullmatch(place.name) else name, visual_tokenizer)
 
 
-def recognise(folder: Path) -> Family:
-    """The family of the checkpoint in a folder.
+def recognise(files: CheckpointFiles) -> Family:
+    """The family of the checkpoint in a folder, or of one file in it.
 
     Raises:
         BadInput: it is of none, and the message says what the folder is instead; or it could be of two.
     """
+    folder = files.folder
     foreign_folders.refuse_adapter(folder)
-    found = families_of(folder)
+    found = families_of(files)
     if len(found) > 1:
         names = " and ".join(sorted(family.name for family in found))
         raise BadInput(f"{folder} has the files of checkpoints of {names}: which it is cannot be told")
     if not found:
-        raise BadInput(foreign_folders.describe(folder) or _of_no_family(CheckpointFiles(folder)))
+        described = foreign_folders.describe(folder) if folder.is_dir() and not files.file else ""
+        raise BadInput(described or _of_no_family(files))
     return found[0]
 
 
-def families_of(folder: Path) -> list[Family]:
+def families_of(files: CheckpointFiles) -> list[Family]:
     """Every family that recognises the files of a folder."""
-    files, found = CheckpointFiles(folder), []
+    found = []
     for name in discover.names("families"):
         family: Family = discover.load("families", name)
-        with discover.guarded(f"family {name!r} cannot look at {folder}"):
+        with discover.guarded(f"family {name!r} cannot look at {files.folder}"):
             if family.recognises(files):
                 found.append(family)
     return found
@@ -66,7 +68,7 @@ def refuse_other(folder: Path, family: str) -> None:
     Raises:
         BadInput: it is, and none of that family.
     """
-    found = [other.name for other in families_of(folder)]
+    found = [other.name for other in families_of(CheckpointFiles(folder))]
     if found and family not in found:
         raise BadInput(
             f"{folder} is a checkpoint of the family {found[0]!r}, and this needs one of {family!r}: "
@@ -76,6 +78,11 @@ def refuse_other(folder: Path, family: str) -> None:
 
 def _of_no_family(files: CheckpointFiles) -> str:
     known = ", ".join(sorted(discover.names("families")))
+    if files.file:
+        return (
+            f"{files.folder / files.file} is a checkpoint of no family that is known ({known}): its "
+            "tensors are none of theirs or cannot be read, and no config.json beside it says more"
+        )
     return f"{files.folder} is a checkpoint of no family that is known ({known}): it has {_seen(files)}"
 
 

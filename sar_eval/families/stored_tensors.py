@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,18 +71,6 @@ class StoredTensors:
             tensors = read_tensors(path, own if wanted is None or own is None else wanted.intersection(own))
             found |= {n: tensor for n, tensor in tensors.items() if wanted is None or n in wanted}
         return found
-
-    def digest(self, stored: Mapping[str, str]) -> str:
-        """SHA-256 over tensors in float32, 16 hex digits.
-
-        Args:
-            stored: names that do not depend on the files' form, to names in the files.
-        """
-        tensors, total = self.read(stored.values()), hashlib.sha256()
-        for ours, name in sorted(stored.items()):
-            total.update(ours.encode())
-            total.update(tensors[name].float().contiguous().numpy().tobytes())
-        return total.hexdigest()[:16]
 
     def match_headers(self, match: Match) -> MatchedNetwork | None:
         """The network by its tensors' headers; None for torch files, which must be loaded.

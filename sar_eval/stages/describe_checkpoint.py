@@ -98,4 +98,4 @@ def _text_ids(found: TokenCheckpoint) -> range:
 
 
 def _in_words(ids: range) -> str:
-    return f"{ids.start} to {ids.stop - 1}"
+    return f"{ids.start} to {ids.stop - 1}" if ids else "none"

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sar_eval import discover
-from sar_eval.families.locate import COSMOS_REPO, locate, with_same_commit
+from sar_eval.families.locate import COSMOS_REPO, locate, locate_place, with_same_commit
+from sar_eval.families.recognise import find_checkpoint
+from sar_eval.families.simplear import Checkpoint as SimpleArCheckpoint
 from sar_eval.spec import RunSpec
 from sar_eval.types import Json
 
@@ -23,8 +25,16 @@ def pinned(run: RunSpec) -> RunSpec:
     asked = str(run.engine_options.get(VISUAL, ""))
     if not asked and VISUAL not in inspect.signature(discover.load("engines", run.engine)).parameters:
         return run
-    name = locate(run.checkpoint, asked).visual_name
+    name = _visual_name(run.checkpoint, asked)
     return replace(run, engine_options={**run.engine_options, VISUAL: name}) if name else run
+
+
+def _visual_name(checkpoint: str, asked: str) -> str:
+    """The visual tokenizer's name on the hub with its commit; "" for one that is not there by itself."""
+    if find_checkpoint(checkpoint, asked).family == SimpleArCheckpoint.family:
+        return locate(checkpoint, asked).visual_name
+    place = locate_place(asked, "visual tokenizer") if asked else None
+    return place.name if place is not None and place.hub_folder else ""
 
 
 def as_pinned(

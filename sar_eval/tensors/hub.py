@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,21 @@ class Snapshot:
 
     name: str
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is known of a folder of a repository before its large files are downloaded.
+
+    Attributes:
+        name: with the commit in place of the revision.
+        folder: where its files are or will be; it need not be there yet.
+        files: names of the files in the folder itself, on the hub or, without an answer, in the cache.
+    """
+
+    name: str
+    folder: Path
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +141,78 @@ def snapshot(name: str, patterns: list[str], *, depth: int = 1, ignored: Sequenc
             not cached.
         Incomplete: the download was interrupted; the same command resumes it.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    repository, below, revision = _parts(name)
+    with _hub_errors(name):
+        root = _download(repository, revision, below, patterns, depth=depth, ignored=ignored)
+    if not (root / below).is_dir():
+        raise BadInput(f"the hub has {repository!r}, but no folder {below!r} with such files{_asked()}")
+    return Snapshot(_pinned(name, root.name), root / below)
 
+
+def list_folder(name: str, patterns: list[str]) -> Listing:
+    """Download the small files of a folder, and tell which others it has.
+
+    The hub is asked for the others only where the folder has no `config.json`, without which a checkpoint
+    is told by the names of its files.
+
+    Args:
+        name: as for `snapshot`.
+        patterns: of the files to download.
+
+    Raises:
+        BadInput, Incomplete: see `snapshot`.
+    """
+    repository, below, revision = _parts(name)
+    with _hub_errors(name):
+        root = _download(repository, revision, below, patterns)
+        folder = root / below
+        files = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+        if "config.json" not in files:
+            files |= {path.removeprefix(f"{below}/") for path in _listed(repository, root.name, below)}
+    if not files:
+        raise BadInput(f"the hub has {repository!r}, but no folder {below!r} with such files{_asked()}")
+    return Listing(_pinned(name, root.name), folder, tuple(sorted(files)))
+
+
+def _parts(name: str) -> tuple[str, str, str | None]:
+    """Repository, folder in it and revision of a name."""
     match = HUB_NAME.fullmatch(name)
     if match is None:
         raise BadInput(f"{name!r} is no name of the hub: ORG/NAME, ORG/NAME@REVISION or ORG/NAME/SUBFOLDER")
-    repository, below, revision = match[1], match[2].strip("/"), match[3]
+    return match[1], match[2].strip("/"), match[3]
+
+
+def _pinned(name: str, commit: str) -> str:
+    return f"{name.partition('@')[0]}@{commit}"
+
+
+def _listed(repository: str, commit: str, below: str) -> list[str]:
+    """Paths of the files in one folder of a repository; none where the hub does not answer."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if is_offline():
+        return []
     try:
-        root = _download(repository, revision, below, patterns, depth=depth, ignored=ignored)
+        paths = HfApi().list_repo_files(repository, revision=commit)
+    except HfHubHTTPError:
+        raise
+    except Exception as error:
+        # Of lost connections the client passes on its HTTP library's errors; that has had two names. What
+        # is cached may be enough then, as it is where files are downloaded.
+        if not any(kind.__module__.startswith("httpx") for kind in type(error).__mro__):
+            raise
+        return []
+    return [path for path in paths if path.rpartition("/")[0] == below]
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """The client's errors in our words."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
     except LocalEntryNotFoundError as error:
         raise BadInput(f"cannot get {name!r}: it is no folder, and {_no_answer(error)}") from error
     except HFValidationError as error:
@@ -144,9 +224,6 @@ def snapshot(name: str, patterns: list[str], *, depth: int = 1, ignored: Sequenc
     except (OSError, ValueError) as error:
         message = f"the download of {name!r} broke off{_asked()} ({error}): run the same command again"
         raise Incomplete(message) from error
-    if not (root / below).is_dir():
-        raise BadInput(f"the hub has {repository!r}, but no folder {below!r} with such files{_asked()}")
-    return Snapshot(f"{match[1]}{match[2]}@{root.name}", root / below)
 
 
 def _download(

@@ -16,9 +16,7 @@ from torch import Tensor
 from sar_eval.errors import BadInput
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.safetensors_header import read_header
-
-# Keys under which trainers keep a model's tensors, beside their own state.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "net")
+from sar_eval.tensors.torch_header import WRAPPERS
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:

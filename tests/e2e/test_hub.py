@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.hub_server import COMMIT, Hub
+from tests.tiny_janus import write_janus
+from tests.tiny_llamagen import NETWORK, network_tensors, save, write_llamagen
 
 
 @pytest.fixture
@@ -132,6 +134,67 @@ def test_a_subfolder_of_a_repository_is_a_checkpoint(sar_eval, hub, tiny_checkpo
     assert json.loads(top.stdout)["checkpoint"] == f"org/tiny@{COMMIT}"
     none = sar_eval(*INFO, "org/tiny/step/300", env=env)
     assert (none.returncode, "no folder 'step/300'" in none.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_subfolder_may_hold_a_checkpoint_of_another_family(sar_eval, hub) -> None:
+    server, env = hub
+    write_janus(server.folders["org/tiny"] / "janus")
+    for name in ("org/tiny/janus", f"org/tiny/janus@{COMMIT}"):
+        done = sar_eval("ckpt", "info", "--json", name, env=env)
+        assert done.returncode == 0, done.stderr
+        facts = json.loads(done.stdout)
+        assert (facts["family"], facts["checkpoint"]) == ("janus", f"org/tiny/janus@{COMMIT}")
+
+
+@pytest.mark.slow
+def test_a_repository_may_hold_several_checkpoints_as_files(sar_eval, hub, tmp_path: Path) -> None:
+    server, env = hub
+    folder = write_llamagen(tmp_path / "llamagen")
+    shutil.move(folder / "t5", tmp_path / "t5")
+    server.folders |= {"org/files": folder, "google/flan-t5-xl": tmp_path / "t5"}
+    save(network_tensors(6), folder / "t2i_tiny_stage2_96.pt")
+    info = ("ckpt", "info", "--json")
+    several = sar_eval(*info, "org/files", env=env)
+    assert several.returncode == 2
+    assert "has 2 checkpoints: name one of" in several.stderr
+    assert f"org/files/{NETWORK}.pt@{COMMIT}" in several.stderr
+    assert not [line for line in server.requests if line.endswith(".pt")]
+    name = f"org/files/{NETWORK}.pt"
+    first = sar_eval(*info, name, env=env)
+    assert first.returncode == 0, first.stderr
+    facts = json.loads(first.stdout)
+    assert (facts["family"], facts["checkpoint"]) == ("llamagen", f"{name}@{COMMIT}")
+    assert (facts["resolution"]["pixels"], facts["licences"]["decoder"]) == (64, "mit")
+    assert not [line for line in server.requests if "stage2" in line]
+    again = sar_eval(*info, f"{name}@{COMMIT}", "--local-only", env=env)
+    assert json.loads(again.stdout)["digest"] == facts["digest"], again.stderr
+    lost = env | {"HF_ENDPOINT": "http://127.0.0.1:9"}  # the hub's client itself goes on with its cache
+    assert json.loads(sar_eval(*info, name, env=lost).stdout)["digest"] == facts["digest"]
+    none = sar_eval(*info, "org/files/t2i_tiny_stage3_64.pt", env=env)
+    assert (none.returncode, "has no 't2i_tiny_stage3_64.pt' in org/files" in none.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_repository_with_one_checkpoint_as_a_file_needs_no_choice(
+    sar_eval, hub, suite: Path, tmp_path: Path
+) -> None:
+    """In a subfolder, drawn by the command: workers find it by the name that was pinned."""
+    server, env = hub
+    folder = write_llamagen(tmp_path / "llamagen")
+    shutil.move(folder / "t5", tmp_path / "t5")
+    (tmp_path / "repository").mkdir()
+    shutil.move(folder, tmp_path / "repository" / "sub")
+    server.folders |= {"org/one": tmp_path / "repository", "google/flan-t5-xl": tmp_path / "t5"}
+    words = ("generate", suite, "--ckpt", "org/one/sub", "--protocol", "llamagen", "-n", 1, "--workers", 1)
+    done = sar_eval(*words, "--out", tmp_path / "run", env=env)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["spec"]["checkpoint"] == f"org/one/sub@{COMMIT}"
+    file = f"org/one/sub/{NETWORK}.pt@{COMMIT}"
+    named = sar_eval("ckpt", "info", "--json", file, "--local-only", env=env)
+    facts = json.loads(named.stdout)
+    assert (facts["checkpoint"], facts["digest"]) == (file, run["spec"]["checkpoint_digest"])
 
 
 @pytest.mark.slow

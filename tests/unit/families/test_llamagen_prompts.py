@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import T5Config, T5EncoderModel
+from safetensors.torch import load_file
 
 from sar_eval.errors import BadInput, MissingExtra
 from sar_eval.families.caption_cleaning import clean_caption, clean_once, text_of_markup
@@ -21,8 +19,7 @@ from sar_eval.families.llamagen_prompts import (
     pack,
     read_caption_encoder,
 )
-
-WIDTH = 8
+from tests.tiny_llamagen import write_t5
 
 
 # Answers of the original's own rules, run on these texts (ftfy 6.3.1, beautifulsoup4 4.15.0).
@@ -94,28 +91,9 @@ def test_cleaning_without_ftfy_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
         clean_caption("a cat")
 
 
-def _write(folder: Path, **changed: torch.Tensor | None) -> Path:
-    """A random T5 encoder with one id a byte, in the hub's files; None leaves a tensor out."""
-    folder.mkdir(exist_ok=True)
-    vocabulary = {"<pad>": 0, "</s>": 1} | {
-        letter: 2 + n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
-    }
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.enable_truncation(5)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(0)
-    config = T5Config(vocab_size=260, d_model=WIDTH, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    T5EncoderModel(config).save_pretrained(folder)
-    path = folder / "model.safetensors"
-    tensors = load_file(path) | changed
-    save_file({name: t for name, t in tensors.items() if t is not None}, path)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> CaptionEncoder:
-    return read_caption_encoder(_write(tmp_path_factory.mktemp("t5")))
+    return read_caption_encoder(write_t5(tmp_path_factory.mktemp("t5")))
 
 
 def test_long_captions_keep_their_first_places(encoder: CaptionEncoder) -> None:
@@ -151,10 +129,10 @@ def test_packing_keeps_the_order(valid: int) -> None:
 def test_a_whole_t5_gives_what_its_encoder_gives(tmp_path: Path, encoder: CaptionEncoder) -> None:
     """The tensors of its decoder are left alone; the shared table may stand under its other name."""
     decoder = {"decoder.final_layer_norm.weight": torch.ones(3), "lm_head.weight": torch.ones(2, 2)}
-    whole = read_caption_encoder(_write(tmp_path / "whole", **decoder))
+    whole = read_caption_encoder(write_t5(tmp_path / "whole", **decoder))
     shared = load_file(tmp_path / "whole" / "model.safetensors")["shared.weight"]
     renamed = {"shared.weight": None, "encoder.embed_tokens.weight": shared}
-    other = read_caption_encoder(_write(tmp_path / "renamed", **renamed))
+    other = read_caption_encoder(write_t5(tmp_path / "renamed", **renamed))
     for read in (whole, other):
         assert torch.equal(read.prefix("a cat").embeddings, encoder.prefix("a cat").embeddings)
 
@@ -176,13 +154,13 @@ def test_unfit_tensors_are_named(
     tmp_path: Path, name: str, tensor: torch.Tensor | None, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        read_caption_encoder(_write(tmp_path, **{name: tensor}))
+        read_caption_encoder(write_t5(tmp_path, **{name: tensor}))
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no tokenizer\.json"):
         read_caption_encoder(tmp_path)
-    (_write(tmp_path) / "model.safetensors").unlink()
+    (write_t5(tmp_path) / "model.safetensors").unlink()
     with pytest.raises(BadInput, match="T5's weights"):
         read_caption_encoder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -1,6 +1,7 @@
 """Names of the hub keep the commit that a set was begun with."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from sar_eval.families.locate import COSMOS_REPO, with_same_commit
 from sar_eval.spec import RunSpec
 from sar_eval.synthesis.pins import as_pinned, pinned
 from tests.stored_runs import make_spec
+from tests.tiny_janus import write_janus
+from tests.tiny_llamagen import NETWORK, write_llamagen
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -53,6 +56,16 @@ def test_the_visual_tokenizer_does_too(asked: str, stored: str, found: str | Non
     assert changed["seed"] == 3
     assert changed["engine_options"].get("visual_tokenizer") == found
     assert drawing["engine_options"] == options
+
+
+def test_a_checkpoint_with_its_own_picture_decoder_asks_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAR_EVAL_OFFLINE", "1")  # so that asking for Cosmos would fail
+    folders = write_janus(tmp_path / "janus"), write_llamagen(tmp_path / "llamagen")
+    for checkpoint in (*folders, folders[1] / f"{NETWORK}.pt"):
+        run = replace(make_spec([]), checkpoint=str(checkpoint), engine="native", engine_options={})
+        assert pinned(run) == run
 
 
 def test_a_tokenizer_in_a_folder_has_no_commit() -> None:
