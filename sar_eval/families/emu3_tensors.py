@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.network_tensors import MatchedNetwork, Naming, match_network
 from sar_eval.families.tensor_names import Shape, decoder_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What configs of transformers leave out (Emu3TextConfig); BAAI's say everything.
 DEFAULTS: Mapping[str, Any] = {
@@ -21,7 +22,12 @@ DEFAULTS: Mapping[str, Any] = {
     "max_position_embeddings": 9216,
 }
 ORIGINAL = Naming()  # as Llama's
-TRANSFORMERS = Naming(((r"model\.", "model.text_model."),), unused=r"model\.vqmodel\..*")
+# What transformers saves and BAAI has published; its own modules have had the other names since 4.52.
+TRANSFORMERS = Naming(
+    ((r"model\.", "text_model.model."), (r"lm_head\.", "text_model.lm_head.")), unused=r"vqmodel\..*"
+)
+TRANSFORMERS_MODULES = Naming(((r"model\.", "model.text_model."),), unused=r"model\.vqmodel\..*")
+NAMINGS = (ORIGINAL, TRANSFORMERS, TRANSFORMERS_MODULES)
 
 
 def emu3_config(config: Mapping[str, Any]) -> DecoderConfig:
@@ -45,7 +51,7 @@ def match_emu3(shapes: Mapping[str, Shape], config: DecoderConfig, where: str) -
     Raises:
         BadInput: a tensor is missing, empty, foreign or misshapen.
     """
-    stored = match_network(shapes, dict(decoder_shapes(config)), (ORIGINAL, TRANSFORMERS), where)
+    stored = match_network(shapes, dict(decoder_shapes(config)), NAMINGS, where)
     return MatchedNetwork(config, stored, _unchanged, where)
 
 

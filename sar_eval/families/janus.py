@@ -10,9 +10,8 @@ are loaded.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +28,11 @@ from sar_eval.families.locate import locate_folder
 from sar_eval.families.model_card import NOT_STATED, licence
 from sar_eval.families.network_tensors import MatchedNetwork
 from sar_eval.families.prompting import refuse_fields
-from sar_eval.families.tensor_names import Shape, decoder_shapes, refuse_types
+from sar_eval.families.stored_tensors import StoredTensors, tensor_shapes
+from sar_eval.families.tensor_names import Shape, decoder_shapes
 from sar_eval.families.text_tokenizer import FAST, SETTINGS, SPECIAL
-from sar_eval.families.weight_files import WeightFiles, need_weight_files, published_digest, read_headers
+from sar_eval.families.weight_files import published_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.tensors.safetensors_header import TensorEntry
 from sar_eval.types import DrawProtocol, Json
 
 if TYPE_CHECKING:
@@ -140,19 +139,14 @@ class JanusCheckpoint:
         return read_janus_prompts(self.folder)
 
     @cached_property
-    def weight_files(self) -> WeightFiles:
-        """The safetensors files, or the torch files if there are none."""
-        return need_weight_files(self.folder)
-
-    @cached_property
-    def headers(self) -> Mapping[str, tuple[Path, TensorEntry]] | None:
-        """File and entry of each tensor; None for torch files."""
-        return read_headers(self.weight_files, self.folder)
+    def tensors(self) -> StoredTensors:
+        """Of the network and the picture decoder."""
+        return StoredTensors(self.folder)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Which roles a prompt gets, and which files are left alone."""
-        roles, unused = self.prompts.roles, self.weight_files.unused
+        roles, unused = self.prompts.roles, self.tensors.files.unused
         because = self.prompts.roles_because
         said = f"{self.folder}: a prompt's roles are {roles.user} and {roles.assistant} ({because})"
         left = f"{self.folder}: {', '.join(unused[:5])} is not loaded"
@@ -172,7 +166,7 @@ class JanusCheckpoint:
         """
         others = [self.folder / name for name in PROMPT_FILES if (self.folder / name).is_file()]
         first = [self.folder / "config.json", self.folder / FAST]
-        return published_digest([*first, *others, *self.weight_files.paths])
+        return published_digest([*first, *others, *self.tensors.files.paths])
 
     @cached_property
     def encoder_digest(self) -> str:
@@ -183,12 +177,7 @@ class JanusCheckpoint:
         Raises:
             BadInput: a tensor of it is missing or foreign.
         """
-        matched, total = self._matched_pixels(), hashlib.sha256()
-        tensors = self._tensors(matched.stored.values())
-        for ours, name in sorted(matched.stored.items()):
-            total.update(ours.encode())
-            total.update(tensors[name].float().contiguous().numpy().tobytes())
-        return total.hexdigest()[:16]
+        return self.tensors.digest(self._matched_pixels().stored)
 
     def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
         """What the authors of the template do besides; see `TokenCheckpoint`.
@@ -221,25 +210,18 @@ class JanusCheckpoint:
         Raises:
             BadInput: a file is unreadable, or the tensors are not those of the network.
         """
-        matched, own = self._own_tensors(device, dtype)
-        return matched.translate(matched.config, own)
+        return self.tensors.read_network(self.network, self._match, device, dtype)
 
     def load_transformers(self, device: str, dtype: torch.dtype) -> JanusNetwork:
         """Load the weights into transformers' own parts; see `transformers_network`."""
         from sar_eval.families.janus_transformers import JanusNetwork
 
-        return JanusNetwork(self.decoder_config, self._own_tensors(device, dtype)[1], str(self.folder))
-
-    def _own_tensors(self, device: str, dtype: torch.dtype) -> tuple[MatchedNetwork, dict[str, Tensor]]:
-        """The network's tensors by the names of `janus_shapes`, where and as they are computed with."""
-        found = self.network
-        stored = self._tensors(None if found is None else found.stored.values())
-        matched = found or self._match(_shapes(stored), str(self.folder))
-        return matched, {name: tensor.to(device, dtype) for name, tensor in matched.own(stored).items()}
+        _, own = self.tensors.read_untranslated(self.network, self._match, device, dtype)
+        return JanusNetwork(self.decoder_config, own, str(self.folder))
 
     def checked_weights(self, stored: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """The network's tensors, of tensors under the names of the files."""
-        return self._match(_shapes(stored), where).weights(stored)
+        return self._match(tensor_shapes(stored), where).weights(stored)
 
     def load_image_decoder(self, device: str) -> PixelDecoder:
         """Load VQ-16's decoder, which computes in float32 whatever the network computes in.
@@ -250,7 +232,9 @@ class JanusCheckpoint:
         from sar_eval.families.pixel_decoder import PixelDecoder, truncated
 
         matched = self._matched_pixels()
-        decoder = PixelDecoder(matched, self._tensors(matched.stored.values()), truncated, device=device)
+        decoder = PixelDecoder(
+            matched, self.tensors.read(matched.stored.values()), truncated, device=device
+        )
         if (decoder.codebook_size, decoder.downsample) != (self.codebook_size, self.downsample):
             raise BadInput(
                 f"{self.folder}: the picture decoder has {decoder.codebook_size} codes of "
@@ -265,13 +249,7 @@ class JanusCheckpoint:
         Raises:
             BadInput: they are not those of the network that `config.json` describes.
         """
-        if self.headers is None:
-            return None
-        shapes = {name: entry.shape for name, (_, entry) in self.headers.items()}
-        found = self._match(shapes, str(self.folder))
-        types = {name: self.headers[name][1].dtype for name in found.stored.values()}
-        refuse_types(types, str(self.folder))
-        return found
+        return self.tensors.match_headers(self._match)
 
     def _match(self, shapes: Mapping[str, Shape], where: str) -> MatchedNetwork:
         return match_janus(shapes, self.decoder_config, where)
@@ -279,35 +257,15 @@ class JanusCheckpoint:
     def _matched_pixels(self) -> MatchedDecoder:
         from sar_eval.families.vq16 import match_vq16
 
-        if self.headers is None:
-            return match_vq16(_shapes(self._tensors()), str(self.folder))
-        return match_vq16({n: entry.shape for n, (_, entry) in self.headers.items()}, str(self.folder))
-
-    def _tensors(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Tensors of the files, those of `names` or all; torch files map them into memory."""
-        from sar_eval.tensors.weight_files import read_tensors
-
-        wanted = None if names is None else set(names)
-        found: dict[str, Tensor] = {}
-        for path in self.weight_files.paths:
-            own: Iterable[str] | None = self.weight_files.named_in(path)
-            if self.headers is not None:
-                own = [name for name, (file, _) in self.headers.items() if file == path]
-            tensors = read_tensors(path, own if wanted is None or own is None else wanted.intersection(own))
-            found |= {n: tensor for n, tensor in tensors.items() if wanted is None or n in wanted}
-        return found
+        return match_vq16(self.tensors.shapes(), str(self.folder))
 
 
 def _preset(protocol: DrawProtocol) -> JanusPreset:
     return PRESETS[protocol.template or OWN_ROLES]
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
 def _check(checkpoint: JanusCheckpoint) -> None:
-    for path in (checkpoint.folder / FAST, *checkpoint.weight_files.paths):
+    for path in (checkpoint.folder / FAST, *checkpoint.tensors.files.paths):
         if path.is_file():
             refuse_pointer(path)
     tokenizer, rows = checkpoint.prompts.tokenizer, checkpoint.text_vocab_size

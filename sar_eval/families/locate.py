@@ -27,6 +27,24 @@ VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
 
 
 @dataclass(frozen=True, slots=True)
+class VisualSource:
+    """A kind of visual tokenizer that lies apart from its checkpoints.
+
+    Attributes:
+        repository: of the hub, taken where none is named.
+        files: patterns of what is downloaded.
+        needed: the files that a folder must have, in words.
+    """
+
+    repository: str
+    files: tuple[str, ...]
+    needed: str
+
+
+COSMOS = VisualSource(COSMOS_REPO, (*VISUAL_TOKENIZER_FILES, CARD), "encoder.jit and decoder.jit")
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """Folders of a checkpoint; `name` identifies the same files later (a hub name has its commit).
 
@@ -51,13 +69,15 @@ def locate(name: str, visual_tokenizer: str = "") -> Location:
     return with_visual_tokenizer(*locate_folder(name), visual_tokenizer)
 
 
-def with_visual_tokenizer(pinned: str, folder: Path, visual_tokenizer: str = "") -> Location:
+def with_visual_tokenizer(
+    pinned: str, folder: Path, visual_tokenizer: str = "", source: VisualSource = COSMOS
+) -> Location:
     """The location of a checkpoint that `locate_folder` found.
 
     Raises:
         BadInput, Incomplete: see `locate`.
     """
-    visual_folder, visual_name = _visual_folder(folder, visual_tokenizer)
+    visual_folder, visual_name = _visual_folder(folder, visual_tokenizer, source)
     return Location(pinned, folder, visual_folder, visual_name)
 
 
@@ -141,17 +161,17 @@ def _unknown(name: str, what: str) -> str:
     )
 
 
-def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
-    """The requested one, else the one that `sar_eval.json` names, else Cosmos; with its name on the hub."""
+def _visual_folder(folder: Path, requested: str, source: VisualSource) -> tuple[Path, str]:
+    """The requested one, else that of `sar_eval.json`, else the source's; with its name on the hub."""
     check_text(requested, "--visual-tokenizer")
     if requested and (_is_folder(requested) or not HUB_NAME.fullmatch(requested)):
         return _resolved(Path(requested), "--visual-tokenizer"), ""
     path = folder / "sar_eval.json"
     if requested or not path.is_file():
         try:
-            found = snapshot(requested or COSMOS_REPO, [*VISUAL_TOKENIZER_FILES, CARD])
+            found = snapshot(requested or source.repository, [*source.files])
         except (BadInput, Incomplete) as error:
-            hint = "name a folder with encoder.jit and decoder.jit: --visual-tokenizer FOLDER"
+            hint = f"name a folder with {source.needed}: --visual-tokenizer FOLDER"
             raise type(error)(f"no visual tokenizer for {folder}: {error}; or {hint}") from error
         return found.folder, found.name
     refuse_pointer(path)
@@ -160,7 +180,7 @@ def _visual_folder(folder: Path, requested: str) -> tuple[Path, str]:
     if not isinstance(name, str):
         raise BadInput(f"{path} names no visual_tokenizer (a folder or a name of the hub, as text)")
     if HUB_NAME.fullmatch(name) and not _is_folder(str(folder / name)):
-        found = snapshot(name, [*VISUAL_TOKENIZER_FILES, CARD])
+        found = snapshot(name, [*source.files])
         return found.folder, found.name
     return _resolved(folder / name, str(path)), ""
 
