@@ -17,7 +17,7 @@ from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
-from tests.tiny_janus import SIDE, WIDE_LLAMA, write_janus
+from tests import tiny_emu3, tiny_janus
 from tests.tiny_simplear import write_simplear
 
 # Of several lengths, one of them empty, one twice.
@@ -61,8 +61,14 @@ FAMILY_CASES = {
         texts=tuple(text for text in TEXTS if text),
     ),
     "janus": FamilyCase(
-        lambda folder: str(write_janus(folder / "janus", llama=WIDE_LLAMA)),
-        DrawProtocol("test", SIDE, guidance=5.0),
+        lambda folder: str(tiny_janus.write_janus(folder / "janus", llama=tiny_janus.WIDE_LLAMA)),
+        DrawProtocol("test", tiny_janus.SIDE, guidance=5.0),
+    ),
+    "emu3": FamilyCase(
+        lambda folder: str(tiny_emu3.write_emu3(folder / "emu3", llama=tiny_emu3.WIDE_LLAMA)),
+        DrawProtocol(
+            "test", tiny_emu3.SIDE, guidance=3.0, template="emu3", negative_prompt="ugly", top_k=11
+        ),
     ),
 }
 

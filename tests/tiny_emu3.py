@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ LLAMA: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 320,
 }
+# Its heads are 32 wide, the narrowest that vLLM's attention on a CPU computes.
+WIDE_LLAMA = LLAMA | {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 CONFIGS: dict[str, dict[str, Any]] = {
     "original": {
         **LLAMA,
@@ -51,13 +53,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def network_tensors(naming: str) -> dict[str, Tensor]:
+def config_of(naming: str, llama: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
+    """The contents of `config.json`, for another Llama."""
+    config = CONFIGS[naming]
+    if naming == "original":
+        return config | dict(llama)
+    return config | {"text_config": config["text_config"] | dict(llama)}
+
+
+def network_tensors(naming: str, config: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """The network; the same numbers in both namings."""
     generator = torch.Generator().manual_seed(6)
     rules = emu3_tensors.ORIGINAL if naming == "original" else emu3_tensors.TRANSFORMERS
     return {
         rules.renamed(name): torch.randn(shape, generator=generator) * 0.3 + ("norm" in name)
-        for name, shape in decoder_shapes(emu3_tensors.emu3_config(CONFIGS[naming]))
+        for name, shape in decoder_shapes(emu3_tensors.emu3_config(config or CONFIGS[naming]))
     }
 
 
@@ -104,13 +114,16 @@ def write_text_tokenizer(folder: Path, naming: str) -> None:
     (folder / "emu3_vision_tokens.txt").write_text("\n".join(TOKENS[len(FIRST_TOKENS) :]) + "\n")
 
 
-def write_emu3(folder: Path, naming: str = "original", shards: int = 1) -> Path:
+def write_emu3(
+    folder: Path, naming: str = "original", shards: int = 1, llama: Mapping[str, Any] = LLAMA
+) -> Path:
     """A folder with all files of a checkpoint; beside BAAI's there is `vision`, which it names."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONFIGS[naming]))
+    config = config_of(naming, llama)
+    (folder / "config.json").write_text(json.dumps(config))
     write_text_tokenizer(folder, naming)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
-    tensors = network_tensors(naming)
+    tensors = network_tensors(naming, config)
     if naming == "transformers":
         save_shards(tensors | vision_tensors(naming), folder, shards)
         return folder

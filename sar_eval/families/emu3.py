@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from sar_eval.families.decoder_tensors import MatchedDecoder
     from sar_eval.families.pixel_decoder import PixelDecoder
+    from sar_eval.families.transformers_network import CausalNetwork
 
 ORIGINAL, TRANSFORMERS = "Emu3", "emu3"  # model_type of BAAI and of transformers
 VISION = VisualSource(
@@ -222,6 +223,17 @@ class Emu3Checkpoint:
             BadInput: a file is unreadable, or the tensors are not those of the network.
         """
         return self.tensors.read_network(self.network, self._match, device, dtype)
+
+    def load_transformers(self, device: str, dtype: torch.dtype) -> CausalNetwork:
+        """Load the weights into transformers' `Emu3ForCausalLM`; see `transformers_network`."""
+        from transformers import Emu3ForCausalLM, Emu3TextConfig
+
+        from sar_eval.families.transformers_network import CausalNetwork, assemble, decoder_settings
+
+        # Decides gradients alone; the default is an id of the hub's tokenizer, which others have not.
+        config = Emu3TextConfig(**decoder_settings(self.decoder_config, {}), pad_token_id=0)
+        weights = self.read_weights(device, dtype)
+        return CausalNetwork(assemble(Emu3ForCausalLM, config, weights, device, str(self.folder)))
 
     def checked_weights(self, stored: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """The network's tensors, of tensors under the names of the files."""
