@@ -104,7 +104,7 @@ class HowToDraw:
         "An option of the engine; may be repeated.", "engine", panel=MACHINE, metavar="NAME=VALUE"
     )
     visual_tokenizer: str | None = option(
-        "Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
+        "Folder or hub name of the visual tokenizer; else the checkpoint's, or its family's.",
         "engine",
         panel=WHAT,
         is_name=True,

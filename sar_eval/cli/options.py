@@ -56,7 +56,7 @@ VisualTokenizer = Annotated[
     str | None,
     typer.Option(
         "--visual-tokenizer",
-        help="Folder or hub name of encoder.jit and decoder.jit; else the checkpoint's, or Cosmos.",
+        help="Folder or hub name of the visual tokenizer; else the checkpoint's, or its family's.",
         callback=_name,
     ),
 ]

@@ -82,12 +82,12 @@ class VllmEngine(TokenEngine):
         common = {name: options.pop(name) for name in TokenEngine.option_names() if name in options}
         super().__init__(checkpoint, protocol, **common)
         self.visual_tokenizer = str(common.get("visual_tokenizer", ""))
-        reserved_options = RESERVED_OPTIONS
+        reserved_options = set(RESERVED_OPTIONS)
         if isinstance(self.checkpoint, Checkpoint):
             _refuse_stray_files(self.checkpoint)
         else:
-            reserved_options += OWN_LOADER_OPTIONS
-        if reserved := set(options) & set(reserved_options):
+            reserved_options |= set(OWN_LOADER_OPTIONS)
+        if reserved := set(options) & reserved_options:
             raise BadInput(
                 f"engine 'vllm' reserves the option {min(reserved)}: it sets it itself, or cannot use it"
             )

@@ -25,7 +25,7 @@ from sar_eval.vllm_guided.logits_processor import layout_from_config
 from sar_eval.vllm_guided.plugin import HEAD_INNER_KEY
 
 
-class _VisualHead(nn.Module):
+class _VisualHead(nn.Module):  # beside a class of vLLM, whose methods it extends
     """What the classes share: a head in the columns of `pairing.TokenLayout`, and tensors in its order."""
 
     lm_head: Any
@@ -61,7 +61,8 @@ class _VisualHead(nn.Module):
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load the checkpoint's tensors, with the rows of embedding and head in the layout's order."""
-        loaded: set[str] = super().load_weights(self._reordered(weights))
+        base: Any = super()
+        loaded: set[str] = base.load_weights(self._reordered(weights))
         return loaded
 
     def _reordered(self, weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:

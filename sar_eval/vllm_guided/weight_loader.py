@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from sar_eval.decoding.load import read_named_weights
@@ -20,7 +19,7 @@ class FamilyLoader(BaseModelLoader):
     def download_model(self, model_config: Any) -> None:
         """Nothing: the engine has found the checkpoint before it starts vLLM."""
 
-    def load_weights(self, model: nn.Module, model_config: Any) -> None:
+    def load_weights(self, model: Any, model_config: Any) -> None:
         """Load the decoder's tensors in the dtype that vLLM computes in."""
         named: Any = self.load_config.model_loader_extra_config
         weights = read_named_weights(named["checkpoint"], named["visual_tokenizer"], model_config.dtype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,3 +91,27 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+@contextlib.contextmanager
+def running_hub(folders: dict[str, Path], home: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
+    """A hub of these repositories, and the environment that points to it and to the cache in `home`."""
+
+    class RunningHub(Hub):
+        """With lists of its own."""
+
+    RunningHub.folders, RunningHub.requests = folders, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RunningHub)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "SAR_EVAL_")) and "proxy" not in name.lower()
+    }
+    address = f"http://127.0.0.1:{server.server_port}"
+    yield (
+        RunningHub,
+        environment | {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"},
+    )
+    server.shutdown()
+    server.server_close()

@@ -1,17 +1,14 @@
 """Checkpoints from the hub: the real client against a local server."""
 
 import json
-import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.hub_server import COMMIT, Hub
+from tests.e2e.hub_server import COMMIT, Hub, running_hub
 from tests.tiny_janus import write_janus
 from tests.tiny_llamagen import NETWORK, network_tensors, save, write_llamagen
 
@@ -20,30 +17,14 @@ from tests.tiny_llamagen import NETWORK, network_tensors, save, write_llamagen
 def hub(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[tuple[type[Hub], dict[str, str]]]:
     """A running hub with `org/tiny` and `org/visual`, and environment variables that point to it."""
 
-    class TestHub(Hub):
-        """With lists of its own."""
-
-    TestHub.folders = {"org/tiny": tmp_path / "tiny", "org/visual": tiny_checkpoint.parent / "tokenizer"}
-    TestHub.requests = []
     (tmp_path / "tiny").mkdir()
     for path in tiny_checkpoint.iterdir():
         if path.name != "sar_eval.json":
             (tmp_path / "tiny" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "tiny" / "modeling_evil.py").write_text("raise SystemExit('ran')")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TestHub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("HF_", "SAR_EVAL_")) and "proxy" not in k.lower()
-    }
-    yield (
-        TestHub,
-        environment | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"},
-    )
-    server.shutdown()
-    server.server_close()
+    folders = {"org/tiny": tmp_path / "tiny", "org/visual": tiny_checkpoint.parent / "tokenizer"}
+    with running_hub(folders, tmp_path / "hf") as running:
+        yield running
 
 
 INFO = ("ckpt", "info", "--visual-tokenizer", "org/visual", "--json")
