@@ -132,10 +132,11 @@ def check_size(values: Mapping[str, Json], prefix: str = "") -> None:
             f"say another size: leave out {resolution} and say both {width} and {height}, or leave them out"
         )
     if len(sides) == 1:
-        there = next(iter(sides))
+        [there] = sides
+        missing = height if there == "width" else width
         raise BadInput(
-            f"{prefix}{there} is {sides[there]} and there is no {height if there == 'width' else width}: say "
-            f"both, or {resolution} alone for a square"
+            f"{prefix}{there} is {sides[there]}, and no {missing} is said: say both, or {resolution} alone "
+            "for a square"
         )
 
 
