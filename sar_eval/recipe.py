@@ -100,7 +100,7 @@ def load_recipe(name: str) -> Recipe:
     _check_keys(data, path)
     settings = {key: data[key] for key in SETTINGS if key in data}
     protocol = _typed(data.get("protocol", {}), path)
-    check_size(protocol, f"{path}: protocol.")
+    check_size(protocol, "protocol.", str(path))
     return Recipe(
         name=str(_typed({"name": data.get("name", path.stem)}, path)["name"]),
         suite=find_suite(data["suite"], (path.parent, shipped("prompts"))) if data["suite"] else None,
@@ -111,12 +111,13 @@ def load_recipe(name: str) -> Recipe:
     )
 
 
-def check_size(values: Mapping[str, Json], prefix: str = "") -> None:
+def check_size(values: Mapping[str, Json], prefix: str = "", where: str = "") -> None:
     """Refuse a picture's size that is said by halves, or twice.
 
     Args:
         values: fields of a protocol, as somebody asks for them in one place.
         prefix: of a field's name in messages: "--" on the command line.
+        where: file of the fields, for messages.
 
     Raises:
         BadInput: saying what to add or to leave out; or a width or height that is no number above 0.
@@ -124,20 +125,29 @@ def check_size(values: Mapping[str, Json], prefix: str = "") -> None:
     sides = {name: values[name] for name in ("width", "height") if name in values}
     for name, value in sides.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadInput(f"{prefix}{name} is {shorten(value)}: it must be a whole number of at least 1")
+            shown = f"{where and f'{where}: '}{prefix}{name} is {shorten(value)}"
+            raise BadInput(f"{shown}: it must be a whole number of at least 1")
+    if fault := _size_fault(sides, "resolution" in values, prefix):
+        raise BadInput(f"{where}: {fault}" if where else fault)
+
+
+def _size_fault(sides: Mapping[str, int], has_resolution: bool, prefix: str) -> str:
+    """Why width, height and resolution do not go together; "" if they do."""
     width, height, resolution = (f"{prefix}{name}" for name in ("width", "height", "resolution"))
-    if sides and "resolution" in values:
-        raise BadInput(
-            f"{resolution} is the side of a square, and {' and '.join(prefix + name for name in sides)} "
-            f"say another size: leave out {resolution} and say both {width} and {height}, or leave them out"
+    if sides and has_resolution:
+        said = " and ".join(f"{prefix}{name}" for name in sides)
+        return (
+            f"{resolution} is the side of a square, and {said} say another size: leave out {resolution} and "
+            f"say both {width} and {height}, or leave these out"
         )
     if len(sides) == 1:
         [there] = sides
         missing = height if there == "width" else width
-        raise BadInput(
+        return (
             f"{prefix}{there} is {sides[there]}, and no {missing} is said: say both, or {resolution} alone "
             "for a square"
         )
+    return ""
 
 
 def joined_protocol(*layers: Mapping[str, Json]) -> dict[str, Json]:

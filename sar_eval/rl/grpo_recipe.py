@@ -217,7 +217,7 @@ def _protocol(table: Mapping[str, Json], where: str) -> dict[str, Json]:
             f"{where}: unknown key protocol.{unknown[0]}; known are {', '.join(sorted(PROTOCOL_KEYS))}"
         )
     keys = {**PRESETS.get(str(table.get("name", "")), {}), **table}
-    check_size(keys, f"{where}: protocol.")
+    check_size(keys, "protocol.", where)
     convert(joined_protocol({"name": "", "resolution": 64}, keys), DrawProtocol, f"{where}: protocol")
     for key, value in keys.items():
         if key in declared():
