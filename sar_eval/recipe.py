@@ -137,15 +137,15 @@ def _size_fault(sides: Mapping[str, int], has_resolution: bool, prefix: str) -> 
     if sides and has_resolution:
         said = " and ".join(f"{prefix}{name}" for name in sides)
         return (
-            f"{resolution} is the side of a square, and {said} say another size: leave out {resolution} and "
-            f"say both {width} and {height}, or leave these out"
+            f"{resolution} is the side of a square, and {said} say another size: leave out {resolution} or "
+            f"leave out {width} and {height}"
         )
     if len(sides) == 1:
         [there] = sides
         missing = height if there == "width" else width
         return (
-            f"{prefix}{there} is {sides[there]}, and no {missing} is said: say both, or {resolution} alone "
-            "for a square"
+            f"{prefix}{there} is {sides[there]}, and no {missing} is said: say both, or for a square "
+            f"{resolution} alone"
         )
     return ""
 

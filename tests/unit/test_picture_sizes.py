@@ -49,11 +49,14 @@ def test_a_note_says_that_squares_were_trained_on() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"width": 64}, r"--width is 64, and no --height is said: say both, or --resolution alone"),
+        ({"width": 64}, r"--width is 64, and no --height is said: say both, or for a square --resolution"),
         ({"height": 64}, r"--height is 64, and no --width is said"),
         ({"width": 0, "height": 64}, "--width is 0: it must be a whole number of at least 1"),
         ({"width": 64, "height": -8}, "--height is -8: it must be"),
-        ({"width": 64, "height": 96, "resolution": 64}, r"leave out --resolution and say both --width"),
+        (
+            {"width": 64, "height": 96, "resolution": 64},
+            "leave out --resolution or leave out --width and --height",
+        ),
         ({"width": 64, "resolution": 64}, r"--resolution is the side of a square, and --width say"),
         ({"width": 60, "height": 96}, r"width 60 is no multiple of 8, .*; the nearest: 56 and 64"),
         ({"width": 64, "height": 101}, r"height 101 is no multiple of 8, .*; the nearest: 96 and 104"),
