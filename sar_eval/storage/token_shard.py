@@ -240,9 +240,9 @@ def _refuse_other_shapes(reader: SetReader) -> None:
     protocol = run.get("protocol") if isinstance(run, dict) else None
     if isinstance(protocol, dict) and (width := protocol.get("width")):
         raise BadInput(
-            f"{reader.store.uri} has pictures of {width}x{protocol.get('height')} pixels (width, height) "
-            "and tokens of a set are read as those of squares: keep pixels (--keep pixels or both), and "
-            "make tokens of them by `sar-eval train tokenize`"
+            f"{reader.store.uri} has pictures of {width}x{protocol.get('height')} pixels (width x height), "
+            "and tokens of sets are read as squares: keep pixels (--keep pixels or both), and make tokens "
+            "of them by `sar-eval train tokenize`"
         )
 
 

@@ -235,5 +235,5 @@ def test_a_set_of_rectangles_is_not_read_as_squares(tmp_path: Path, layout: str)
     """Its rows do not say their size: 16 codes of 2 x 8 would be taken for 4 x 4."""
     protocol = DrawProtocol("demo", 64, width=16, height=64)
     make_set(tmp_path / "set", spec=spec_of(layout=layout, protocol=protocol).to_json(), layout=layout)
-    with pytest.raises(BadInput, match=r"pictures of 16x64 pixels .* `sar-eval train tokenize`"):
+    with pytest.raises(BadInput, match=r"has pictures of 16x64 pixels .* `sar-eval train tokenize`"):
         TokenShards([tmp_path / "set"])
