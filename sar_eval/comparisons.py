@@ -152,7 +152,7 @@ class Pair:
     """Two compared runs, by letter, and their differences, `overall` first.
 
     Attributes:
-        shares_noise: whether draws of the same key began with the same noise (same seed and resolution),
+        shares_noise: whether draws of the same key began with the same noise (same seed and size),
             so that pairing by draw removes what they share of it.
         missing: keys of draws with a score in one run alone, some of them, by letter.
         missing_count: how many there are, by letter of the run that lacks them.

@@ -20,6 +20,7 @@ from sar_eval.errors import BadInput
 from sar_eval.types import Json, Shard
 
 Target = Literal["spec", "protocol", "engine", "judge", "run"]
+SIDE = 8192  # of a picture, at most
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4096  # of a part of a path, and of the whole
 PROTOCOL, MACHINE, WHAT = "Protocol", "Machine", "What"  # panels of --help
 
@@ -133,7 +134,9 @@ class HowToDraw:
         low=0,
         high=1,
     )
-    resolution: int | None = option("Side in pixels.", "protocol", panel=PROTOCOL, high=8192)
+    resolution: int | None = option("Side of a square in pixels.", "protocol", panel=PROTOCOL, high=SIDE)
+    width: int | None = option("With --height: in pixels.", "protocol", panel=PROTOCOL, high=SIDE)
+    height: int | None = option("With --width: in pixels.", "protocol", panel=PROTOCOL, high=SIDE)
     negative_prompt: str | None = option("Text of the negative branch.", "protocol", panel=PROTOCOL)
     full_vocab: bool | None = option(
         "Sample from text tokens too, as the reference does; they become code 0.",

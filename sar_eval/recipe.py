@@ -17,6 +17,7 @@ from sar_eval.types import Json
 PACKAGE = Path(__file__).parent
 SETTINGS = names_of("spec")  # keys at the top
 PROTOCOL_KEYS = ("name", *names_of("protocol"))
+SIZE = ("resolution", "width", "height")  # fields of a protocol that say a picture's size
 TABLES = ("protocol", "judge_options", "engine_options")
 
 
@@ -98,14 +99,79 @@ def load_recipe(name: str) -> Recipe:
     data = read_toml(path)
     _check_keys(data, path)
     settings = {key: data[key] for key in SETTINGS if key in data}
+    protocol = _typed(data.get("protocol", {}), path)
+    check_size(protocol, "protocol.", str(path))
     return Recipe(
         name=str(_typed({"name": data.get("name", path.stem)}, path)["name"]),
         suite=find_suite(data["suite"], (path.parent, shipped("prompts"))) if data["suite"] else None,
         settings=_typed(settings, path) | _files_beside(data, path),
-        protocol=_typed(data.get("protocol", {}), path),
+        protocol=protocol,
         judge_options=_with_files_beside(data.get("judge_options", {}), path.parent),
         engine_options=data.get("engine_options", {}),
     )
+
+
+def check_size(values: Mapping[str, Json], prefix: str = "", where: str = "") -> None:
+    """Refuse a picture's size that is said by halves, or twice.
+
+    Args:
+        values: fields of a protocol, as somebody asks for them in one place.
+        prefix: of a field's name in messages: "--" on the command line.
+        where: file of the fields, for messages.
+
+    Raises:
+        BadInput: saying what to add or to leave out; or a width or height that is no number above 0.
+    """
+    sides = {name: values[name] for name in ("width", "height") if name in values}
+    for name, value in sides.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            shown = f"{where and f'{where}: '}{prefix}{name} is {shorten(value)}"
+            raise BadInput(f"{shown}: it must be a whole number of at least 1")
+    if fault := _size_fault(sides, "resolution" in values, prefix):
+        raise BadInput(f"{where}: {fault}" if where else fault)
+
+
+def _size_fault(sides: Mapping[str, int], has_resolution: bool, prefix: str) -> str:
+    """Why width, height and resolution do not go together; "" if they do."""
+    width, height, resolution = (f"{prefix}{name}" for name in ("width", "height", "resolution"))
+    if sides and has_resolution:
+        said = " and ".join(f"{prefix}{name}" for name in sides)
+        return (
+            f"{resolution} is the side of a square, and {said} say another size: leave out {resolution} or "
+            f"leave out {width} and {height}"
+        )
+    if len(sides) == 1:
+        [there] = sides
+        missing = height if there == "width" else width
+        return (
+            f"{prefix}{there} is {sides[there]}, and no {missing} is said: say both, or for a square "
+            f"{resolution} alone"
+        )
+    return ""
+
+
+def joined_protocol(*layers: Mapping[str, Json]) -> dict[str, Json]:
+    """Fields of a protocol from several tables; a later one's replace an earlier one's, sizes as a whole.
+
+    Raises:
+        BadInput: see `check_size`.
+    """
+    found: dict[str, Json] = {}
+    for layer in layers:
+        check_size(layer)
+        if not layer.keys().isdisjoint(SIZE):
+            found = {name: value for name, value in found.items() if name not in SIZE}
+        found |= layer
+    return found | _one_way(found)
+
+
+def _one_way(found: Mapping[str, Json]) -> dict[str, Json]:
+    """Width and height as a protocol has them."""
+    if "width" not in found:
+        return {}
+    width, height = found["width"], found["height"]
+    sides = {"width": 0, "height": 0} if width == height else {}
+    return {"resolution": max(width, height), **sides}
 
 
 def with_suite(recipe: Recipe, suite: Path) -> Recipe:

@@ -7,12 +7,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from sar_eval.answers import Answer as Answer  # noqa: PLC0414 - where answerers import it from
+from sar_eval.draw_protocol import DrawProtocol as DrawProtocol  # noqa: PLC0414 - as well
 
 Json = Any  # JSON-shaped data: dict, list, str, int, float, bool or None
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 lie outside
@@ -323,45 +324,3 @@ def draw_seed(run_seed: int, prompt_id: str, index: int) -> int:
 def make_draw(prompt: Prompt, index: int, run_seed: int) -> Draw:
     """The draw `prompt.id/index` of a run."""
     return Draw(prompt, index, draw_seed(run_seed, prompt.id, index))
-
-
-@dataclass(frozen=True, slots=True)
-class DrawProtocol:
-    """Everything that changes the pixels besides the weights.
-
-    Attributes:
-        name: of the preset it started from.
-        prefix: put before every prompt.
-        negative_prompt: text of the negative branch (guidance).
-        guidance: s of `log p = log p_neg + s (log p - log p_neg)`; 1 switches the branch off.
-        temperature: 0 takes the likeliest token.
-        top_k: only the k likeliest visual tokens; 0 keeps all.
-        top_p: only the likeliest tokens that together reach this mass; 1 keeps all.
-        min_p: only tokens of at least this share of the likeliest one's probability; 0 keeps all.
-        template: name of a template of the checkpoint's family, which puts a prompt as the authors of a
-            checkpoint do; "" for what the checkpoint's own files say.
-        resolution: side of the square image in pixels.
-        prefixes: a set of prefixes (see `families.prompting`), of which each branch of each draw gets one
-            by the draw's seed, in place of `prefix`; "" for none.
-        full_vocab: sample from text tokens too, as the reference does; they become code 0.
-        truncate: cut a prompt that is too long for the checkpoint instead of failing its draws.
-    """
-
-    name: str
-    resolution: int
-    prefix: str = ""
-    negative_prompt: str = ""
-    guidance: float = 1.0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    prefixes: str = ""
-    full_vocab: bool = False
-    truncate: bool = False
-    min_p: float = 0.0
-    template: str = ""
-
-    def to_json(self) -> dict[str, Json]:
-        """As it is stored and hashed: newer fields only where they are set, so that older digests stay."""
-        data = asdict(self)
-        return {name: value for name, value in data.items() if value or name not in ("min_p", "template")}

@@ -10,7 +10,7 @@ from textwrap import wrap
 GROUND = (
     *("types", "protocols", "options", "errors", "documents", "encodings", "tables", "discover", "stats"),
     *("answers", "measures", "comparisons", "histories", "tracked_runs", "checkpoint_steps", "provenance"),
-    *("machine", "resume_rules"),
+    *("machine", "resume_rules", "draw_protocol"),
 )
 # Rows from the top; a folder uses rows below its own, never one above and never its neighbour.
 ROWS = (

@@ -17,7 +17,7 @@ from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.image_plan import ImagePlan
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
-from tests import tiny_emu3, tiny_janus
+from tests import tiny_emu3, tiny_janus, tiny_llamagen
 from tests.tiny_simplear import write_simplear
 
 # Of several lengths, one of them empty, one twice.
@@ -70,6 +70,14 @@ FAMILY_CASES = {
             "test", tiny_emu3.SIDE, guidance=3.0, template="emu3", negative_prompt="ugly", top_k=11
         ),
     ),
+    "llamagen": FamilyCase(
+        lambda folder: str(tiny_llamagen.write_llamagen(folder / "llamagen")),
+        DrawProtocol("test", tiny_llamagen.SIDE, guidance=7.5, truncate=True, top_k=11),
+        refused_by=(
+            ("hf", "names none: use --engine native"),
+            ("vllm", "angles are of places in the picture"),
+        ),
+    ),
 }
 
 
@@ -87,6 +95,8 @@ def plan_otherwise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         ends = [(width + 1) * line + width for line in range(height)]
         weights = tuple((1.5 + 0.25 * code, 0.5 - 0.1 * code) for code in range(height * width))
         forced = {slot: 11 if line else 5 for line, slot in enumerate(ends)}
+        if self.decoder_config.switches.grid:
+            forced = {}  # each token has its place in the picture, and there is none for others
         return ImagePlan(height, width, weights, forced)
 
     def rows(self: TokenCheckpoint, *arguments: Any) -> tuple[Any, ...]:

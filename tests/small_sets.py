@@ -112,9 +112,9 @@ def remove(place: Path | str, keys: Sequence[tuple[int, int]], name: str = "0" *
 
 
 def spec_of(
-    blocks: int = 3, prompts: int = 4, *, layout: str = "parquet", keep: str = "both", **names: str
+    blocks: int = 3, prompts: int = 4, *, layout: str = "parquet", keep: str = "both", **names: object
 ) -> SetSpec:
-    """The spec that a set of `make_set` could have been drawn with; `names` are of its run."""
+    """The spec that a set of `make_set` could have been drawn with; `names` are fields of its run."""
     run = RunSpec(
         "synth", "", "/home/me/prompts.jsonl", "1" * 16, "demo:sft", "2" * 16, DrawProtocol("demo", 64)
     )

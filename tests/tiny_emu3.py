@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sar_eval.engines.native import NativeEngine
 from sar_eval.families import emu3_tensors, emu3_vision
 from sar_eval.families.conv_decoder import DecoderShape
 from sar_eval.families.emu3_tokenizer import FIRST_TOKENS, byte_letters
@@ -134,14 +133,6 @@ def write_emu3(
     save_file(vision_tensors(naming), vision / "model.safetensors")
     (folder / "sar_eval.json").write_text(json.dumps({"visual_tokenizer": "../vision"}))
     return folder
-
-
-def with_grid(engine: NativeEngine, grid: tuple[int, int]) -> NativeEngine:
-    """An engine that draws pictures of that many rows and columns of codes."""
-    engine.grid, engine.grid_side = grid, grid[0]
-    engine.plan = engine.checkpoint.plan(engine.protocol, grid)
-    engine.image_tokens = engine.plan.codes
-    return engine
 
 
 def save_shards(tensors: dict[str, Tensor], folder: Path, shards: int) -> None:

@@ -56,7 +56,7 @@ def flop_per_image(engine: NativeEngine) -> float:
         for t in (layer.qkv, layer.out, layer.gate_up, layer.down)
     )
     head = engine.checkpoint.codebook_size * engine.decoder.config.hidden_size
-    tokens = engine.grid_side**2
+    tokens = engine.image_tokens
     return 2 * 2 * tokens * (weights + head)
 
 

@@ -142,7 +142,7 @@ def main(out: Path, steps: int) -> None:
         trainer = PictureTrainer(engine, judge, prompts, args=config)
         trainer.train()
     tokenizer, visual_tokenizer = trainer.processing_class, engine.checkpoint.visual_folder
-    sizes = {(engine.grid_side, engine.grid_side)}
+    sizes = {engine.grid}
     save_checkpoint(trainer.model, tokenizer, visual_tokenizer, sizes, out)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import DECODE_BATCH, check_format, images_from_codes
+from sar_eval.decoding.token_grid import token_grid
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.errors import BadInput, MissingExtra
 from sar_eval.families.family import EncodesPrompts, TokenCheckpoint
@@ -61,7 +62,7 @@ class TokenEngine:
         """Find and check the checkpoint; weights are loaded by `__enter__`.
 
         Raises:
-            BadInput: the resolution or another value of the protocol does not fit the checkpoint; device,
+            BadInput: the size or another value of the protocol does not fit the checkpoint; device,
                 `dtype` or format is unknown; or it is of a family that this engine does not draw with.
         """
         check_device(device, dtype)
@@ -71,19 +72,14 @@ class TokenEngine:
         self.checkpoint.check_protocol(protocol)
         self.protocol, self.device, self.dtype, self.batch_size = protocol, device, dtype, batch_size
         self.image_format = image_format
-        self.grid_side, rest = divmod(protocol.resolution, self.checkpoint.downsample)
-        if rest or self.grid_side < 1:
-            raise BadInput(
-                f"resolution {protocol.resolution} is no multiple of {self.checkpoint.downsample}, "
-                f"the visual tokenizer's pixels per token"
-            )
-        self.grid = (self.grid_side, self.grid_side)
+        pixels = self.checkpoint.downsample
+        self.grid = token_grid(protocol, pixels, "the visual tokenizer's pixels per token")
         self.plan: ImagePlan = self.checkpoint.plan(protocol, self.grid)
         self.image_tokens = self.plan.codes
         positions = self.checkpoint.decoder_config.max_position_embeddings
         if self.plan.slots >= positions:
             raise BadInput(
-                f"resolution {protocol.resolution} takes {self.plan.slots} visual tokens; the checkpoint "
+                f"resolution {protocol.written_size} takes {self.plan.slots} visual tokens; the checkpoint "
                 f"has {positions} positions for prompt and image"
             )
 
@@ -252,7 +248,7 @@ class TokenEngine:
         """Encoded images, decoded one by one if memory runs out; None if that does not fit either."""
         import torch
 
-        threads, grids = torch.get_num_threads(), codes.view(len(codes), self.grid_side, -1)
+        threads, grids = torch.get_num_threads(), codes.view(len(codes), *self.grid)
         for batch_size in (DECODE_BATCH, 1):
             arguments = (self.image_decoder, grids, self.image_format, threads, batch_size)
             files = self._none_if_out_of_memory(partial(images_from_codes, *arguments))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sar_eval.decoding.devices import check_card, check_device
 from sar_eval.decoding.encode_images import check_format, encode
+from sar_eval.decoding.token_grid import token_grid
 from sar_eval.decoding.waves import none_if_out_of_memory, one_ahead, waves
 from sar_eval.discover import need
 from sar_eval.errors import BadInput
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sar_eval.families.diffusers_class import CallFacts
 
 OWNER = "engine 'diffusers'"
+PROTOCOL_KEYS = ("prefix", "prefixes", "negative_prompt", "guidance", "resolution", "width", "height")
 _UNCHECKED = "--engine-option without=safety_checker"
 # Fields of a protocol that belong to sampling tokens, and what they are where none are sampled.
 TOKEN_FIELDS: Mapping[str, Json] = {
@@ -123,7 +125,7 @@ class DiffusersEngine:
             digest=folder.digest,
             native_resolution=folder.native_resolution,
             downsample=folder.downsample,
-            protocol_keys=("prefix", "prefixes", "negative_prompt", "guidance", "resolution"),
+            protocol_keys=PROTOCOL_KEYS,
             recipe_keys=(),
             # The bare prompt, no negative prompt, and the guidance that the call has by default.
             protocol={"name": "diffusers", "guidance": facts.guidance},
@@ -157,11 +159,7 @@ class DiffusersEngine:
             raise BadInput(f"guidance {protocol.guidance}: the call of {name} takes no guidance_scale")
         if (protocol.negative_prompt or protocol.prefixes) and not self.facts.takes_negative:
             raise BadInput(f"the call of {name} takes no negative prompt: --negative-prompt ''")
-        if protocol.resolution % self.folder.downsample:
-            raise BadInput(
-                f"resolution {protocol.resolution} is no multiple of {self.folder.downsample}, the pixels "
-                f"of a latent of {name}"
-            )
+        token_grid(protocol, self.folder.downsample, f"the pixels of a latent of {name}")
 
     def __enter__(self) -> Self:
         from sar_eval.families.diffusers_load import load_pipeline
@@ -231,9 +229,9 @@ class DiffusersEngine:
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """The arguments of every call."""
-        side, facts = self.protocol.resolution, self.facts
+        facts, (height, width) = self.facts, self.protocol.size
         guidance = {facts.guidance_name: self.protocol.guidance} if facts.guidance_name else {}
-        fixed = {"height": side, "width": side, "num_inference_steps": self.steps, "output_type": "np"}
+        fixed = {"height": height, "width": width, "num_inference_steps": self.steps, "output_type": "np"}
         return {**self.call, **fixed, **guidance}
 
     def _generations(self, wave: list[Draw], drawn: DrawnWave | str, seconds: float) -> list[Generation]:

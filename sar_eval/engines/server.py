@@ -29,8 +29,9 @@ from sar_eval.images.files import MAX_BYTES, decode_image, is_lossy, is_transpar
 from sar_eval.types import CheckpointFacts, Draw, DrawProtocol, Generation, Json
 
 NATIVE_RESOLUTION = 1024
-PROTOCOL_KEYS = ("resolution", "prefix", "prefixes", "negative_prompt")
-RECIPE_KEYS = ("resolution",)  # a recipe's texts are for the checkpoints that it was written for
+PROTOCOL_KEYS = ("resolution", "width", "height", "prefix", "prefixes", "negative_prompt")
+# A recipe's texts are for the checkpoints that it was written for.
+RECIPE_KEYS = ("resolution", "width", "height")
 CHECK_TIMEOUT_S = 30.0  # of the requests before anything is drawn
 SEED_BITS = 31  # servers take seeds of 32 or 64 bits, signed or not; all take these
 LISTED_MODELS = 10  # in an error message
@@ -62,8 +63,9 @@ class ServerEngine:
         del device, dtype, batch_size
         self.options = read_options(options, checkpoint)
         self.model, self.protocol = checkpoint, protocol
+        height, width = protocol.size
         # An uncompressed picture of 16 bits with alpha has 8 bytes a pixel.
-        self.max_bytes = min(MAX_BYTES, (1 << 20) + 8 * protocol.resolution**2)
+        self.max_bytes = min(MAX_BYTES, (1 << 20) + 8 * height * width)
         self.client = _client(self.options, self.options.timeout_s, response_limit(self.max_bytes))
         self.failure: SarEvalError | None = None
         self._lock = threading.Lock()
@@ -149,7 +151,7 @@ class ServerEngine:
     def payload(self, draw: Draw) -> dict[str, Json]:
         """The fields of a draw's request."""
         prompt, negative = prompt_texts(self.protocol, draw)
-        side = self.protocol.resolution
+        height, width = self.protocol.size
         fields = {
             "negative_prompt": negative if self.protocol.negative_prompt else None,
             "seed": seed_sent(draw) if self.options.send_seed else None,
@@ -159,22 +161,23 @@ class ServerEngine:
         return {
             "model": self.model,
             "prompt": prompt,
-            "size": f"{side}x{side}",
+            "size": f"{width}x{height}",
             **{name: value for name, value in fields.items() if value is not None},
             **self.options.extra,
         }
 
     def _encoded(self, data: bytes) -> bytes:
         """The picture in our format, with the same pixels."""
-        side = self.protocol.resolution
+        asked_height, asked_width = self.protocol.size
         try:
             pixels = decode_image(data)
         except BadInput as error:
             raise BadInput(f"the server's picture cannot be used: {error}") from error
         height, width, _ = pixels.shape
-        if (width, height) != (side, side):
+        if (width, height) != (asked_width, asked_height):
             raise BadInput(
-                f"the server sent a picture of {width}x{height} pixels where {side}x{side} were asked for"
+                f"the server sent a picture of {width}x{height} pixels where {asked_width}x{asked_height} "
+                "were asked for"
             )
         return encode(pixels, self.options.image_format)
 

@@ -16,8 +16,8 @@ from sar_eval.families.diffusers_folder import PipelineFolder
 SET_BY_ENGINE: Mapping[str, str] = {
     "prompt": "the prompts' file",
     "negative_prompt": "--negative-prompt",
-    "height": "--resolution",
-    "width": "--resolution",
+    "height": "--resolution, or --width and --height",
+    "width": "--resolution, or --width and --height",
     "num_inference_steps": "--engine-option steps=N",
     "generator": "--seed",
     "num_images_per_prompt": "--images-per-prompt",

@@ -27,6 +27,7 @@ from sar_eval.families.janus_tensors import janus_config, match_janus
 from sar_eval.families.locate import locate_folder
 from sar_eval.families.model_card import NOT_STATED, licence
 from sar_eval.families.network_tensors import MatchedNetwork
+from sar_eval.families.picture_size import size_notes
 from sar_eval.families.prompting import refuse_fields
 from sar_eval.families.stored_tensors import StoredTensors, tensor_shapes
 from sar_eval.families.tensor_names import Shape, decoder_shapes
@@ -190,8 +191,8 @@ class JanusCheckpoint:
         refuse_fields(protocol, self.family, REFUSED)
         if protocol.template and protocol.template not in PRESETS:
             raise discover.unknown("template", protocol.template, list(PRESETS))
-        preset = _preset(protocol)
-        return (f"{protocol.template}: {preset.differs} ({preset.source})",) if preset.differs else ()
+        preset, sizes = _preset(protocol), size_notes(protocol, self.downsample)
+        return (*_template_notes(protocol.template, preset), *sizes)
 
     def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:
         """Every code is sampled; the second row is left out where guidance is 1."""
@@ -263,6 +264,10 @@ class JanusCheckpoint:
 
 def _preset(protocol: DrawProtocol) -> JanusPreset:
     return PRESETS[protocol.template or OWN_ROLES]
+
+
+def _template_notes(name: str, preset: JanusPreset) -> tuple[str, ...]:
+    return (f"{name}: {preset.differs} ({preset.source})",) if preset.differs else ()
 
 
 def _check(checkpoint: JanusCheckpoint) -> None:

@@ -24,6 +24,7 @@ from sar_eval.families.family import CheckpointFiles, Family
 from sar_eval.families.image_plan import ImagePlan, guidance_weights
 from sar_eval.families.locate import DEMO, locate_folder, with_visual_tokenizer
 from sar_eval.families.model_card import NOT_STATED, licence
+from sar_eval.families.picture_size import size_notes
 from sar_eval.families.prompting import PRESETS, refuse_fields
 from sar_eval.families.recognise import refuse_other
 from sar_eval.families.simplear_notes import notes
@@ -210,13 +211,13 @@ class Checkpoint:
         return [begin, *tokenizer.encode(text, add_special_tokens=False).ids, image]
 
     def check_protocol(self, protocol: DrawProtocol) -> tuple[str, ...]:
-        """Nothing is to be known beside the protocol; see `TokenCheckpoint`.
+        """Whether it was trained on other sizes alone; see `TokenCheckpoint`.
 
         Raises:
             BadInput: it names a template, of which this family has none.
         """
         refuse_fields(protocol, self.family, {"template": "it has no templates, but prefixes"})
-        return ()
+        return size_notes(protocol, self.downsample, self.folder)
 
     def plan(self, protocol: DrawProtocol, grid: tuple[int, int]) -> ImagePlan:
         """Every token is sampled; the negative branch is left out where guidance is 1."""

@@ -209,6 +209,6 @@ def _published(spec: RunSpec, metrics: Sequence[Metric]) -> list[tuple[Published
         return []
     protocol = spec.protocol
     guidance = "" if spec.engine == "none" else f", guidance {protocol.guidance:g}"
-    conditions = f"{protocol.resolution} pixels{guidance}, {spec.images_per_prompt} images per prompt"
+    conditions = f"{protocol.written_size} pixels{guidance}, {spec.images_per_prompt} images per prompt"
     rows = rank_among_published(spec.benchmark, Path(spec.checkpoint).name, own.value, conditions)
     return [(row, own.written(own.value) if is_own else "") for row, is_own in rows]

@@ -17,7 +17,7 @@ import msgspec
 from sar_eval.documents import convert, read_json
 from sar_eval.errors import BadInput, Incomplete
 from sar_eval.measures import Measure, collect_scores
-from sar_eval.recipe import Recipe, load_recipe
+from sar_eval.recipe import Recipe, joined_protocol, load_recipe
 from sar_eval.resume_rules import refuse_others
 from sar_eval.rewards.judged_waves import Judges, judged
 from sar_eval.rewards.pool import RewardSpec, reward_specs
@@ -157,7 +157,7 @@ class Holdout:
         found: dict[str, Json] = msgspec.to_builtins(
             {
                 "prompts": suite_digest(self.prompts),
-                "protocol": self.protocol,
+                "protocol": self.protocol.to_json(),
                 "judges": {spec.name: [spec.judge, spec.options] for spec in self.judges},
                 "images_per_prompt": self.images_per_prompt,
                 "seed": self.seed,
@@ -266,7 +266,8 @@ def check_sample(folder: Path, holdout: Holdout, *, is_first: bool) -> None:
 
 
 def _own_protocol(recipe: Recipe, native_resolution: int) -> DrawProtocol:
-    return DrawProtocol(**{"name": "custom", "resolution": native_resolution, **recipe.protocol})
+    start = {"name": "custom", "resolution": native_resolution}
+    return DrawProtocol(**joined_protocol(start, recipe.protocol))
 
 
 def _judges(recipe: Recipe, table: HoldoutTable, where: str, key: str) -> tuple[RewardSpec, ...]:

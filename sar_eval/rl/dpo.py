@@ -353,7 +353,7 @@ class _Training:
             policy = self.accelerator.unwrap_model(self.policy)
             tested = max(int(facts["prompts_of_a_test"]), self.checkpoint.test_prompts)
             training = {"by": "dpo", **facts, "test_prompts": tested}
-            save_policy(policy, self.checkpoint, self.protocol.resolution, self.out, training)
+            save_policy(policy, self.checkpoint, self.protocol, self.out, training)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -14,7 +14,7 @@ from sar_eval.documents import convert, read_toml
 from sar_eval.errors import BadInput
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.options import check_storable, check_value, declared, merged
-from sar_eval.recipe import PROTOCOL_KEYS, find_recipe, training_recipes
+from sar_eval.recipe import PROTOCOL_KEYS, check_size, find_recipe, joined_protocol, training_recipes
 from sar_eval.rewards.pool import RewardSpec, reward_specs
 from sar_eval.rewards.recipe_tables import HoldoutTable, NotNegative, Positive, Rate, Seed, Table, Whole
 from sar_eval.rewards.train_prompts import suite_path
@@ -168,7 +168,8 @@ class GrpoRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
     def protocol_of(self, native_resolution: int) -> DrawProtocol:
         """The rollouts' protocol for a checkpoint that was trained at this resolution in pixels."""
-        return DrawProtocol(**{"name": "grpo", "resolution": native_resolution, **self.protocol})
+        start = {"name": "grpo", "resolution": native_resolution}
+        return DrawProtocol(**joined_protocol(start, self.protocol))
 
     def settings(self) -> dict[str, Json]:
         """Everything that is asked for, JSON-shaped."""
@@ -216,7 +217,8 @@ def _protocol(table: Mapping[str, Json], where: str) -> dict[str, Json]:
             f"{where}: unknown key protocol.{unknown[0]}; known are {', '.join(sorted(PROTOCOL_KEYS))}"
         )
     keys = {**PRESETS.get(str(table.get("name", "")), {}), **table}
-    convert({"name": "", "resolution": 64, **keys}, DrawProtocol, f"{where}: protocol")
+    check_size(keys, "protocol.", where)
+    convert(joined_protocol({"name": "", "resolution": 64}, keys), DrawProtocol, f"{where}: protocol")
     for key, value in keys.items():
         if key in declared():
             check_value(key, value, f"{where}: protocol")

@@ -255,7 +255,7 @@ def _finish(setup: GrpoSetup, out: Path, trainer: GrpoTrainer, outcome: Outcome)
     if outcome.halted or not trainer.accelerator.is_main_process:
         return
     training = setup.training() | {"step": outcome.step}
-    save_policy(trainer.bare_policy, setup.checkpoint, setup.protocol.resolution, out, training)
+    save_policy(trainer.bare_policy, setup.checkpoint, setup.protocol, out, training)
 
 
 def probe_setup(setup: GrpoSetup, prompts: int, draws: int) -> ProbeResult:

@@ -132,7 +132,7 @@ class Watch:
             replace_policy(
                 trainer.bare_policy,
                 trainer.checkpoint,
-                trainer.protocol.resolution,
+                trainer.protocol,
                 self.out / "best",
                 self.training | {"step": trainer.step},
             )

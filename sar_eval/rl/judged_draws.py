@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,10 +123,10 @@ def _check_alike(first: JudgedRun, other: JudgedRun) -> None:
             "judges, versions or options: name one that judged both with --by, or judge them alike"
         )
     check_codebook(other, first.checkpoint, f"{first.path}")
-    if other.protocol.resolution != first.protocol.resolution:
+    if other.protocol.size != first.protocol.size:
         raise BadInput(
-            f"{first.path} was drawn at {first.protocol.resolution} pixels, {other.path} at "
-            f"{other.protocol.resolution}: one resolution at a time"
+            f"{first.path} was drawn at {first.protocol.written_size} pixels, {other.path} at "
+            f"{other.protocol.written_size}: one size at a time"
         )
 
 
@@ -222,7 +223,7 @@ def _check_codes(rows: Sequence[dict[str, Any]], spec: _Spec, checkpoint: Checkp
     """Refuse pictures without codes, or with codes that are none of this checkpoint."""
     if not rows:
         raise BadInput(f"{path} has no pictures: draw them with `sar-eval run` or `sar-eval generate`")
-    number = (spec.protocol.resolution // checkpoint.downsample) ** 2
+    number = math.prod(spec.protocol.size) // checkpoint.downsample**2
     for row in rows:
         codes = row["codes"]
         if not codes.size:

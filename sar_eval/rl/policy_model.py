@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sar_eval.decoding.token_grid import token_grid
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.rl.policy import GuidedPolicy
 from sar_eval.storage.files import storage_errors
@@ -51,14 +52,18 @@ def engine_weights(policy: GuidedPolicy) -> Iterator[tuple[str, Tensor]]:
 
 
 def save_policy(
-    policy: GuidedPolicy, checkpoint: Checkpoint, resolution: int, out: Path, training: Mapping[str, Json]
+    policy: GuidedPolicy,
+    checkpoint: Checkpoint,
+    protocol: DrawProtocol,
+    out: Path,
+    training: Mapping[str, Json],
 ) -> None:
     """Write the policy as a checkpoint folder in bfloat16 that `run` takes; the policy stays as it is.
 
     Args:
         policy: without accelerate's wrapper.
         checkpoint: that it started from, whose tokenizers are its own.
-        resolution: of its pictures in pixels.
+        protocol: that its pictures were drawn under, which says their size.
         out: the folder; files of that name in it are replaced.
         training: what made it (see `save_checkpoint`).
 
@@ -68,13 +73,16 @@ def save_policy(
     tokenizer = load_text_tokenizer(checkpoint.folder)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        side = resolution // checkpoint.downsample
-        visual = checkpoint.visual_folder
-        save_checkpoint(policy.model, tokenizer, visual, {(side, side)}, out, training)
+        grid = token_grid(protocol, checkpoint.downsample, "the visual tokenizer's pixels per token")
+        save_checkpoint(policy.model, tokenizer, checkpoint.visual_folder, {grid}, out, training)
 
 
 def replace_policy(
-    policy: GuidedPolicy, checkpoint: Checkpoint, resolution: int, out: Path, training: Mapping[str, Json]
+    policy: GuidedPolicy,
+    checkpoint: Checkpoint,
+    protocol: DrawProtocol,
+    out: Path,
+    training: Mapping[str, Json],
 ) -> None:
     """As `save_policy`, but a folder that is there is replaced as a whole."""
-    replace_folder(out, lambda new: save_policy(policy, checkpoint, resolution, new, training))
+    replace_folder(out, lambda new: save_policy(policy, checkpoint, protocol, new, training))

@@ -7,18 +7,19 @@ that every claim of a policy gradient has to beat at an equal number of pictures
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sar_eval.decoding.token_grid import token_grid
 from sar_eval.errors import BadInput
 from sar_eval.families.cosmos import VisualTokenizer
 from sar_eval.families.simplear import Checkpoint
 from sar_eval.rl.judged_draws import JudgedDraw, JudgedRun, by_prompt, count_tested, read_judged_runs
 from sar_eval.storage.files import write_json
-from sar_eval.storage.shards import SELECTED_SCHEMA, write_shards
+from sar_eval.storage.shards import SELECTED_SCHEMA, SIZED_SCHEMA, write_shards
 from sar_eval.types import Json
 
 
@@ -122,7 +123,9 @@ def select(
         raise BadInput(_nothing(selection, options))
     visual = VisualTokenizer(runs[0].checkpoint.visual_folder)
     metadata = {"codebook_size": str(visual.codebook_size), "encoder": visual.encoder_digest}
-    write_shards(_rows(selection.chosen), out, SELECTED_SCHEMA, rows_per_shard=50_000, metadata=metadata)
+    size = _size_columns(runs[0])
+    schema = SIZED_SCHEMA if size else SELECTED_SCHEMA
+    write_shards(_rows(selection.chosen, size), out, schema, rows_per_shard=50_000, metadata=metadata)
     write_json(out / "selection.json", _provenance(runs, options, selection))
     return selection
 
@@ -162,13 +165,23 @@ def _nothing(found: Selection, options: SelectOptions) -> str:
     )
 
 
-def _rows(chosen: Sequence[JudgedDraw]) -> Iterator[dict[str, Any]]:
+def _size_columns(run: JudgedRun) -> dict[str, int]:
+    """Height and width in tokens of a run's pictures; empty for squares, which need no such columns."""
+    if not run.protocol.width:
+        return {}
+    pixels = run.checkpoint.downsample
+    height, width = token_grid(run.protocol, pixels, "the visual tokenizer's pixels per token")
+    return {"height": height, "width": width}
+
+
+def _rows(chosen: Sequence[JudgedDraw], size: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     for d in chosen:
         yield {
             "tokens": d.codes.tolist(),
             "caption": d.texts[0],
             "score": d.score,
             "draw": f"{d.run.name}/{d.draw.key}",
+            **size,
         }
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 
 from sar_eval.comparisons import Pair, RunFacts, Side
 from sar_eval.documents import cut, shorten
 from sar_eval.errors import BadInput
 from sar_eval.measures import Measure
-from sar_eval.spec import without
 from sar_eval.types import Json
 
 Unlike = tuple[str, Json, Json]  # what, in the first, in the second
@@ -142,8 +140,7 @@ def _protocols(a: RunFacts, b: RunFacts) -> Iterator[Unlike]:
             first, second = (UNKNOWN if f.is_imported else f.protocol.name for f in (a, b))
             yield "protocol", first, second
         return
-    settings = asdict(a.protocol), asdict(b.protocol)
-    yield from _differing(*(without(protocol, ("name",)) for protocol in settings))
+    yield from _differing(a.protocol.conditions(), b.protocol.conditions())
 
 
 def _engine(facts: RunFacts) -> dict[str, Json]:

@@ -185,7 +185,7 @@ def _share_noise(a: Side, b: Side) -> bool:
     facts = a.facts, b.facts
     if any(f.is_imported for f in facts) or a.facts.seed != b.facts.seed:
         return False
-    return a.facts.protocol.resolution == b.facts.protocol.resolution
+    return a.facts.protocol.size == b.facts.protocol.size
 
 
 def _rank(sides: Sequence[Side], pairs: Sequence[Pair]) -> tuple[Rank, ...]:

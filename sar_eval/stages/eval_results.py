@@ -77,7 +77,7 @@ def _setup(spec: RunSpec) -> str:
     parts = [f"{spec.images_per_prompt} images per prompt", f"judge {spec.judge} {spec.judge_version}"]
     if spec.engine != "none":  # of imported images the protocol is unknown
         protocol = spec.protocol
-        words = f"protocol {protocol.name}, {protocol.resolution} pixels, guidance {protocol.guidance:g}"
+        words = f"protocol {protocol.name}, {protocol.written_size} pixels, guidance {protocol.guidance:g}"
         parts = [words, f"seed {spec.seed}", *parts]
     return ", ".join([*parts, f"sar-eval {__version__}"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -45,8 +45,7 @@ class Found:
     @property
     def conditions(self) -> dict[str, str]:
         """Everything but the checkpoint that figures depend on: runs of one series have the same."""
-        facts, protocol = self.facts, asdict(self.facts.protocol)
-        del protocol["name"]  # a name changes no pixel
+        facts = self.facts
         judge = {f"judge's {name}": value for name, value in facts.judge_options.items()}
         found = {
             "suite": facts.suite_digest,
@@ -57,7 +56,7 @@ class Found:
             "fold": facts.fold,
             "fold version": facts.fold_version,
             "images": "of another tool" if facts.is_imported else "drawn by sar-eval",
-            **({} if facts.is_imported else protocol),
+            **({} if facts.is_imported else facts.protocol.conditions()),
         }
         return {name.replace("_", " "): str(value) for name, value in found.items()}
 

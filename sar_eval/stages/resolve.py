@@ -15,7 +15,7 @@ from sar_eval.families.family import TokenCheckpoint
 from sar_eval.families.prompting import PREFIX_SETS, PRESETS
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.options import check_kinds, check_value, declared, merged, names_of
-from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe
+from sar_eval.recipe import PROTOCOL_KEYS, SETTINGS, Recipe, check_size, joined_protocol
 from sar_eval.spec import RunSpec
 from sar_eval.suites.checks import check_classes
 from sar_eval.suites.locate import read_suite
@@ -311,12 +311,14 @@ def _protocol(
     name = overrides.get("protocol")
     base = _base_protocol(recipe, name, PRESETS if isinstance(found, CheckpointFacts) else found.presets)
     asked = {key: value for key, value in overrides.items() if key in PROTOCOL_KEYS}
+    check_size(asked, "--")
+    own: Mapping[str, Json] = {}
     if isinstance(found, CheckpointFacts):
-        start |= found.protocol
+        own = found.protocol
         foreign = name is None and recipe.settings.get("engine") != engine
         base = _own_keys(base, asked, found, found.recipe_keys if foreign else found.protocol_keys)
-    preset = DrawProtocol(**{**start, **base})
-    changed = replace(preset, **asked)
+    preset = DrawProtocol(**joined_protocol(start, own, base))
+    changed = DrawProtocol(**joined_protocol(start, own, base, asked))
     return preset if changed == preset else replace(changed, name=f"{preset.name}+")
 
 
@@ -355,8 +357,9 @@ def _checked(spec: RunSpec, checkpoint: TokenCheckpoint | CheckpointFacts) -> Ru
         BadInput, UnknownName: naming the value that cannot work.
     """
     _check_values(spec)
-    resolution = replace(declared()["resolution"], low=checkpoint.downsample)
-    resolution.check("resolution", spec.protocol.resolution)
+    for name in ("width", "height") if spec.protocol.width else ("resolution",):
+        side = replace(declared()[name], low=checkpoint.downsample)
+        side.check(name, getattr(spec.protocol, name))
     if spec.protocol.prefixes and spec.protocol.prefixes not in PREFIX_SETS:
         raise discover.unknown("set of prefixes", spec.protocol.prefixes, list(PREFIX_SETS))
     # Constructors check their options and load nothing, so faults show before a worker starts.

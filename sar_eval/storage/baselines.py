@@ -81,7 +81,9 @@ def write_baseline(path: Path, facts: RunFacts, measures: Sequence[Measure]) -> 
               has_interval=m.has_interval, shares=dict(m.shares), bounds=m.bounds)
         for m in measures
     )  # fmt: skip
-    footer = json.dumps(asdict(_Footer(format=FORMAT, facts=facts, measures=rules)), sort_keys=True)
+    about = asdict(_Footer(format=FORMAT, facts=facts, measures=rules))
+    about["facts"]["protocol"] = facts.protocol.to_json()
+    footer = json.dumps(about, sort_keys=True)
     table = pa.concat_tables([SCHEMA.empty_table(), *_tables(measures)]).unify_dictionaries()
     sink = io.BytesIO()
     pq.write_table(

@@ -31,6 +31,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # of a captioned image
 TOKEN_SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("caption", pa.string())])
 # Of `train select`: where a row is from, which training does not read.
 SELECTED_SCHEMA = pa.schema([*TOKEN_SCHEMA, ("score", pa.float64()), ("draw", pa.string())])
+# The same of pictures that are no squares, with their height and width in tokens.
+SIZED_SCHEMA = pa.schema([*SELECTED_SCHEMA, ("height", pa.uint16()), ("width", pa.uint16())])
 
 
 def write_shards(

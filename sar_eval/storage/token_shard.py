@@ -222,8 +222,9 @@ def shards_of_set(reader: SetReader) -> Iterator[Shard]:
     """The data objects of a set.
 
     Raises:
-        BadInput: a record is broken.
+        BadInput: a record is broken, or its pictures are no squares.
     """
+    _refuse_other_shapes(reader)
     keys = np.array(list(reader.removed()), np.int64).reshape(-1, 2)
     removed = np.unique(keys_of(keys[:, 0], keys[:, 1], reader.store.uri))
     for part in reader.parts():
@@ -231,6 +232,18 @@ def shards_of_set(reader: SetReader) -> Iterator[Shard]:
             yield TarShard(reader, part, removed)
         else:
             yield ParquetShard(reader.store, part.name, True, removed)
+
+
+def _refuse_other_shapes(reader: SetReader) -> None:
+    """Rows of a set do not say their size: 4 x 16 tokens would be taken for 8 x 8."""
+    run = reader.spec.get("run")
+    protocol = run.get("protocol") if isinstance(run, dict) else None
+    if isinstance(protocol, dict) and (width := protocol.get("width")):
+        raise BadInput(
+            f"{reader.store.uri} has pictures of {width}x{protocol.get('height')} pixels (width x height), "
+            "and tokens of sets are read as squares: keep pixels (--keep pixels or both), and make tokens "
+            "of them by `sar-eval train tokenize`"
+        )
 
 
 def keys_of(rows: NDArray[np.int64], indices: NDArray[np.int64], where: str) -> NDArray[np.int64]:

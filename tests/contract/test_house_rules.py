@@ -34,6 +34,7 @@ GROUND = {
     "histories",
     "tracked_runs",
     "resume_rules",
+    "draw_protocol",
 }
 # Rooms from the ground up; a room may import the ground, and of the other rooms those named here.
 ALLOWED = {

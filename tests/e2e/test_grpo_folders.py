@@ -75,7 +75,7 @@ def test_a_full_disk_at_the_weights_is_told(tiny_checkpoint, tmp_path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with pytest.raises(StorageFailed, match=r"cannot write weights to .*: it goes on from"):
-            save_policy(policy, checkpoint, 32, tmp_path / "out", {})
+            save_policy(policy, checkpoint, protocol, tmp_path / "out", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "out" / "sar_eval.json").exists()

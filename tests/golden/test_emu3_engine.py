@@ -19,11 +19,11 @@ from sar_eval.families.emu3_tokenizer import FIRST_TOKENS
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import DrawProtocol, Prompt, make_draw
 from tests.parity_data import needs
-from tests.tiny_emu3 import in_transformers_form, tokenizer_json, with_grid
+from tests.tiny_emu3 import in_transformers_form, tokenizer_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = (4, 5)
-OFFICIAL = DrawProtocol("emu3", 32, **PROTOCOLS["emu3"])
+OFFICIAL = DrawProtocol("emu3", 40, width=40, height=32, **PROTOCOLS["emu3"])
 FORMS = ("original", "transformers", "saved by transformers")
 
 
@@ -90,7 +90,7 @@ def expected(source):
 
 def _drawn(options, cases, protocol, **more):
     draws = [make_draw(Prompt(f"p{n}", case["text"]), 0, 0) for n, case in enumerate(cases)]
-    with with_grid(NativeEngine(protocol=protocol, **options, **more), GRID) as engine:
+    with NativeEngine(protocol=protocol, **options, **more) as engine:
         found = {generation.key: generation for generation in engine.generate(draws)}
     return [found[draw.key] for draw in draws]
 

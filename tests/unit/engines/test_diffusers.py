@@ -112,6 +112,13 @@ def test_guidance_and_negative_prompt_reach_the_pipeline(sd3: Path) -> None:
         assert np.abs(drawn[0] - other).max() > 1e-3
 
 
+def test_a_rectangle_is_drawn_as_asked(sd3: Path) -> None:
+    with make(sd3, DrawProtocol("test", 48, guidance=5.0, width=32, height=48), steps=2) as engine:
+        found = [picture(generation) for generation in engine.generate(draws(*TEXTS))]
+    assert {pixels.shape for pixels in found} == {(48, 32, 3)}
+    assert all(pixels.std() > 5 for pixels in found)
+
+
 def test_waves_halve_when_memory_runs_out(sd3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     real = DiffusersEngine.draw_wave
@@ -202,6 +209,7 @@ def test_options_that_cannot_work_are_refused(sd3: Path, options: dict[str, obje
             "temperature 0.5: .* samples no tokens",
         ),
         (DrawProtocol("t", 33), "resolution 33 is no multiple of 2, the pixels of a latent"),
+        (DrawProtocol("t", 33, width=32, height=33), "height 33 is no multiple of 2, .*nearest: 32 and 34"),
     ],
 )
 def test_protocols_of_tokens_are_refused(sd3: Path, protocol: DrawProtocol, message: str) -> None:

@@ -87,6 +87,17 @@ def test_the_request_has_what_was_asked_for_and_nothing_else(server: FakeImagesS
     assert (decode_image(generation.image) == expected("A photo of a cat", seed_sent(draw))).all()
 
 
+def test_a_rectangle_is_asked_for_and_held_against_what_came(server: FakeImagesServer) -> None:
+    protocol = DrawProtocol("custom", 96, width=64, height=96)
+    good, bad = draws_of("a cat", "a [small] cat")
+    with engine_of(server, protocol) as engine:
+        found, other = sorted(engine.generate([good, bad]), key=lambda generation: generation.key)
+    assert {request["size"] for request in server.requests} == {"64x96"}
+    assert found.image is not None
+    assert (decode_image(found.image) == picture("a cat", None, 64, 96)).all()
+    assert other.error == "the server sent a picture of 64x32 pixels where 64x96 were asked for"
+
+
 def test_an_address_may_end_in_v1(server: FakeImagesServer) -> None:
     assert drawn(server, "a cat", base_url=f"{server.url}/v1/")[0].error is None
 

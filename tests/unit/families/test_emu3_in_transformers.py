@@ -18,12 +18,13 @@ from sar_eval.families.emu3 import PROTOCOLS, Emu3Checkpoint
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import DrawProtocol, Prompt, make_draw
 from tests.picture_decoders import randomized
-from tests.tiny_emu3 import CODES, FIRST_CODE, LLAMA, TOKENS, with_grid, write_text_tokenizer
+from tests.tiny_emu3 import CODES, FIRST_CODE, LLAMA, TOKENS, write_text_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = (3, 2)
 TEXTS = ("a red ring", "two stars")
-GREEDY = replace(DrawProtocol("emu3", 32, **PROTOCOLS["emu3"]), temperature=0, negative_prompt="ugly")
+SIZED = DrawProtocol("emu3", 24, width=16, height=24, **PROTOCOLS["emu3"])
+GREEDY = replace(SIZED, temperature=0, negative_prompt="ugly")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_codes_and_pixels_are_those_of_transformers(
     model: Any, folder: Path, guidance: float, speculate: bool
 ) -> None:
     protocol = replace(GREEDY, guidance=guidance)
-    engine = with_grid(NativeEngine(str(folder), protocol, speculate=speculate), GRID)
+    engine = NativeEngine(str(folder), protocol, speculate=speculate)
     draws = [make_draw(Prompt(f"p{n}", text), 0, 0) for n, text in enumerate(TEXTS)]
     with engine:
         drawn = {generation.key: generation for generation in engine.generate(draws)}

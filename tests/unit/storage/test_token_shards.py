@@ -15,7 +15,8 @@ from sar_eval.storage.objects import open_store
 from sar_eval.storage.shards import SELECTED_SCHEMA, TOKEN_SCHEMA, write_shards
 from sar_eval.storage.token_shards import TokenShards
 from sar_eval.train.token_stream import TokenStream, WeightedPlace
-from tests.small_sets import METADATA, make_set, remove
+from sar_eval.types import DrawProtocol
+from tests.small_sets import METADATA, make_set, remove, spec_of
 
 CODES = {"codebook_size": "64", "encoder": METADATA["encoder"]}
 NEW = pa.schema(
@@ -227,3 +228,12 @@ def test_a_damaged_shard_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(changed[damage])
     with pytest.raises(BadInput, match=r"shard-00000\.parquet"):
         everything(tmp_path / "a")
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset"])
+def test_a_set_of_rectangles_is_not_read_as_squares(tmp_path: Path, layout: str) -> None:
+    """Its rows do not say their size: 16 codes of 2 x 8 would be taken for 4 x 4."""
+    protocol = DrawProtocol("demo", 64, width=16, height=64)
+    make_set(tmp_path / "set", spec=spec_of(layout=layout, protocol=protocol).to_json(), layout=layout)
+    with pytest.raises(BadInput, match=r"has pictures of 16x64 pixels .* `sar-eval train tokenize`"):
+        TokenShards([tmp_path / "set"])
