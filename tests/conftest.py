@@ -15,6 +15,7 @@ from sar_eval.spec import RunSpec
 from sar_eval.types import DrawProtocol
 from tests.browser import skipped_note
 from tests.parity_data import FULL, unpacked
+from tests.small_suite import write_small_suite
 from tests.warm_command import WarmCommand, is_for_a_new_process
 
 ROOT = Path(__file__).parents[1]
@@ -52,10 +53,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """Twelve prompts of the shapes suite, two of each task."""
-    lines = (ROOT / "prompts" / "shapes.jsonl").read_text().splitlines()
-    path = tmp_path / "small.jsonl"
-    path.write_text("\n".join(line for line in lines if json.loads(line)["id"].endswith(("-000", "-001"))))
-    return path
+    return write_small_suite(tmp_path / "small.jsonl")
 
 
 @pytest.fixture

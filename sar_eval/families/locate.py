@@ -237,7 +237,7 @@ def _unknown(name: str, what: str) -> str:
     matches = difflib.get_close_matches(name[:255], demo_names(), 1)
     hint = f"; did you mean {matches[0]!r}?" if matches else f"; shipped are {', '.join(demo_names())}"
     return (
-        f"unknown {what} {shorten(name)}: it is neither a folder nor a shipped checkpoint nor a hub "
+        f"unknown {what} {shorten(name, 240)}: it is neither a folder nor a shipped checkpoint nor a hub "
         f"name (ORG/NAME, ORG/NAME/SUBFOLDER, either with @REVISION){hint}"
     )
 

@@ -302,8 +302,7 @@ def visual_setting(folder: Path, key: str) -> int:
     Raises:
         BadInput: its `config.json` has no such number.
     """
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (path := folder / "config.json").is_file():
         return COSMOS_CONFIG[key]
     config = _read_object(path)
     return _positive_int(config, "downsample" if key == "columns" and key not in config else key, path)

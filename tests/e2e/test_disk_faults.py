@@ -11,6 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.small_suite import write_small_suite
+from tests.warm_command import WarmCommand
+
 RUN = ("run", "shapes", "--ckpt", "demo:sft", "-n", "1", "--batch-size", "4", "-q")
 pytestmark = pytest.mark.slow
 
@@ -23,12 +26,14 @@ def _drawn(folder: Path) -> dict[str, object]:
     return {row["key"]: (row["tokens"], row["image"]["bytes"]) for row in rows}
 
 
-@pytest.fixture
-def undisturbed(sar_eval, tmp_path: Path, suite: Path) -> Path:
-    """A run that nothing happened to."""
-    done = sar_eval(*RUN, "--suite", suite, "--out", tmp_path / "whole")
+@pytest.fixture(scope="module")
+def undisturbed(warm: WarmCommand, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the prompts of `suite` that nothing happened to."""
+    root = tmp_path_factory.mktemp("whole")
+    suite = write_small_suite(root / "small.jsonl")
+    done = warm.completed((*RUN, "--suite", suite, "--out", root / "run"), 240)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "whole"
+    return root / "run"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 from tests.warm_command import WarmCommand
 
-KILLS = int(os.environ.get("SAR_EVAL_KILLS", "25"))
+KILLS = int(os.environ.get("SAR_EVAL_KILLS", "12"))
 NEW = max(1, KILLS // 12)  # of them of processes that start as from a shell
 RUN = (
     *("run", "shapes", "--ckpt", "demo:sft", "--resolution", "32", "-n", "2", "--batch-size", "4"),

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sar_eval.storage.schemas import GENERATIONS, VERDICTS
+from tests.small_suite import write_small_suite
 from tests.warm_command import WarmCommand
 
 
@@ -53,9 +54,7 @@ def _contents(run: Path) -> tuple[list[dict], ...]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, warm: WarmCommand) -> tuple[Path, Path, dict]:
     """A suite of 12 prompts, a whole run of it with two workers, and what that printed."""
     root = tmp_path_factory.mktemp("whole")
-    lines = (Path(__file__).parents[2] / "prompts" / "shapes.jsonl").read_text().splitlines()
-    suite = root / "small.jsonl"
-    suite.write_text("\n".join(line for line in lines if json.loads(line)["id"].endswith(("-000", "-001"))))
+    suite = write_small_suite(root / "small.jsonl")
     done = warm.completed(_words(suite, root / "run", "--workers", 2, "--json"), 240)
     assert done.returncode == 0, done.stderr
     return suite, root / "run", json.loads(done.stdout)

@@ -197,8 +197,11 @@ def test_a_caption_that_nobody_can_read_fails_alone(folder: Path) -> None:
 
 
 def test_other_engines_and_training_refuse_it_by_name(folder: Path) -> None:
-    for kind in (HfEngine, VllmEngine):
-        with pytest.raises(BadInput, match=rf"{kind.__name__} draws with .* simplear, .* of llamagen: use"):
+    for kind, why in (
+        (HfEngine, "'llamagen' of .* names none"),
+        (VllmEngine, "'llamagen': its rotary angles"),
+    ):
+        with pytest.raises(BadInput, match=f"{why}.* use --engine native"):
             kind(str(folder), SAMPLED)
     with NativeEngine(str(folder), SAMPLED) as engine:
         with pytest.raises(BadInput, match="prompts of llamagen are embeddings, which have no token ids"):
