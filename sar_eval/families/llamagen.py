@@ -196,7 +196,7 @@ class LlamaGenCheckpoint:
             height, width = (side * PIXELS for side in grid)
             raise BadInput(
                 f"pictures of {width} x {height} pixels are asked for, and {self.name} draws those of "
-                f"{self.native_resolution} x {self.native_resolution}: leave out --resolution"
+                f"{self.native_resolution} x {self.native_resolution}: leave out the size"
             )
         return ImagePlan(*grid, guidance_weights(protocol.guidance))
 

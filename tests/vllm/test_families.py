@@ -11,6 +11,7 @@ from sar_eval.engines.hf import HfEngine
 from sar_eval.engines.native import NativeEngine
 from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput
+from sar_eval.families.recognise import find_checkpoint
 from sar_eval.vllm_guided.driver import VllmDriver
 from sar_eval.vllm_guided.guidance_check import GuidanceCheckFailed
 from sar_eval.vllm_guided.pairing import PairSampler
@@ -44,6 +45,16 @@ def test_sampled_tokens_are_those_of_native_and_hf(family: FamilyCase, checkpoin
             drawn = tokens_of(engine, draws[:number])
             assert drawn == {key: expected[key] for key in drawn}
             assert len(drawn) == number
+
+
+def test_a_rectangle_has_the_tokens_of_native(family: FamilyCase, checkpoint: str) -> None:
+    _skip_refused(family)
+    pixels = find_checkpoint(checkpoint).downsample
+    size = {"resolution": 5 * pixels, "width": 5 * pixels, "height": 4 * pixels}
+    protocol, draws = replace(family.protocol, **size), family.draws()[:2]
+    expected = tokens(NativeEngine(checkpoint, protocol), draws)
+    assert {len(codes) for codes in expected.values()} == {20}
+    assert tokens(VllmEngine(checkpoint, protocol), draws) == expected
 
 
 def test_a_plan_may_force_tokens_and_have_three_branches_and_weights_by_code(
