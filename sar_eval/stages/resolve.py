@@ -327,11 +327,13 @@ def _base_protocol(
 ) -> Mapping[str, Json]:
     """The preset that is asked for, else the recipe's protocol.
 
-    A recipe that pins a preset of SimpleAR means it for SimpleAR: a checkpoint of another family is drawn
-    with its family's first.
+    A recipe that pins a preset of SimpleAR means it for SimpleAR, and one that says nothing leaves
+    guidance off: a checkpoint of another family is drawn with its family's first.
     """
     pinned = recipe.protocol.get("name")
-    if name is None and (pinned not in PRESETS or pinned in presets):
+    is_other = bool(presets) and presets.keys().isdisjoint(PRESETS)
+    meant = pinned not in PRESETS or pinned in presets
+    if name is None and meant and (recipe.protocol or not is_other):
         return recipe.protocol
     chosen = next(iter(presets)) if name is None else name
     if chosen not in presets:

@@ -19,7 +19,7 @@ from sar_eval.engines.native import NativeEngine
 from sar_eval.errors import BadInput, UnknownName
 from sar_eval.families.janus import FAMILY, JanusCheckpoint
 from sar_eval.families.recognise import find_checkpoint
-from sar_eval.recipe import load_recipe
+from sar_eval.recipe import free_recipe, load_recipe
 from sar_eval.stages.describe_checkpoint import describe
 from sar_eval.stages.resolve import resolve
 from sar_eval.types import Draw, DrawProtocol, Prompt, make_draw
@@ -122,6 +122,9 @@ def test_a_benchmark_takes_the_first_preset_and_a_note_says_what_differs(janus: 
     geneval = replace(load_recipe("geneval"), suite=suite)
     notes: list[str] = []
     pinned = resolve(geneval, str(janus), {"judge": "shapes"}, notes).protocol
+    free = resolve(free_recipe(suite), str(janus), {}).protocol
+    assert (free.name, free.guidance) == ("janus", 5.0), "pictures without guidance are nobody's"
+    assert resolve(free_recipe(suite), "demo:sft", {}).protocol.name == "custom"
     assert (pinned.name, pinned.template, pinned.guidance) == ("janus", "", 5.0)
     assert (pinned.temperature, pinned.top_k, pinned.top_p, pinned.resolution) == (1.0, 0, 1.0, SIDE)
     assert not any("img_top_k" in note for note in notes)
