@@ -251,12 +251,7 @@ class Emu3Checkpoint:
         matched = self._matched_pixels()
         stored = self.visual_tensors.read(matched.stored.values())
         decoder = PixelDecoder(matched, stored, truncated, device=device)
-        if (decoder.codebook_size, decoder.downsample) != (self.codebook_size, self.downsample):
-            raise BadInput(
-                f"{self.visual_folder}: the picture decoder has {decoder.codebook_size} codes of "
-                f"{decoder.downsample} pixels, and {self.codebook_size} of {self.downsample} are needed"
-            )
-        return decoder
+        return decoder.for_codes(self.codebook_size, self.downsample)
 
     @cached_property
     def network(self) -> MatchedNetwork | None:

@@ -237,12 +237,7 @@ class JanusCheckpoint:
         decoder = PixelDecoder(
             matched, self.tensors.read(matched.stored.values()), truncated, device=device
         )
-        if (decoder.codebook_size, decoder.downsample) != (self.codebook_size, self.downsample):
-            raise BadInput(
-                f"{self.folder}: the picture decoder has {decoder.codebook_size} codes of "
-                f"{decoder.downsample} pixels, and {self.codebook_size} of {self.downsample} are needed"
-            )
-        return decoder
+        return decoder.for_codes(self.codebook_size, self.downsample)
 
     @cached_property
     def network(self) -> MatchedNetwork | None:

@@ -273,12 +273,7 @@ class LlamaGenCheckpoint:
         matched = self._matched_pixels()
         tensors = read_tensors(self.files.visual, matched.stored.values())
         decoder = PixelDecoder(matched, tensors, rounded_half_up, device=device)
-        if (decoder.codebook_size, decoder.downsample) != (self.codebook_size, self.downsample):
-            raise BadInput(
-                f"{self.files.visual}: the picture decoder has {decoder.codebook_size} codes of "
-                f"{decoder.downsample} pixels, and {self.codebook_size} of {self.downsample} are needed"
-            )
-        return decoder
+        return decoder.for_codes(self.codebook_size, self.downsample)
 
     @cached_property
     def network(self) -> MatchedNetwork:

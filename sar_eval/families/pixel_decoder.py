@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,19 @@ class PixelDecoder:
         self.codebook_size, self.downsample = matched.shape.codes, matched.shape.downsample
         self.network = matched.load(tensors, device, dtype)
         self.device = torch.device(device)
+
+    def for_codes(self, codes: int, pixels: int) -> Self:
+        """This decoder, if it is one for a network of so many codes of so many pixels along one side.
+
+        Raises:
+            BadInput: it is not; the message names its file.
+        """
+        if (self.codebook_size, self.downsample) != (codes, pixels):
+            raise BadInput(
+                f"{self.where}: the picture decoder has {self.codebook_size} codes of {self.downsample} "
+                f"pixels, and {codes} of {pixels} are needed"
+            )
+        return self
 
     def decode_floats(self, codes: Tensor) -> Tensor:
         """Decode codes `[B, h, w]` to float32 `[B, 3, H, W]` on the CPU, about -1 to 1 and not clipped.
