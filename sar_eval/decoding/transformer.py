@@ -19,7 +19,7 @@ from sar_eval.decoding.linear import Linear
 from sar_eval.decoding.rotary import GridRotary, SlotRotary
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
-from sar_eval.families.tensor_names import EMBEDDING, HEAD, HEAD_BIAS, HEAD_PROJECTION
+from sar_eval.families.tensor_names import EMBEDDING, HEAD, HEAD_BIAS, HEAD_PROJECTION, layer_norms
 
 
 class KVCache:
@@ -169,7 +169,7 @@ class _Layer:
         self.qkv_sizes = [config.num_attention_heads * config.head_dim, key, key]
         products = [Linear(*product) for product in self._products(weights)]
         self.qkv, self.out, self.gate_up, self.down = products
-        self.attention_norm, self.mlp_norm = self._norms(weights)
+        self.norms = self._norms(weights)
         self.compiled: tuple[Callable[..., Any], Callable[..., Any]] = (
             self._before_attention,
             self._after_attention,
@@ -179,8 +179,8 @@ class _Layer:
         products = (self.qkv, self.out, self.gate_up, self.down)
         for product, (weight, bias) in zip(products, self._products(weights), strict=True):
             product.load(weight, bias)
-        for norm, weight in zip((self.attention_norm, self.mlp_norm), self._norms(weights), strict=True):
-            norm.copy_(weight)
+        for name, weight in self._norms(weights).items():
+            self.norms[name].copy_(weight)
 
     def _products(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Weight and bias of the four products: queries, keys and values are one, gate and up another."""
@@ -197,9 +197,15 @@ class _Layer:
         yield torch.cat(gate_up), None
         yield self._named(weights, "mlp.down_proj.weight", hidden, inner), None
 
-    def _norms(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
-        names = ("input_layernorm.weight", "post_attention_layernorm.weight")
-        return [self._named(weights, name, self.config.hidden_size) for name in names]
+    def _norms(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        widths = layer_norms(self.config).items()
+        return {name: self._named(weights, f"{name}.weight", width) for name, width in widths}
+
+    def _normed(self, x: Tensor, name: str) -> Tensor:
+        """`x` normalised over its last dimension; as it is where the network has no such norm."""
+        if (norm := self.norms.get(name)) is None:
+            return x
+        return F.rms_norm(x, norm.shape, norm, self.config.rms_norm_eps)
 
     def _named(self, weights: Mapping[str, Tensor], name: str, *size: int) -> Tensor:
         return _weight(weights, self.prefix + name, size)
@@ -231,19 +237,19 @@ class _Layer:
     def _before_attention(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, and values, each `[R, heads, T, head_dim]`."""
         rows, tokens, _ = x.shape
-        h = F.rms_norm(x, (self.config.hidden_size,), self.attention_norm, self.config.rms_norm_eps)
-        parts = self.qkv(h).split(self.qkv_sizes, -1)
+        parts = self.qkv(self._normed(x, "input_layernorm")).split(self.qkv_sizes, -1)
         q, k, v = (p.view(rows, tokens, -1, self.config.head_dim).transpose(1, 2) for p in parts)
+        q, k = self._normed(q, "self_attn.q_norm"), self._normed(k, "self_attn.k_norm")
         return _rotate(q, *rotary), _rotate(k, *rotary), v
 
     def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
         """Attention's output projection and the MLP, both added to `x` `[R, T, hidden]`."""
         rows, tokens, _ = x.shape
         attended = attended.reshape(rows, self.config.num_attention_heads, tokens, -1)
-        x = x + self.out(attended.transpose(1, 2).reshape(rows, tokens, -1))
-        h = F.rms_norm(x, (self.config.hidden_size,), self.mlp_norm, self.config.rms_norm_eps)
-        gate, up = self.gate_up(h).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        attended = self.out(attended.transpose(1, 2).reshape(rows, tokens, -1))
+        x = x + self._normed(attended, "post_self_attn_layernorm")
+        gate, up = self.gate_up(self._normed(x, "post_attention_layernorm")).chunk(2, -1)
+        return x + self._normed(self.down(F.silu(gate) * up), "post_mlp_layernorm")
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

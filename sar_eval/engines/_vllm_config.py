@@ -22,8 +22,11 @@ def refuse_checkpoint(checkpoint: TokenCheckpoint) -> None:
     Raises:
         BadInput: naming what it is.
     """
-    if checkpoint.decoder_config.switches.grid is not None:
+    switches = checkpoint.decoder_config.switches
+    if switches.grid is not None:
         why = "its rotary angles are of places in the picture, and vLLM computes angles of slots"
+    elif switches.qk_norm or switches.sandwich_norms:
+        why = "its layers have norms that those of Qwen2 and Llama do not have"
     elif checkpoint.visual_ids.start != checkpoint.text_vocab_size:
         why = "its visual ids do not follow its text ids"
     else:

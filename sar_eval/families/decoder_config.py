@@ -45,12 +45,16 @@ class Switches:
         head_start: id of the head's first row; ids below it, of text, cannot be predicted.
         head_inner: inner width of a head that is an MLP (Linear, GELU, rows, with biases); 0 where it is
             rows alone.
+        qk_norm: queries and keys are normalised head by head before they are rotated, as Qwen3's.
+        sandwich_norms: what attention and the MLP give is normalised before it is added, as in GLM-4's.
     """
 
     qkv_bias: bool = True
     grid: tuple[int, int] | None = None
     head_start: int = 0
     head_inner: int = 0
+    qk_norm: bool = False
+    sandwich_norms: bool = False
 
 
 @dataclass(frozen=True, slots=True)

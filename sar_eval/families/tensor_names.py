@@ -97,8 +97,19 @@ def decoder_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:
         yield f"{prefix}mlp.gate_proj.weight", (inner, hidden)
         yield f"{prefix}mlp.up_proj.weight", (inner, hidden)
         yield f"{prefix}mlp.down_proj.weight", (hidden, inner)
-        yield f"{prefix}input_layernorm.weight", (hidden,)
-        yield f"{prefix}post_attention_layernorm.weight", (hidden,)
+        for name, width in layer_norms(config).items():
+            yield f"{prefix}{name}.weight", (width,)
+
+
+def layer_norms(config: DecoderConfig) -> dict[str, int]:
+    """Names in a layer of its norms' weights, and their widths; switched ones are Qwen3's and GLM-4's."""
+    hidden, head, switches = config.hidden_size, config.head_dim, config.switches
+    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
+    if switches.sandwich_norms:
+        norms |= {"post_self_attn_layernorm": hidden, "post_mlp_layernorm": hidden}
+    if switches.qk_norm:
+        norms |= {"self_attn.q_norm": head, "self_attn.k_norm": head}
+    return norms
 
 
 def _head_shapes(config: DecoderConfig) -> Iterator[tuple[str, Shape]]:

@@ -210,7 +210,7 @@ def _addresses(engine: NativeEngine) -> Iterator[int]:
     yield from (tensor.data_ptr() for tensor in (decoder.embedding, decoder.head, decoder.norm))
     yield engine.vocabulary.head.weight.data_ptr()
     for layer in decoder.layers:
-        yield from (layer.attention_norm.data_ptr(), layer.mlp_norm.data_ptr())
+        yield from (norm.data_ptr() for norm in layer.norms.values())
         for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
             yield product.weight.data_ptr()
             yield product.bias.data_ptr() if product.bias is not None else 0

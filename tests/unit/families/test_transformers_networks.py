@@ -1,13 +1,22 @@
-"""Janus' and Emu3's networks of transformers, made small and random, against ours of the same tensors."""
+"""Networks of transformers, made small and random, against ours of the same tensors.
+
+Janus' and Emu3's are families here. Qwen3's and GLM-4's have what another family may switch on.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sar_eval.decoding.transformer import Decoder
+from sar_eval.errors import BadInput
+from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.emu3_tensors import emu3_config, match_emu3
 from sar_eval.families.janus_tensors import janus_config, match_janus
+from sar_eval.families.llamagen_tensors import halves_of_neighbours
+from sar_eval.families.tensor_names import decoder_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = {
@@ -93,5 +102,51 @@ def test_emu3_scores_are_transformers(ids) -> None:
     with torch.no_grad():
         wanted = model(input_ids=ids).logits
         found = _logits(decoder, ids, 0, 96)
+    assert wanted.std() > 1
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def _switched(model, tensors, **switches):
+    """Ours, of tensors with Llama's names: what a family from elsewhere would do."""
+    config = DecoderConfig.from_llama(model.config.to_dict() | {"model_type": "llama"}, {})
+    config = replace(config, switches=replace(config.switches, **switches))
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == dict(decoder_shapes(config))
+    return Decoder(config, tensors)
+
+
+def test_norms_of_queries_and_keys_are_qwen3s(ids) -> None:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    model = _random(Qwen3ForCausalLM(Qwen3Config(**TEXT, head_dim=16, tie_word_embeddings=False)))
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    decoder = _switched(model, tensors, qk_norm=True)
+    with torch.no_grad():
+        wanted, found = model(input_ids=ids).logits, _logits(decoder, ids, 0, 96)
+    assert wanted.std() > 1
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    without = {name: tensor for name, tensor in tensors.items() if "layers.1.self_attn.k_norm" not in name}
+    with pytest.raises(BadInput, match=r"no tensor 'model.layers.1.self_attn.k_norm.weight'"):
+        Decoder(decoder.config, without)
+
+
+def test_sandwich_norms_are_glm4s(ids) -> None:
+    from transformers import Glm4Config, Glm4ForCausalLM
+
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}
+    config = Glm4Config(
+        **TEXT, head_dim=8, rope_parameters=rope, attention_bias=False, tie_word_embeddings=False
+    )
+    model, tensors = _random(Glm4ForCausalLM(config)), {}
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):  # its rotary angles pair neighbours
+            tensors[name] = halves_of_neighbours(tensor, 8)
+        elif "gate_up_proj" in name:
+            gate, up = tensor.chunk(2)
+            tensors |= {name.replace("gate_up", "gate"): gate, name.replace("gate_up", "up"): up}
+        else:
+            tensors[name] = tensor
+    decoder = _switched(model, tensors, sandwich_norms=True)
+    with torch.no_grad():
+        wanted, found = model(input_ids=ids).logits, _logits(decoder, ids, 0, 96)
     assert wanted.std() > 1
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sar_eval.engines._vllm_config import write_config
+from sar_eval.engines._vllm_config import refuse_checkpoint, write_config
 from sar_eval.engines.vllm import VllmEngine
 from sar_eval.errors import BadInput, MissingExtra
-from sar_eval.families.janus import JanusCheckpoint
 from sar_eval.families.recognise import find_checkpoint
 from sar_eval.types import DrawProtocol
 from sar_eval.vllm_guided import start as vllm_start
@@ -92,14 +91,20 @@ def test_how_weights_are_read_is_then_the_engines(janus: str) -> None:
         VllmEngine(janus, DrawProtocol("test", SIDE, guidance=5.0), load_format="dummy")
 
 
-def test_a_network_that_vllm_does_not_compute_is_refused(
-    janus: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = find_checkpoint(janus).decoder_config
-    of_places = replace(config, switches=replace(config.switches, grid=(4, 4)))
-    monkeypatch.setattr(JanusCheckpoint, "decoder_config", of_places)
-    with pytest.raises(BadInput, match=r"of the family 'janus': its rotary angles are of places"):
-        VllmEngine(janus, DrawProtocol("test", SIDE, guidance=5.0))
+@pytest.mark.parametrize(
+    ("switch", "why"),
+    [
+        ({"grid": (4, 4)}, "its rotary angles are of places"),
+        ({"qk_norm": True}, "its layers have norms"),
+        ({"sandwich_norms": True}, "its layers have norms"),
+    ],
+)
+def test_a_network_that_vllm_does_not_compute_is_refused(janus: str, switch: dict, why: str) -> None:
+    found = find_checkpoint(janus)
+    config = found.decoder_config
+    found.__dict__["decoder_config"] = replace(config, switches=replace(config.switches, **switch))
+    with pytest.raises(BadInput, match=f"of the family 'janus': {why}"):
+        refuse_checkpoint(found)
 
 
 def test_the_number_of_gpus_follows_from_the_options() -> None:
