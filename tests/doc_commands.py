@@ -165,6 +165,9 @@ NOT_RUN = {
     r"sar-eval (ckpt info|generate .*--ckpt) BAAI/.*": (
         "needs a network and real weights; tests/e2e/test_emu3_hub.py has a local server and tiny ones"
     ),
+    r"sar-eval (ckpt info|generate .*--ckpt) peizesun/.*": (
+        "needs a network and real weights; tests/e2e/test_hub.py has a local server and tiny ones"
+    ),
     r"sar-eval ckpt info Daniel0724/.*": "needs a network; tests/e2e/test_hub.py has a local server",
 }
 

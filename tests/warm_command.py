@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 WORKERS_END_S = 60.0
 KILLED = -int(signal.SIGKILL)
@@ -101,10 +103,24 @@ class WarmCommand:
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        reply: int = json.loads(self._process.stdout.readline())
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            reply: int = json.loads(self._process.stdout.readline())
+        except BaseException:  # such as a test's time limit
+            self._start_again()
+            raise
         return reply
+
+    def _start_again(self) -> None:
+        """Kill the command that nobody waits for: its reply would be taken for the next one's."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self._process.pid).children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

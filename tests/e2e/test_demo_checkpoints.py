@@ -53,6 +53,7 @@ def test_reconstructions_are_judged_correct() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_fine_tuning_improves_the_score(sar_eval, tmp_path: Path) -> None:
     overall = {}
     for name in ("pretrain", "sft"):
@@ -70,6 +71,7 @@ def test_fine_tuning_improves_the_score(sar_eval, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_another_seed_is_not_distinguishable(sar_eval, tmp_path: Path) -> None:
     out = tmp_path / "sft"
     done = sar_eval("run", "shapes", "--ckpt", "demo:sft", "--seed", "1", "--out", out, "--no-report")
