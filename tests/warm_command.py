@@ -120,6 +120,10 @@ class WarmCommand:
                     os.killpg(child.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not yet written to it
+                assert pipe is not None
+                pipe.close()
         self.__enter__()
 
     def __exit__(

@@ -1,12 +1,15 @@
 """A command that is forked from a process with its imports behind it is as one that was started anew."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from sar_eval import __version__
 from tests.warm_command import WarmCommand, is_for_a_new_process
 
 SIZE = {"COLUMNS": "100"}  # so that help is as wide in both
@@ -54,3 +57,23 @@ def test_a_command_that_takes_too_long_is_ended(warm: WarmCommand, tmp_path: Pat
 def test_what_is_read_at_the_start_needs_a_new_process(changed: dict[str, str], new: bool) -> None:
     assert is_for_a_new_process(os.environ | changed) is new
     assert not is_for_a_new_process(None)
+
+
+def test_a_command_that_nobody_waits_for_is_killed_and_its_reply_is_no_others(tmp_path: Path) -> None:
+    """As where a test's time limit is met while it waits."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with WarmCommand() as own:
+            assert own.completed(["--version"], 240).returncode == 0
+            interrupt = threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR1))
+            interrupt.start()
+            with pytest.raises(TimeoutError):
+                own.completed(["run", "shapes", "--ckpt", "demo:sft", "--out", tmp_path / "run"], 240)
+            done = own.completed(["--version"], 240)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (done.returncode, done.stdout.strip()) == (0, f"sar-eval {__version__}")
