@@ -3,7 +3,6 @@
 Suites like GenEval's: 553 prompts in six tasks, four images, whose scores correlate within prompts.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,9 +17,7 @@ from sar_eval.stats.totals import Totals
 pytestmark = pytest.mark.slow
 SIZES = (80, 99, 80, 94, 100, 100)
 IMAGES = 4
-# The rate of an event of 5 % is then known to 0.9 points (one standard error); of 1200 suites to 0.6.
-SUITES = int(os.environ.get("SAR_EVAL_SIMULATIONS", "600"))
-LOW, HIGH = (0.03, 0.07) if SUITES >= 1200 else (0.025, 0.075)  # bounds of a rate of 5 %
+SUITES = 1200  # the rate of an event of 5 % is then known to 0.6 points (one standard error)
 Scores = np.ndarray  # [prompts, images]
 Task = Callable[[np.random.Generator, int], tuple[Scores, Scores]]  # both runs' scores of so many prompts
 
@@ -84,19 +81,19 @@ def test_equal_runs_are_told_apart_in_5_percent_and_intervals_cover(
     share: float, correlation: float
 ) -> None:
     found = list(_differences(_right_or_wrong(share, correlation)))
-    assert LOW <= np.mean([bool(d.winner) for d in found]) <= HIGH
-    assert 1 - HIGH - 0.01 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 1 - LOW + 0.01
+    assert 0.03 <= np.mean([bool(d.winner) for d in found]) <= 0.07
+    assert 0.92 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 0.98
     # A gate at the boundary: passes wrongly where its one-sided bound lies above, and the other way.
-    assert LOW <= np.mean([d.lower > 0 for d in found]) <= HIGH
-    assert LOW <= np.mean([d.upper < 0 for d in found]) <= HIGH
+    assert 0.03 <= np.mean([d.lower > 0 for d in found]) <= 0.07
+    assert 0.03 <= np.mean([d.upper < 0 for d in found]) <= 0.07
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.05])
 def test_a_run_that_is_worse_by_the_tolerance_passes_in_5_percent(tolerance: float) -> None:
     found = list(_differences(_right_or_wrong(0.6, 0.4, -tolerance)))
-    assert LOW <= np.mean([d.lower > -tolerance for d in found]) <= HIGH
-    assert LOW <= np.mean([d.upper < -tolerance for d in found]) <= HIGH
-    assert 1 - HIGH - 0.01 <= np.mean([d.low <= -tolerance <= d.high for d in found]) <= 1 - LOW + 0.01
+    assert 0.03 <= np.mean([d.lower > -tolerance for d in found]) <= 0.07
+    assert 0.03 <= np.mean([d.upper < -tolerance for d in found]) <= 0.07
+    assert 0.92 <= np.mean([d.low <= -tolerance <= d.high for d in found]) <= 0.98
 
 
 @pytest.mark.parametrize(("share", "correlation"), [(0.3, 0.4), (0.6, 0.0), (0.9, 0.4)])
@@ -127,9 +124,9 @@ def _unbounded(rng: np.random.Generator, n: int) -> tuple[Scores, Scores]:
 @pytest.mark.parametrize(("task", "span"), [(_dpg, 1.0), (_unbounded, None)])
 def test_dpg_and_unbounded_rewards(task: Task, span: float | None) -> None:
     found = list(_differences(task, span))
-    assert LOW <= np.mean([bool(d.winner) for d in found]) <= HIGH
-    assert 1 - HIGH - 0.01 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 1 - LOW + 0.01
-    assert LOW <= np.mean([d.lower > 0 for d in found]) <= HIGH
+    assert 0.03 <= np.mean([bool(d.winner) for d in found]) <= 0.07
+    assert 0.92 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 0.98
+    assert 0.03 <= np.mean([d.lower > 0 for d in found]) <= 0.07
 
 
 def _normal(rng: np.random.Generator, n: int) -> tuple[Scores, Scores]:
@@ -144,7 +141,7 @@ def test_a_task_of_very_few_prompts_makes_no_false_certainty(
 ) -> None:
     """The other tasks know their means well; the interval must know that this one does not."""
     found = list(_differences(task, span, 600, sizes))
-    assert np.mean([bool(d.winner) for d in found]) <= HIGH
+    assert np.mean([bool(d.winner) for d in found]) <= 0.07
     assert np.mean([d.low <= 0 <= d.high for d in found]) >= 0.90  # Satterthwaite's are rough for 3 prompts
     assert np.mean([d.lower > 0 for d in found]) <= 0.08  # two standard errors above 6 %
     assert np.mean([d.upper < 0 for d in found]) <= 0.08
