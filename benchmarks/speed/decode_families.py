@@ -329,7 +329,7 @@ class FamilyBench:
         return batch.run(rows, self.keys(images))
 
     def speculate(self, images: int) -> DecodeOutput:
-        """Our loop with speculation; how many guesses hold for random weights says nothing of trained ones."""
+        """Our loop with speculation; guesses that hold for random weights say nothing of trained ones."""
         subject, rows = self.subject, self.subject.rows(self.subject.prompts(images))
         parts = (subject.decoder, self.vocabulary, subject.protocol, subject.plan)
         return SpeculativeDecoder(*parts, rows, self.keys(images), WINDOW).run()

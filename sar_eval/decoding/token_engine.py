@@ -314,9 +314,7 @@ class TokenEngine:
             longest, limit = max(map(len, self.branch_rows([draw]))), self.max_prompt_length
         except MissingExtra:
             raise
-        except (
-            BadInput
-        ) as error:  # of a text that its family cannot read, which is no reason to stop others
+        except BadInput as error:  # its family cannot read this text, which is no reason to stop others
             return str(error)
         if longest <= limit:
             return ""

@@ -26,12 +26,8 @@ DEMO = Path(__file__).parents[1] / "demo"
 COSMOS_REPO = "nvidia/Cosmos-1.0-Tokenizer-DV8x16x16"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", CARD]
 VISUAL_TOKENIZER_FILES = ["config.json", "encoder.jit", "decoder.jit"]
-WEIGHT_SUFFIXES = (
-    ".safetensors",
-    ".pt",
-    ".pth",
-    ".bin",
-)  # by which a file of the hub is told from a folder
+# By which a file of the hub is told from a folder.
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True)

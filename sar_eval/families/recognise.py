@@ -72,7 +72,7 @@ def refuse_other(folder: Path, family: str) -> None:
     if found and family not in found:
         raise BadInput(
             f"{folder} is a checkpoint of the family {found[0]!r}, and this needs one of {family!r}: "
-            f"training knows {family!r} alone; the engines draw with both"
+            f"training knows {family!r} alone; the engine native draws with both"
         )
 
 
