@@ -28,6 +28,7 @@ if __package__:
 else:
     from decode import HEADER, Measurement, copy_bandwidth, now, peak_gb
 
+from sar_eval.decoding.linear import HalfStored
 from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Row, Vocabulary
 from sar_eval.decoding.memory import kv_bytes
 from sar_eval.decoding.noise import noise_keys
@@ -218,10 +219,14 @@ def layers_of(options: argparse.Namespace) -> dict[str, int]:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
-    """Numbers that keep the size of what goes through them; of a norm ones, of a bias zeros."""
+    """Numbers that keep the size of what goes through them; of a norm ones, of a bias zeros.
+
+    They are numbers of bfloat16 in any dtype, as those of the published checkpoints are.
+    """
     if len(shape) == 1:
         return torch.full(shape, float("norm" in name), dtype=dtype, device=device)
-    return torch.randn(shape, dtype=dtype, device=device) * max(0.02, shape[-1] ** -0.5)
+    numbers = torch.randn(shape, dtype=dtype, device=device) * max(0.02, shape[-1] ** -0.5)
+    return numbers.bfloat16().to(dtype)
 
 
 def random_model(kind: Any, config: Any, options: argparse.Namespace) -> Any:
@@ -276,8 +281,10 @@ class FamilyBench:
         decoder = subject.decoder
         self.vocabulary = Vocabulary(decoder, subject.visual_ids, full_vocab=False)
         self.itemsize = decoder.norm.element_size()
+        in_16_bits = isinstance(decoder.layers[0].down.product, HalfStored)
+        self.weight_bytes = 2 if in_16_bits else self.itemsize
 
-    def step_bytes(self, images: int, prompt: int, forwards: int) -> float:
+    def step_bytes(self, images: int, prompt: int, weight_bytes: int) -> float:
         """The minimum that a step must read: layers, the codes' head, and each row's filled cache."""
         config = self.subject.decoder.config
         names = dict(decoder_shapes(config))
@@ -285,12 +292,15 @@ class FamilyBench:
         inner = config.switches.head_inner
         head = len(self.subject.visual_ids) * (inner or config.hidden_size) + inner * config.hidden_size
         cache = 2 * images * (prompt + self.subject.plan.slots / 2) * kv_bytes(config, self.itemsize)
-        return forwards * (layers + head) * self.itemsize + cache
+        return (layers + head) * weight_bytes + cache
 
     def measure(
-        self, images: int, variant: str, run: Callable[[], float], forwards: int = 1
+        self, images: int, variant: str, run: Callable[[], float], weight_bytes: int
     ) -> Measurement:
-        """One run (on a GPU the second); `run` returns the number of steps."""
+        """One run (on a GPU the second); `run` returns the number of steps.
+
+        `weight_bytes` are those that a step reads of each weight.
+        """
         if self.options.device != "cpu":
             run()
             torch.cuda.reset_peak_memory_stats()
@@ -298,7 +308,7 @@ class FamilyBench:
         steps = run()
         seconds = now(self.options.device) - started
         longest = max(map(len, self.subject.rows(self.subject.prompts(1))))
-        size = self.step_bytes(images, longest, forwards)
+        size = self.step_bytes(images, longest, weight_bytes)
         codes, peak = self.subject.plan.codes, peak_gb(self.options.device)
         whole = WIDTHS[self.options.shape] ** 2
         return Measurement(images, variant, seconds, steps, codes, size, peak, whole)
@@ -316,10 +326,11 @@ class FamilyBench:
 
             # Janus' own `generate` computes both rows in one forward, that of all models in two.
             forwards = 1 if self.subject.decoder.config.switches.head_inner else 2
-            yield self.measure(images, "transformers generate", run, forwards)
-        yield self.measure(images, "native", lambda: max(self.native(images).steps))
+            yield self.measure(images, "transformers generate", run, forwards * self.itemsize)
+        own = self.weight_bytes
+        yield self.measure(images, "native", lambda: max(self.native(images).steps), own)
         if "speculate" in self.options.variants and images <= 4:
-            yield self.measure(images, "native --speculate", lambda: max(self.speculate(images).steps))
+            yield self.measure(images, "native --speculate", lambda: max(self.speculate(images).steps), own)
 
     def native(self, images: int) -> DecodeOutput:
         """Our loop, with what it allocates."""

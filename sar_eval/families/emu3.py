@@ -4,8 +4,7 @@ In BAAI's form (`model_type` Emu3) the visual tokenizer is a repository of its o
 a file of tiktoken's; in transformers' (`emu3`) all is in one folder. Sources: `emu3_prompts`,
 `emu3_tokenizer`, `emu3_tensors`, `emu3_vision`.
 
-Finding and checking need no torch; of torch files, which have no header, the tensors are checked when they
-are loaded.
+Finding and checking need no torch.
 """
 
 from __future__ import annotations
@@ -221,9 +220,9 @@ class Emu3Checkpoint:
         """Read the network's tensors.
 
         Raises:
-            BadInput: a file is unreadable, or the tensors are not those of the network.
+            BadInput: a file is unreadable.
         """
-        return self.tensors.read_network(self.network, self._match, device, dtype)
+        return self.tensors.read_network(self.network, device, dtype)
 
     def load_transformers(self, device: str, dtype: torch.dtype) -> CausalNetwork:
         """Load the weights into transformers' `Emu3ForCausalLM`; see `transformers_network`."""
@@ -254,13 +253,13 @@ class Emu3Checkpoint:
         return decoder.for_codes(self.codebook_size, self.downsample)
 
     @cached_property
-    def network(self) -> MatchedNetwork | None:
-        """The network's tensors by their names in the files; None for torch files, which must be loaded.
+    def network(self) -> MatchedNetwork:
+        """The network's tensors by their names in the files.
 
         Raises:
             BadInput: they are not those of the network that `config.json` describes.
         """
-        return self.tensors.match_headers(self._match)
+        return self.tensors.match(self._match)
 
     def _match(self, shapes: Mapping[str, Shape], where: str) -> MatchedNetwork:
         return match_emu3(shapes, self.decoder_config, where)
@@ -285,7 +284,7 @@ def _check(checkpoint: Emu3Checkpoint) -> None:
 
 
 def _check_codes(checkpoint: Emu3Checkpoint) -> None:
-    """Whether the picture decoder is for the same codes, as far as headers say."""
+    """Whether the picture decoder is for the same codes."""
     folder = checkpoint.visual_folder
     if not folder.is_dir() or find_weight_files(folder) is None:
         raise BadInput(
@@ -294,11 +293,10 @@ def _check_codes(checkpoint: Emu3Checkpoint) -> None:
     for path in checkpoint.visual_tensors.files.paths:
         refuse_pointer(path)
     headers = checkpoint.visual_tensors.headers
-    books = [name for name in headers or () if f".{name}".endswith(f".{CODEBOOK}")]
-    sizes = [entry.shape for _, entry in ((headers or {})[name] for name in books)]
-    if headers is not None and not sizes:
+    sizes = [entry.shape for name, (_, entry) in headers.items() if f".{name}".endswith(f".{CODEBOOK}")]
+    if not sizes:
         raise BadInput(f"{folder}: the weights have no tensor {CODEBOOK!r} of a visual tokenizer")
-    if sizes and sizes[0][:1] != (checkpoint.codebook_size,):
+    if sizes[0][:1] != (checkpoint.codebook_size,):
         raise BadInput(
             f"{folder}: the visual tokenizer's codebook is {sizes[0]}, and the text tokenizer of "
             f"{checkpoint.folder} has {checkpoint.codebook_size} visual tokens"

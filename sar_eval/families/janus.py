@@ -4,8 +4,7 @@ Weights are read under DeepSeek's names (`MultiModalityCausalLM`) and under tran
 (`JanusForConditionalGeneration`); models that were trained from them have the same. What looks at pictures
 is left alone. Sources: `janus_prompts`, `janus_tensors`, `vq16`.
 
-Finding and checking need no torch; of torch files, which have no header, the tensors are checked when they
-are loaded.
+Finding and checking need no torch.
 """
 
 from __future__ import annotations
@@ -210,15 +209,15 @@ class JanusCheckpoint:
         """Read the network's tensors; the codes' vectors are computed in float32 of weights in `dtype`.
 
         Raises:
-            BadInput: a file is unreadable, or the tensors are not those of the network.
+            BadInput: a file is unreadable.
         """
-        return self.tensors.read_network(self.network, self._match, device, dtype)
+        return self.tensors.read_network(self.network, device, dtype)
 
     def load_transformers(self, device: str, dtype: torch.dtype) -> JanusNetwork:
         """Load the weights into transformers' own parts; see `transformers_network`."""
         from sar_eval.families.janus_transformers import JanusNetwork
 
-        _, own = self.tensors.read_untranslated(self.network, self._match, device, dtype)
+        own = self.tensors.read_untranslated(self.network, device, dtype)
         return JanusNetwork(self.decoder_config, own, str(self.folder))
 
     def checked_weights(self, stored: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -240,13 +239,13 @@ class JanusCheckpoint:
         return decoder.for_codes(self.codebook_size, self.downsample)
 
     @cached_property
-    def network(self) -> MatchedNetwork | None:
-        """The network's tensors by their names in the files; None for torch files, which must be loaded.
+    def network(self) -> MatchedNetwork:
+        """The network's tensors by their names in the files.
 
         Raises:
             BadInput: they are not those of the network that `config.json` describes.
         """
-        return self.tensors.match_headers(self._match)
+        return self.tensors.match(self._match)
 
     def _match(self, shapes: Mapping[str, Shape], where: str) -> MatchedNetwork:
         return match_janus(shapes, self.decoder_config, where)

@@ -23,15 +23,14 @@ from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
 from sar_eval.families.family import CheckpointFiles, Family
 from sar_eval.families.image_plan import ImagePlan, guidance_weights
-from sar_eval.families.llamagen_files import NETWORK, PIXELS, LlamaGenFiles, find_files, read_header_of
+from sar_eval.families.llamagen_files import NETWORK, PIXELS, LlamaGenFiles, find_files
 from sar_eval.families.llamagen_tensors import UNPROMPTED, is_network, llamagen_config, match_llamagen
 from sar_eval.families.model_card import NOT_STATED, licence
 from sar_eval.families.network_tensors import MatchedNetwork
 from sar_eval.families.prompting import refuse_fields
 from sar_eval.families.tensor_names import Shape, decoder_shapes, refuse_types
 from sar_eval.families.weight_files import published_digest
-from sar_eval.tensors.safetensors_header import TensorEntry
-from sar_eval.tensors.torch_header import TorchTensor
+from sar_eval.tensors.header import Entry, read_entries
 from sar_eval.types import DrawProtocol, Json
 
 if TYPE_CHECKING:
@@ -86,9 +85,9 @@ class LlamaGenCheckpoint:
         return str(self.files.network)
 
     @cached_property
-    def header(self) -> Mapping[str, TensorEntry | TorchTensor]:
+    def header(self) -> Mapping[str, Entry]:
         """Type and shape of each tensor in the network's file."""
-        return read_header_of(self.files.network)
+        return read_entries(self.files.network)
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -289,7 +288,7 @@ class LlamaGenCheckpoint:
     def _matched_pixels(self) -> MatchedDecoder:
         from sar_eval.families.vq16 import match_vq16
 
-        shapes = {name: entry.shape for name, entry in read_header_of(self.files.visual).items()}
+        shapes = {name: entry.shape for name, entry in read_entries(self.files.visual).items()}
         return match_vq16(shapes, str(self.files.visual))
 
 
@@ -316,7 +315,7 @@ class LlamaGen:
         if not files.file:
             return "config.json" not in files.names and any(map(NETWORK.fullmatch, files.names))
         try:
-            return is_network(read_header_of(files.folder / files.file))
+            return is_network(read_entries(files.folder / files.file))
         except BadInput:
             return NETWORK.fullmatch(files.file) is not None
 

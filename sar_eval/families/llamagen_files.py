@@ -23,8 +23,6 @@ from sar_eval.families.text_tokenizer import FAST
 from sar_eval.families.weight_files import WeightFiles, find_weight_files
 from sar_eval.tensors.git_lfs import refuse_pointer
 from sar_eval.tensors.hub import HUB_NAME
-from sar_eval.tensors.safetensors_header import TensorEntry, read_header
-from sar_eval.tensors.torch_header import TorchTensor, read_torch_header
 
 SETTINGS = "sar_eval.json"
 NETWORK = re.compile(r"t2i_.+\.(pt|pth|safetensors)")  # names of the authors' files
@@ -135,15 +133,6 @@ def find_files(name: str, visual_tokenizer: str) -> LlamaGenFiles:
     for path in (paths[0], visual):
         refuse_pointer(path)
     return LlamaGenFiles(place.name, paths[0], visual, _text_encoder(settings, place.folder), settings)
-
-
-def read_header_of(path: Path) -> Mapping[str, TensorEntry | TorchTensor]:
-    """Type and shape of each tensor of a safetensors or a torch file, without torch.
-
-    Raises:
-        BadInput: the file is damaged.
-    """
-    return read_header(path) if path.suffix == ".safetensors" else read_torch_header(path)
 
 
 def _only_network(place: Place) -> str:

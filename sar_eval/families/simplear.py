@@ -30,7 +30,7 @@ from sar_eval.families.recognise import refuse_other
 from sar_eval.families.simplear_notes import notes
 from sar_eval.families.tensor_names import EMBEDDING, HEAD, Shape, TensorNames, match_tensors, refuse_types
 from sar_eval.families.text_tokenizer import read_text_tokenizer, tokenizer_files
-from sar_eval.families.tied_head import check_tie, same_bytes
+from sar_eval.families.tied_head import check_tie, may_be_equal
 from sar_eval.families.weight_files import (
     WeightFiles,
     need_weight_files,
@@ -39,7 +39,7 @@ from sar_eval.families.weight_files import (
 )
 from sar_eval.tensors.digests import file_digest
 from sar_eval.tensors.git_lfs import refuse_pointer
-from sar_eval.tensors.safetensors_header import TensorEntry
+from sar_eval.tensors.header import Entry
 from sar_eval.types import DrawProtocol, Json
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class Checkpoint:
         return need_weight_files(self.folder)
 
     @cached_property
-    def headers(self) -> Mapping[str, tuple[Path, TensorEntry]] | None:
-        """File and entry of each tensor, by its name in the files; None for torch files.
+    def headers(self) -> Mapping[str, tuple[Path, Entry]]:
+        """File and entry of each tensor, by its name in the files.
 
         Raises:
             BadInput: a header is damaged, a tensor is there twice, or the index does not fit.
@@ -135,24 +135,16 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers in the weight files, from their headers where they have one."""
-        if self.headers is not None:
-            return sum(entry.size for _, entry in self.headers.values())
-        from sar_eval.tensors.weight_files import read_tensors
-
-        return sum(
-            tensor.numel() for path in self.weight_files.paths for tensor in read_tensors(path).values()
-        )
+        """Numbers in the weight files, by their headers."""
+        return sum(entry.size for _, entry in self.headers.values())
 
     @cached_property
-    def tensor_names(self) -> TensorNames | None:
-        """The decoder's tensors by their names in the files; None for torch files, which must be loaded.
+    def tensor_names(self) -> TensorNames:
+        """The decoder's tensors by their names in the files.
 
         Raises:
             BadInput: they are not those of the decoder that `config.json` describes.
         """
-        if self.headers is None:
-            return None
         shapes = {name: entry.shape for name, (_, entry) in self.headers.items()}
         found = self.match_names(shapes, str(self.folder))
         types = {name: self.headers[theirs][1].dtype for name, theirs in found.stored.items()}
@@ -338,9 +330,9 @@ def _check(checkpoint: Checkpoint) -> None:
         refuse_pointer(path)
     _check_vocabulary(checkpoint)
     names = checkpoint.tensor_names
-    if names is not None and names.has_head:
+    if names.has_head:
         stored = names.stored
-        check_tie(same_bytes(checkpoint.headers or {}, stored[EMBEDDING], stored[HEAD]), str(folder))
+        check_tie(may_be_equal(checkpoint.headers, stored[EMBEDDING], stored[HEAD]), str(folder))
 
 
 def _check_vocabulary(checkpoint: Checkpoint) -> None:

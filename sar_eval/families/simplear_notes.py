@@ -20,7 +20,7 @@ def notes(checkpoint: Checkpoint) -> Iterator[str]:
             ", ..." if len(files.paths) > 3 else ""
         )
         yield f"{checkpoint.folder}: {loaded} is loaded, and not {', '.join(files.unused[:5])}"
-    if names is not None and names.prefix:
+    if names.prefix:
         yield f"{checkpoint.folder}: the prefix {names.prefix} of all tensors' names is left out"
     if tested := checkpoint.test_prompts:
         yield (
@@ -38,6 +38,4 @@ def notes(checkpoint: Checkpoint) -> Iterator[str]:
 def _rows(checkpoint: Checkpoint) -> int:
     """Rows of the vocabulary, padding included, as the configuration or the embedding says."""
     rows = int(checkpoint.config["vocab_size"])
-    if checkpoint.tensor_names is None or checkpoint.headers is None:
-        return rows
     return max(rows, checkpoint.headers[checkpoint.tensor_names.stored[EMBEDDING]][1].shape[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sar_eval.families.network_tensors import MatchedNetwork
 from sar_eval.families.tensor_names import Shape, refuse_types
 from sar_eval.families.weight_files import WeightFiles, need_weight_files, read_headers
-from sar_eval.tensors.safetensors_header import TensorEntry
+from sar_eval.tensors.header import Entry
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +22,7 @@ Match = Callable[[Mapping[str, Shape], str], MatchedNetwork]  # of shapes by nam
 
 @dataclass(frozen=True)
 class StoredTensors:
-    """The tensors of a folder, under the names that they have there.
-
-    Safetensors files are known by their headers. Torch files have none: what is asked of their tensors
-    loads them.
-    """
+    """The tensors of a folder, under the names that they have there, known by the files' headers."""
 
     folder: Path
 
@@ -40,8 +36,8 @@ class StoredTensors:
         return need_weight_files(self.folder)
 
     @cached_property
-    def headers(self) -> Mapping[str, tuple[Path, TensorEntry]] | None:
-        """File and entry of each tensor; None for torch files.
+    def headers(self) -> Mapping[str, tuple[Path, Entry]]:
+        """File and entry of each tensor.
 
         Raises:
             BadInput: see `read_headers`.
@@ -49,67 +45,49 @@ class StoredTensors:
         return read_headers(self.files, self.folder)
 
     def shapes(self) -> dict[str, Shape]:
-        """Shape of each tensor; torch files are mapped into memory for it."""
-        if self.headers is None:
-            return tensor_shapes(self.read())
+        """Shape of each tensor."""
         return {name: entry.shape for name, (_, entry) in self.headers.items()}
 
-    def read(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Tensors by name, those of `names` that are there, or all; torch files map them into memory.
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those of `names` that are there; torch files map them into memory.
 
         Raises:
             BadInput: a file is unreadable.
         """
         from sar_eval.tensors.weight_files import read_tensors
 
-        wanted = None if names is None else set(names)
+        wanted = set(names)
         found: dict[str, Tensor] = {}
         for path in self.files.paths:
-            own: Iterable[str] | None = self.files.named_in(path)
-            if self.headers is not None:
-                own = [name for name, (file, _) in self.headers.items() if file == path]
-            tensors = read_tensors(path, own if wanted is None or own is None else wanted.intersection(own))
-            found |= {n: tensor for n, tensor in tensors.items() if wanted is None or n in wanted}
+            own = [name for name, (file, _) in self.headers.items() if file == path]
+            found |= read_tensors(path, wanted.intersection(own))
         return found
 
-    def match_headers(self, match: Match) -> MatchedNetwork | None:
-        """The network by its tensors' headers; None for torch files, which must be loaded.
+    def match(self, match: Match) -> MatchedNetwork:
+        """The network among them.
 
         Raises:
             BadInput: the tensors are not those of the network, or no plain floating-point numbers.
         """
-        if self.headers is None:
-            return None
         found = match(self.shapes(), str(self.folder))
         types = {name: self.headers[name][1].dtype for name in found.stored.values()}
         refuse_types(types, str(self.folder))
         return found
 
-    def read_network(
-        self, found: MatchedNetwork | None, match: Match, device: str, dtype: torch.dtype
-    ) -> dict[str, Tensor]:
-        """The decoder's tensors: those of the network, cast, then translated.
-
-        Args:
-            found: of `match_headers`.
-            match: finds the network in torch files.
-            device: where the tensors are put.
-            dtype: to which they are cast.
+    def read_network(self, network: MatchedNetwork, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The decoder's tensors: those of the network of `match`, cast, then translated.
 
         Raises:
-            BadInput: a file is unreadable, or the tensors are not those of the network.
+            BadInput: a file is unreadable.
         """
-        matched, own = self.read_untranslated(found, match, device, dtype)
-        return matched.translate(matched.config, own)
+        return network.translate(network.config, self.read_untranslated(network, device, dtype))
 
     def read_untranslated(
-        self, found: MatchedNetwork | None, match: Match, device: str, dtype: torch.dtype
-    ) -> tuple[MatchedNetwork, dict[str, Tensor]]:
-        """The network, and its tensors by our names, cast; see `read_network`."""
-        stored = self.read(None if found is None else found.stored.values())
-        matched = found or match(tensor_shapes(stored), str(self.folder))
-        own = {name: tensor.to(device, dtype) for name, tensor in matched.own(stored).items()}
-        return matched, own
+        self, network: MatchedNetwork, device: str, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """The network's tensors by our names, cast; see `read_network`."""
+        stored = network.own(self.read(network.stored.values()))
+        return {name: tensor.to(device, dtype) for name, tensor in stored.items()}
 
 
 def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:

@@ -17,8 +17,8 @@ from sar_eval.documents import read_json, shorten
 from sar_eval.errors import BadInput
 from sar_eval.families import foreign_folders
 from sar_eval.tensors.git_lfs import refuse_pointer
+from sar_eval.tensors.header import Entry, read_entries
 from sar_eval.tensors.hub import check_published
-from sar_eval.tensors.safetensors_header import TensorEntry, read_header
 
 FORMATS = (
     ("model.safetensors", "*.safetensors"),
@@ -83,17 +83,15 @@ def need_weight_files(folder: Path) -> WeightFiles:
     return found
 
 
-def read_headers(files: WeightFiles, folder: Path) -> Mapping[str, tuple[Path, TensorEntry]] | None:
-    """File and entry of each tensor, by its name in the files; None for torch files, which have no header.
+def read_headers(files: WeightFiles, folder: Path) -> Mapping[str, tuple[Path, Entry]]:
+    """File and entry of each tensor, by its name in the files.
 
     Raises:
         BadInput: a header is damaged, a tensor is there twice, or the index does not fit.
     """
-    if any(path.suffix != ".safetensors" for path in files.paths):
-        return None
-    index, found = files.index, dict[str, tuple[Path, TensorEntry]]()
+    index, found = files.index, dict[str, tuple[Path, Entry]]()
     for path in files.paths:
-        for name, entry in read_header(path).items():
+        for name, entry in read_entries(path).items():
             if index is not None and index.get(name) != path.name:
                 continue  # the index says what is loaded, and from where
             if name in found:

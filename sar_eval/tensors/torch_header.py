@@ -1,23 +1,27 @@
 """Names, types and shapes of a torch file's tensors, read without torch and without running anything.
 
-A torch file is a zip archive (since torch 1.6) with a pickle `data.pkl` of everything but the numbers. The
-pickle is read with stand-ins for the few functions and classes that such files name; any other name ends
-the reading, as `torch.load(weights_only=True)` does.
+A torch file is a zip archive with a pickle `data.pkl` of everything but the numbers; before torch 1.6, and
+still on request, it is a row of pickles, of which the fourth is that one. The pickle is read with stand-ins
+for the few functions and classes that such files name; any other name ends the reading, as
+`torch.load(weights_only=True)` does.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from typing import IO, Any
+from zipfile import ZipFile, ZipInfo, is_zipfile
 
 from sar_eval.errors import BadInput
 from sar_eval.tensors.git_lfs import refuse_pointer
 
 MAX_PICKLE_BYTES = 100_000_000
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file that is no archive
 # Keys under which trainers keep a model's tensors, beside their own state.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "net")
 _TYPES = {
@@ -31,8 +35,12 @@ _TYPES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",  # the tensor itself says the type
 }
-# Of trainers, beside the tensors: what `weight_files` lets pass.
+_DTYPE = re.compile(r"(b?float|complex|u?int|bool)\w*")
+# Of trainers, beside the tensors: what `weight_files` lets pass, whatever of it is named.
 _IGNORED = (
     "numpy.core.multiarray",
     "numpy._core.multiarray",
@@ -41,6 +49,13 @@ _IGNORED = (
     "argparse",
     "_codecs",
 )
+_IGNORED_NAMES = {
+    "__builtin__": ("set", "bytearray", "complex"),  # as the pickle's protocol calls builtins
+    "collections": ("Counter",),
+    "torch": ("device", "Tensor"),
+    "torch.nn.parameter": ("Parameter",),
+    "torch.serialization": ("_get_layout",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +70,17 @@ class TorchTensor:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
 
 def read_torch_header(path: Path) -> dict[str, TorchTensor]:
     """The tensors by name, of the file itself or of the table under one of `WRAPPERS`.
 
     Raises:
-        BadInput: the file is a git-lfs pointer, unreadable, of before torch 1.6, or holds something else
-            than tensors by name.
+        BadInput: the file is a git-lfs pointer, unreadable, or holds something else than tensors by name.
     """
     refuse_pointer(path)
     content = _content(path)
@@ -75,16 +94,30 @@ def read_torch_header(path: Path) -> dict[str, TorchTensor]:
 def _content(path: Path) -> Any:
     """What the pickle describes, with `TorchTensor` in place of tensors."""
     try:
-        with ZipFile(path) as archive, archive.open(_member(archive)) as file:
-            return _Header(file).load()
-    except BadZipFile as error:
-        raise BadInput(
-            f"{path} is no torch file as torch has written them since 1.6, or is cut off ({error}): get it "
-            "again, or save it anew with torch.save"
-        ) from error
+        with path.open("rb") as file:
+            if not is_zipfile(file):
+                return _fourth_pickle(file)
+            with ZipFile(file) as archive, archive.open(_member(archive)) as table:
+                return _Header(table).load()
     except Exception as error:
         # On invalid data the unpickler may raise any exception.
         raise BadInput(f"{path} is no torch file of tensors alone: {error}") from error
+
+
+def _fourth_pickle(file: IO[bytes]) -> Any:
+    """Of a file that is no archive: a number, the format's version, the machine, then the content."""
+    file.seek(0)
+    try:
+        is_torch = _Header(file).load() == MAGIC_NUMBER
+    except Exception as error:
+        raise ValueError(
+            "it is neither an archive nor begins as torch's files do: is it cut off?"
+        ) from error
+    if not is_torch:
+        raise ValueError("it begins as another pickle")
+    for _ in ("version", "machine"):
+        _Header(file).load()
+    return _Header(file).load()
 
 
 def _member(archive: ZipFile) -> ZipInfo:
@@ -124,19 +157,17 @@ class _Header(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in for what a torch file names."""
-        if module in ("torch", "torch.storage") and name in _TYPES:
-            return _TYPES[name]
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Table
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-            return _tensor if name == "_rebuild_tensor_v2" else _parameter
-        if module in _IGNORED:
+        if (stand_in := _STAND_INS.get((module, name))) is not None:
+            return stand_in
+        if module in ("torch", "torch.storage") and (name in _TYPES or _DTYPE.fullmatch(name)):
+            return _TYPES.get(name, name)
+        if module in _IGNORED or name in _IGNORED_NAMES.get(module, ()):
             return _Inert
         why = "pickled objects may be programs: save the tensors alone, where the file was made"
         raise pickle.UnpicklingError(f"it also holds an object of {module}.{name}, and {why}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """The type of a storage, in place of its numbers: `("storage", type, key, place, size)`."""
+        """The type of a storage, in place of its numbers: `("storage", type, key, place, size, ...)`."""
         return pid[1]
 
 
@@ -147,6 +178,32 @@ def _tensor(dtype: Any, offset: Any, size: Any, *others: Any) -> TorchTensor:
     return TorchTensor(dtype, tuple(size))
 
 
+def _typed_tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any
+) -> Any:
+    """Of the types that have no storage of their own, as float8."""
+    del storage, stride, grad, hooks
+    return _tensor(dtype, offset, size)
+
+
 def _parameter(data: Any, *others: Any) -> Any:
     del others
     return data
+
+
+def _subclass(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    """A tensor with attributes, or of a class of its own, as the tensor that it is."""
+    del kind, state
+    return rebuild(*arguments)
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _Table,
+    ("torch", "Size"): tuple,
+    ("torch._tensor", "_rebuild_from_type_v2"): _subclass,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+}

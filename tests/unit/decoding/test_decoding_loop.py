@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sar_eval.decoding.linear import Linear
+from sar_eval.decoding.linear import Linear, Plain
 from sar_eval.decoding.loop import BatchDecoder, DecodeOutput, Row, Vocabulary, prefill
 from sar_eval.decoding.noise import gumbel, noise_keys
 from sar_eval.decoding.speculation import SpeculativeDecoder, slot_tables
@@ -193,7 +193,7 @@ def test_a_forced_token_takes_no_forward_and_no_product_with_the_head(
         return forward(self, inputs, *arguments)
 
     def counted(self: Linear, x: Tensor) -> Tensor:
-        if self.weight.shape[0] == CODES and x.ndim == 2:
+        if isinstance(self.product, Plain) and self.product.weight.shape[0] == CODES and x.ndim == 2:
             products.append(len(x))
         return product(self, x)
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sar_eval.decoding.linear import can_pack
 from sar_eval.decoding.loop import BatchDecoder, DecodeOutput
 from sar_eval.decoding.rollouts import Rollout
 from sar_eval.decoding.sampling import log_probabilities, process_logits
@@ -193,8 +192,7 @@ def test_new_weights_draw_what_a_fresh_engine_draws(
     with NativeEngine(str(fresh_folder), protocol, dtype=dtype) as fresh:
         expected = _roll(fresh, _draws())
     with NativeEngine(str(checkpoint), protocol, dtype=dtype) as engine:
-        # Only processors that have kernels for bfloat16 take packed weights.
-        assert engine.vocabulary.head.packed == (dtype == "bfloat16" and can_pack(torch.bfloat16))
+        assert engine.vocabulary.head.packed == (dtype == "bfloat16")
         before = _roll(engine, _draws())
         engine.load_weights(iter(trained.items()))
         after = _roll(engine, _draws())
@@ -208,12 +206,12 @@ def test_new_weights_draw_what_a_fresh_engine_draws(
 def _addresses(engine: NativeEngine) -> Iterator[int]:
     decoder = engine.decoder
     yield from (tensor.data_ptr() for tensor in (decoder.embedding, decoder.head, decoder.norm))
-    yield engine.vocabulary.head.weight.data_ptr()
+    yield engine.vocabulary.head.product.weight.data_ptr()
     for layer in decoder.layers:
         yield from (norm.data_ptr() for norm in layer.norms.values())
-        for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
-            yield product.weight.data_ptr()
-            yield product.bias.data_ptr() if product.bias is not None else 0
+        for plain in (linear.product for linear in (layer.qkv, layer.out, layer.gate_up, layer.down)):
+            yield plain.weight.data_ptr()
+            yield plain.bias.data_ptr() if plain.bias is not None else 0
 
 
 def test_weights_are_copied_in_place(checkpoint: Path) -> None:
@@ -223,7 +221,9 @@ def test_weights_are_copied_in_place(checkpoint: Path) -> None:
         before = list(_addresses(engine))
         engine.load_weights(trained.items())
         assert list(_addresses(engine)) == before
-        assert engine.vocabulary.head.weight.equal(engine.decoder.head[engine.vocabulary.first_id :])
+        assert engine.vocabulary.head.product.weight.equal(
+            engine.decoder.head[engine.vocabulary.first_id :]
+        )
 
 
 def test_a_tied_head_may_be_among_the_weights_if_it_is_the_embedding(tiny_checkpoint: Path) -> None:

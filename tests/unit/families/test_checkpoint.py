@@ -100,7 +100,9 @@ def test_torch_files_are_the_same_checkpoint(copy: Path, tiny_checkpoint: Path) 
     _as_torch_files(copy)
     theirs = load_decoder(find_checkpoint(str(copy)), "cpu", "float32")
     ours = load_decoder(find_checkpoint(str(tiny_checkpoint)), "cpu", "float32")
-    torch.testing.assert_close(theirs.layers[2].down.weight, ours.layers[2].down.weight, rtol=0, atol=0)
+    torch.testing.assert_close(
+        theirs.layers[2].down.product.weight, ours.layers[2].down.product.weight, rtol=0, atol=0
+    )
     torch.testing.assert_close(theirs.head, ours.head, rtol=0, atol=0)
 
 
@@ -111,7 +113,8 @@ def test_a_missing_shard_is_reported_before_anything_is_loaded(copy: Path) -> No
         find_checkpoint(str(copy))
 
 
-def test_weights_of_another_width_are_refused_by_both_loaders(copy: Path) -> None:
+def test_weights_of_another_width_are_refused_in_both_kinds_of_files(copy: Path) -> None:
+    """By their headers, before anything is loaded."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -119,13 +122,10 @@ def test_weights_of_another_width_are_refused_by_both_loaders(copy: Path) -> Non
     weights["model.norm.weight"] = torch.ones(7)
     save_file(weights, copy / "model.safetensors")
     with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
-        find_checkpoint(str(copy))  # told by the header, before anything is loaded
+        find_checkpoint(str(copy))
     _as_torch_files(copy)
-    checkpoint = find_checkpoint(str(copy))
     with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
-        load_decoder(checkpoint, "cpu", "float32")
-    with pytest.raises(BadInput, match=r"'model\.norm\.weight' is \(7,\)"):
-        checkpoint.load_transformers("cpu", torch.float32)
+        find_checkpoint(str(copy))
 
 
 def test_a_visual_tokenizer_can_be_named(copy: Path, tiny_checkpoint: Path) -> None:

@@ -234,9 +234,8 @@ def test_prefixes_of_all_names_are_left_out(
         (copy / WEIGHTS).unlink()
     found = find_checkpoint(str(copy))
     assert torch.equal(_embedding(copy), _embedding(tiny_checkpoint))
-    if suffix == "safetensors":
-        [note] = found.notes
-        assert f"the prefix {prefix} of all" in note
+    [note] = found.notes
+    assert f"the prefix {prefix} of all" in note
 
 
 @pytest.mark.parametrize(

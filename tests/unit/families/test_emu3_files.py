@@ -81,7 +81,7 @@ def test_a_missing_tensor_of_the_picture_decoder_is_named_before_drawing(
         pytest.fail("it loaded")
 
 
-def test_torch_files_are_checked_when_they_are_loaded(tmp_path: Path, emu3: Path) -> None:
+def test_torch_files_are_checked_before_they_are_loaded(tmp_path: Path, emu3: Path) -> None:
     folder = write_emu3(tmp_path / "c")
     for path in (folder, tmp_path / "vision"):
         torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
@@ -91,10 +91,11 @@ def test_torch_files_are_checked_when_they_are_loaded(tmp_path: Path, emu3: Path
     del tensors["lm_head.weight"]
     torch.save(tensors, folder / "pytorch_model.bin")
     with pytest.raises(BadInput, match=r"no tensor 'lm_head\.weight'"):
-        find_checkpoint(str(folder)).read_weights("cpu", torch.float32)
+        find_checkpoint(str(folder))
     torch.save(vision_tensors("original", codes=32), tmp_path / "vision/pytorch_model.bin")
-    with pytest.raises(BadInput, match="has 32 codes of 8 pixels, and 24 of 8 are needed"):
-        find_checkpoint(str(folder)).load_image_decoder("cpu")
+    torch.save(load_file(emu3 / "model.safetensors"), folder / "pytorch_model.bin")
+    with pytest.raises(BadInput, match=r"codebook is \(32, 4\), and .* has 24 visual tokens"):
+        find_checkpoint(str(folder))
 
 
 def test_another_visual_tokenizer_is_drawn_with(tmp_path: Path, emu3: Path) -> None:

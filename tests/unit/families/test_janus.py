@@ -213,13 +213,13 @@ def test_a_missing_tensor_of_the_picture_decoder_is_named_before_drawing(
         lost.load_image_decoder("cpu")
 
 
-def test_torch_files_are_checked_when_they_are_loaded(tmp_path: Path) -> None:
+def test_torch_files_are_checked_before_they_are_loaded(tmp_path: Path) -> None:
     folder = write_janus(tmp_path / "c", layout="bin")
     tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
     del tensors["gen_embed.weight"]
     torch.save(tensors, folder / "pytorch_model.bin")
     with pytest.raises(BadInput, match=r"no tensor 'gen_embed\.weight'"):
-        find_checkpoint(str(folder)).read_weights("cpu", torch.float32)
+        find_checkpoint(str(folder))
 
 
 def _with_config(tmp_path: Path, **changes: object) -> str:

@@ -19,29 +19,45 @@ from sar_eval.errors import BadInput
 from sar_eval.tensors.torch_header import read_torch_header
 from sar_eval.tensors.weight_files import WRAPPERS, read_torch_file
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WITHOUT_STORAGE = (torch.float8_e4m3fn, torch.uint16)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, *WITHOUT_STORAGE)
+WITH_ATTRIBUTE = torch.zeros(3)
+WITH_ATTRIBUTE.scale = 2.0  # type: ignore[attr-defined]
 TENSORS = {
     **{f"t.{n}": torch.zeros(2, n + 1, dtype=dtype) for n, dtype in enumerate(FLOATS)},
     "number": torch.tensor(3),
     "flag": torch.tensor([True]),
     "parameter": torch.nn.Parameter(torch.zeros(4, 1)),
+    "attribute": WITH_ATTRIBUTE,
+    "complex": torch.zeros(2, dtype=torch.complex64),
     "empty": torch.zeros(0, 5),
     "part of another": torch.arange(12.0).view(3, 4)[:, 1:3],
 }
 
 
+@pytest.mark.parametrize("is_archive", [True, False])
 @pytest.mark.parametrize("wrapper", ["", "model", "module"])
-def test_it_says_what_torch_loads(tmp_path: Path, wrapper: str) -> None:
+def test_it_says_what_torch_loads(tmp_path: Path, wrapper: str, is_archive: bool) -> None:
     path = tmp_path / "x.pt"
     optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": np.float64(0.1)}]}
     extra = {"optimizer": optimizer, "args": argparse.Namespace(lr=1), "steps": 3, "ema": {}}
-    torch.save({wrapper: TENSORS, **extra} if wrapper else TENSORS, path)
+    extra |= {
+        "milestones": collections.Counter([3]),
+        "dtype": torch.bfloat16,
+        "size": torch.zeros(2).size(),
+    }
+    extra |= {"device": torch.device("cpu"), "seen": {1, 2}}
+    # torch itself does not load a type that has no storage of its own from a file that is no archive.
+    tensors = {n: t for n, t in TENSORS.items() if is_archive or t.dtype not in WITHOUT_STORAGE}
+    content = {wrapper: tensors, **extra} if wrapper else tensors
+    torch.save(content, path, _use_new_zipfile_serialization=is_archive)
     loaded = read_torch_file(path, WRAPPERS)
     header = read_torch_header(path)
     assert {n: (f"torch.{t.dtype}", t.shape) for n, t in header.items()} == {
         n: (str(t.dtype), tuple(t.shape)) for n, t in loaded.items()
     }
     assert header["t.3"].dtype == "bfloat16"
+    assert header.keys() == tensors.keys()
 
 
 def test_a_module_s_own_table_is_read(tmp_path: Path) -> None:
@@ -100,8 +116,17 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (b"", whole[:40], whole[:-40], b"not a zip" * 9):
         path.write_bytes(data)
-        with pytest.raises(BadInput, match="no torch file as torch has written them since"):
+        with pytest.raises(
+            BadInput, match="neither an archive nor begins as torch's files do: is it cut off"
+        ):
             read_torch_header(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(BadInput, match=r"x\.pt is no torch file .*begins as another pickle"):
+        read_torch_header(path)
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(BadInput, match=r"x\.pt is no torch file"):
+        read_torch_header(path)
     for data in (b"", b"\x80\x04", b"garbage", pickle.dumps([1]), pickle.dumps({"a": "x"})):
         _zip(path, data)
         with pytest.raises(BadInput, match=r"x\.pt"):
