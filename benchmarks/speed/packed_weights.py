@@ -21,7 +21,7 @@ if __package__:
 else:
     from decode import copy_bandwidth
 
-from sar_eval.decoding.linear import HalfStored, OneDnn, Plain, scaled_to_half
+from sar_eval.decoding.linear import HalfStored, OneDnn, Plain, can_pack, scaled_to_half
 
 SHAPES = {  # [out, in] of the products of a layer
     "SimpleAR-0.5B": {"qkv": (1152, 896), "out": (896, 896), "gate, up": (9728, 896), "down": (896, 4864)},
@@ -42,19 +42,22 @@ def half_stored(weight: torch.Tensor) -> HalfStored:
     return HalfStored(*found, None, weight.dtype)
 
 
-VARIANTS: dict[str, Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]] = {
+Variant = Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]
+VARIANTS: dict[str, Variant] = {
     "PyTorch": lambda weight: Plain(weight, None),
     "oneDNN, packed": lambda weight: OneDnn(weight, None),
     "float16, packed": half_stored,
 }
 
 
-def measure(shape: tuple[int, int], options: argparse.Namespace) -> dict[int, list[float]]:
-    """Milliseconds of one product by number of rows, in the order of `VARIANTS`."""
+def measure(
+    shape: tuple[int, int], variants: list[Variant], options: argparse.Namespace
+) -> dict[int, list[float]]:
+    """Milliseconds of one product by number of rows, in the order of the variants."""
     copies = max(2, int(BYTES_OF_COPIES / (4 * shape[0] * shape[1])))
     dtype = getattr(torch, options.dtype)
     weights = [(torch.randn(shape) * 0.02).bfloat16().to(dtype) for _ in range(copies)]
-    stored = [[variant(weight) for weight in weights] for variant in VARIANTS.values()]
+    stored = [[variant(weight) for weight in weights] for variant in variants]
     best = {rows: [float("inf")] * len(stored) for rows in options.rows}
     for _ in range(options.rounds):
         for rows, fastest in best.items():
@@ -70,13 +73,15 @@ def measure(shape: tuple[int, int], options: argparse.Namespace) -> dict[int, li
 
 def print_network(name: str, options: argparse.Namespace) -> None:
     """The table of one network's layer."""
-    measured = [measure(shape, options) for shape in SHAPES[name].values()]
+    packs = can_pack(getattr(torch, options.dtype))
+    variants = {label: one for label, one in VARIANTS.items() if packs or not label.startswith("oneDNN")}
+    measured = [measure(shape, list(variants.values()), options) for shape in SHAPES[name].values()]
     numbers = sum(out * inner for out, inner in SHAPES[name].values())
     print(f"\n{name}, one layer: {numbers / 1e6:.1f} million weights, {options.dtype}\n")
-    header = ["rows", *VARIANTS, "ratio", "GB/s of float16"]
+    header = ["rows", *variants, "ratio", "GB/s of float16"]
     print("| " + " | ".join(header) + " |\n| " + " | ".join("---" for _ in header) + " |")
     for rows in options.rows:
-        times = [sum(by_shape[rows][index] for by_shape in measured) for index in range(len(VARIANTS))]
+        times = [sum(by_shape[rows][index] for by_shape in measured) for index in range(len(variants))]
         cells = [str(rows), *(f"{value:.1f} ms" for value in times)]
         ratio, read = times[0] / times[-1], 2 * numbers / times[-1] / 1e6
         print("| " + " | ".join([*cells, f"{ratio:.1f}x", f"{read:.1f}"]) + " |")
