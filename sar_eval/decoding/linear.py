@@ -87,8 +87,6 @@ class HalfStored:
         self.scale, self.dtype = 2.0**-exponent, dtype
         self.packed = torch.ops.quantized.linear_prepack_fp16(scaled, bias)
 
-    # torch.compile cannot trace the packed object.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`, in the network's dtype."""
         # A power of two changes no digit of a product, and x is mostly smaller than what comes out.
@@ -107,6 +105,14 @@ class OneDnn:
         """`[..., in]` to `[..., out]`."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return product
+
+
+def keep_out_of_graphs() -> None:
+    """Have torch.compile break its graphs at `HalfStored`, whose packed object it cannot trace.
+
+    It is no decorator there, because that imports torch's compiler, which takes longer than torch itself.
+    """
+    HalfStored.__call__ = torch.compiler.disable(HalfStored.__call__)  # type: ignore[method-assign]
 
 
 def is_worth_packing(weight: Tensor) -> bool:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sar_eval.decoding.linear import Linear
+from sar_eval.decoding.linear import Linear, keep_out_of_graphs
 from sar_eval.decoding.rotary import GridRotary, SlotRotary
 from sar_eval.errors import BadInput
 from sar_eval.families.decoder_config import DecoderConfig
@@ -122,6 +122,7 @@ class Decoder:
         """Compile everything but attention for steps of one token; one compilation serves all layers."""
         before = torch.compile(_Layer._before_attention, dynamic=False)
         after = torch.compile(_Layer._after_attention, dynamic=False)
+        keep_out_of_graphs()
         for layer in self.layers:
             layer.compiled = MethodType(before, layer), MethodType(after, layer)
         self.compiled = True

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,12 @@ def test_without_these_operators_the_product_is_pytorch_s(monkeypatch: pytest.Mo
     linear.load(other)
     assert torch.equal(linear(x), F.linear(x, other))
     assert torch.equal(weight, given)  # the tensor given may be another's
+
+
+def test_an_engine_starts_without_torch_s_compiler() -> None:
+    """Importing it takes longer than importing torch, and every worker starts anew."""
+    code = "import sys, sar_eval.decoding.load; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 PROTOCOL = DrawProtocol("test", 32, guidance=3.0, negative_prompt="a cross")
