@@ -60,7 +60,7 @@ def wait_for_status(page, text):
 
 
 def wait_for_card(page, key):
-    """Wait for it; its absence says what is there instead: it was absent twice, and nobody knows why."""
+    """Wait for it; its absence says what is there instead."""
     from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
     try:
@@ -82,6 +82,19 @@ def test_the_page_is_small_and_shows_all_rows_in_sheets(page, path, run):
     page.click("#sheet-previous")
     wait_for_card(page, "p0300/0")
     assert page.locator("script").count() == 2
+
+
+def test_the_buttons_of_the_sheets_stay_where_they_are_while_cards_are_added(page):
+    """Else a press is lost: the button has moved away before it ends."""
+    page.locator("#sheet-last").scroll_into_view_if_needed()
+    before = page.locator("#sheet-last").bounding_box()
+    page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
+    page.mouse.down()
+    page.evaluate("addCards(300)")
+    page.wait_for_function("document.querySelectorAll('.card').length >= 300")
+    assert page.locator("#sheet-last").bounding_box() == before
+    page.mouse.up()
+    wait_for_card(page, "p0600/0")
 
 
 def test_filters_count_rows_that_are_not_loaded(page, run):
