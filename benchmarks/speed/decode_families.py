@@ -281,8 +281,9 @@ class FamilyBench:
         decoder = subject.decoder
         self.vocabulary = Vocabulary(decoder, subject.visual_ids, full_vocab=False)
         self.itemsize = decoder.norm.element_size()
-        in_16_bits = isinstance(decoder.layers[0].down.product, HalfStored)
-        self.weight_bytes = 2 if in_16_bits else self.itemsize
+        # A few weights may have a number that 16 bits do not hold: the most frequent kind counts.
+        kinds = [type(linear.product) for layer in decoder.layers for linear in (layer.down, layer.gate_up)]
+        self.weight_bytes = 2 if kinds.count(HalfStored) > len(kinds) / 2 else self.itemsize
 
     def step_bytes(self, images: int, prompt: int, weight_bytes: int) -> float:
         """The minimum that a step must read: layers, the codes' head, and each row's filled cache."""

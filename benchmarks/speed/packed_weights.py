@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 if __package__:
     from benchmarks.speed.decode import copy_bandwidth
@@ -36,7 +37,7 @@ BYTES_OF_COPIES = 400e6  # of weights of one shape, in float32
 
 
 def half_stored(weight: torch.Tensor) -> HalfStored:
-    """Stored in float16; random numbers of bfloat16 can be."""
+    """Stored in float16."""
     found = scaled_to_half(weight)
     assert found is not None
     return HalfStored(*found, None, weight.dtype)
@@ -56,7 +57,9 @@ def measure(
     """Milliseconds of one product by number of rows, in the order of the variants."""
     copies = max(2, int(BYTES_OF_COPIES / (4 * shape[0] * shape[1])))
     dtype = getattr(torch, options.dtype)
-    weights = [(torch.randn(shape) * 0.02).bfloat16().to(dtype) for _ in range(copies)]
+    # One number in some hundred millions would be too small to be stored in float16 beside the others.
+    weights = [F.hardshrink(torch.randn(shape), 1e-6) * 0.02 for _ in range(copies)]
+    weights = [weight.bfloat16().to(dtype) for weight in weights]
     stored = [[variant(weight) for weight in weights] for variant in variants]
     best = {rows: [float("inf")] * len(stored) for rows in options.rows}
     for _ in range(options.rounds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sar_eval.decoding.linear import multiplies_half
 from sar_eval.train.training_options import Precision
 
 
@@ -16,10 +17,5 @@ def usual_precision() -> Precision:
     if torch.cuda.is_available():
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has_bfloat16 = _is_fast_on_cpu()
+        has_bfloat16 = multiplies_half(torch.bfloat16)
     return "bfloat16" if has_bfloat16 else "float32"
-
-
-def _is_fast_on_cpu() -> bool:
-    """Whether oneDNN, which computes torch's products on a CPU, has kernels of this processor for it."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

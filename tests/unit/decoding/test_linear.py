@@ -131,6 +131,16 @@ def test_an_engine_starts_without_torch_s_compiler() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_without_onednn_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Mac its operators do not exist."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(linear_module, "can_pack", lambda _: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    for dtype in HALVES:
+        weight, x = _numbers(32, 16).to(dtype), _numbers(2, 16).to(dtype)
+        torch.testing.assert_close(Linear(weight)(x), F.linear(x, weight), rtol=0.02, atol=0.02)
+
+
 PROTOCOL = DrawProtocol("test", 32, guidance=3.0, negative_prompt="a cross")
 
 

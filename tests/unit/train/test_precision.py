@@ -20,7 +20,7 @@ from tests.launched_training import job, make_data
 @pytest.mark.parametrize(("has_kernels", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_a_processor_without_kernels_for_bfloat16_takes_float32(monkeypatch, has_kernels, expected) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "_is_fast_on_cpu", lambda: has_kernels)
+    monkeypatch.setattr(precision, "multiplies_half", lambda _: has_kernels)
     assert precision.usual_precision() == expected
 
 
@@ -39,9 +39,9 @@ def test_torch_says_what_this_processor_has() -> None:
     if found["architecture"] != "x86_64":
         pytest.skip("an x86 processor's instructions decide here")
     if all(found[name] for name in ("avx512_bw", "avx512_vl", "avx512_dq")):
-        assert precision._is_fast_on_cpu()
+        assert precision.multiplies_half(torch.bfloat16)
     elif not found["avx_ne_convert"]:
-        assert not precision._is_fast_on_cpu()
+        assert not precision.multiplies_half(torch.bfloat16)
 
 
 def test_a_training_without_a_precision_cannot_compute() -> None:
